@@ -1,0 +1,14 @@
+//! The shell around `tidegate-core`: sockets, clocks, tasks, configuration, and the command line.
+//!
+//! Arrows inside: `main -> cli -> serve -> {admin, data} -> {upstream, stream, tls}`; `data` never imports `admin`.
+
+pub mod admin; // the admin HTTP API, on its own thread
+pub mod cli; // the command line
+pub mod config; // as written, as checked, and what is wrong with it
+pub mod data; // DATA PLANE: listener, login, connection, cancel
+pub mod demo; // a throw-away cluster with the proxy in front
+pub mod observe;
+pub mod serve; // builds everything, waits, drains
+pub mod stream; // one type for TCP, Unix and TLS byte streams
+pub mod tls; // rustls configurations, libpq's sslmodes
+pub mod upstream; // server connections: connect, log in, pool // logs and metrics

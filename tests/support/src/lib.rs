@@ -1,0 +1,1 @@
+//! Vocabulary of the tests: `Cluster`, `Tidegate`, `Client`.
