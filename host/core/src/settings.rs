@@ -25,10 +25,14 @@ impl PartialEq for Settings {
 impl Eq for Settings {}
 
 impl Settings {
-    pub fn from_pairs<N: AsRef<str>, V: Into<Box<str>>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
+    pub fn from_pairs<N: AsRef<str>, V: Into<Box<str>>>(
+        pairs: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
         let values = pairs
             .into_iter()
-            .map(|(name, value)| (name.as_ref().to_ascii_lowercase().into_boxed_str(), value.into()))
+            .map(|(name, value)| {
+                (name.as_ref().to_ascii_lowercase().into_boxed_str(), value.into())
+            })
             .collect();
         let mut settings = Self { values, digest: 0 };
         settings.digest = settings.compute_digest();
@@ -101,7 +105,10 @@ pub fn switch_sql(from: &Settings, to: &Settings) -> Option<String> {
     for (name, _) in from.iter().filter(|(name, _)| *name != "role" && to.get(name).is_none()) {
         let _ = write!(sql, "RESET {};", quote_name(name));
     }
-    let mut calls = to.iter().filter(|(name, value)| *name != "role" && from.get(name) != Some(value)).peekable();
+    let mut calls = to
+        .iter()
+        .filter(|(name, value)| *name != "role" && from.get(name) != Some(value))
+        .peekable();
     if calls.peek().is_some() {
         sql.push_str("SELECT ");
         let mut separator = "";
@@ -126,7 +133,8 @@ pub fn quote_literal(text: &str) -> String {
 
 /// A setting's name for RESET: each part between dots quoted.
 fn quote_name(name: &str) -> String {
-    let parts: Vec<String> = name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
+    let parts: Vec<String> =
+        name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
     parts.join(".")
 }
 

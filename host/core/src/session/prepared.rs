@@ -2,7 +2,7 @@
 
 use crate::limits;
 use crate::settings::Settings;
-use crate::statement::{Analysis, analyse};
+use crate::statement::{Analysis, StringSyntax, analyse_with};
 use rustc_hash::{FxHashMap, FxHasher};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -44,6 +44,19 @@ impl Hash for PreparedKey {
     }
 }
 
+impl Prepared {
+    /// A statement whose text cannot be read with confidence; shared with nobody.
+    pub fn unread(sql: &[u8], types: &[u8], settings: &Arc<Settings>) -> Arc<Self> {
+        Arc::new(Self {
+            sql: sql.into(),
+            types: types.into(),
+            settings: settings.clone(),
+            analysis: Analysis::unknown(),
+            digest: digest_of(sql, types, settings),
+        })
+    }
+}
+
 fn digest_of(sql: &[u8], types: &[u8], settings: &Settings) -> u64 {
     let mut hasher = FxHasher::default();
     hasher.write(sql);
@@ -64,12 +77,19 @@ pub struct Interner {
 const INTERNER_PURGE_FIRST: usize = 1024;
 
 impl Interner {
-    /// The shared statement for this text, types and settings.
-    pub fn intern(&mut self, sql: &[u8], types: &[u8], settings: &Arc<Settings>) -> Arc<Prepared> {
+    /// The shared statement for this text, types and settings. `strings` follows from the settings.
+    pub fn intern(
+        &mut self,
+        sql: &[u8],
+        types: &[u8],
+        settings: &Arc<Settings>,
+        strings: StringSyntax,
+    ) -> Arc<Prepared> {
         let digest = digest_of(sql, types, settings);
         let bucket = self.statements.entry(digest).or_default();
-        let known =
-            bucket.iter().find(|known| *known.sql == *sql && *known.types == *types && known.settings == *settings);
+        let known = bucket.iter().find(|known| {
+            *known.sql == *sql && *known.types == *types && known.settings == *settings
+        });
         if let Some(known) = known {
             return known.clone();
         }
@@ -77,7 +97,7 @@ impl Interner {
             sql: sql.into(),
             types: types.into(),
             settings: settings.clone(),
-            analysis: analyse(sql),
+            analysis: analyse_with(sql, strings),
             digest,
         });
         bucket.push(prepared.clone());
@@ -215,7 +235,11 @@ impl ServerPrepared {
         if self.known.len() <= self.capacity {
             return None;
         }
-        let (key, used) = self.known.iter().min_by_key(|(_, known)| known.used).map(|(k, known)| (k.clone(), known.used))?;
+        let (key, used) = self
+            .known
+            .iter()
+            .min_by_key(|(_, known)| known.used)
+            .map(|(k, known)| (k.clone(), known.used))?;
         if used > mark {
             return None;
         }
@@ -232,9 +256,12 @@ mod tests {
         let mut interner = Interner::default();
         let plain = Arc::new(Settings::default());
         let tokyo = Arc::new(Settings::from_pairs([("timezone", "Asia/Tokyo")]));
-        let one = interner.intern(b"select 1", &[0, 0], &plain);
-        assert!(Arc::ptr_eq(&one, &interner.intern(b"select 1", &[0, 0], &plain)));
-        let other = interner.intern(b"select 1", &[0, 0], &tokyo);
+        let one = interner.intern(b"select 1", &[0, 0], &plain, StringSyntax::Standard);
+        assert!(Arc::ptr_eq(
+            &one,
+            &interner.intern(b"select 1", &[0, 0], &plain, StringSyntax::Standard)
+        ));
+        let other = interner.intern(b"select 1", &[0, 0], &tokyo, StringSyntax::Standard);
         assert!(PreparedKey(one) != PreparedKey(other));
         assert_eq!(interner.len(), 2);
     }
@@ -244,7 +271,12 @@ mod tests {
         let mut interner = Interner::default();
         let settings = Arc::new(Settings::default());
         for n in 0..10 * INTERNER_PURGE_FIRST {
-            interner.intern(format!("select {n}").as_bytes(), &[0, 0], &settings);
+            interner.intern(
+                format!("select {n}").as_bytes(),
+                &[0, 0],
+                &settings,
+                StringSyntax::Standard,
+            );
         }
         assert!(interner.len() <= INTERNER_PURGE_FIRST);
     }
@@ -254,8 +286,16 @@ mod tests {
         let mut interner = Interner::default();
         let settings = Arc::new(Settings::default());
         let mut server = ServerPrepared::with_capacity(2);
-        let all: Vec<_> =
-            (0..4).map(|n| interner.intern(format!("select {n}").as_bytes(), &[0, 0], &settings)).collect();
+        let all: Vec<_> = (0..4)
+            .map(|n| {
+                interner.intern(
+                    format!("select {n}").as_bytes(),
+                    &[0, 0],
+                    &settings,
+                    StringSyntax::Standard,
+                )
+            })
+            .collect();
         let first = server.insert(&all[0]);
         server.insert(&all[1]);
         server.touch(&all[0]);
