@@ -183,6 +183,8 @@ pub struct Session {
     /// What is in force for this client at transaction borders.
     settings: Arc<Settings>,
     touched: Option<Box<Touched>>,
+    /// What the probe that is under way asks about.
+    probing: Option<Box<Touched>>,
     pins: Pins,
     /// A statement that drops all prepared statements is bound; the next Execute runs it.
     drops_statements: Option<()>,
@@ -207,6 +209,7 @@ impl Session {
             settings: startup.clone(),
             startup,
             touched: None,
+            probing: None,
             pins: Pins::NONE,
             drops_statements: None,
             gone: None,
@@ -277,7 +280,10 @@ impl Session {
         if UNSAFE.iter().any(|name| encoding.eq_ignore_ascii_case(name)) {
             return None;
         }
-        let changing = self.touched.as_ref().is_some_and(|touched| touched.changes_reading());
+        let changing = [&self.touched, &self.probing]
+            .into_iter()
+            .flatten()
+            .any(|touched| touched.changes_reading());
         match self.settings.get("standard_conforming_strings") {
             _ if changing => None,
             Some("off") => Some(StringSyntax::Backslash),

@@ -113,6 +113,8 @@ pub(super) struct Touched {
     names: BTreeSet<String>,
     /// Settings were reset, or changed in ways that no name tells.
     any_setting: Option<()>,
+    /// The probe ends with RESET ALL.
+    resets: Option<()>,
     answer: ProbeAnswer,
 }
 
@@ -230,8 +232,12 @@ impl Session {
         if server.status != TransactionStatus::Idle {
             return Settled::Busy;
         }
-        if self.touched.is_some() {
-            let sql = self.probe_sql();
+        if let Some(mut touched) = self.touched.take() {
+            if touched.needs_reset() && self.pins.is_empty() && self.mode == PoolMode::Transaction {
+                touched.resets = Some(());
+            }
+            let sql = self.probe_sql(&touched);
+            self.probing = Some(touched);
             self.ask(Own::Probe, &sql, to_server);
             return Settled::Busy;
         }
@@ -307,8 +313,7 @@ impl Session {
     // --- the probe -----------------------------------------------------------------------------------
 
     /// One query that answers rows of (`s`, setting, value) and (`p`, cause of a pin, NULL).
-    fn probe_sql(&self) -> String {
-        let Some(touched) = self.touched.as_deref() else { return String::new() };
+    fn probe_sql(&self, touched: &Touched) -> String {
         let mut parts = Vec::new();
         let mut names: BTreeSet<&str> = touched.names.iter().map(String::as_str).collect();
         if touched.any_setting.is_some() {
@@ -350,7 +355,7 @@ impl Session {
     }
 
     pub(super) fn probe_row(&mut self, body: &[u8]) {
-        let Some(touched) = self.touched.as_deref_mut() else { return };
+        let Some(touched) = self.probing.as_deref_mut() else { return };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match read_data_row(body).as_deref() {
             Ok([Some(b"s"), Some(name), value]) => {
@@ -366,30 +371,34 @@ impl Session {
     }
 
     pub(super) fn probe_failed(&mut self) {
-        if let Some(touched) = self.touched.as_deref_mut() {
+        if let Some(touched) = self.probing.as_deref_mut() {
             touched.answer.failed = Some(());
         }
     }
 
     pub(super) fn probe_finished(&mut self, server: &mut ServerState) {
-        let Some(touched) = self.touched.take() else { return };
-        let pins_before = self.pins;
+        let Some(touched) = self.probing.take() else { return };
         self.pins = self.pins.only(Pins::STICKY).and(touched.answer.pins);
         if touched.answer.failed.is_some() {
             // What is there is not known, so nobody else may have it.
             self.pins = self.pins.and(Pins::SESSION_BOUND);
             return;
         }
-        let was_reset = touched.resets_after(pins_before);
+        let was_reset = touched.resets.is_some();
         let answered = touched.answer.settings.into_iter().filter_map(canonical);
         if touched.any_setting.is_some() {
             let there = Settings::default().with(answered);
             let mine = self
                 .startup
                 .with(there.iter().map(|(name, value)| (name.to_owned(), Some(value.to_owned()))));
-            server.settings = Arc::new(there);
-            self.settings =
-                if mine == *server.settings { server.settings.clone() } else { Arc::new(mine) };
+            self.settings = Arc::new(mine);
+            server.settings = if was_reset {
+                Arc::new(Settings::from_pairs(there.get("role").map(|role| ("role", role))))
+            } else if there == *self.settings {
+                self.settings.clone()
+            } else {
+                Arc::new(there)
+            };
         } else {
             let changes: Vec<_> = answered.collect();
             let there = server.settings.with(changes.iter().cloned());
