@@ -128,9 +128,8 @@ struct ProbeAnswer {
 impl Touched {
     /// Something ran that may have set what no view lists: settings with a dot that no extension has declared. They
     /// are reset, so that they reach nobody else; a client that wants to keep them names them in its own text.
-    fn resets_after(&self, pins: Pins) -> bool {
-        pins.is_empty()
-            && self.effects.intersects(Effects::UNKNOWN_SETTINGS.with(Effects::EXECUTES))
+    fn needs_reset(&self) -> bool {
+        self.effects.intersects(Effects::UNKNOWN_SETTINGS.with(Effects::EXECUTES))
     }
 
     /// May a later text have to be read in another way than the session's settings say?
