@@ -1,1 +1,3 @@
-//! (being written)
+//! One client's protocol state machine.
+
+pub mod login; // from the first byte to AuthenticationOk
