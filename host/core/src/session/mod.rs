@@ -15,6 +15,7 @@
 //! means that the two sides no longer agree, and the server connection is closed rather than trusted.
 
 pub mod gather;
+pub mod login; // from the first packet to AuthenticationOk
 pub mod prepared;
 
 mod client; // what a client sends
