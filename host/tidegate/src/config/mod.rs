@@ -1,1 +1,7 @@
-//! (being written)
+//! Configuration: as written, as checked, and what is wrong with it.
+
+pub mod checked; // what the rest of the program sees
+pub mod users; // the users file
+
+pub use checked::*;
+pub use users::{UserSecret, Users};
