@@ -98,14 +98,6 @@ pub struct ServerUrl {
     pub sslkey: Option<PathBuf>,
 }
 
-impl fmt::Display for ServerUrl {
-    /// The URL without its password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "postgres://{}@{}/{}", self.user, self.address, self.database)?;
-        write!(f, "?sslmode={}", self.sslmode.as_str())
-    }
-}
-
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ServerAddress {
