@@ -6,7 +6,8 @@ use super::pools::{Acquired, Home};
 use super::server::MovedServer;
 use super::shared::{PoolMessage, SharedBudget, SharedPool, TravellingPlace};
 use super::snapshot::PoolTotals;
-use super::{Credentials, Lease, PoolKey, Server, Target, WaitSlot, refusals};
+use super::{Lease, PoolKey, Server, WaitSlot, refusals};
+use crate::upstream::{Credentials, Target};
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -69,7 +70,7 @@ impl Entry {
             since: now,
             opened_at: server.opened_at,
             leases: 0,
-            process_id: server.backend_key.as_ref().map(|key| key.process_id),
+            process_id: server.backend_key.as_ref().map(|key| key.pid),
             is_encrypted: server.stream.is_encrypted(),
         }
     }

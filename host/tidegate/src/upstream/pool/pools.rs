@@ -3,7 +3,8 @@
 use super::open::ConnectFailure;
 use super::shared::{Neighbours, PoolMessage, SharedPools};
 use super::snapshot::PoolSnapshot;
-use super::{Connect, Credentials, Lease, PoolCell, PoolKey, Target, WaitSlot};
+use super::{Connect, Lease, PoolCell, PoolKey, WaitSlot};
+use crate::upstream::{Credentials, Target};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
