@@ -196,7 +196,8 @@ impl PoolCell {
     /// A lease was dropped; its connection is closed already.
     pub(super) fn abandon(self: &Rc<Self>, server: ServerId) {
         self.inner.borrow_mut().lose(server, CloseReason::Abandoned, &mut self.budget());
-        // Not here, perhaps in the middle of a shutdown: the worker's next tick opens what is missing.
+        // A drop may be anywhere, also where no task can be started: the worker opens what is missing.
+        self.home.due.notify_one();
     }
 
     /// Puts a free connection where the core says.

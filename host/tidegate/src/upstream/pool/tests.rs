@@ -285,16 +285,27 @@ fn a_dropped_or_unfit_lease_closes_and_a_waiter_gets_a_new_connection() {
     run(async {
         let f = Fixture::new(0, 1);
         let pool = f.pool();
-        drop(f.lease(&pool, 1).await.unwrap());
+        let lease = f.lease(&pool, 1).await.unwrap();
+        let slot = WaitSlot::new(ClientId(9));
+        f.pools().acquire(&pool, &slot, Instant::now());
+        let mut tick = Box::pin(f.pools().tick());
+        let mut is_due = async || {
+            std::future::poll_fn(|cx| Poll::Ready(tick.as_mut().poll(cx).is_ready())).await
+        };
+        assert!(!is_due().await);
+        drop(lease);
         assert_eq!((pool.counts().in_use, f.taken(PoolKind::Write)), (0, 0));
+        assert!(is_due().await, "the worker learns it at once");
+        f.pools().maintain(Instant::now());
+        drop(granted(&slot).await.unwrap());
         let lease = f.lease(&pool, 2).await.unwrap();
         let slot = WaitSlot::new(ClientId(3));
         f.pools().acquire(&pool, &slot, Instant::now());
         lease.release(Fitness::Unfit, Instant::now());
         let lease = granted(&slot).await.unwrap();
-        assert_eq!(*f.fake.attempts.borrow(), 3);
+        assert_eq!(*f.fake.attempts.borrow(), 4);
         // The server of an unfit one hears a goodbye.
-        let mut peer = f.fake.accepted.borrow_mut().remove(1);
+        let mut peer = f.fake.accepted.borrow_mut().remove(2);
         let mut heard = Vec::new();
         within(peer.read_to_end(&mut heard)).await.unwrap();
         assert_eq!(heard, [b'X', 0, 0, 0, 4]);
