@@ -94,9 +94,51 @@ pub const ADMIN_CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
 pub const ADMIN_LIST_DEFAULT: usize = 1_000;
 pub const ADMIN_LIST_MAX: usize = 100_000;
 
+/// A server connection is replaced after this, so that changed roles, settings and memory growth do not stay for ever.
+pub const POOL_LIFETIME_MAX: Duration = Duration::from_secs(3_600);
+/// Connections one worker opens at the same time for one pool; more would only make the server's fork queue longer.
+pub const POOL_CONNECTING_MAX: usize = 8;
+/// Pause between two calls for help from a worker whose clients wait while others hold the pool's connections.
+pub const POOL_BEG_INTERVAL: Duration = Duration::from_millis(100);
+/// Calls for help one pool part remembers; a worker has at most one, so this bounds the number of workers that can starve.
+pub const POOL_DEBTS_MAX: usize = 256;
+/// Pause before an idle connection that the minimum keeps alive is looked at again.
+pub const POOL_IDLE_RECHECK: Duration = Duration::from_secs(5);
+/// Bytes an idle server connection may send (parameter changes, notices) between two checks before it is given up.
+pub const POOL_IDLE_BYTES_MAX: usize = 8_192;
+
+// --- circuit breaker (property 42) -------------------------------------------------------------------
+
+/// Outcomes of the last this many seconds decide; one bucket a second.
+pub const BREAKER_WINDOW_SECS: usize = 60;
+/// Failures, in percent of the calls in the window, from which the breaker opens.
+pub const BREAKER_FAILURE_PERCENT: u32 = 50;
+/// Fewer calls than this in the window prove nothing.
+pub const BREAKER_CALLS_MIN: u32 = 5;
+/// An open breaker rejects for this long, then lets one probe through.
+pub const BREAKER_OPEN_TIME: Duration = Duration::from_secs(30);
+
 const _: () = assert!(POOL_SIZE_MIN <= POOL_SIZE_MAX);
+const _: () = assert!(POOL_SIZE_MAX >= 1 && POOL_CONNECTING_MAX >= 1 && CONNECT_ATTEMPTS_MAX >= 1);
 const _: () = assert!(POOL_UTILISATION_CLEAR_PERCENT < POOL_UTILISATION_WARN_PERCENT);
 const _: () = assert!(STATEMENT_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(ADMIN_LIST_DEFAULT <= ADMIN_LIST_MAX);
 const _: () = assert!(CLIENTS_MAX <= CLIENTS_CONFIG_MAX);
 const _: () = assert!(POOL_SIZE_MAX <= POOL_SIZE_CONFIG_MAX);
+
+// --- who is who --------------------------------------------------------------------------------------
+
+/// What is known of a user, or that there is none, is believed this long: a storm of logins is one query.
+pub const USER_CACHE_TIME_MAX: Duration = Duration::from_secs(1);
+/// That passwords cannot be read at all is believed this long.
+pub const USER_DENIED_TIME_MAX: Duration = Duration::from_secs(30);
+/// Users remembered at a time; the one not asked for longest is forgotten first.
+pub const USERS_CACHED_MAX: usize = 1_000;
+/// Logins that may wait for their user to be looked up; more are refused.
+pub const USER_LOOKUPS_WAITING_MAX: usize = 1_000;
+/// A message from a server while we log in or ask it something ourselves is at most this long, in bytes.
+pub const SERVER_MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// After telling a client why it is refused, this long is given for the message to be read before the socket goes.
+pub const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
+/// Bytes of a refused client that are read and thrown away so that its socket is not reset, at most.
+pub const LINGER_BYTES_MAX: usize = 64 << 10;
