@@ -51,7 +51,7 @@ impl Client {
         let mut pairs = vec![("user", url.user.as_str()), ("database", url.database.as_str())];
         pairs.extend(parameters);
         client.send(startup(PROTOCOL_3_0, &pairs));
-        client.log_in(&url)?;
+        client.log_in(&url.user, &url.password)?;
         client.transcript.clear();
         Ok(client)
     }
@@ -184,6 +184,30 @@ impl Client {
         canceller.expect("(end)");
     }
 
+    /// Answers what the server asks after a StartupMessage, up to the first ReadyForQuery.
+    #[track_caller]
+    pub fn log_in(&mut self, user: &str, password: &str) -> Result<(), Message> {
+        loop {
+            let message = self.read_message();
+            match message.tag {
+                b'R' => self.authenticate(user, password, &message)?,
+                b'K' => self.backend_key = message.body,
+                b'E' => return Err(message),
+                b'Z' => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    /// One byte that is no message: the answer to SSLRequest or GSSENCRequest.
+    #[track_caller]
+    pub fn read_byte(&mut self) -> u8 {
+        if !self.fill(1) {
+            self.fail("the connection ended");
+        }
+        self.unread.remove(0)
+    }
+
     /// Everything read since the login, one line a message.
     pub fn transcript(&self) -> &[String] {
         &self.transcript
@@ -193,30 +217,21 @@ impl Client {
         &self.stream
     }
 
-    fn log_in(&mut self, url: &Url) -> Result<(), Message> {
-        loop {
-            let message = self.read_message();
-            match message.tag {
-                b'R' => self.authenticate(url, &message)?,
-                b'K' => self.backend_key = message.body,
-                b'E' => return Err(message),
-                b'Z' => return Ok(()),
-                _ => {}
-            }
-        }
-    }
-
-    fn authenticate(&mut self, url: &Url, request: &Message) -> Result<(), Message> {
-        let password = |text: &str| pipeline().message(b'p', &[text.as_bytes(), b"\0"].concat());
+    fn authenticate(
+        &mut self,
+        user: &str,
+        password: &str,
+        request: &Message,
+    ) -> Result<(), Message> {
+        let answer = |text: &str| pipeline().message(b'p', &[text.as_bytes(), b"\0"].concat());
         match u32::from_be_bytes(request.body[..4].try_into().unwrap()) {
             0 => {}
-            3 => self.send(password(&url.password)),
+            3 => self.send(answer(password)),
             5 => {
                 let salt = request.body[4..8].try_into().unwrap();
-                let hash = md5_hash(url.user.as_bytes(), url.password.as_bytes(), salt);
-                self.send(password(&hash));
+                self.send(answer(&md5_hash(user.as_bytes(), password.as_bytes(), salt)));
             }
-            10 => self.authenticate_by_scram(&url.password)?,
+            10 => self.authenticate_by_scram(password)?,
             other => self.fail(&format!("authentication request {other} is not known here")),
         }
         Ok(())

@@ -4,6 +4,8 @@ use crate::clusters::{ROLE, shared_cluster, shared_tidegate, test_database};
 use crate::{Client, Url};
 use std::sync::OnceLock;
 
+const FRONT: &str = "TIDEGATE_TEST_FRONT";
+
 /// Runs `scenario` on a connection to PostgreSQL, then on one through Tidegate, and compares what they read.
 ///
 /// `fixture` is SQL that prepares the tables before each of the two; scenarios run side by side in one database, so
@@ -38,7 +40,7 @@ pub fn differential_url(fixture: &str, scenario: impl Fn(&str) -> Vec<String>) {
 /// Where clients of the tests connect: the shared Tidegate. `TIDEGATE_TEST_FRONT=direct` (PostgreSQL itself) or
 /// `host:port` (another pooler) instead shows whether a scenario is at fault.
 pub fn front_url(user: &str, database: &str) -> String {
-    match std::env::var("TIDEGATE_TEST_FRONT") {
+    match std::env::var(FRONT) {
         Err(_) => shared_tidegate().url(user, database),
         Ok(front) => {
             eprintln!("TIDEGATE_TEST_FRONT={front}: this is no test of Tidegate");
@@ -50,6 +52,11 @@ pub fn front_url(user: &str, database: &str) -> String {
             direct.replace(&address, &front)
         }
     }
+}
+
+/// Whether clients of the tests really meet Tidegate.
+pub fn front_is_tidegate() -> bool {
+    std::env::var_os(FRONT).is_none()
 }
 
 fn database() -> &'static str {
