@@ -1,4 +1,5 @@
-//! The file of an admin token that was made up since nobody gave one. The token itself is never printed or logged.
+//! The file of an admin token that was made up since nobody gave one. The token itself is never
+//! printed or logged.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

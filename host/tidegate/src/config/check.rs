@@ -132,8 +132,10 @@ impl Checker {
             replicas.push(complete(value, format!("replica-{}", index + 1)));
         }
         let Some(primary) = primary else {
-            let message = "no primary server; write `primary = \"postgres://USER:PASSWORD@HOST:PORT/DATABASE\"` under \
-                           [cluster], or give --primary";
+            let url = "\"postgres://USER:PASSWORD@HOST:PORT/DATABASE\"";
+            let message = format!(
+                "no primary server; write `primary = {url}` under [cluster], or give --primary"
+            );
             self.missing("cluster.primary", message);
             return None;
         };
@@ -149,7 +151,8 @@ impl Checker {
         let At { value: address, origin } = written.address?;
         if !address.ip().is_loopback() && !allow_remote {
             let message = format!(
-                "{} is reachable from other machines; use 127.0.0.1, or set admin.allow_remote = true and put TLS in front",
+                "{} is reachable from other machines; use 127.0.0.1, or set admin.allow_remote = true \
+                 and put TLS in front",
                 address.ip()
             );
             self.contradiction(&origin, "admin.address", message);

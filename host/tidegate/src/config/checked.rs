@@ -1,7 +1,7 @@
 //! The configuration after every check: the only shape of it that the rest of the program sees.
 //!
-//! A value of these types is consistent: bounds are ordered, files named were read where they had to be, an address is
-//! an address. [`crate::config::check`] builds them from what was written.
+//! A value of these types is consistent: bounds are ordered, files named were read where they had
+//! to be, an address is an address. [`crate::config::check`] builds them from what was written.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -237,7 +237,8 @@ pub struct AuthConfig {
 /// What a client is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AuthMethod {
-    /// What the primary would ask, checked by the primary: its users log in with their own passwords.
+    /// What the primary would ask, checked by the primary: its users log in with their own
+    /// passwords.
     Passthrough,
     ScramSha256,
     Md5,

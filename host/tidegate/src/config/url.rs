@@ -1,6 +1,8 @@
-//! `postgres://user:password@host:port/database?sslmode=…`: libpq's connection URIs (PostgreSQL documentation, 34.1.1.2).
+//! `postgres://user:password@host:port/database?sslmode=…`: libpq's connection URIs (PostgreSQL
+//! documentation, 34.1.1.2).
 //!
-//! One host a URL: Tidegate knows its servers one by one. Error messages never repeat the URL, which may hold a password.
+//! One host a URL: Tidegate knows its servers one by one. Error messages never repeat the URL,
+//! which may hold a password.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -108,7 +110,8 @@ fn parameter(pair: &str, parts: &mut Parts) -> Result<(), String> {
         "sslrootcert" => parts.sslrootcert = Some(RootCert::File(PathBuf::from(value))),
         "sslcert" => parts.sslcert = Some(PathBuf::from(value)),
         "sslkey" => parts.sslkey = Some(PathBuf::from(value)),
-        // An unknown name may be the rest of a password with an unescaped `?`, so that it is only shown if it looks like a name.
+        // An unknown name may be the rest of a password with an unescaped `?`, so that it is only
+        // shown if it looks like a name.
         _ => {
             let plain = name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
             return Err(match nearest(name, PARAMETERS) {
@@ -146,6 +149,10 @@ fn finish(parts: Parts) -> Result<ServerUrl, String> {
         (None, Some(RootCert::System)) => SslMode::VerifyFull,
         (Some(mode), Some(RootCert::System)) if mode != SslMode::VerifyFull => {
             return Err("sslrootcert=system needs sslmode=verify-full".to_owned());
+        }
+        (Some(mode @ (SslMode::VerifyCa | SslMode::VerifyFull)), None) => {
+            let mode = mode.as_str();
+            return Err(format!("sslmode={mode} needs sslrootcert=FILE or sslrootcert=system"));
         }
         (mode, _) => mode.unwrap_or_default(),
     };

@@ -1,7 +1,7 @@
 //! PgBouncer's `userlist.txt`: one `"user" "secret"` a line.
 //!
-//! Inside the quotes, `""` is a quote. Lines that are empty or begin with `;` or `#` say nothing; text after the second
-//! string is ignored, as PgBouncer does.
+//! Inside the quotes, `""` is a quote. Lines that are empty or begin with `;` or `#` say nothing;
+//! text after the second string is ignored, as PgBouncer does.
 
 use std::collections::BTreeMap;
 
@@ -119,7 +119,8 @@ fn quoted(line: &str, at: &mut usize, what: &str) -> Result<String, LineError> {
     Ok(text)
 }
 
-/// Tells the three kinds apart as PostgreSQL's get_password_type does: what only resembles a hash is a password.
+/// Tells the three kinds apart as PostgreSQL's get_password_type does: what only resembles a hash
+/// is a password.
 fn classify(secret: String) -> Result<UserSecret, String> {
     if let Some(digits) = secret.strip_prefix("md5")
         && digits.len() == 32
@@ -128,7 +129,8 @@ fn classify(secret: String) -> Result<UserSecret, String> {
         return Ok(UserSecret::Md5(Secret::new(secret)));
     }
     if let Some(verifier) = secret.strip_prefix("SCRAM-SHA-256$") {
-        // Unlike a password that happens to begin so, which nobody has, a damaged verifier is worth an error.
+        // Unlike a password that happens to begin so, which nobody has, a damaged verifier is worth
+        // an error.
         if !is_verifier(verifier) {
             let shape = "SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey";
             return Err(format!("the secret is a damaged SCRAM verifier, not {shape}"));

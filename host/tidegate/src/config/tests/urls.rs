@@ -70,6 +70,7 @@ fn errors_say_which_part_without_the_url() {
         ("postgres://a@h/db?sslmode", "a parameter without `=`"),
         ("postgres://a@h/db?sslcert=/c", "sslcert and sslkey go together"),
         ("postgres://a@h/db?sslrootcert=system&sslmode=require", "needs sslmode=verify-full"),
+        ("postgres://a@h/db?sslmode=verify-full", "needs sslrootcert=FILE or sslrootcert=system"),
         ("postgres://a@h%20h/db", "the host contains white space"),
     ];
     for (url, expected) in cases {
@@ -86,6 +87,9 @@ proptest! {
         host in prop_oneof!["[a-z][a-z0-9.-]{0,12}", "/[a-z/%?&@ü]{1,12}", Just("::1".to_owned())],
         mode in proptest::sample::select(&SslMode::ALL), ca in proptest::option::of("/[^\\x00]{1,9}"),
     ) {
+        // Checking certificates needs something to check them against.
+        let checks = matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull);
+        let ca = ca.or(checks.then(|| "/ca.pem".to_owned()));
         let address = match host.starts_with('/') {
             true => ServerAddress::Unix { dir: host.into(), port },
             false => ServerAddress::Tcp { host, port },
