@@ -334,7 +334,7 @@ impl Checker {
             TlsError::File { path, .. } => *path == file.value,
             _ => false,
         });
-        if let Some((key, file)) = named.or_else(|| written().last()) {
+        if let Some((key, file)) = named.or_else(|| written().next_back()) {
             self.fail(Some(&file.origin), key, Problem::Unreadable(error.to_string()));
         }
     }
