@@ -93,13 +93,15 @@ pub(super) struct ServeArgs {
     /// Data-plane threads; 0 is one for each processor [default: 0]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
-    /// When a server connection goes back to its pool: transaction or session [default: transaction]
+    /// When a server connection goes back to its pool: transaction or session [default:
+    /// transaction]
     #[arg(long, value_name = "MODE", value_parser = flag::<PoolMode>)]
     pool_mode: Option<PoolMode>,
     /// Server connections a pool opens at most [default: 50]
     #[arg(long, value_name = "N")]
     pool_size: Option<usize>,
-    /// How clients log in: passthrough, scram-sha-256, md5, password, certificate, trust [default: passthrough]
+    /// How clients log in: passthrough, scram-sha-256, md5, password, certificate, trust [default:
+    /// passthrough]
     #[arg(long, value_name = "METHOD", value_parser = flag::<AuthMethod>)]
     auth: Option<AuthMethod>,
     /// The users, as in PgBouncer's userlist.txt

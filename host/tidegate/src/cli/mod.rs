@@ -23,7 +23,8 @@ pub fn main() -> Exit {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // Help and version are "errors" that end well. Nothing can be done about a closed standard output.
+            // Help and version are "errors" that end well. Nothing can be done about a closed
+            // standard output.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Ok };
         }

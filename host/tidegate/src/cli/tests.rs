@@ -98,7 +98,7 @@ fn a_token_file_is_read_and_wins_over_the_file() {
     let file = "cluster.primary = \"postgres://a@db\"\nadmin = { address = \"127.0.0.1:1\", token = \"x\" }";
     let (_dir, source) = source(Some(file), &["--admin-token-file", path.to_str().unwrap()]);
     let config = source.read().unwrap();
-    assert_eq!(config.admin.as_ref().map(|admin| admin.token.expose()), Some("s3cret"));
+    assert_eq!(config.admin.as_ref().map(|admin| admin.token.reveal()), Some("s3cret"));
     assert!(token::publish(&config, &source).unwrap().is_none());
 }
 
@@ -112,8 +112,8 @@ fn a_made_up_token_is_in_a_file_for_its_owner_until_the_end() {
     let path = file.0.clone();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let token = config.admin.unwrap().token;
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", token.expose()));
-    assert_eq!(token.expose().len(), 64);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", token.reveal()));
+    assert_eq!(token.reveal().len(), 64);
     drop(file);
     assert!(!path.exists());
 }

@@ -16,7 +16,8 @@ pub struct ReloadReport {
     pub needs_restart: Vec<String>,
 }
 
-/// Names the keys in which two configurations differ, sorted into those a reload puts in force and the others.
+/// Names the keys in which two configurations differ, sorted into those a reload puts in force and
+/// the others.
 pub fn compare(old: &Config, new: &Config) -> ReloadReport {
     let mut keys = Vec::new();
     differing("", &redacted(old), &redacted(new), &mut keys);

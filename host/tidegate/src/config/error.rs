@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// One thing wrong. Its text is one line: `tidegate.toml:12:1: pool.size_mx: unknown key; did you mean size_max?`
+/// One thing wrong. Its text is one line: `tidegate.toml:12:1: pool.size_mx: unknown key; did you
+/// mean size_max?`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// None: nothing was written, which is the problem.

@@ -116,7 +116,8 @@ pub fn warnings(config: &Config) -> Vec<String> {
     if let Some(first) = users.next() {
         let (method, count) = (auth.method.as_str(), 1 + users.count());
         warnings.push(format!(
-            "auth.method {method} can't check the secrets of {count} users in the users file, such as {first}"
+            "auth.method {method} can't check the secrets of {count} users \
+             in the users file, such as {first}"
         ));
     }
     warnings

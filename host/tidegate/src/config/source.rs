@@ -67,7 +67,8 @@ impl ConfigSource {
     }
 }
 
-/// Reads the value of a flag, with the rules of the file but without variables: the shell has expanded them.
+/// Reads the value of a flag, with the rules of the file but without variables: the shell has
+/// expanded them.
 ///
 /// # Errors
 /// A sentence.
@@ -132,7 +133,8 @@ pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<String> {
     Ok(text)
 }
 
-/// 32 random bytes in hexadecimal; none when the system has no randomness, and then a token must be given.
+/// 32 random bytes in hexadecimal; none when the system has no randomness, and then a token must be
+/// given.
 fn make_up_token() -> Option<Secret> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).ok()?;

@@ -90,7 +90,8 @@ mod tests {
         }
     }
 
-    /// What is written when two levels are logged, the filter is made `debug`, and both are logged again.
+    /// What is written when two levels are logged, the filter is made `debug`, and both are logged
+    /// again.
     fn lines(format: LogFormat) -> Vec<String> {
         let lines = Lines::default();
         let writer = lines.clone();

@@ -7,11 +7,13 @@ use proptest::prelude::*;
 use super::super::checked::*;
 use super::super::diff::{compare, in_force};
 use super::super::docs::assert_current;
+use super::super::error::Problem;
 use super::super::init::{markdown, template};
 use super::super::keys::{Fallback, KEYS};
 use super::super::redact::{redacted, warnings};
 use super::super::users::Users;
 use super::{accepted, errors, load, with_primary};
+use crate::tls::ClientCertificates;
 
 /// Each text is one line of the file, the second, unless it says otherwise.
 #[test]
@@ -224,8 +226,48 @@ fn each_example_of_the_table_can_be_read() {
     let variables = [("DATABASE_PASSWORD", "x"), ("ADMIN_TOKEN", "y")];
     let told = load(&text, &variables).unwrap_err();
     for error in told {
-        let text = error.to_string();
-        assert!(text.contains("can't be read") || text.contains("both there"), "{text}");
+        let expected = match &error.problem {
+            Problem::Unreadable(_) => true,
+            Problem::Contradiction(text) => text.contains("both there"),
+            _ => false,
+        };
+        assert!(expected, "{error}");
+    }
+}
+
+#[test]
+fn certificates_are_read_and_errors_name_the_file_at_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let made = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (one, other) = (made(), made());
+    let cert = file("one.crt", &one.cert.pem());
+    let key = file("one.key", &one.signing_key.serialize_pem());
+    let other_key = file("other.key", &other.signing_key.serialize_pem());
+    let nonsense = file("nonsense", "nonsense");
+    let tls = |cert: &str, key: &str, ca: &str| {
+        format!("[tls]\ncert = \"{cert}\"\nkey = \"{key}\"\nclient_ca = \"{ca}\"")
+    };
+    let good = accepted(&tls(&cert, &key, &cert)).tls;
+    assert_eq!(good.mode, ClientTlsMode::Prefer);
+    assert!(matches!(good.accept_files().unwrap().clients, ClientCertificates::Optional(_)));
+    for (text, start) in [
+        (tls(&nonsense, &key, &cert), "tidegate.toml:3:8: tls.cert: "),
+        (tls(&cert, &nonsense, &cert), "tidegate.toml:4:7: tls.key: "),
+        (tls(&cert, &other_key, &cert), "tidegate.toml:4:7: tls.key: "),
+        (tls(&cert, &key, "/nowhere"), "tidegate.toml:5:13: tls.client_ca: /nowhere: "),
+        (
+            "cluster.replicas = [\"postgres://a@r1?sslmode=verify-ca&sslrootcert=/nowhere\"]"
+                .to_owned(),
+            "tidegate.toml:2:21: cluster.replicas: /nowhere: ",
+        ),
+    ] {
+        let told = errors(&text);
+        assert!(told.starts_with(start) && told.lines().count() == 1, "{told}");
     }
 }
 
