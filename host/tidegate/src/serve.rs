@@ -263,7 +263,7 @@ impl Handle {
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let config = self.source.read().map_err(words)?;
-        let report = diff::compare(&self.settled().config, &config);
+        let (config, report) = diff::in_force(&self.settled().config, config);
         let settled =
             Arc::new(settle::settle(config, self.fake_secret).map_err(|message| vec![message])?);
         *self.settled.write().unwrap_or_else(PoisonError::into_inner) = settled.clone();

@@ -1,22 +1,17 @@
 //! From a checked configuration to what the data plane runs on: targets, TLS, users, pool bounds.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidegate_core::pool::PoolConfig;
 use tidegate_core::session::login::TlsPolicy;
 
-use crate::config::{
-    self, AuthMethod, ClientTlsMode, Config, RootCert, ServerAddress, ServerUrl, TrustRemote,
-};
+use crate::config::{AuthMethod, ClientTlsMode, Config, ServerAddress, ServerUrl, TrustRemote};
 use crate::data::login::{LoginContext, LoginPolicy, Method, TrustScope};
 use crate::data::users::{UserFile, Users};
 use crate::data::worker::Settled;
-use crate::tls::{
-    AcceptFiles, Acceptor, ClientCertificates, OwnCertificate, RootCertificates, ServerTls, SslMode,
-};
+use crate::tls::{Acceptor, ServerTls};
 use crate::upstream::pool::{PoolKey, PoolKind, PoolsConfig};
-use crate::upstream::{Address, Credentials, Secret, Target, UserDirectory};
+use crate::upstream::{Address, Credentials, Target, UserDirectory};
 
 /// Builds what the data plane needs.
 ///
@@ -57,13 +52,9 @@ fn configured_pools(config: &Config) -> Vec<(PoolKey, Credentials)> {
 
 fn credentials(server: &ServerUrl) -> Credentials {
     match &server.password {
-        Some(password) => Credentials::Password(secret(password)),
+        Some(password) => Credentials::Password(password.clone()),
         None => Credentials::None,
     }
-}
-
-fn secret(secret: &config::Secret) -> Secret {
-    Secret::new(secret.expose().to_owned())
 }
 
 fn pool_bounds(config: &Config, key: &PoolKey) -> PoolConfig {
@@ -91,26 +82,12 @@ fn target(server: &ServerUrl) -> Result<Target, String> {
         ServerAddress::Tcp { host, port } => Address::Tcp { host: host.clone(), port: *port },
         ServerAddress::Unix { dir, port } => Address::Unix { dir: dir.clone(), port: *port },
     };
-    let mode = match server.sslmode {
-        config::SslMode::Disable => SslMode::Disable,
-        config::SslMode::Allow => SslMode::Allow,
-        config::SslMode::Prefer => SslMode::Prefer,
-        config::SslMode::Require => SslMode::Require,
-        config::SslMode::VerifyCa => SslMode::VerifyCa,
-        config::SslMode::VerifyFull => SslMode::VerifyFull,
-    };
-    let roots = server.sslrootcert.as_ref().map(|root| match root {
-        RootCert::System => RootCertificates::System,
-        RootCert::File(path) => RootCertificates::File(path.clone()),
-    });
-    let own = match (&server.sslcert, &server.sslkey) {
-        (Some(certificate), Some(key)) => {
-            Some(OwnCertificate { certificate: certificate.clone(), key: key.clone() })
-        }
-        _ => None,
-    };
-    let tls = ServerTls::new(mode, roots.as_ref(), own.as_ref())
-        .map_err(|error| format!("TLS towards {}: {error}", server.name))?;
+    let tls = ServerTls::new(
+        server.sslmode,
+        server.sslrootcert.as_ref(),
+        server.own_certificate.as_ref(),
+    )
+    .map_err(|error| format!("TLS towards {}: {error}", server.name))?;
     Ok(Target { name: server.name.as_str().into(), address, tls })
 }
 
@@ -127,19 +104,13 @@ fn login_context(
                 primary.clone(),
                 url.database.clone(),
                 url.user.clone(),
-                url.password.as_ref().map(secret),
+                url.password.clone(),
                 fake_secret,
             )))
         }
         _ => match &auth.users_file {
             None => Users::Nobody,
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| format!("{}: {error}", path.display()))?;
-                let file = UserFile::parse(&text, fake_secret)
-                    .map_err(|bad| format!("{}: {bad}", path.display()))?;
-                Users::File(Arc::new(file))
-            }
+            Some(_) => Users::File(Arc::new(UserFile::new(&auth.users, fake_secret))),
         },
     };
     let policy = LoginPolicy {
@@ -161,27 +132,11 @@ fn login_context(
             TrustRemote::Allow => TrustScope::Everywhere,
         },
     };
-    let tls = match (&config.tls.mode, &config.tls.cert, &config.tls.key) {
-        (ClientTlsMode::Disable, _, _) => None,
-        (mode, Some(certificate), Some(key)) => {
-            let files = AcceptFiles {
-                certificate: certificate.clone(),
-                key: key.clone(),
-                clients: client_certificates(*mode, config.tls.client_ca.as_ref()),
-            };
-            Some(Arc::new(
-                Acceptor::new(files).map_err(|error| format!("TLS towards clients: {error}"))?,
-            ))
-        }
-        _ => return Err("tls.cert and tls.key are needed for TLS towards clients".to_owned()),
+    let tls = match config.tls.accept_files() {
+        None => None,
+        Some(files) => Some(Arc::new(
+            Acceptor::new(files).map_err(|error| format!("TLS towards clients: {error}"))?,
+        )),
     };
     Ok(LoginContext { policy, tls, users, fake_secret })
-}
-
-fn client_certificates(mode: ClientTlsMode, authority: Option<&PathBuf>) -> ClientCertificates {
-    match (mode, authority) {
-        (_, None) => ClientCertificates::NotAsked,
-        (ClientTlsMode::VerifyFull, Some(path)) => ClientCertificates::Required(path.clone()),
-        (_, Some(path)) => ClientCertificates::Optional(path.clone()),
-    }
 }
