@@ -2,9 +2,10 @@
 
 use super::expected::{Answer, Copying, Expected, Queue, Undo};
 use super::gather::Gather;
-use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName};
+use super::prepared::{Interner, Prepared, SERVER_NAME_PREFIX, ServerName};
 use super::state::Unnamed;
-use super::{Batch, ClientNext, ClientStep, CloseReason, Hold, Io, Rest, ServerState, Session};
+use super::{Batch, ClientNext, ClientStep, CloseReason, Held, Hold, Io};
+use super::{Rest, ServerState, Session, SettingsNow};
 use crate::limits;
 use crate::plan::{Advice, RoutePreference, SessionFacts, plan};
 use crate::refusal::Refusal;
@@ -14,11 +15,14 @@ use tidegate_wire::backend::{self, TransactionStatus};
 use tidegate_wire::frame::{HEADER_BYTES, Header};
 use tidegate_wire::frontend::{self, Named, tag};
 
-/// The statement that `DEALLOCATE name` is turned into, for a name that only we know; made before each use.
-const DEALLOCATED_NAME: &[u8] = b"tidegate_deallocated";
-const DEALLOCATE_TEXT: &[u8] = b"DEALLOCATE tidegate_deallocated";
-/// Statement and portal names in Bind longer than this are refused, in bytes.
-const BIND_NAMES_BYTES_MAX: usize = 1 << 20;
+/// A name on the server for a statement that is only made to be dropped.
+const SCRATCH_NAME: &[u8] = b"tidegate_scratch";
+/// What `DEALLOCATE name` is turned into, for a name that only we know; the statement is made before each use.
+const DEALLOCATE_TEXT: &[u8] = b"DEALLOCATE tidegate_scratch";
+/// The same for a Query in the middle of an extended batch, which must end that batch.
+const DEALLOCATE_QUERY: &[u8] = b"PREPARE tidegate_dropped AS SELECT;DEALLOCATE tidegate_dropped";
+/// Statement and portal names longer than this are refused, in bytes.
+const NAMES_BYTES_MAX: usize = 1 << 20;
 
 /// What became of one frame.
 enum Frame {
@@ -82,7 +86,7 @@ impl Session {
         let waits = match self.hold {
             Hold::Nothing => false,
             Hold::All => true,
-            Hold::Statements => !matches!(header.tag, tag::SYNC | tag::FLUSH | tag::TERMINATE),
+            Hold::Statements => !is_copy_frame(header.tag),
         };
         if waits {
             return Some(ClientNext::Replies);
@@ -117,7 +121,7 @@ impl Session {
             tag::PARSE => self.parse(header, input, at, io),
             tag::BIND => self.bind(header, input, at, io),
             tag::DESCRIBE => self.describe(header, input, at, io),
-            tag::EXECUTE => self.execute(header, io),
+            tag::EXECUTE => self.execute(header, input, at, io),
             tag::CLOSE => self.close(header, input, at, io),
             tag::SYNC => self.sync(header, io),
             tag::FLUSH if io.server.is_some() => pass(self, header),
@@ -143,25 +147,45 @@ impl Session {
             let Ok(sql) = frontend::read_query(body) else { return self.malformed("Query", io) };
             self.analyse(sql)
         };
-        if let Some(undo) = self.take_deallocated(&analysis) {
-            self.unnamed = None;
-            self.answer(Answer::Deallocated { undo: Some(undo) }, io);
-            return Frame::Done;
+        if let Some(name) = deallocated_name(&analysis).map(str::as_bytes) {
+            if self.is_uncertain(name, io) || self.batches.is_uncertain(self.unnamed_in) {
+                return Frame::Wait(ClientNext::Replies);
+            }
+            if self.batch == Batch::Closed
+                && let Some(undo) = self.take_deallocated(&analysis)
+            {
+                self.unnamed = None;
+                self.answer(Answer::Deallocated { undo: Some(undo) }, io);
+                return Frame::Done;
+            }
         }
+        let mut deallocated = None;
         if io.server.is_none() {
             return self.lease();
+        }
+        if self.batch == Batch::Open {
+            deallocated = self.take_deallocated(&analysis);
         }
         self.note_effects(&analysis);
         if drops_all_statements(&analysis) {
             self.hold = Hold::Statements;
         }
+        if self.restores_settings() {
+            self.hold = Hold::All;
+        }
         // A Query ends the implicit transaction of an extended batch before it.
         self.batch = Batch::Closed;
         let unnamed = self.unnamed.take();
+        self.unnamed_in = self.batches.now;
         if let Some(server) = io.server.as_deref_mut() {
-            server.unnamed = Unnamed::Absent;
+            server.set_unnamed(Unnamed::Absent, self.batches.now);
         }
-        self.expected.push(Expected::Query { unnamed });
+        let replaced = deallocated.is_some();
+        self.push_end(Expected::Query { unnamed, deallocated });
+        if replaced {
+            io.to_server.send(|out| frontend::query(out, DEALLOCATE_QUERY));
+            return Frame::Done;
+        }
         pass(self, header)
     }
 
@@ -171,7 +195,7 @@ impl Session {
         }
         // It may call any function, by number.
         self.touch(Effects::UNKNOWN_SETTINGS);
-        self.expected.push(Expected::FunctionCall);
+        self.push_end(Expected::FunctionCall);
         pass(self, header)
     }
 
@@ -186,16 +210,20 @@ impl Session {
         }
         let Some(body) = whole_body(header, input, at) else { return wait_for(header) };
         let Ok(parse) = frontend::read_parse(body) else { return self.malformed("Parse", io) };
+        if io.server.is_none() {
+            return self.lease();
+        }
+        if !parse.name.is_empty() && self.is_uncertain(parse.name, io) {
+            return Frame::Wait(ClientNext::Replies);
+        }
         let Some(server) = io.server.as_deref_mut() else { return self.lease() };
         self.batch = Batch::Open;
-        let prepared = match self.string_syntax() {
-            Some(strings) => io.interner.intern(parse.sql, parse.types, &self.settings, strings),
-            None => Prepared::unread(parse.sql, parse.types, &self.settings),
-        };
+        let prepared = self.intern(parse.sql, parse.types, io.interner);
         if parse.name.is_empty() {
             let before = self.unnamed.replace(prepared.clone());
+            self.unnamed_in = self.batches.now;
             self.expected.push(Expected::ParseUnnamed { before });
-            server.unnamed = Unnamed::Known(prepared.clone());
+            server.set_unnamed(Unnamed::Known(prepared.clone()), self.batches.now);
             if self.text_on_server(&prepared).is_none() {
                 return pass(self, header);
             }
@@ -206,6 +234,8 @@ impl Session {
             let name = String::from_utf8_lossy(parse.name);
             let refusal =
                 Refusal::error("42P05", format!("prepared statement \"{name}\" already exists"));
+            // The server looks at the text first, so an error in that is what the client is told.
+            self.send_scratch(io.to_server, parse.sql, parse.types);
             return self.refuse_in_batch(refusal, header, io);
         }
         if self.named.len() >= limits::PREPARED_PER_CLIENT_MAX {
@@ -215,21 +245,22 @@ impl Session {
             return self.refuse_in_batch(refusal, header, io);
         }
         let name: Box<[u8]> = parse.name.into();
-        if server.prepared.touch(&prepared).is_some() {
-            if self.expected.status_may_change() {
-                return Frame::Wait(ClientNext::Replies);
-            }
+        let held = Held { prepared: prepared.clone(), since: self.batches.now };
+        self.named.insert(name.clone(), held);
+        if server.prepared.touch(&prepared, server.lease_mark).is_some() {
             let leaves_transaction =
                 matches!(prepared.analysis.kind, Kind::Commit | Kind::Rollback);
-            if self.status != TransactionStatus::Failed || leaves_transaction {
-                self.named.insert(name.clone(), prepared);
+            let alive = self.status != TransactionStatus::Failed || leaves_transaction;
+            if alive && !self.expected.status_may_change() {
                 self.answer(Answer::Parsed { name }, io);
                 return Frame::Done;
             }
+            // Only the server knows whether a Parse would succeed: it parses once more.
         }
-        let on_server = insert_on_server(server, &prepared, io.to_server, &mut self.expected);
+        let batch = self.batches.now;
+        let on_server =
+            insert_on_server(server, &prepared, batch, io.to_server, &mut self.expected);
         self.send_parse(io.to_server, &on_server.to_bytes(), &prepared);
-        self.named.insert(name.clone(), prepared.clone());
         self.expected.push(Expected::Parse { name, prepared, on_server });
         Frame::Done
     }
@@ -240,17 +271,19 @@ impl Session {
             if arrived.len() == header.body_bytes as usize {
                 return self.malformed("Bind", io);
             }
-            if arrived.len() > BIND_NAMES_BYTES_MAX {
-                let refusal = Refusal::fatal("54000", "statement or portal name is too long");
-                return Frame::Wait(self.give_up(&refusal, io));
+            if arrived.len() > NAMES_BYTES_MAX {
+                return self.names_too_long(io);
             }
             return Frame::Wait(ClientNext::Read { bytes: HEADER_BYTES + arrived.len() + 1 });
         };
         if io.server.is_none() {
             return self.lease();
         }
+        if self.is_uncertain(names.statement, io) {
+            return Frame::Wait(ClientNext::Replies);
+        }
         self.batch = Batch::Open;
-        let prepared = self.statement_named(names.statement);
+        let prepared = self.statement_named(names.statement, io);
         let renamed = self.statement_on_server(names.statement, prepared.as_ref(), io);
         let deallocated = prepared.and_then(|prepared| self.note_bound(&prepared.analysis, io));
         self.expected.push(Expected::Bind { deallocated });
@@ -270,16 +303,23 @@ impl Session {
     }
 
     fn describe(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
-        let Some(body) = whole_body(header, input, at) else { return wait_for(header) };
+        let Some(body) = whole_body(header, input, at) else {
+            return self.wait_for_names(header, io);
+        };
         let Ok(named) = frontend::read_named(body) else { return self.malformed("Describe", io) };
         if io.server.is_none() {
             return self.lease();
+        }
+        if let Named::Statement(name) = named
+            && self.is_uncertain(name, io)
+        {
+            return Frame::Wait(ClientNext::Replies);
         }
         self.batch = Batch::Open;
         let renamed = match named {
             Named::Portal(_) => None,
             Named::Statement(name) => {
-                let prepared = self.statement_named(name);
+                let prepared = self.statement_named(name, io);
                 self.statement_on_server(name, prepared.as_ref(), io)
             }
         };
@@ -289,24 +329,34 @@ impl Session {
         Frame::Done
     }
 
-    fn execute(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
+    fn execute(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
+        let drops = self.drops_statements.is_some();
+        if drops && whole_body(header, input, at).is_none() {
+            return self.wait_for_names(header, io);
+        }
         if io.server.is_none() {
             return self.lease();
         }
         self.batch = Batch::Open;
         self.expected.push(Expected::Execute);
-        let frame = pass(self, header);
-        if self.drops_statements.take().is_some() && self.client_rest.0 == 0 {
-            // What follows must not rely on statements that are being dropped: learn the outcome first.
-            self.hold = Hold::Statements;
-            io.to_server.send(frontend::flush);
+        if !drops {
+            return pass(self, header);
         }
-        frame
+        // What follows must not rely on statements that are being dropped: learn the outcome first.
+        self.hold = Hold::Statements;
+        io.to_server.forward(at, at + header.frame_bytes());
+        io.to_server.send(frontend::flush);
+        Frame::Done
     }
 
     fn close(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
-        let Some(body) = whole_body(header, input, at) else { return wait_for(header) };
+        let Some(body) = whole_body(header, input, at) else {
+            return self.wait_for_names(header, io);
+        };
         let undo = match frontend::read_named(body) {
+            Ok(Named::Statement(name)) if self.is_uncertain(name, io) => {
+                return Frame::Wait(ClientNext::Replies);
+            }
             Err(_) => return self.malformed("Close", io),
             Ok(Named::Portal(_)) if io.server.is_some() => {
                 self.batch = Batch::Open;
@@ -315,6 +365,7 @@ impl Session {
             }
             Ok(Named::Portal(_)) => None,
             Ok(Named::Statement(b"")) => {
+                self.unnamed_in = self.batches.now;
                 self.unnamed.take().map(|unnamed| Box::new((Box::default(), unnamed)))
             }
             Ok(Named::Statement(name)) => match self.named.remove_entry(name) {
@@ -324,7 +375,10 @@ impl Session {
                     self.expected.push(Expected::Close);
                     return pass(self, header);
                 }
-                entry => entry.map(Box::new),
+                entry => entry.map(|(name, held)| {
+                    self.removed_in = self.batches.now;
+                    Box::new((name, held.prepared))
+                }),
             },
         };
         self.answer(Answer::Closed { undo }, io);
@@ -333,7 +387,6 @@ impl Session {
 
     fn sync(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
         self.batch = Batch::Closed;
-        self.drops_statements = None;
         if let Copying::In { syncs } = &mut self.copying {
             *syncs = syncs.saturating_add(1);
             return discard(self, header);
@@ -342,7 +395,10 @@ impl Session {
             self.answer(Answer::Ready, io);
             return discard(self, header);
         }
-        self.expected.push(Expected::Sync);
+        if self.restores_settings() {
+            self.hold = Hold::All;
+        }
+        self.push_end(Expected::Sync);
         pass(self, header)
     }
 
@@ -384,10 +440,11 @@ impl Session {
                     .starts_with(SERVER_NAME_PREFIX)
                     .then(|| b"tidegate: no such statement".to_vec());
             };
-            if let Some(name) = server.prepared.touch(prepared) {
-                return Some(name.to_bytes());
+            if let Some(found) = server.prepared.touch(prepared, server.lease_mark) {
+                return Some(found.name.to_bytes());
             }
-            let name = insert_on_server(server, prepared, io.to_server, &mut self.expected);
+            let batch = self.batches.now;
+            let name = insert_on_server(server, prepared, batch, io.to_server, &mut self.expected);
             self.send_parse(io.to_server, &name.to_bytes(), prepared);
             self.expected.push(Expected::OwnParse { made: Some((prepared.clone(), Some(name))) });
             return Some(name.to_bytes());
@@ -397,17 +454,51 @@ impl Session {
             (Some(wanted), _) => {
                 self.send_parse(io.to_server, b"", wanted);
                 self.expected.push(Expected::OwnParse { made: Some((wanted.clone(), None)) });
-                server.unnamed = Unnamed::Known(wanted.clone());
+                server.set_unnamed(Unnamed::Known(wanted.clone()), self.batches.now);
             }
             (None, Unnamed::Absent) => {}
             (None, _) => {
                 // What is there is another client's; without it the server gives the right error.
                 io.to_server.send(|out| frontend::close(out, Named::Statement(b"")));
-                self.expected.push(Expected::OwnClose);
-                server.unnamed = Unnamed::Absent;
+                self.expected.push(Expected::OwnClose { closed: None });
+                server.set_unnamed(Unnamed::Absent, self.batches.now);
             }
         }
         None
+    }
+
+    /// Has an earlier batch, which may yet fail, done something to this name, here or on the server?
+    fn is_uncertain(&mut self, name: &[u8], io: &mut Io<'_>) -> bool {
+        let batches = self.batches;
+        if name.is_empty() {
+            return batches.is_uncertain(self.unnamed_in)
+                || io.server.as_ref().is_some_and(|s| batches.is_uncertain(s.unnamed_batch));
+        }
+        let Some(held) = self.named.get(name) else {
+            return batches.is_uncertain(self.removed_in) && self.expected.closes(name);
+        };
+        let found = io
+            .server
+            .as_deref_mut()
+            .and_then(|server| server.prepared.touch(&held.prepared, server.lease_mark));
+        batches.is_uncertain(held.since)
+            || found.and_then(|found| found.batch).is_some_and(|b| batches.is_uncertain(b))
+    }
+
+    /// Notes what ends with ReadyForQuery.
+    pub(super) fn push_end(&mut self, note: Expected) {
+        self.expected.push(note);
+        self.batches.sent();
+    }
+
+    /// The statement for a text that is parsed now.
+    fn intern(&self, sql: &[u8], types: &[u8], interner: &mut Interner) -> Arc<Prepared> {
+        match (self.string_syntax(sql), self.settings_now) {
+            (Some(strings), SettingsNow::Known) => {
+                interner.intern(sql, types, &self.settings, strings)
+            }
+            (strings, _) => Prepared::private(sql, types, &self.settings, strings),
+        }
     }
 
     /// Answers in place of the server, when the turn comes.
@@ -426,8 +517,29 @@ impl Session {
         discard(self, header)
     }
 
-    fn statement_named(&self, name: &[u8]) -> Option<Arc<Prepared>> {
-        if name.is_empty() { self.unnamed.clone() } else { self.named.get(name).cloned() }
+    /// The client's statement of that name, as it is to be known to the server that it has now.
+    fn statement_named(&mut self, name: &[u8], io: &mut Io<'_>) -> Option<Arc<Prepared>> {
+        let prepared = match name {
+            b"" => self.unnamed.clone()?,
+            _ => self.named.get(name)?.prepared.clone(),
+        };
+        let server = io.server.as_deref_mut()?;
+        let there = match (name, &server.unnamed) {
+            (b"", Unnamed::Known(there)) => Arc::ptr_eq(there, &prepared),
+            (b"", _) => false,
+            _ => server.prepared.touch(&prepared, server.lease_mark).is_some(),
+        };
+        let known = self.settings_now == SettingsNow::Known;
+        if there || (known && prepared.fits(&self.settings)) {
+            return Some(prepared);
+        }
+        // It will be parsed under other settings than it was, so nobody else may take it for what it was.
+        let again = self.intern(&prepared.sql, &prepared.types, io.interner);
+        match self.named.get_mut(name) {
+            Some(held) => held.prepared = again.clone(),
+            None => self.unnamed = Some(again.clone()),
+        }
+        Some(again)
     }
 
     fn send_parse(&self, to_server: &mut Gather, name: &[u8], prepared: &Prepared) {
@@ -448,24 +560,44 @@ impl Session {
             self.drops_statements = Some(());
         }
         let undo = self.take_deallocated(analysis)?;
-        io.to_server.send(|out| {
-            frontend::close(out, Named::Statement(DEALLOCATED_NAME));
-            frontend::parse(out, DEALLOCATED_NAME, b"select", &[0, 0]);
-        });
-        self.expected.push(Expected::OwnClose);
-        self.expected.push(Expected::OwnParse { made: None });
+        self.send_scratch(io.to_server, b"select", &[0, 0]);
         Some(undo)
+    }
+
+    /// Makes a statement that nobody uses.
+    fn send_scratch(&mut self, to_server: &mut Gather, sql: &[u8], types: &[u8]) {
+        to_server.send(|out| {
+            frontend::close(out, Named::Statement(SCRATCH_NAME));
+            frontend::parse(out, SCRATCH_NAME, sql, types);
+        });
+        self.expected.push(Expected::OwnClose { closed: None });
+        self.expected.push(Expected::OwnParse { made: None });
     }
 
     /// Takes from the client the prepared statement that the text drops, if it is one that only we know.
     fn take_deallocated(&mut self, analysis: &Analysis) -> Undo {
-        let entry = self.named.remove_entry(deallocated_name(analysis)?.as_bytes())?;
-        Some(Box::new(entry))
+        let (name, held) = self.named.remove_entry(deallocated_name(analysis)?.as_bytes())?;
+        self.removed_in = self.batches.now;
+        Some(Box::new((name, held.prepared)))
     }
 
     fn lease(&self) -> Frame {
         let route = RoutePreference::from_setting(self.settings.get(RoutePreference::SETTING));
         Frame::Wait(ClientNext::Lease(plan(SessionFacts { route }, Advice::BuiltIn)))
+    }
+
+    /// Waits for the rest of a frame that has nothing but names.
+    fn wait_for_names(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
+        if header.body_bytes as usize > NAMES_BYTES_MAX {
+            return self.names_too_long(io);
+        }
+        wait_for(header)
+    }
+
+    fn names_too_long(&mut self, io: &mut Io<'_>) -> Frame {
+        let refusal = Refusal::fatal("54000", "statement or portal name is too long")
+            .detail(format!("At most {NAMES_BYTES_MAX} bytes are kept for it."));
+        Frame::Wait(self.give_up(&refusal, io))
     }
 
     fn malformed(&mut self, what: &str, io: &mut Io<'_>) -> Frame {
@@ -538,13 +670,20 @@ fn wait_for(header: Header) -> Frame {
 fn insert_on_server(
     server: &mut ServerState,
     prepared: &Arc<Prepared>,
+    batch: u32,
     to_server: &mut Gather,
     expected: &mut Queue,
 ) -> ServerName {
-    let name = server.prepared.insert(prepared);
-    if let Some(evicted) = server.prepared.evict(server.lease_mark) {
-        to_server.send(|out| frontend::close(out, Named::Statement(&evicted.to_bytes())));
-        expected.push(Expected::OwnClose);
+    let (name, before) = server.prepared.insert(prepared, batch);
+    let mut close = |prepared: Arc<Prepared>, name: ServerName| {
+        to_server.send(|out| frontend::close(out, Named::Statement(&name.to_bytes())));
+        expected.push(Expected::OwnClose { closed: Some((prepared, name)) });
+    };
+    if let Some(before) = before {
+        close(prepared.clone(), before);
+    }
+    while let Some((evicted, name)) = server.prepared.evict(server.lease_mark) {
+        close(evicted, name);
     }
     name
 }

@@ -32,8 +32,8 @@ pub(super) enum Expected {
     /// ParseComplete of a Parse of ours; swallowed. `made` is the client's statement that it brings to this server, with
     /// its name there (none for the unnamed statement).
     OwnParse { made: Option<(Arc<Prepared>, Option<ServerName>)> },
-    /// CloseComplete of ours; swallowed.
-    OwnClose,
+    /// CloseComplete of ours; swallowed. `closed` is the statement that the server then no longer knows.
+    OwnClose { closed: Option<(Arc<Prepared>, ServerName)> },
     /// BindComplete. A DEALLOCATE that was bound has already taken a name from the client.
     Bind { deallocated: Undo },
     /// NoData or RowDescription, perhaps after ParameterDescription.
@@ -44,8 +44,9 @@ pub(super) enum Expected {
     Close,
     /// ReadyForQuery.
     Sync,
-    /// Anything, then ReadyForQuery. `unnamed` is the unnamed statement that the Query ends.
-    Query { unnamed: Option<Arc<Prepared>> },
+    /// Anything, then ReadyForQuery. `unnamed` is the unnamed statement that the Query ends. `deallocated` is what it
+    /// drops here; its text was then replaced by one that makes what it drops there.
+    Query { unnamed: Option<Arc<Prepared>>, deallocated: Undo },
     /// FunctionCallResponse, then ReadyForQuery.
     FunctionCall,
     /// Not answered: the client's CopyDone or CopyFail, sent before it was known whether the server copies.
@@ -63,6 +64,8 @@ pub(super) enum Expected {
 pub(super) enum Own {
     /// Gives the server the client's settings.
     Switch,
+    /// Puts settings of the start-up packet back that the client has reset.
+    Restore,
     /// Asks the server what state its session holds.
     Probe,
     /// Ends the transaction of a client that is gone.
@@ -133,22 +136,62 @@ impl Queue {
         self.notes.drain(..end)
     }
 
+    /// What the Query that is the oldest note was to drop: it failed.
+    pub(super) fn take_deallocated(&mut self) -> Undo {
+        match self.notes.front_mut() {
+            Some(Expected::Query { deallocated, .. }) => deallocated.take(),
+            _ => None,
+        }
+    }
+
+    /// Gives the unnamed statement `before` to the oldest note that replaces it; `false` when none does.
+    pub(super) fn amend_unnamed(&mut self, value: &Option<Arc<Prepared>>) -> bool {
+        let replaced = self.notes.iter_mut().find_map(|note| match note {
+            Expected::ParseUnnamed { before } | Expected::Query { unnamed: before, .. } => {
+                Some(before)
+            }
+            _ => None,
+        });
+        match replaced {
+            Some(before) => {
+                before.clone_from(value);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Is the client's statement of that name closed by something that has not been answered?
+    pub(super) fn closes(&self, wanted: &[u8]) -> bool {
+        self.notes.iter().any(|note| match note {
+            Expected::Bind { deallocated: undo }
+            | Expected::Query { deallocated: undo, .. }
+            | Expected::Answer(Answer::Closed { undo } | Answer::Deallocated { undo }) => {
+                undo.as_ref().is_some_and(|undo| *undo.0 == *wanted)
+            }
+            _ => false,
+        })
+    }
+
     /// The oldest note's statement entered copy mode: what the client sent before its CopyDone is ignored by the
-    /// server (Sync, Flush) and takes no reply. Says whether the CopyDone was among what has been sent.
-    pub(super) fn enter_copy(&mut self) -> CopyEnded {
+    /// server (Sync, Flush) and takes no reply. Says whether the CopyDone was among what has been sent, and how many
+    /// Syncs were.
+    pub(super) fn enter_copy(&mut self) -> (CopyEnded, u32) {
+        let mut syncs = 0;
         while let Some(note) = self.notes.get(1) {
             match note {
                 Expected::Sync => {
                     self.notes.remove(1);
+                    syncs += 1;
                 }
                 Expected::CopyEnd => {
                     self.notes.remove(1);
-                    return CopyEnded::AlreadySent;
+                    return (CopyEnded::AlreadySent, syncs);
                 }
                 _ => break,
             }
         }
-        CopyEnded::NotYet
+        (CopyEnded::NotYet, syncs)
     }
 
     pub(super) fn shrink(&mut self) {

@@ -160,8 +160,53 @@ enum Hold {
     Nothing,
     /// Everything waits: the server is being given this client's settings.
     All,
-    /// Sync, Flush and Terminate pass: a statement runs that may drop all prepared statements.
+    /// Sync, Flush, Terminate and the data of a copy pass: a statement runs that may drop all prepared statements.
     Statements,
+}
+
+/// A statement by the name that its client gave it.
+#[derive(Debug)]
+struct Held {
+    prepared: Arc<Prepared>,
+    /// The batch in which it got the name.
+    since: u32,
+}
+
+/// Counts batches: what ends with a ReadyForQuery. A batch that fails takes back what it named, so what an earlier batch
+/// did to a name is uncertain for the next until its ReadyForQuery has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Batches {
+    /// The one that is being sent.
+    now: u32,
+    /// The oldest that is not over.
+    over: u32,
+}
+
+impl Batches {
+    fn is_uncertain(self, batch: u32) -> bool {
+        (1..=self.now.wrapping_sub(self.over)).contains(&self.now.wrapping_sub(batch))
+    }
+
+    /// A batch that is certainly over.
+    fn past(self) -> u32 {
+        self.over.wrapping_sub(1)
+    }
+
+    fn sent(&mut self) {
+        self.now = self.now.wrapping_add(1);
+    }
+
+    fn ended(&mut self, count: u32) {
+        self.over = self.over.wrapping_add(count);
+    }
+}
+
+/// Is it known which settings are in force for what is parsed now?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SettingsNow {
+    Known,
+    /// Something since the last look at them may have changed them, perhaps for this transaction alone.
+    InDoubt,
 }
 
 /// One client's session. See the module for its verbs.
@@ -177,17 +222,23 @@ pub struct Session {
     client_rest: (usize, Rest),
     server_rest: (usize, Rest),
     expected: Queue,
-    named: FxHashMap<Box<[u8]>, Arc<Prepared>>,
+    batches: Batches,
+    named: FxHashMap<Box<[u8]>, Held>,
+    /// The batch in which a name was last taken away.
+    removed_in: u32,
     unnamed: Option<Arc<Prepared>>,
+    /// The batch in which the unnamed statement was last replaced.
+    unnamed_in: u32,
     /// What the client's start-up packet set: where RESET goes back to.
     startup: Arc<Settings>,
     /// What is in force for this client at transaction borders.
     settings: Arc<Settings>,
+    settings_now: SettingsNow,
     touched: Option<Box<Touched>>,
     /// What the probe that is under way asks about.
     probing: Option<Box<Touched>>,
     pins: Pins,
-    /// A statement that drops all prepared statements is bound; the next Execute runs it.
+    /// A statement that drops all prepared statements is bound in this transaction; any Execute may run it.
     drops_statements: Option<()>,
     gone: Option<Gone>,
 }
@@ -205,8 +256,12 @@ impl Session {
             client_rest: (0, Rest::Forward),
             server_rest: (0, Rest::Forward),
             expected: Queue::default(),
+            batches: Batches::default(),
             named: FxHashMap::default(),
+            removed_in: Batches::default().past(),
             unnamed: None,
+            unnamed_in: Batches::default().past(),
+            settings_now: SettingsNow::Known,
             settings: startup.clone(),
             startup,
             touched: None,
@@ -264,7 +319,7 @@ impl Session {
     /// A server has been lent. Gives it this client's settings first when they differ.
     pub fn handle_lease(&mut self, server: &mut ServerState, to_server: &mut Gather) {
         debug_assert!(self.expected.is_empty());
-        server.begin_lease();
+        server.begin_lease(self.batches.past());
         self.switch_settings(server, to_server);
     }
 
@@ -278,27 +333,29 @@ impl Session {
         client::refuse_frame(self, refusal, input, to_client)
     }
 
-    /// How the client's texts are to be read now; `None` when their encoding hides quotes from a byte-wise reader.
-    fn string_syntax(&self) -> Option<StringSyntax> {
+    /// How a text of the client's is to be read now; `None` when that is not certain, or its encoding may hide quotes
+    /// from a byte-wise reader.
+    fn string_syntax(&self, sql: &[u8]) -> Option<StringSyntax> {
         const UNSAFE: [&str; 8] =
             ["sjis", "shift_jis_2004", "shiftjis2004", "big5", "gbk", "uhc", "johab", "gb18030"];
-        let encoding = self.settings.get("client_encoding").unwrap_or_default();
-        if UNSAFE.iter().any(|name| encoding.eq_ignore_ascii_case(name)) {
-            return None;
-        }
         let changing = [&self.touched, &self.probing]
             .into_iter()
             .flatten()
             .any(|touched| touched.changes_reading());
+        let encoding = self.settings.get("client_encoding").unwrap_or_default();
+        if changing || UNSAFE.iter().any(|name| encoding.eq_ignore_ascii_case(name)) {
+            // Without these bytes, a text reads the same in every encoding and under either setting.
+            let plain = sql.iter().all(|&byte| byte.is_ascii() && byte != b'\\');
+            return plain.then_some(StringSyntax::Standard);
+        }
         match self.settings.get("standard_conforming_strings") {
-            _ if changing => None,
             Some("off") => Some(StringSyntax::Backslash),
             _ => Some(StringSyntax::Standard),
         }
     }
 
     fn analyse(&self, sql: &[u8]) -> Analysis {
-        match self.string_syntax() {
+        match self.string_syntax(sql) {
             Some(syntax) => analyse_with(sql, syntax),
             None => Analysis::unknown(),
         }

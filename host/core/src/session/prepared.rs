@@ -1,7 +1,7 @@
 //! Prepared statements that outlive a server connection: what clients named, and which servers know them.
 
 use crate::limits;
-use crate::settings::Settings;
+use crate::settings::{Settings, same};
 use crate::statement::{Analysis, StringSyntax, analyse_with};
 use rustc_hash::{FxHashMap, FxHasher};
 use std::hash::{Hash, Hasher};
@@ -19,9 +19,19 @@ pub struct Prepared {
     pub settings: Arc<Settings>,
     pub analysis: Analysis,
     digest: u64,
+    sharing: Sharing,
 }
 
-/// A `Prepared` as a key: compared by pointer first, by content when pointers differ.
+/// Who may use what a server made of a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    /// Everybody who parses the same text and types under the same settings.
+    Interned,
+    /// Its client alone: it was parsed while it was not known which settings were in force.
+    Private,
+}
+
+/// A `Prepared` as a key: compared by pointer first, by content when pointers differ and both may be shared.
 #[derive(Clone, Debug)]
 pub struct PreparedKey(pub Arc<Prepared>);
 
@@ -30,6 +40,8 @@ impl PartialEq for PreparedKey {
         let (left, right) = (&self.0, &other.0);
         Arc::ptr_eq(left, right)
             || (left.digest == right.digest
+                && left.sharing == Sharing::Interned
+                && right.sharing == Sharing::Interned
                 && left.sql == right.sql
                 && left.types == right.types
                 && left.settings == right.settings)
@@ -45,15 +57,26 @@ impl Hash for PreparedKey {
 }
 
 impl Prepared {
-    /// A statement whose text cannot be read with confidence; shared with nobody.
-    pub fn unread(sql: &[u8], types: &[u8], settings: &Arc<Settings>) -> Arc<Self> {
+    /// A statement that is shared with nobody. Without `strings`, its text cannot be read with confidence.
+    pub fn private(
+        sql: &[u8],
+        types: &[u8],
+        settings: &Arc<Settings>,
+        strings: Option<StringSyntax>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             sql: sql.into(),
             types: types.into(),
             settings: settings.clone(),
-            analysis: Analysis::unknown(),
+            analysis: strings.map_or_else(Analysis::unknown, |strings| analyse_with(sql, strings)),
             digest: digest_of(sql, types, settings),
+            sharing: Sharing::Private,
         })
+    }
+
+    /// Was it parsed under these settings, or is it nobody else's business?
+    pub(super) fn fits(&self, settings: &Arc<Settings>) -> bool {
+        self.sharing == Sharing::Private || same(&self.settings, settings)
     }
 }
 
@@ -99,6 +122,7 @@ impl Interner {
             settings: settings.clone(),
             analysis: analyse_with(sql, strings),
             digest,
+            sharing: Sharing::Interned,
         });
         bucket.push(prepared.clone());
         self.count += 1;
@@ -164,6 +188,17 @@ impl ServerName {
 struct Known {
     name: ServerName,
     used: u64,
+    /// When and in which batch of the session its Parse was sent.
+    made: u64,
+    batch: u32,
+}
+
+/// A statement found on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub name: ServerName,
+    /// The batch of the session in which its Parse was sent, if that was after the mark.
+    pub batch: Option<u32>,
 }
 
 /// The statements one server connection knows, the least recently used evicted beyond a bound.
@@ -194,22 +229,34 @@ impl ServerPrepared {
         self.known.is_empty()
     }
 
-    /// The statement's name here, if the server knows it; counts as a use.
+    /// The statement as the server knows it; counts as a use.
     #[inline]
-    pub fn touch(&mut self, prepared: &Arc<Prepared>) -> Option<ServerName> {
+    pub fn touch(&mut self, prepared: &Arc<Prepared>, mark: u64) -> Option<Found> {
         self.clock += 1;
         let known = self.known.get_mut(&PreparedKey(prepared.clone()))?;
         known.used = self.clock;
-        Some(known.name)
+        Some(Found { name: known.name, batch: (known.made > mark).then_some(known.batch) })
     }
 
-    /// Gives the statement a fresh name. An older entry for it is replaced (its name stays on the server, unused).
-    pub fn insert(&mut self, prepared: &Arc<Prepared>) -> ServerName {
+    /// Gives the statement a fresh name. `batch` is the session's, for [`Found::batch`]. Another name that it had is
+    /// returned; it is to be closed.
+    pub fn insert(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        batch: u32,
+    ) -> (ServerName, Option<ServerName>) {
         self.clock += 1;
         self.next_name = self.next_name.wrapping_add(1);
         let name = ServerName(self.next_name);
-        self.known.insert(PreparedKey(prepared.clone()), Known { name, used: self.clock });
-        name
+        let known = Known { name, used: self.clock, made: self.clock, batch };
+        let before = self.known.insert(PreparedKey(prepared.clone()), known);
+        (name, before.map(|known| known.name))
+    }
+
+    /// A statement that should have been closed is still there after all.
+    pub fn restore(&mut self, prepared: &Arc<Prepared>, name: ServerName) {
+        let known = Known { name, used: self.clock, made: 0, batch: 0 };
+        self.known.entry(PreparedKey(prepared.clone())).or_insert(known);
     }
 
     /// Forgets the statement if `name` is still its name: the Parse that should have made it failed.
@@ -231,7 +278,7 @@ impl ServerPrepared {
     }
 
     /// When over capacity, takes out the least recently used statement, unless it was used since `mark`.
-    pub fn evict(&mut self, mark: u64) -> Option<ServerName> {
+    pub fn evict(&mut self, mark: u64) -> Option<(Arc<Prepared>, ServerName)> {
         if self.known.len() <= self.capacity {
             return None;
         }
@@ -243,7 +290,7 @@ impl ServerPrepared {
         if used > mark {
             return None;
         }
-        self.known.remove(&key).map(|known| known.name)
+        self.known.remove(&key).map(|known| (key.0, known.name))
     }
 }
 
@@ -296,19 +343,20 @@ mod tests {
                 )
             })
             .collect();
-        let first = server.insert(&all[0]);
-        server.insert(&all[1]);
-        server.touch(&all[0]);
+        let (first, _) = server.insert(&all[0], 0);
+        server.insert(&all[1], 0);
+        server.touch(&all[0], 0);
         let mark = server.mark();
-        let third = server.insert(&all[2]);
-        assert_eq!(server.evict(mark), Some(ServerName(2)), "1 is the oldest");
-        assert_eq!(server.evict(mark), None, "within bounds again");
-        server.insert(&all[3]);
-        assert_eq!(server.evict(mark), Some(first));
-        server.insert(&all[0]);
-        assert_eq!(server.evict(mark), None, "all are used since the mark");
+        let evicted = |server: &mut ServerPrepared| server.evict(mark).map(|(_, name)| name);
+        let (third, _) = server.insert(&all[2], 0);
+        assert_eq!(evicted(&mut server), Some(ServerName(2)), "1 is the oldest");
+        assert_eq!(evicted(&mut server), None, "within bounds again");
+        server.insert(&all[3], 0);
+        assert_eq!(evicted(&mut server), Some(first));
+        server.insert(&all[0], 0);
+        assert_eq!(evicted(&mut server), None, "all are used since the mark");
         server.forget(&all[2], third);
-        assert_eq!(server.touch(&all[2]), None);
+        assert_eq!(server.touch(&all[2], 0), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::expected::{Answer, CopyEnded, Copying, Expected, Own};
 use super::gather::Gather;
 use super::state::Unnamed;
-use super::{Batch, CloseReason, Io, Rest, ServerNext, ServerStep, Session};
+use super::{Batch, CloseReason, Held, Io, Rest, ServerNext, ServerStep, Session};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
@@ -112,7 +112,7 @@ impl Session {
             tag::BIND_COMPLETE if matches!(front, Some(Expected::Bind { .. })) => self.done(),
             tag::CLOSE_COMPLETE => match front {
                 Some(Expected::Close) => self.done(),
-                Some(Expected::OwnClose) => self.done_silently(),
+                Some(Expected::OwnClose { .. }) => self.done_silently(),
                 _ => self.unexpected(io),
             },
             tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED => match front {
@@ -130,6 +130,9 @@ impl Session {
             tag::COPY_DATA | tag::COPY_DONE => self.copy_goes_on(header.tag, io),
             tag::NOTICE_RESPONSE if matches!(front, Some(Expected::Own(_))) => Reply::Swallow,
             tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => Reply::Pass,
+            tag::PARAMETER_STATUS if matches!(front, Some(Expected::Own(Own::Restore))) => {
+                Reply::Pass
+            }
             // The client knows these values: they are its own, brought to this server.
             tag::PARAMETER_STATUS if matches!(front, Some(Expected::Own(_))) => Reply::Swallow,
             tag::PARAMETER_STATUS => Reply::Pass,
@@ -154,6 +157,9 @@ impl Session {
         }
         let reply = match self.expected.front() {
             Some(Expected::Execute) => self.done(),
+            Some(Expected::Query { deallocated: Some(_), .. }) if body == b"PREPARE\0" => {
+                Reply::Swallow
+            }
             Some(Expected::Query { .. }) => Reply::Pass,
             Some(Expected::Own(_)) => Reply::Swallow,
             _ => return self.unexpected(io),
@@ -184,9 +190,13 @@ impl Session {
             return self.unexpected(io);
         };
         server.status = status;
+        if status == TransactionStatus::Idle {
+            self.drops_statements = None;
+        }
         let reply = match self.expected.pop() {
             Some(Expected::Sync | Expected::Query { .. } | Expected::FunctionCall) => {
                 self.status = status;
+                self.batches.ended(1);
                 Reply::Pass
             }
             Some(Expected::Own(own)) => {
@@ -213,9 +223,12 @@ impl Session {
         if let Copying::In { syncs: 1.. } = self.copying {
             // The server had left copy mode before it read them, so it waits for one.
             io.to_server.send(frontend::sync);
-            self.expected.push(Expected::Sync);
+            self.push_end(Expected::Sync);
         }
         self.copying = Copying::Nothing;
+        if let Some(undo) = self.expected.take_deallocated() {
+            self.put_back(Some(undo));
+        }
         match self.expected.front() {
             Some(Expected::Query { .. } | Expected::FunctionCall | Expected::Sync) => Reply::Pass,
             Some(Expected::Own(own)) => self.own_failed(*own, body, io),
@@ -236,12 +249,28 @@ impl Session {
     fn fail_batch(&mut self, io: &mut Io<'_>) {
         let failed_unnamed = matches!(self.expected.front(), Some(Expected::ParseUnnamed { .. }));
         let skipped: Vec<Expected> = self.expected.take_until_sync().collect();
+        let mut unnamed = None;
         for note in skipped.into_iter().rev() {
-            self.take_back(note, io);
+            match note {
+                Expected::ParseUnnamed { before } => unnamed = Some(before),
+                Expected::Query { unnamed: before, deallocated } => {
+                    unnamed = Some(before);
+                    self.put_back(deallocated);
+                    self.batches.ended(1);
+                }
+                Expected::FunctionCall => self.batches.ended(1),
+                other => self.take_back(other, io),
+            }
         }
-        if failed_unnamed {
+        if let Some(before) = unnamed {
             // PostgreSQL drops the unnamed statement before it parses the next one.
-            self.unnamed = None;
+            let before = if failed_unnamed { None } else { before };
+            if !self.expected.amend_unnamed(&before) {
+                self.unnamed = before;
+            }
+            if let Some(server) = io.server.as_deref_mut() {
+                server.unnamed = Unnamed::Unknown;
+            }
         }
         if self.expected.is_empty() {
             self.batch = Batch::SkipToSync;
@@ -262,10 +291,9 @@ impl Session {
                     server.prepared.forget(&prepared, name);
                 }
             }
-            Expected::ParseUnnamed { before } | Expected::Query { unnamed: before } => {
-                self.unnamed = before;
+            Expected::OwnClose { closed: Some((prepared, name)) } => {
                 if let Some(server) = server {
-                    server.unnamed = Unnamed::Unknown;
+                    server.prepared.restore(&prepared, name);
                 }
             }
             Expected::OwnParse { made: Some((_, None)) } => {
@@ -288,7 +316,8 @@ impl Session {
         match undo.map(|undo| *undo) {
             Some((name, prepared)) if name.is_empty() => self.unnamed = Some(prepared),
             Some((name, prepared)) => {
-                self.named.insert(name, prepared);
+                let since = self.batches.past();
+                self.named.insert(name, Held { prepared, since });
             }
             None => {}
         }
@@ -340,10 +369,14 @@ impl Session {
             return self.unexpected(io);
         }
         self.copying = match tag {
-            tag::COPY_IN_RESPONSE => match self.expected.enter_copy() {
-                CopyEnded::AlreadySent => Copying::Nothing,
-                CopyEnded::NotYet => Copying::In { syncs: 0 },
-            },
+            tag::COPY_IN_RESPONSE => {
+                let (ended, syncs) = self.expected.enter_copy();
+                self.batches.ended(syncs);
+                match ended {
+                    CopyEnded::AlreadySent => Copying::Nothing,
+                    CopyEnded::NotYet => Copying::In { syncs: 0 },
+                }
+            }
             tag::COPY_OUT_RESPONSE => Copying::Out,
             _ => Copying::Both,
         };
@@ -391,7 +424,7 @@ impl Session {
                 self.probe_failed();
                 Reply::Swallow
             }
-            Own::Switch => {
+            Own::Switch | Own::Restore => {
                 let text = |letter| {
                     error_fields::find(body, letter)
                         .map(String::from_utf8_lossy)
@@ -418,7 +451,7 @@ impl Session {
         match own {
             Own::Switch => server.settings = self.settings.clone(),
             Own::Probe => self.probe_finished(server),
-            Own::Rollback => {}
+            Own::Rollback | Own::Restore => {}
             Own::Discard => {
                 server.statements_dropped();
                 server.settings = Arc::new(Settings::default());

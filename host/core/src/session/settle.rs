@@ -6,7 +6,8 @@
 
 use super::expected::{Copying, Expected, Own};
 use super::gather::Gather;
-use super::{Batch, Hold, PoolMode, Rest, ServerState, Session};
+use super::state::Unnamed;
+use super::{Batch, Hold, PoolMode, Rest, ServerState, Session, SettingsNow};
 use crate::settings::{Settings, quote_literal, same, switch_sql};
 use crate::statement::{Analysis, Effects, SettingTouched};
 use std::collections::BTreeSet;
@@ -117,6 +118,8 @@ pub(super) struct Touched {
     any_setting: Option<()>,
     /// The probe ends with RESET ALL.
     resets: Option<()>,
+    /// Settings that were reset to the server's value and must go back to the start-up packet's.
+    restores: BTreeSet<String>,
     answer: ProbeAnswer,
 }
 
@@ -173,29 +176,74 @@ const ANY_SETTING: Effects = Effects::RESET_ALL
     .with(Effects::EXECUTES)
     .with(Effects::DISCARD_ALL);
 
+/// Effects after which a text may be parsed under other settings than the session's.
+const PARSES_OTHERWISE: Effects =
+    ANY_SETTING.with(Effects::SETS).with(Effects::SESSION_AUTHORIZATION);
+
 impl Session {
     /// Notes what a text that goes to the server may do.
     pub(super) fn note_effects(&mut self, analysis: &Analysis) {
-        if analysis.effects.is_empty() {
+        if analysis.effects.is_empty() && analysis.names.is_empty() {
             return;
+        }
+        if !analysis.names.is_empty() || analysis.effects.intersects(PARSES_OTHERWISE) {
+            self.settings_now = SettingsNow::InDoubt;
         }
         for name in &analysis.names {
             match name {
                 SettingTouched::Set(name) => {
-                    self.touched.get_or_insert_default().names.insert(name.clone());
+                    let touched = self.touched.get_or_insert_default();
+                    touched.restores.remove(name);
+                    touched.names.insert(name.clone());
                 }
                 SettingTouched::Reset(name) => {
                     let touched = self.touched.get_or_insert_default();
                     touched.any_setting = Some(());
                     touched.reset.insert(name.clone());
+                    if self.startup.get(name).is_some() {
+                        touched.restores.insert(name.clone());
+                    }
                 }
-                SettingTouched::ResetAll => {
-                    self.touched.get_or_insert_default().any_setting = Some(());
+                SettingTouched::ResetAll => self.note_reset(),
+                SettingTouched::SetLocal(name) => {
+                    if let Some(touched) = &mut self.touched {
+                        touched.restores.remove(name);
+                    }
                 }
-                SettingTouched::SetLocal(_) => {}
             }
         }
+        if analysis.effects.contains(Effects::DISCARD_ALL) {
+            self.note_reset();
+        }
         self.touch(analysis.effects);
+    }
+
+    fn note_reset(&mut self) {
+        let touched = self.touched.get_or_insert_default();
+        touched.any_setting = Some(());
+        touched.restores.extend(self.startup.iter().map(|(name, _)| name.to_owned()));
+    }
+
+    /// Does something run after which settings of the start-up packet must be restored?
+    pub(super) fn restores_settings(&self) -> bool {
+        self.touched.as_deref().is_some_and(|touched| !touched.restores.is_empty())
+    }
+
+    /// Sends what puts the start-up packet's values back; they stand for the server's own in this client's RESET.
+    fn restore_settings(&mut self, server: &mut ServerState, to_server: &mut Gather) -> Switching {
+        let Some(touched) = self.touched.as_deref_mut() else { return Switching::NotNeeded };
+        let names = std::mem::take(&mut touched.restores);
+        if names.is_empty() || server.status == TransactionStatus::Failed {
+            return Switching::NotNeeded;
+        }
+        let wanted =
+            Settings::from_pairs(self.startup.iter().filter(|(name, _)| names.contains(*name)));
+        let Some(sql) = switch_sql(&Settings::default(), &wanted) else {
+            return Switching::NotNeeded;
+        };
+        self.ask(Own::Restore, &sql, server, to_server);
+        self.hold = Hold::All;
+        Switching::UnderWay
     }
 
     pub(super) fn touch(&mut self, effects: Effects) {
@@ -234,6 +282,11 @@ impl Session {
         if self.gone.is_some() {
             return self.settle_for_the_next(server, to_server);
         }
+        if self.restores_settings()
+            && self.restore_settings(server, to_server) == Switching::UnderWay
+        {
+            return Settled::Busy;
+        }
         if server.status != TransactionStatus::Idle {
             return Settled::Busy;
         }
@@ -241,11 +294,16 @@ impl Session {
             if touched.needs_reset() && self.pins.is_empty() && self.mode == PoolMode::Transaction {
                 touched.resets = Some(());
             }
-            let sql = self.probe_sql(&touched);
+            let mut sql = self.probe_sql(&touched);
+            if touched.resets.is_some() {
+                sql.push_str(";RESET ALL");
+                self.hold = Hold::All;
+            }
             self.probing = Some(touched);
-            self.ask(Own::Probe, &sql, to_server);
+            self.ask(Own::Probe, &sql, server, to_server);
             return Settled::Busy;
         }
+        self.settings_now = SettingsNow::Known;
         if self.mode == PoolMode::Transaction && self.pins.is_empty() {
             return Settled::Release;
         }
@@ -257,14 +315,14 @@ impl Session {
 
     fn settle_for_the_next(&mut self, server: &mut ServerState, to_server: &mut Gather) -> Settled {
         if server.status != TransactionStatus::Idle {
-            self.ask(Own::Rollback, "ROLLBACK", to_server);
+            self.ask(Own::Rollback, "ROLLBACK", server, to_server);
             return Settled::Busy;
         }
         if !self.pins.only(Pins::FOR_EVER).is_empty() {
             return Settled::Close;
         }
         if self.mode == PoolMode::Session || !self.pins.is_empty() || self.touched.is_some() {
-            self.ask(Own::Discard, "DISCARD ALL", to_server);
+            self.ask(Own::Discard, "DISCARD ALL", server, to_server);
             return Settled::Busy;
         }
         Settled::Release
@@ -285,7 +343,7 @@ impl Session {
         }
         if self.batch != Batch::Closed {
             to_server.send(frontend::sync);
-            self.expected.push(Expected::Sync);
+            self.push_end(Expected::Sync);
             self.batch = Batch::Closed;
         }
         let gone = if running { Gone::CancelAndDrain } else { Gone::Drain };
@@ -305,11 +363,13 @@ impl Session {
         let Some(sql) = switch_sql(&server.settings, &self.settings) else {
             return Switching::NotNeeded;
         };
-        self.ask(Own::Switch, &sql, to_server);
+        self.ask(Own::Switch, &sql, server, to_server);
         Switching::UnderWay
     }
 
-    fn ask(&mut self, own: Own, sql: &str, to_server: &mut Gather) {
+    fn ask(&mut self, own: Own, sql: &str, server: &mut ServerState, to_server: &mut Gather) {
+        // Like every Query, it ends the unnamed statement.
+        server.set_unnamed(Unnamed::Absent, self.batches.past());
         to_server.send(|out| frontend::query(out, sql.as_bytes()));
         self.expected.push(Expected::Own(own));
         // The next statement must run under the settings that this one gives or finds.

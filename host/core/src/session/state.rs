@@ -23,6 +23,8 @@ pub struct ServerState {
     pub(super) settings: Arc<Settings>,
     pub(super) prepared: ServerPrepared,
     pub(super) unnamed: Unnamed,
+    /// The session's batch in which `unnamed` was changed.
+    pub(super) unnamed_batch: u32,
     /// Statements used since this mark belong to the present lease and are not evicted.
     pub(super) lease_mark: u64,
 }
@@ -41,6 +43,7 @@ impl ServerState {
             settings: Arc::default(),
             prepared: ServerPrepared::with_capacity(prepared_max),
             unnamed: Unnamed::Absent,
+            unnamed_batch: 0,
             lease_mark: 0,
         }
     }
@@ -63,8 +66,15 @@ impl ServerState {
         self.prepared.len()
     }
 
-    pub(super) fn begin_lease(&mut self) {
+    /// `past_batch` is a batch of the new session that is over.
+    pub(super) fn begin_lease(&mut self, past_batch: u32) {
         self.lease_mark = self.prepared.mark();
+        self.unnamed_batch = past_batch;
+    }
+
+    pub(super) fn set_unnamed(&mut self, unnamed: Unnamed, batch: u32) {
+        self.unnamed = unnamed;
+        self.unnamed_batch = batch;
     }
 
     /// All named prepared statements are gone (DEALLOCATE ALL, DISCARD ALL).

@@ -1,0 +1,1077 @@
+//! A PostgreSQL backend for a tiny language, as `postgres.c`, `xact.c` and "Message Flow" have it (version 15).
+//!
+//! Its rows show the settings in force, so that a mixed-up session is seen. Output is held back until a real server
+//! would flush it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use tidegate_wire::backend::{self, TransactionStatus};
+use tidegate_wire::error_fields::{self, Fields};
+use tidegate_wire::frame::{self, HEADER_BYTES, Header};
+use tidegate_wire::frontend::{self, Named, tag};
+
+pub(super) type Map = BTreeMap<String, String>;
+
+/// The settings that every row shows, with their default values.
+pub(super) const SHOWN: [(&str, &str); 5] =
+    [("timezone", "UTC"), ("work_mem", "4MB"), ("app.x", ""), ("app.y", ""), ("role", "none")];
+/// The settings whose changes are reported before ReadyForQuery.
+const REPORTED: [(&str, &str); 1] = [("timezone", "TimeZone")];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Block {
+    Default,
+    /// One statement, or an extended batch.
+    Started,
+    /// Several statements in one Query.
+    Implicit,
+    In,
+    Failed,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Transactional {
+    /// What lasts beyond the transaction, apart from the start-up values.
+    session: Map,
+    /// What is in force now.
+    current: Map,
+    temporary: BTreeSet<String>,
+    listens: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Statement {
+    sql: String,
+    from_sql: bool,
+    /// A time zone that was read into a literal at Parse.
+    parsed_under: String,
+}
+
+#[derive(Clone, Debug)]
+struct Portal {
+    statement: Statement,
+    parameters: Vec<String>,
+    /// Rows already given; none before the first Execute.
+    given: usize,
+    done: bool,
+    broken: bool,
+    level: usize,
+}
+
+#[derive(Debug)]
+struct Failure {
+    sqlstate: &'static str,
+    message: String,
+}
+
+fn failure(sqlstate: &'static str, message: impl Into<String>) -> Failure {
+    Failure { sqlstate, message: message.into() }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Query,
+    Execute,
+}
+
+#[derive(Debug)]
+struct CopyIn {
+    by: By,
+    rows: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Fake {
+    startup: Map,
+    state: Transactional,
+    base: Transactional,
+    savepoints: Vec<(String, Transactional)>,
+    block: Block,
+    pipelined: bool,
+    named: BTreeMap<Vec<u8>, Statement>,
+    unnamed: Option<Statement>,
+    portals: BTreeMap<Vec<u8>, Portal>,
+    locks: usize,
+    skipping: bool,
+    copying: Option<CopyIn>,
+    /// The statements of a Query that are still to run.
+    left: VecDeque<String>,
+    input: Vec<u8>,
+    held: Vec<u8>,
+    out: Vec<u8>,
+    reported: Map,
+    pub dead: bool,
+    /// Texts that came by Query or Parse, for directed tests.
+    pub seen: Vec<String>,
+    /// `nextval` was called since the connection or DISCARD.
+    sequences: Option<String>,
+}
+
+impl Fake {
+    pub(super) fn new(startup: Map) -> Self {
+        let mut fake = Self {
+            startup,
+            state: Transactional::default(),
+            base: Transactional::default(),
+            savepoints: Vec::new(),
+            block: Block::Default,
+            pipelined: false,
+            named: BTreeMap::new(),
+            unnamed: None,
+            portals: BTreeMap::new(),
+            locks: 0,
+            skipping: false,
+            copying: None,
+            left: VecDeque::new(),
+            input: Vec::new(),
+            held: Vec::new(),
+            out: Vec::new(),
+            reported: Map::new(),
+            dead: false,
+            seen: Vec::new(),
+            sequences: None,
+        };
+        fake.reported =
+            REPORTED.iter().map(|(name, _)| (name.to_string(), fake.effective(name))).collect();
+        fake
+    }
+
+    // --- what the world looks at -------------------------------------------------------------------
+
+    /// Up to `count` bytes of what has been flushed.
+    pub(super) fn take_output(&mut self, count: usize) -> Vec<u8> {
+        let count = count.min(self.out.len());
+        self.out.drain(..count).collect()
+    }
+
+    /// What a server that goes back to its pool must not have; empty when it is fit for anybody.
+    pub(super) fn leftovers(&self, known: &Map) -> String {
+        let mut found = String::new();
+        let mut say = |what: &str, there: bool| {
+            if there {
+                found.push_str(what);
+                found.push(' ');
+            }
+        };
+        say("transaction", self.block != Block::Default);
+        say("input", !self.input.is_empty());
+        say("output", !self.out.is_empty() || !self.held.is_empty());
+        say("copy", self.copying.is_some());
+        say("skipping", self.skipping);
+        say("temporary", !self.state.temporary.is_empty());
+        say("listens", !self.state.listens.is_empty());
+        say("locks", self.locks > 0);
+        say("sql-prepared", self.named.values().any(|statement| statement.from_sql));
+        // A setting may be known to have its default value.
+        for name in self.state.session.keys().chain(known.keys()) {
+            let there = self.effective(name);
+            let known = known.get(name).map_or(default_of(name), String::as_str);
+            if there != known {
+                found.push_str(&format!("{name} is {there:?} but known as {known:?} "));
+            }
+        }
+        found
+    }
+
+    pub(super) fn named_count(&self) -> usize {
+        self.named.len()
+    }
+
+    /// Sends something at no request: a notice, or a FATAL error that ends the connection.
+    pub(super) fn say_unasked(&mut self, fatal: Option<&'static str>) {
+        let fields =
+            Fields { severity: "NOTICE", sqlstate: "00000", message: "hello", ..Fields::default() };
+        match fatal {
+            None => error_fields::notice_response(&mut self.held, fields),
+            Some(sqlstate) => self.die(sqlstate),
+        }
+        self.flush();
+    }
+
+    // --- messages ------------------------------------------------------------------------------------
+
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        if self.dead {
+            return;
+        }
+        self.input.extend_from_slice(bytes);
+        while !self.dead {
+            let Some(header) = Header::peek(&self.input, 1 << 30).expect("a frame from the proxy")
+            else {
+                return;
+            };
+            if self.copying.is_some() && !b"dcfHS".contains(&header.tag) {
+                // CopyGetData looks at the type before it reads the body, so it cannot go on.
+                self.error(&failure("08P01", "unexpected message type during COPY from stdin"));
+                self.die("08P01");
+                return;
+            }
+            if self.input.len() < header.frame_bytes() {
+                return;
+            }
+            let frame: Vec<u8> = self.input.drain(..header.frame_bytes()).collect();
+            self.message(header.tag, &frame[HEADER_BYTES..]);
+        }
+    }
+
+    fn message(&mut self, kind: u8, body: &[u8]) {
+        if self.copying.is_some() {
+            return self.copy_message(kind, body);
+        }
+        if kind == tag::SYNC {
+            self.skipping = false;
+        }
+        if self.skipping && kind != tag::TERMINATE {
+            return;
+        }
+        let result = match kind {
+            tag::QUERY => return self.query(body),
+            tag::FUNCTION_CALL => {
+                self.start();
+                let result = self.check_alive("");
+                if result.is_ok() {
+                    frame::write(&mut self.held, b'V', |out| out.extend((-1_i32).to_be_bytes()));
+                    self.finish();
+                } else if let Err(why) = &result {
+                    self.error(why);
+                }
+                return self.ready();
+            }
+            tag::SYNC => {
+                self.finish();
+                return self.ready();
+            }
+            tag::FLUSH => {
+                self.flush();
+                Ok(())
+            }
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => Ok(()),
+            tag::TERMINATE => {
+                self.dead = true;
+                Ok(())
+            }
+            tag::PARSE => self.parse(body),
+            tag::BIND => self.bind(body),
+            tag::DESCRIBE => self.describe(body),
+            tag::EXECUTE => self.execute(body),
+            tag::CLOSE => self.close(body),
+            other => panic!("frontend message {:?}", other as char),
+        };
+        if let Err(why) = result {
+            self.error(&why);
+            self.skipping = true;
+        }
+    }
+
+    fn flush(&mut self) {
+        self.out.append(&mut self.held);
+    }
+
+    fn ready(&mut self) {
+        for (name, wire) in REPORTED {
+            let value = self.effective(name);
+            if self.reported.get(name) != Some(&value) {
+                backend::parameter_status(&mut self.held, wire.as_bytes(), value.as_bytes());
+                self.reported.insert(name.to_owned(), value);
+            }
+        }
+        let status = match self.block {
+            Block::Default => TransactionStatus::Idle,
+            Block::Failed => TransactionStatus::Failed,
+            _ => TransactionStatus::InTransaction,
+        };
+        backend::ready_for_query(&mut self.held, status);
+        self.flush();
+    }
+
+    fn error(&mut self, why: &Failure) {
+        self.write_error("ERROR", why);
+        self.abort();
+    }
+
+    fn write_error(&mut self, severity: &str, why: &Failure) {
+        let fields =
+            Fields { severity, sqlstate: why.sqlstate, message: &why.message, ..Fields::default() };
+        error_fields::error_response(&mut self.held, fields);
+        self.flush();
+    }
+
+    fn die(&mut self, sqlstate: &'static str) {
+        self.write_error("FATAL", &failure(sqlstate, "terminating connection"));
+        self.dead = true;
+    }
+
+    fn notice(&mut self, sqlstate: &str) {
+        let fields =
+            Fields { severity: "WARNING", sqlstate, message: "transaction", ..Fields::default() };
+        error_fields::notice_response(&mut self.held, fields);
+        self.flush();
+    }
+
+    // --- transactions --------------------------------------------------------------------------------
+
+    fn start(&mut self) {
+        if self.block == Block::Default {
+            self.base = self.state.clone();
+            self.block = Block::Started;
+            self.pipelined = false;
+        }
+    }
+
+    /// `finish_xact_command`.
+    fn finish(&mut self) {
+        if matches!(self.block, Block::Started | Block::Implicit) {
+            self.commit();
+        }
+    }
+
+    fn commit(&mut self) {
+        self.state.current = self.state.session.clone();
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.block = Block::Default;
+        self.savepoints.clear();
+        self.portals.clear();
+    }
+
+    fn roll_back(&mut self) {
+        self.state = self.base.clone();
+        self.end();
+    }
+
+    /// `AbortCurrentTransaction`.
+    fn abort(&mut self) {
+        self.left.clear();
+        self.copying = None;
+        match self.block {
+            Block::Default => {}
+            Block::Started | Block::Implicit => self.roll_back(),
+            Block::In | Block::Failed => {
+                let to = self.savepoints.last().map_or(&self.base, |(_, state)| state);
+                self.state = to.clone();
+                self.block = Block::Failed;
+            }
+        }
+    }
+
+    fn check_alive(&self, sql: &str) -> Result<(), Failure> {
+        let word = first_word(sql);
+        let leaves = matches!(word.as_str(), "commit" | "rollback" | "end" | "abort");
+        if self.block == Block::Failed && !leaves {
+            return Err(failure("25P02", "current transaction is aborted"));
+        }
+        Ok(())
+    }
+
+    // --- the simple protocol -------------------------------------------------------------------------
+
+    fn query(&mut self, body: &[u8]) {
+        let sql = String::from_utf8(frontend::read_query(body).unwrap().to_vec()).unwrap();
+        self.seen.push(sql.clone());
+        self.start();
+        self.unnamed = None;
+        let all = split(&sql);
+        if let Some(Err(why)) = all.iter().map(|one| raw_parse(one)).find(Result::is_err) {
+            self.error(&why);
+            return self.ready();
+        }
+        if all.is_empty() {
+            self.finish();
+            frame::write(&mut self.held, b'I', |_| {});
+            return self.ready();
+        }
+        self.left = all.into();
+        self.run_rest(self.left.len() > 1);
+    }
+
+    fn run_rest(&mut self, several: bool) {
+        while let Some(sql) = self.left.pop_front() {
+            self.start();
+            if several && self.block == Block::Started {
+                self.block = Block::Implicit;
+            }
+            self.portals.remove(&b""[..]);
+            match self.run_simple(&sql, several) {
+                Ok(Ran::Copies) => return,
+                Ok(Ran::Over) => {}
+                Err(why) => {
+                    self.error(&why);
+                    break;
+                }
+            }
+            if self.dead {
+                return;
+            }
+        }
+        self.ready();
+    }
+
+    fn run_simple(&mut self, sql: &str, several: bool) -> Result<Ran, Failure> {
+        self.check_alive(sql)?;
+        analyse(sql, self)?;
+        let top = if several { Top::No } else { Top::Yes };
+        let parsed_under = self.effective("timezone");
+        match self.run(sql, &[], &parsed_under, top)? {
+            Outcome::Rows(rows, tag) => {
+                if describes(sql) {
+                    backend::row_description_text(&mut self.held, &["v"]);
+                }
+                for row in &rows {
+                    backend::data_row(&mut self.held, &[Some(row.as_bytes())]);
+                }
+                self.end_of_statement(sql);
+                backend::command_complete(&mut self.held, tag.as_bytes());
+                Ok(Ran::Over)
+            }
+            Outcome::CopyIn => {
+                self.copy_begins(By::Query);
+                Ok(Ran::Copies)
+            }
+            Outcome::CopyOut => {
+                self.copy_out();
+                self.end_of_statement(sql);
+                backend::command_complete(&mut self.held, b"COPY 2");
+                Ok(Ran::Over)
+            }
+            Outcome::Dead => Ok(Ran::Over),
+        }
+    }
+
+    fn end_of_statement(&mut self, sql: &str) {
+        if self.left.is_empty() || is_transaction_command(sql) {
+            self.finish();
+        }
+    }
+
+    // --- the extended protocol -----------------------------------------------------------------------
+
+    fn parse(&mut self, body: &[u8]) -> Result<(), Failure> {
+        let parse = frontend::read_parse(body).unwrap();
+        let sql = String::from_utf8(parse.sql.to_vec()).unwrap();
+        self.seen.push(sql.clone());
+        self.start();
+        if parse.name.is_empty() {
+            self.unnamed = None;
+        }
+        let all = split(&sql);
+        for one in &all {
+            raw_parse(one)?;
+        }
+        if all.len() > 1 {
+            return Err(failure("42601", "cannot insert multiple commands"));
+        }
+        let sql = all.into_iter().next().unwrap_or_default();
+        if !sql.is_empty() {
+            self.check_alive(&sql)?;
+            analyse(&sql, self)?;
+        }
+        let parsed_under = self.effective("timezone");
+        let statement = Statement { sql, from_sql: false, parsed_under };
+        if parse.name.is_empty() {
+            self.unnamed = Some(statement);
+        } else if self.named.contains_key(parse.name) {
+            return Err(failure("42P05", "prepared statement already exists"));
+        } else {
+            self.named.insert(parse.name.to_vec(), statement);
+        }
+        frame::write(&mut self.held, b'1', |_| {});
+        Ok(())
+    }
+
+    fn statement(&self, name: &[u8]) -> Result<Statement, Failure> {
+        let found = if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) };
+        found.cloned().ok_or_else(|| {
+            let name = String::from_utf8_lossy(name);
+            failure("26000", format!("prepared statement \"{name}\" does not exist"))
+        })
+    }
+
+    fn bind(&mut self, body: &[u8]) -> Result<(), Failure> {
+        let names = frontend::read_bind_names(body).unwrap();
+        let statement = self.statement(names.statement)?;
+        self.start();
+        let mut reader = frame::Reader::new(&body[names.names_bytes..]);
+        let formats = reader.i16().unwrap();
+        reader.bytes(formats as usize * 2).unwrap();
+        let mut parameters = Vec::new();
+        for _ in 0..reader.i16().unwrap() {
+            let length = reader.i32().unwrap() as usize;
+            parameters.push(String::from_utf8(reader.bytes(length).unwrap().to_vec()).unwrap());
+        }
+        if parameters.len() != usize::from(statement.sql.contains("$1")) {
+            return Err(failure("08P01", "bind message supplies a wrong number of parameters"));
+        }
+        if !statement.sql.is_empty() {
+            self.check_alive(&statement.sql)?;
+        }
+        if names.portal.is_empty() {
+            self.portals.remove(&b""[..]);
+        } else if self.portals.contains_key(names.portal) {
+            return Err(failure("42P03", "cursor already exists"));
+        }
+        let level = self.savepoints.len();
+        let portal = Portal { statement, parameters, given: 0, done: false, broken: false, level };
+        self.portals.insert(names.portal.to_vec(), portal);
+        frame::write(&mut self.held, b'2', |_| {});
+        Ok(())
+    }
+
+    fn describe(&mut self, body: &[u8]) -> Result<(), Failure> {
+        self.start();
+        let (statement, parameters) = match frontend::read_named(body).unwrap() {
+            Named::Statement(name) => {
+                let statement = self.statement(name)?;
+                let count = u16::from(statement.sql.contains("$1"));
+                (statement, Some(count))
+            }
+            Named::Portal(name) => {
+                let portal = self.portals.get(name);
+                let portal = portal.ok_or_else(|| failure("34000", "portal does not exist"))?;
+                (portal.statement.clone(), None)
+            }
+        };
+        if describes(&statement.sql) {
+            self.check_alive("")?;
+        }
+        if let Some(count) = parameters {
+            frame::write(&mut self.held, b't', |out| {
+                out.extend(count.to_be_bytes());
+                (0..count).for_each(|_| out.extend(25_i32.to_be_bytes()));
+            });
+        }
+        if describes(&statement.sql) {
+            backend::row_description_text(&mut self.held, &["v"]);
+        } else {
+            frame::write(&mut self.held, b'n', |_| {});
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, body: &[u8]) -> Result<(), Failure> {
+        let mut reader = frame::Reader::new(body);
+        let name = reader.cstr().unwrap().to_vec();
+        let rows_max = reader.i32().unwrap().max(0) as usize;
+        let portal = self.portals.get(&name).cloned();
+        let mut portal = portal.ok_or_else(|| failure("34000", "portal does not exist"))?;
+        let sql = portal.statement.sql.clone();
+        if sql.is_empty() {
+            frame::write(&mut self.held, b'I', |_| {});
+            return Ok(());
+        }
+        self.start();
+        self.check_alive(&sql)?;
+        if portal.broken || portal.done {
+            return Err(failure("55000", "portal cannot be run"));
+        }
+        let top = if self.pipelined { Top::No } else { Top::Yes };
+        let under = portal.statement.parsed_under.clone();
+        let outcome = if describes(&sql) && portal.given > 0 {
+            Ok(Outcome::Rows(rows_of(&sql, &portal.parameters, &under, self), "SELECT".into()))
+        } else {
+            self.run(&sql, &portal.parameters, &under, top)
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(why) => {
+                if let Some(portal) = self.portals.get_mut(&name) {
+                    portal.broken = true;
+                }
+                return Err(why);
+            }
+        };
+        match outcome {
+            Outcome::Rows(rows, tag) if describes(&sql) => {
+                let left = rows.len().saturating_sub(portal.given.min(rows.len()));
+                let count = if rows_max == 0 { left } else { left.min(rows_max) };
+                let start = portal.given.min(rows.len());
+                for row in &rows[start..start + count] {
+                    backend::data_row(&mut self.held, &[Some(row.as_bytes())]);
+                }
+                // Beyond the end is told apart from before the start.
+                portal.given = if count == left && (rows_max == 0 || count < rows_max) {
+                    usize::MAX
+                } else {
+                    portal.given + count
+                };
+                let suspended = portal.given != usize::MAX;
+                if let Some(there) = self.portals.get_mut(&name) {
+                    there.given = portal.given;
+                }
+                if suspended {
+                    frame::write(&mut self.held, b's', |_| {});
+                } else {
+                    let verb = tag.split(' ').next().unwrap();
+                    let tag =
+                        if verb == "SELECT" { format!("SELECT {count}") } else { tag.clone() };
+                    backend::command_complete(&mut self.held, tag.as_bytes());
+                }
+                self.pipelined = true;
+                Ok(())
+            }
+            Outcome::Rows(_, tag) => {
+                self.executed(&name, &sql);
+                backend::command_complete(&mut self.held, tag.as_bytes());
+                Ok(())
+            }
+            Outcome::CopyIn => {
+                if let Some(portal) = self.portals.get_mut(&name) {
+                    portal.done = true;
+                }
+                self.copy_begins(By::Execute);
+                Ok(())
+            }
+            Outcome::CopyOut => {
+                self.copy_out();
+                self.executed(&name, &sql);
+                backend::command_complete(&mut self.held, b"COPY 2");
+                Ok(())
+            }
+            Outcome::Dead => Ok(()),
+        }
+    }
+
+    fn executed(&mut self, portal: &[u8], sql: &str) {
+        if let Some(portal) = self.portals.get_mut(portal) {
+            portal.done = true;
+        }
+        if is_transaction_command(sql) || sql.to_ascii_lowercase().starts_with("discard all") {
+            self.finish();
+        } else {
+            self.pipelined = true;
+        }
+    }
+
+    fn close(&mut self, body: &[u8]) -> Result<(), Failure> {
+        match frontend::read_named(body).unwrap() {
+            Named::Statement(b"") => self.unnamed = None,
+            Named::Statement(name) => {
+                self.named.remove(name);
+            }
+            Named::Portal(name) => {
+                self.portals.remove(name);
+            }
+        }
+        frame::write(&mut self.held, b'3', |_| {});
+        Ok(())
+    }
+
+    // --- COPY ----------------------------------------------------------------------------------------
+
+    fn copy_begins(&mut self, by: By) {
+        frame::write(&mut self.held, b'G', |out| out.extend([0, 0, 1, 0, 0]));
+        self.flush();
+        self.copying = Some(CopyIn { by, rows: 0 });
+    }
+
+    fn copy_out(&mut self) {
+        frame::write(&mut self.held, b'H', |out| out.extend([0, 0, 1, 0, 0]));
+        let shown = self.row("copy");
+        for _ in 0..2 {
+            frame::write(&mut self.held, b'd', |out| out.extend(shown.as_bytes()));
+        }
+        frame::write(&mut self.held, b'c', |_| {});
+    }
+
+    fn copy_message(&mut self, kind: u8, body: &[u8]) {
+        let Some(copy) = &mut self.copying else { return };
+        let by = copy.by;
+        let failed = match kind {
+            tag::COPY_DATA if body == b"bad" => failure("22P04", "bad copy data"),
+            tag::COPY_DATA => {
+                copy.rows += 1;
+                return;
+            }
+            tag::COPY_FAIL => failure("57014", "COPY from stdin failed"),
+            tag::COPY_DONE => {
+                let tag = format!("COPY {}", copy.rows);
+                self.copying = None;
+                if by == By::Execute {
+                    self.pipelined = true;
+                    return backend::command_complete(&mut self.held, tag.as_bytes());
+                }
+                if self.left.is_empty() {
+                    self.finish();
+                }
+                backend::command_complete(&mut self.held, tag.as_bytes());
+                let several = self.block == Block::Implicit || !self.left.is_empty();
+                return self.run_rest(several);
+            }
+            // Flush and Sync are ignored.
+            _ => return,
+        };
+        self.error(&failed);
+        match by {
+            By::Query => self.ready(),
+            By::Execute => self.skipping = true,
+        }
+    }
+
+    // --- the language --------------------------------------------------------------------------------
+
+    pub(super) fn effective(&self, name: &str) -> String {
+        let value = self.state.current.get(name).or_else(|| self.startup.get(name));
+        value.map_or(default_of(name), String::as_str).to_owned()
+    }
+
+    fn row(&self, word: &str) -> String {
+        let mut row = word.to_owned();
+        for (name, _) in SHOWN {
+            row.push_str(&format!(" {name}={}", self.effective(name)));
+        }
+        row
+    }
+
+    fn set(&mut self, name: &str, value: Option<&str>, local: bool) {
+        let name = name.to_ascii_lowercase();
+        let put = |map: &mut Map| match value {
+            Some(value) => map.insert(name.clone(), value.to_owned()),
+            None => map.remove(&name),
+        };
+        put(&mut self.state.current);
+        if !local {
+            put(&mut self.state.session);
+        }
+    }
+
+    fn run(
+        &mut self,
+        sql: &str,
+        parameters: &[String],
+        parsed_under: &str,
+        top: Top,
+    ) -> Result<Outcome, Failure> {
+        let lower = sql.to_ascii_lowercase();
+        let words: Vec<&str> = lower.split_whitespace().collect();
+        let quoted = quoted(sql);
+        let tag = |tag: &str| Ok(Outcome::Rows(Vec::new(), tag.to_owned()));
+        match words.as_slice() {
+            ["begin", ..] => {
+                match self.block {
+                    Block::In | Block::Failed => self.notice("25001"),
+                    _ => self.block = Block::In,
+                }
+                tag("BEGIN")
+            }
+            ["commit", ..] => {
+                if self.block == Block::Failed {
+                    self.roll_back();
+                    return tag("ROLLBACK");
+                }
+                if self.block != Block::In {
+                    self.notice("25P01");
+                }
+                self.commit();
+                tag("COMMIT")
+            }
+            ["rollback", "to", name] => {
+                let at = self.savepoints.iter().rposition(|(known, _)| known == name);
+                if !matches!(self.block, Block::In | Block::Failed) {
+                    return Err(failure("25P01", "ROLLBACK TO can only be used in transactions"));
+                }
+                let at = at.ok_or_else(|| failure("3B001", "savepoint does not exist"))?;
+                self.savepoints.truncate(at + 1);
+                self.state = self.savepoints[at].1.clone();
+                self.block = Block::In;
+                self.portals.retain(|_, portal| portal.level <= at);
+                tag("ROLLBACK")
+            }
+            ["rollback"] => {
+                if !matches!(self.block, Block::In | Block::Failed) {
+                    self.notice("25P01");
+                }
+                self.roll_back();
+                tag("ROLLBACK")
+            }
+            ["savepoint", name] => {
+                if self.block != Block::In {
+                    return Err(failure("25P01", "SAVEPOINT can only be used in transactions"));
+                }
+                self.savepoints.push(((*name).to_owned(), self.state.clone()));
+                tag("SAVEPOINT")
+            }
+            ["set", "local", name, "=", ..] => {
+                if self.block == Block::Started && top == Top::Yes && self.left.is_empty() {
+                    self.notice("25P01");
+                }
+                self.set(name, Some(&quoted[0]), true);
+                tag("SET")
+            }
+            ["set", name, "=", ..] => {
+                if quoted[0] == "invalid" {
+                    return Err(failure("22023", "invalid value"));
+                }
+                self.set(name, Some(&quoted[0]), false);
+                tag("SET")
+            }
+            ["reset", "all"] => {
+                self.state.session.retain(|name, _| name == "role");
+                self.state.current.retain(|name, _| name == "role");
+                tag("RESET")
+            }
+            ["reset", name] => {
+                self.set(&name.replace('"', ""), None, false);
+                tag("RESET")
+            }
+            ["show", name] => {
+                let value = self.effective(name);
+                Ok(Outcome::Rows(vec![value], "SHOW".into()))
+            }
+            ["prepare", name, "as", ..] => {
+                let body = &sql[lower.find(" as ").unwrap() + 4..];
+                if self.named.contains_key(name.as_bytes()) {
+                    return Err(failure("42P05", "prepared statement already exists"));
+                }
+                let parsed_under = self.effective("timezone");
+                let statement = Statement { sql: body.to_owned(), from_sql: true, parsed_under };
+                self.named.insert(name.as_bytes().to_vec(), statement);
+                tag("PREPARE")
+            }
+            ["execute", name] => {
+                let statement = self.statement(name.as_bytes())?;
+                self.run(&statement.sql, &[], &statement.parsed_under, top)
+            }
+            ["deallocate", "all"] => {
+                self.named.clear();
+                tag("DEALLOCATE ALL")
+            }
+            ["deallocate", name] => {
+                self.statement(name.as_bytes())?;
+                self.named.remove(name.as_bytes());
+                tag("DEALLOCATE")
+            }
+            ["discard", "all"] => {
+                if self.block != Block::Started || top == Top::No {
+                    return Err(failure("25001", "DISCARD ALL cannot run in a transaction"));
+                }
+                self.state = Transactional::default();
+                self.named.clear();
+                self.locks = 0;
+                self.sequences = None;
+                self.portals.retain(|name, _| name.is_empty());
+                tag("DISCARD ALL")
+            }
+            ["discard", "sequences"] => {
+                self.sequences = None;
+                tag("DISCARD SEQUENCES")
+            }
+            ["listen", name] => {
+                self.state.listens.insert((*name).to_owned());
+                tag("LISTEN")
+            }
+            ["unlisten", name] => {
+                self.state.listens.retain(|known| *name != "*" && known != name);
+                tag("UNLISTEN")
+            }
+            ["create", "temp", "table", name, ..] => {
+                if !self.state.temporary.insert((*name).to_owned()) {
+                    return Err(failure("42P07", "relation already exists"));
+                }
+                tag("CREATE TABLE")
+            }
+            ["drop", "table", name] => {
+                if !self.state.temporary.remove(*name) {
+                    return Err(failure("42P01", "table does not exist"));
+                }
+                tag("DROP TABLE")
+            }
+            ["copy", _, "from", ..] => Ok(Outcome::CopyIn),
+            ["copy", _, "to", ..] => Ok(Outcome::CopyOut),
+            ["select", ..] | ["values", ..] => {
+                self.select(sql, &lower, &quoted, parameters, parsed_under)
+            }
+            other => panic!("the fake does not know {other:?}"),
+        }
+    }
+
+    fn select(
+        &mut self,
+        sql: &str,
+        lower: &str,
+        quoted: &[String],
+        parameters: &[String],
+        parsed_under: &str,
+    ) -> Result<Outcome, Failure> {
+        if lower.starts_with("select 's'::") || lower.starts_with("select 'p'::") {
+            let rows = self.probe(sql);
+            // Its three columns are written here, since all other rows have one.
+            backend::row_description_text(&mut self.held, &["k", "n", "v"]);
+            for row in &rows {
+                let row: Vec<_> = row.iter().map(|v| v.as_deref().map(str::as_bytes)).collect();
+                backend::data_row(&mut self.held, &row);
+            }
+            return Ok(Outcome::Rows(Vec::new(), format!("SELECT {}", rows.len())));
+        }
+        if lower.contains("1/0") {
+            return Err(failure("22012", "division by zero"));
+        }
+        if lower.contains("pg_terminate_backend") {
+            self.die("57P01");
+            return Ok(Outcome::Dead);
+        }
+        if lower.contains("set_config(") {
+            let local = lower.contains("true)");
+            for pair in quoted.chunks(2) {
+                self.set(&pair[0], Some(&pair[1]), local);
+            }
+        }
+        if lower.contains("poke(") {
+            self.set(&quoted[0], Some(&quoted[1]), false);
+        }
+        if lower.contains("nextval(") {
+            self.sequences = Some(quoted[0].clone());
+        }
+        if lower.contains("lastval(") && self.sequences.is_none() {
+            return Err(failure("55000", "lastval is not yet defined in this session"));
+        }
+        if lower.contains("pg_advisory_lock(") {
+            self.locks += 1;
+        }
+        if lower.contains("pg_advisory_unlock(") {
+            self.locks = self.locks.saturating_sub(1);
+        }
+        let rows = rows_of(sql, parameters, parsed_under, self);
+        let tag = format!("SELECT {}", rows.len());
+        Ok(Outcome::Rows(rows, tag))
+    }
+
+    /// The rows of Tidegate's own question.
+    fn probe(&self, sql: &str) -> Vec<[Option<String>; 3]> {
+        let mut rows = Vec::new();
+        let setting =
+            |name: &str, value: String| [Some("s".to_owned()), Some(name.to_owned()), Some(value)];
+        for part in sql.split(" UNION ALL ") {
+            if part.contains(",name,pg_catalog.current_setting(name,true)") {
+                for (name, value) in &self.state.session {
+                    let hidden = name.contains('.') || name == "role";
+                    if !hidden {
+                        let name = if name == "timezone" { "TimeZone" } else { name };
+                        rows.push(setting(name, value.clone()));
+                    }
+                }
+            } else if part.starts_with("SELECT 's'") && !part.ends_with("WHERE false") {
+                let name = quoted(part).swap_remove(1);
+                if self.state.current.contains_key(&name) || !name.contains('.') {
+                    rows.push(setting(&name, self.effective(&name)));
+                } else {
+                    rows.push([Some("s".to_owned()), Some(name), None]);
+                }
+            }
+            let cause = [
+                ("temporary_objects", !self.state.temporary.is_empty()),
+                ("advisory_locks", self.locks > 0),
+                ("listen", !self.state.listens.is_empty()),
+                ("sql_prepared", self.named.values().any(|statement| statement.from_sql)),
+            ];
+            for (name, there) in cause {
+                if there && part.contains(&format!("'{name}'")) {
+                    rows.push([Some("p".to_owned()), Some(name.to_owned()), None]);
+                }
+            }
+        }
+        rows
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Top {
+    Yes,
+    No,
+}
+
+enum Ran {
+    Over,
+    Copies,
+}
+
+enum Outcome {
+    Rows(Vec<String>, String),
+    CopyIn,
+    CopyOut,
+    Dead,
+}
+
+fn rows_of(sql: &str, parameters: &[String], parsed_under: &str, fake: &Fake) -> Vec<String> {
+    let mut word = quoted(sql).into_iter().next().unwrap_or_default();
+    for parameter in parameters {
+        word.push_str(parameter);
+    }
+    if sql.contains("timestamptz") {
+        word.push_str(parsed_under);
+    }
+    let count = if sql.contains("series") { 3 } else { 1 };
+    (0..count).map(|n| fake.row(&format!("{word}#{n}"))).collect()
+}
+
+fn default_of(name: &str) -> &'static str {
+    SHOWN.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
+}
+
+fn first_word(sql: &str) -> String {
+    sql.split_whitespace().next().unwrap_or_default().to_ascii_lowercase()
+}
+
+fn describes(sql: &str) -> bool {
+    matches!(first_word(sql).as_str(), "select" | "show" | "execute" | "values")
+        && !sql.starts_with("SELECT 's'::")
+        && !sql.starts_with("SELECT 'p'::")
+}
+
+fn is_transaction_command(sql: &str) -> bool {
+    matches!(first_word(sql).as_str(), "begin" | "commit" | "rollback" | "savepoint")
+}
+
+fn raw_parse(sql: &str) -> Result<(), Failure> {
+    const KNOWN: [&str; 19] = [
+        "begin",
+        "commit",
+        "rollback",
+        "savepoint",
+        "set",
+        "reset",
+        "show",
+        "prepare",
+        "execute",
+        "deallocate",
+        "discard",
+        "listen",
+        "unlisten",
+        "create",
+        "drop",
+        "copy",
+        "select",
+        "values",
+        "",
+    ];
+    if KNOWN.contains(&first_word(sql).as_str()) {
+        Ok(())
+    } else {
+        Err(failure("42601", "syntax error"))
+    }
+}
+
+fn analyse(sql: &str, _fake: &Fake) -> Result<(), Failure> {
+    if sql.to_ascii_lowercase().contains("from missing") {
+        return Err(failure("42P01", "relation \"missing\" does not exist"));
+    }
+    Ok(())
+}
+
+/// The texts between quotes.
+fn quoted(sql: &str) -> Vec<String> {
+    sql.split('\'').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+fn split(sql: &str) -> Vec<String> {
+    let mut all = vec![String::new()];
+    let mut inside = false;
+    for letter in sql.chars() {
+        inside ^= letter == '\'';
+        if letter == ';' && !inside {
+            all.push(String::new());
+        } else if let Some(last) = all.last_mut() {
+            last.push(letter);
+        }
+    }
+    all.into_iter().map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect()
+}

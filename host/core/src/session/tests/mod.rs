@@ -1,0 +1,8 @@
+//! The session against a pretended PostgreSQL: directed traps, random orders of messages, and faults at every point.
+
+mod fake; // a PostgreSQL backend for a tiny language
+mod faults;
+mod program; // what a client sends
+mod random;
+mod traps;
+mod world; // clients, servers and the shell between them
