@@ -1,7 +1,7 @@
 //! Who may log in: the users of a file, or those that the server knows.
 
-use crate::upstream::Credentials;
-use crate::upstream::directory::{Found, UserDirectory, check_stored, make_verifier};
+use crate::upstream::directory::{Found, UserDirectory};
+use crate::upstream::{Credentials, check_stored, make_verifier};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use tidegate_core::session::login::{
@@ -67,7 +67,8 @@ enum FileUser {
     Stored(Stored),
 }
 
-/// A line of a user file is not what it should be. Does not carry the line, which may hold a password.
+/// A line of a user file is not what it should be. Does not carry the line, which may hold a
+/// password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadUserLine {
     /// Counted from 1.
@@ -177,7 +178,8 @@ mod tests {
 
     #[test]
     fn lines_are_read_like_pgbouncers() {
-        let text = "; comment\n\n\"alice\" \"pen\"\"cil\"\n  \"bob\"  \"md5ee69efad287c7423caf0b3229d71f567\" \"\"\n";
+        let text = "; comment\n\n\"alice\" \"pen\"\"cil\"\n\
+                    \t\"bob\"  \"md5ee69efad287c7423caf0b3229d71f567\" \"\"\n";
         let file = UserFile::parse(text, [0; 32]).unwrap();
         assert!(matches!(&file.users["alice"], FileUser::Plain(p, _) if p.reveal() == "pen\"cil"));
         assert!(matches!(&file.users["bob"], FileUser::Stored(Stored::Md5(_))));

@@ -1,4 +1,5 @@
-//! Clients that speak in bytes: slow ones, rude ones, and those who do what libpq of this version cannot.
+//! Clients that speak in bytes: slow ones, rude ones, and those who do what libpq of this version
+//! cannot.
 
 use crate::cluster::Cluster;
 use crate::proxy::{Proxy, context, server_users, target};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tidegate::data::login::{Method, Peer};
 use tidegate::data::users::{UserFile, Users};
 use tidegate::tls::ClientCertificates;
-use tidegate_core::session::login::TlsPolicy;
+use tidegate_core::session::login::{PeerKind, TlsPolicy, User};
 
 const WHO: &str = "SELECT current_user";
 
@@ -108,7 +108,8 @@ async fn where_passwords_cannot_be_read_the_server_decides() {
 
 #[tokio::test]
 async fn users_of_a_file_log_in_by_every_method() {
-    let verifier = "SCRAM-SHA-256$4096:WVrsfSLRPwQw/LgxeB/15Q==$MMsQDJ9lk7mhwRMRnPq2wbWc48c4UKmMIwbHPgrocks=:3VtPkeOr8ALNaTGvRfxbtzkiTg/0LJ+IreiX5JwuYPQ=";
+    let verifier = "SCRAM-SHA-256$4096:WVrsfSLRPwQw/LgxeB/15Q==$\
+        MMsQDJ9lk7mhwRMRnPq2wbWc48c4UKmMIwbHPgrocks=:3VtPkeOr8ALNaTGvRfxbtzkiTg/0LJ+IreiX5JwuYPQ=";
     let text = format!("\"alice\" \"alicepw\"\n\"trusty\" \"{verifier}\"\n\"empty\" \"\"");
     let users = Users::File(Arc::new(UserFile::parse(&text, FAKE_SECRET).unwrap()));
     for method in [Method::Scram, Method::Md5, Method::Password] {
@@ -204,4 +205,45 @@ async fn a_reload_serves_new_handshakes_and_survives_a_faulty_file() {
     acceptor.reload().unwrap();
     proxy.expect_error(&full("ca.crt"), "", "certificate verify failed").await;
     proxy.expect(&full("selfsigned.crt"), "", WHO, "trusty").await;
+}
+
+#[tokio::test]
+async fn many_logins_at_once_share_what_they_ask() {
+    let users = server_users("admin", Some("adminpw"));
+    let Users::Server(directory) = &users else { panic!("not the server's users") };
+    let look_up = |index: usize| {
+        let directory = directory.clone();
+        let user = match index % 4 {
+            0 => "alice".to_owned(),
+            1 => "bob".to_owned(),
+            2 => "nopassword".to_owned(),
+            _ => format!("nobody{index}"),
+        };
+        tokio::spawn(async move {
+            let found = directory.look_up(&user, "postgres", PeerKind::Remote).await;
+            (index % 4, matches!(found.user, User::Known { .. }), found.user)
+        })
+    };
+    let logins: Vec<_> = (0..200).map(look_up).collect();
+    // Some give up while they wait.
+    logins.iter().skip(3).step_by(7).for_each(|login| login.abort());
+    for (index, login) in logins.into_iter().enumerate() {
+        match login.await {
+            Ok((kind, known, user)) => assert_eq!(known, kind < 2, "{index}: {user:?}"),
+            Err(error) => assert!(error.is_cancelled(), "{error}"),
+        }
+    }
+    let found = directory.look_up("mdee", "postgres", PeerKind::Remote).await;
+    assert!(matches!(found.user, User::Known { .. }));
+    let lingering = "SELECT count(*) FROM pg_stat_activity \
+        WHERE application_name = 'tidegate: user look-up' AND usename = 'admin'";
+    let proxy = Proxy::start(context(Method::Passthrough, users)).await;
+    // Other tests look users up at the same time; each look-up is over in milliseconds.
+    for _ in 0..1_000 {
+        let output = proxy.psql("user=admin", "adminpw", lingering).await;
+        if output.stdout == b"0\n" {
+            return;
+        }
+    }
+    panic!("a look-up's connection stays open");
 }

@@ -1,4 +1,5 @@
-//! A throw-away PostgreSQL with a role for each way to log in, shared by the tests and stopped when they end.
+//! A throw-away PostgreSQL with a role for each way to log in, shared by the tests and stopped when
+//! they end.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::net::TcpListener;
@@ -181,13 +182,16 @@ impl Certificates {
         for user in ["certy", "alice", "trusty"] {
             signed(dir, user, CertificateParams::default(), user, &ca.0);
         }
-        // Made out to a name in the old way, without alternative names, and signed by itself.
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "localhost");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        write(dir, "selfsigned.crt", &params.self_signed(&key).unwrap().pem());
-        write(dir, "selfsigned.key", &key.serialize_pem());
+        // Made out to a name in the old way, without alternative names, and signed by themselves.
+        for (file, last_year) in [("selfsigned", 4096), ("expired", 2001)] {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, "localhost");
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
+            write(dir, &format!("{file}.crt"), &params.self_signed(&key).unwrap().pem());
+            write(dir, &format!("{file}.key"), &key.serialize_pem());
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Logging in against a real PostgreSQL: clients through `data::login`, and ourselves by `upstream::connect`.
+//! Logging in against a real PostgreSQL: clients through `data::login`, and ourselves by
+//! `upstream::connect`.
 
 // Clippy knows a test by its attribute; what only tests call is one too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

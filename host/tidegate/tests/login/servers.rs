@@ -1,8 +1,14 @@
 //! We log in to servers, real ones and false ones.
 
 use crate::cluster::Cluster;
-use crate::proxy::{cancel_running, target};
-use tidegate::tls::{OwnCertificate, RootCertificates, ServerTls, SslMode, TlsError};
+use crate::proxy::{Proxy, cancel_running, context, target};
+use std::sync::Arc;
+use tidegate::data::login::Method;
+use tidegate::data::users::Users;
+use tidegate::tls::{
+    AcceptFiles, Acceptor, ClientCertificates, OwnCertificate, RootCertificates, ServerTls,
+    SslMode, TlsError,
+};
 use tidegate::upstream::{
     Address, ConnectError, Credentials, NewServer, Secret, Target, connect, simple_query,
 };
@@ -118,6 +124,30 @@ async fn sslmodes_are_those_of_libpq() {
     assert!(matches!(ServerTls::new(Require, system, None), Err(TlsError::SystemNeedsVerifyFull)));
 }
 
+/// A proxy of ours stands for the server, with a certificate that PostgreSQL does not have here.
+async fn verified(certificate: &str, host: &str) -> Result<NewServer, String> {
+    let file = |ending: &str| Cluster::get().file(&format!("{certificate}.{ending}"));
+    let files = AcceptFiles {
+        certificate: file("crt"),
+        key: file("key"),
+        clients: ClientCertificates::NotAsked,
+    };
+    let mut context = context(Method::Trust, Users::Nobody);
+    context.tls = Some(Arc::new(Acceptor::new(files).unwrap()));
+    let proxy = Proxy::start(context).await;
+    let target = verifying(host, SslMode::VerifyFull, &format!("{certificate}.crt"));
+    let address = Address::Tcp { host: host.to_owned(), port: proxy.port };
+    open(&Target { address, ..target }, "trusty", &Credentials::None).await
+}
+
+#[tokio::test]
+async fn a_certificate_that_signed_itself_is_trusted_when_it_is_named() {
+    assert!(verified("selfsigned", "localhost").await.unwrap().stream.is_encrypted());
+    assert!(verified("selfsigned", "127.0.0.1").await.unwrap_err().starts_with("tls: "));
+    let expired = verified("expired", "localhost").await.unwrap_err();
+    assert!(expired.contains("Expired"), "{expired}");
+}
+
 #[tokio::test]
 async fn our_certificate_logs_us_in() {
     let cluster = Cluster::get();
@@ -158,7 +188,7 @@ async fn a_failed_question_is_an_error_and_several_answers_are_one_list() {
     assert!(matches!(denied, Err(ConnectError::Refused(error)) if error.sqlstate == "42501"));
 }
 
-// --- servers that are not what they should be --------------------------------------------------------
+// --- servers that are not what they should be ----------------------------------------------------
 
 /// A server that sends the answers one after another, each when something has come from the client.
 async fn false_server(answers: Vec<Vec<u8>>) -> Target {

@@ -485,8 +485,16 @@ proptest! {
     /// Nobody gets in with noise, whatever the method, and every end is said once.
     #[test]
     fn noise_never_logs_in(
-        method in prop_oneof![Just(Method::Passthrough), Just(Method::Scram), Just(Method::Md5), Just(Method::Password)],
-        inputs in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..60)), 1..8),
+        method in prop_oneof![
+            Just(Method::Passthrough),
+            Just(Method::Scram),
+            Just(Method::Md5),
+            Just(Method::Password),
+        ],
+        inputs in proptest::collection::vec(
+            (any::<bool>(), proptest::collection::vec(any::<u8>(), 0..60)),
+            1..8,
+        ),
     ) {
         let mut login = begin(policy(method), PeerKind::Loopback);
         give(&mut login, &startup_packet(&[("user", "alice")]));
@@ -501,7 +509,9 @@ proptest! {
             while let Some(action) = login.poll_action() {
                 match action {
                     LoginAction::Done(_) => prop_assert!(false, "logged in"),
-                    LoginAction::VerifyPassword { .. } => login.handle_password(PasswordOutcome::Wrong),
+                    LoginAction::VerifyPassword { .. } => {
+                        login.handle_password(PasswordOutcome::Wrong);
+                    }
                     LoginAction::Close(_) => closed += 1,
                     _ => {}
                 }
