@@ -4,10 +4,11 @@ mod verify;
 
 pub use verify::common_name;
 
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -127,6 +128,10 @@ fn accept_config(files: &AcceptFiles) -> Result<Arc<ServerConfig>, TlsError> {
             error => rejected(error),
         })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
+    // No client of PostgreSQL resumes sessions, and PostgreSQL does not offer it: nothing is kept
+    // for it.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 
@@ -224,6 +229,7 @@ impl ServerTls {
                 .map_err(rejected)?,
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = Resumption::disabled();
         Ok(Self { mode, config: Arc::new(config) })
     }
 }

@@ -1,1 +1,157 @@
-//! (being written)
+//! SQL text → what it does to a session: a lexer and a small recogniser that err on the side of caution.
+//!
+//! One pass, no heap for plain statements. What no text shows stays unseen: functions that are called by
+//! triggers, operators, casts, views, rules, defaults and `row.function` notation, and user functions
+//! that overload a name of `pg_catalog`.
+
+mod body; // any statement, token by token: calls, temporary objects, cursors
+mod commands; // transaction control, DISCARD, prepared statements, …
+mod effects; // the answer's types
+mod functions; // which functions matter
+mod lexer;
+mod settings; // SET, RESET, SHOW, set_config
+mod words; // keywords as integers
+
+#[cfg(test)]
+mod tests;
+
+pub use effects::{Effects, Kind, PreparedTouched, SettingTouched, TidegateCommand};
+
+use body::Body;
+use lexer::{Kind as TokenKind, Lexer, Token};
+
+/// How `\` in a plain string literal is read: the setting `standard_conforming_strings`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StringSyntax {
+    /// `standard_conforming_strings = on`: a backslash is a character like any other.
+    #[default]
+    Standard,
+    /// `standard_conforming_strings = off`: a backslash escapes what follows.
+    Backslash,
+}
+
+/// What a text may do to the session that runs it.
+///
+/// For the extended protocol: analyse at Parse, apply at Execute.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Analysis {
+    pub effects: Effects,
+    /// Non-empty statements; 0 is an empty query, `u16::MAX` is that many or more.
+    pub statements: u16,
+    /// The first statement's command.
+    pub kind: Kind,
+    /// Settings by name, in the order of the text; usually empty and then without heap.
+    pub names: Vec<SettingTouched>,
+    /// SQL-level prepared statements by name, in the order of the text.
+    pub prepared: Vec<PreparedTouched>,
+    /// Present when the text is exactly one statement and that is about a virtual setting.
+    pub tidegate: Option<Box<TidegateCommand>>,
+}
+
+impl Analysis {
+    /// The answer for a text that is not understood or must not be read: it may do anything.
+    pub fn unknown() -> Self {
+        Self { effects: Effects::ANY_STATE, statements: 1, kind: Kind::Other, ..Self::default() }
+    }
+
+    /// Leaves nothing behind in the session and does not begin or end a transaction.
+    pub fn is_plain(&self) -> bool {
+        self.effects.is_empty()
+    }
+}
+
+/// Analyses a text as a session with `standard_conforming_strings = on` reads it.
+///
+/// Only for client encodings in which every byte below 0x80 is that ASCII character (UTF8, LATINn, EUC_*, …):
+/// in SJIS, BIG5, GBK, UHC, JOHAB, SHIFT_JIS_2004 and GB18030 a quote or backslash may be half a
+/// character, so callers use [`Analysis::unknown`] there.
+pub fn analyse(sql: &[u8]) -> Analysis {
+    analyse_with(sql, StringSyntax::Standard)
+}
+
+/// [`analyse`] for a session with the given string syntax.
+pub fn analyse_with(sql: &[u8], strings: StringSyntax) -> Analysis {
+    let mut reader = Reader::new(Lexer::new(sql, strings));
+    loop {
+        match reader.token.kind {
+            TokenKind::End => break,
+            TokenKind::Semicolon => reader.advance(),
+            _ => match reader.statement() {
+                Ending::Complete => {}
+                Ending::Broken => return Analysis::unknown(),
+            },
+        }
+    }
+    let mut analysis = reader.analysis;
+    if analysis.statements != 1 {
+        analysis.tidegate = None;
+    }
+    analysis
+}
+
+/// How the reading of a statement ended.
+enum Ending {
+    /// At its semicolon or at the end of the text.
+    Complete,
+    /// The text is not what PostgreSQL accepts, or we misread it.
+    Broken,
+}
+
+/// A text being read: the current token, and what is known so far.
+struct Reader<'a> {
+    lexer: Lexer<'a>,
+    token: Token,
+    analysis: Analysis,
+}
+
+impl<'a> Reader<'a> {
+    fn new(mut lexer: Lexer<'a>) -> Self {
+        let token = lexer.next();
+        Self { lexer, token, analysis: Analysis::default() }
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        self.token = self.lexer.next();
+    }
+
+    /// The text of a token.
+    #[inline]
+    fn text(&self, token: Token) -> &'a [u8] {
+        &self.lexer.text[token.start..token.end]
+    }
+
+    /// The current token as a keyword; 0 when it is none.
+    #[inline]
+    fn word(&self) -> words::Key {
+        match self.token.kind {
+            TokenKind::Word => words::key_of(self.lexer.text, self.token.start, self.token.end),
+            _ => 0,
+        }
+    }
+
+    fn may(&mut self, effects: Effects) {
+        self.analysis.effects |= effects;
+    }
+
+    /// Reads one statement: its command's own grammar as far as that matters, then the rest as a body.
+    fn statement(&mut self) -> Ending {
+        let mut depth = 0;
+        while self.token.kind == TokenKind::Open {
+            depth += 1;
+            self.advance();
+        }
+        let first = self.token;
+        let word = self.word();
+        let kind = commands::kind(word, self.text(first));
+        if self.analysis.statements == 0 {
+            self.analysis.kind = kind;
+        }
+        self.analysis.statements = self.analysis.statements.saturating_add(1);
+        if !matches!(first.kind, TokenKind::Broken | TokenKind::End | TokenKind::Semicolon) {
+            self.advance();
+        }
+        let kind = self.command(kind);
+        Body::new(kind, word, depth).read(self)
+    }
+}

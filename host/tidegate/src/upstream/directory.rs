@@ -268,7 +268,7 @@ impl UserDirectory {
         if self.is_denied() {
             return Ok(Answer::Denied);
         }
-        let waiting = Waiting::new(&self.waiting);
+        let waiting = Waiting::new(self);
         if waiting.position > USER_LOOKUPS_WAITING_MAX {
             let refusal =
                 Refusal::fatal("53300", "too many logins wait for their user to be looked up")
@@ -397,23 +397,30 @@ async fn close(mut server: NewServer) {
 
 /// Counts those who look up or wait to, also when they give up.
 struct Waiting<'a> {
-    count: &'a AtomicUsize,
+    directory: &'a UserDirectory,
     position: usize,
 }
 
 impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        Self { count, position: count.fetch_add(1, Ordering::Relaxed) }
+    fn new(directory: &'a UserDirectory) -> Self {
+        let position = directory.waiting.fetch_add(1, Ordering::Relaxed);
+        Self { directory, position }
     }
 
     fn is_alone(&self) -> bool {
-        self.count.load(Ordering::Relaxed) == 1
+        self.directory.waiting.load(Ordering::Relaxed) == 1
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        let others = self.directory.waiting.fetch_sub(1, Ordering::Relaxed) - 1;
+        // Whoever waits last may give up: then nobody would close the connection kept for it.
+        if others == 0
+            && let Ok(mut kept) = self.directory.connection.try_lock()
+        {
+            *kept = None;
+        }
     }
 }
 

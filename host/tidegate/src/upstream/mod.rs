@@ -8,6 +8,7 @@ pub mod error; // why a connection did not come about
 pub mod login; // connect, TLS, authentication, first ReadyForQuery; cancel
 mod messages; // reading a server's messages outside the data path
 mod passwords; // checking and making them, off the threads that serve clients
+pub mod pool; // one worker's pools: leases, waiting, opening, closing
 mod socket; // addresses, TLS as an sslmode wants it
 
 pub use credentials::{Credentials, Secret};

@@ -235,6 +235,14 @@ async fn many_logins_at_once_share_what_they_ask() {
     }
     let found = directory.look_up("mdee", "postgres", PeerKind::Remote).await;
     assert!(matches!(found.user, User::Known { .. }));
+    // And all of these give up: the connection that was kept for them must not stay.
+    let given_up: Vec<_> = (1_000..1_050).map(look_up).collect();
+    let last = directory.look_up("nobody", "postgres", PeerKind::Remote);
+    assert!(matches!(last.await.user, User::Unknown));
+    given_up.iter().for_each(|login| login.abort());
+    for login in given_up {
+        let _ = login.await;
+    }
     let lingering = "SELECT count(*) FROM pg_stat_activity \
         WHERE application_name = 'tidegate: user look-up' AND usename = 'admin'";
     let proxy = Proxy::start(context(Method::Passthrough, users)).await;

@@ -1,0 +1,373 @@
+//! PostgreSQL's lexical rules (`scan.l`), as far as they decide where a token begins and ends.
+
+use super::StringSyntax;
+
+/// What a token is; its text is `Lexer::text[start..end]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The text is over.
+    End,
+    /// Unterminated literal or comment, or a null byte: nothing after it can be trusted.
+    Broken,
+    Semicolon,
+    Open,
+    Close,
+    Dot,
+    Comma,
+    /// `::`
+    Cast,
+    /// A keyword or an identifier without quotes.
+    Word,
+    /// `"…"`
+    Quoted,
+    /// `U&"…"`
+    UnicodeQuoted,
+    /// `'…'` or `N'…'` without escapes beyond `''`.
+    Plain,
+    /// `E'…'`, and `'…'` where a backslash escapes.
+    Escape,
+    /// `U&'…'`
+    Unicode,
+    /// `B'…'` and `X'…'`
+    Bits,
+    /// `$tag$…$tag$`
+    Dollar,
+    Number,
+    /// `$1`
+    Parameter,
+    /// Operators (a run of their characters) and punctuation.
+    Other,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Token {
+    pub kind: Kind,
+    pub start: usize,
+    pub end: usize,
+}
+
+/// Byte classes, so that one look-up decides what begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Class {
+    Null,
+    Space,
+    Word,
+    Digit,
+    Quote,
+    DoubleQuote,
+    Dollar,
+    Semicolon,
+    Open,
+    Close,
+    Dot,
+    Comma,
+    Colon,
+    Operator,
+    Other,
+}
+
+const CLASS: [Class; 256] = classes();
+
+const fn classes() -> [Class; 256] {
+    let mut table = [Class::Other; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            0 => Class::Null,
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => Class::Space,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80..=0xff => Class::Word,
+            b'0'..=b'9' => Class::Digit,
+            b'\'' => Class::Quote,
+            b'"' => Class::DoubleQuote,
+            b'$' => Class::Dollar,
+            b';' => Class::Semicolon,
+            b'(' => Class::Open,
+            b')' => Class::Close,
+            b'.' => Class::Dot,
+            b',' => Class::Comma,
+            b':' => Class::Colon,
+            b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*'
+            | b'/' | b'%' | b'<' | b'>' | b'=' => Class::Operator,
+            _ => Class::Other,
+        };
+        byte += 1;
+    }
+    table
+}
+
+/// May the byte continue an identifier? (`ident_cont`)
+const CONTINUES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(CLASS[byte], Class::Word | Class::Digit | Class::Dollar);
+        byte += 1;
+    }
+    table
+};
+
+/// A cursor over a text. Copy it to look ahead.
+#[derive(Clone, Copy)]
+pub(super) struct Lexer<'a> {
+    pub text: &'a [u8],
+    at: usize,
+    strings: StringSyntax,
+}
+
+impl<'a> Lexer<'a> {
+    pub(super) fn new(text: &'a [u8], strings: StringSyntax) -> Self {
+        Self { text, at: 0, strings }
+    }
+
+    /// The byte at `position`; the end of the text reads as a null byte.
+    #[inline]
+    fn byte(&self, position: usize) -> u8 {
+        self.text.get(position).copied().unwrap_or(0)
+    }
+
+    #[inline]
+    pub(super) fn next(&mut self) -> Token {
+        loop {
+            let start = self.at;
+            let byte = self.byte(start);
+            let kind = match CLASS[byte as usize] {
+                Class::Space => {
+                    self.at += 1;
+                    continue;
+                }
+                Class::Word => self.word(),
+                Class::Comma => self.one(Kind::Comma),
+                Class::Open => self.one(Kind::Open),
+                Class::Close => self.one(Kind::Close),
+                Class::Dot => self.one(Kind::Dot),
+                Class::Semicolon => self.one(Kind::Semicolon),
+                Class::Other => self.one(Kind::Other),
+                Class::Operator => match (byte, self.byte(start + 1)) {
+                    (b'-', b'-') => {
+                        self.line_comment();
+                        continue;
+                    }
+                    (b'/', b'*') => {
+                        if self.block_comment() {
+                            continue;
+                        }
+                        Kind::Broken
+                    }
+                    _ => self.operator(),
+                },
+                Class::Digit => self.number(),
+                Class::Quote => self.plain(start),
+                Class::DoubleQuote => self.quoted(start, Kind::Quoted),
+                Class::Dollar => self.dollar(),
+                Class::Colon if self.byte(start + 1) == b':' => {
+                    self.at += 2;
+                    Kind::Cast
+                }
+                Class::Colon => self.one(Kind::Other),
+                Class::Null if start >= self.text.len() => Kind::End,
+                Class::Null => Kind::Broken,
+            };
+            return Token { kind, start, end: self.at };
+        }
+    }
+
+    #[inline]
+    fn one(&mut self, kind: Kind) -> Kind {
+        self.at += 1;
+        kind
+    }
+
+    /// A word, or the literal that a one-letter word introduces when a quote follows at once.
+    #[inline]
+    fn word(&mut self) -> Kind {
+        let start = self.at;
+        let rest = &self.text[start..];
+        let length = rest.iter().position(|&b| !CONTINUES[b as usize]).unwrap_or(rest.len());
+        self.at = start + length;
+        if length == 1 && matches!(self.byte(self.at), b'\'' | b'&') {
+            return self.introduced(rest[0] | 0x20);
+        }
+        Kind::Word
+    }
+
+    fn introduced(&mut self, letter: u8) -> Kind {
+        let quote = self.at;
+        match (letter, self.byte(quote), self.byte(quote + 1)) {
+            (b'e', b'\'', _) => self.escape(quote),
+            (b'n', b'\'', _) => self.plain(quote),
+            (b'b' | b'x', b'\'', _) => self.quoted_by(quote, b'\'', Kind::Bits),
+            (b'u', b'&', b'\'') => self.quoted_by(quote + 1, b'\'', Kind::Unicode),
+            (b'u', b'&', b'"') => self.quoted(quote + 1, Kind::UnicodeQuoted),
+            _ => Kind::Word,
+        }
+    }
+
+    fn plain(&mut self, quote: usize) -> Kind {
+        match self.strings {
+            StringSyntax::Standard => self.quoted_by(quote, b'\'', Kind::Plain),
+            StringSyntax::Backslash => self.escape(quote),
+        }
+    }
+
+    fn quoted(&mut self, quote: usize, kind: Kind) -> Kind {
+        self.quoted_by(quote, b'"', kind)
+    }
+
+    /// Skips a literal whose only escape is its own mark, doubled.
+    fn quoted_by(&mut self, quote: usize, mark: u8, kind: Kind) -> Kind {
+        let mut at = quote + 1;
+        loop {
+            let Some(length) = find(&self.text[at..], |b| b == mark || b == 0) else {
+                return self.broken();
+            };
+            at += length + 1;
+            if self.text[at - 1] == 0 {
+                return self.broken();
+            }
+            if self.byte(at) != mark {
+                self.at = at;
+                return kind;
+            }
+            at += 1;
+        }
+    }
+
+    /// Skips a literal with backslash escapes, and its continuations on later lines, which inherit them.
+    fn escape(&mut self, quote: usize) -> Kind {
+        let mut at = quote + 1;
+        loop {
+            let stop = |b| matches!(b, b'\'' | b'\\' | 0);
+            let Some(length) = find(&self.text[at..], stop) else {
+                return self.broken();
+            };
+            at += length + 1;
+            match (self.text[at - 1], self.byte(at)) {
+                (0, _) => return self.broken(),
+                (b'\\', _) | (_, b'\'') => at += 1,
+                _ => {
+                    self.at = at;
+                    match self.continuation() {
+                        Some(next) => at = next + 1,
+                        None => return Kind::Escape,
+                    }
+                }
+            }
+            if at > self.text.len() {
+                return self.broken();
+            }
+        }
+    }
+
+    /// The position of a quote that continues the literal just ended: only white space with at least one
+    /// line break, and line comments, may lie between (`quotecontinue`).
+    fn continuation(&self) -> Option<usize> {
+        let mut ahead = *self;
+        let mut lines = 0;
+        loop {
+            match (ahead.byte(ahead.at), ahead.byte(ahead.at + 1)) {
+                (b'\n' | b'\r', _) => lines += 1,
+                (b' ' | b'\t' | 0x0b | 0x0c, _) => {}
+                (b'-', b'-') => {
+                    ahead.line_comment();
+                    continue;
+                }
+                (b'\'', _) if lines > 0 => return Some(ahead.at),
+                _ => return None,
+            }
+            ahead.at += 1;
+        }
+    }
+
+    fn dollar(&mut self) -> Kind {
+        let start = self.at;
+        let rest = &self.text[start + 1..];
+        let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+        if digits > 0 {
+            self.at = start + 1 + digits;
+            return Kind::Parameter;
+        }
+        let tag = find(rest, |b| b == b'$' || !CONTINUES[b as usize]);
+        let Some(tag) = tag.filter(|&length| rest[length] == b'$') else {
+            return self.one(Kind::Other);
+        };
+        let delimiter = &self.text[start..start + tag + 2];
+        let mut at = start + delimiter.len();
+        // A tag holds no `$`, so no comparison reaches past the next one: linear.
+        while let Some(length) = find(&self.text[at..], |b| b == b'$' || b == 0) {
+            at += length;
+            if self.text[at] == 0 {
+                break;
+            }
+            if self.text[at..].starts_with(delimiter) {
+                self.at = at + delimiter.len();
+                return Kind::Dollar;
+            }
+            at += 1;
+        }
+        self.broken()
+    }
+
+    /// Digits only: signs, points and exponents come as tokens of their own, which changes nothing here.
+    fn number(&mut self) -> Kind {
+        let rest = &self.text[self.at..];
+        self.at += rest.iter().take_while(|b| b.is_ascii_digit()).count();
+        Kind::Number
+    }
+
+    /// A run of operator characters, cut where a comment begins.
+    fn operator(&mut self) -> Kind {
+        loop {
+            self.at += 1;
+            let byte = self.byte(self.at);
+            let comment = matches!((byte, self.byte(self.at + 1)), (b'-', b'-') | (b'/', b'*'));
+            if CLASS[byte as usize] != Class::Operator || comment {
+                return Kind::Other;
+            }
+        }
+    }
+
+    fn line_comment(&mut self) {
+        let rest = &self.text[self.at..];
+        // A null byte stays for `next` to refuse.
+        let length = find(rest, |b| matches!(b, b'\n' | b'\r' | 0));
+        self.at += length.unwrap_or(rest.len());
+    }
+
+    /// Skips a comment with the comments nested in it; false when it is not terminated.
+    fn block_comment(&mut self) -> bool {
+        let mut depth = 1_u32;
+        let mut at = self.at + 2;
+        while let Some(length) = find(&self.text[at..], |b| matches!(b, b'*' | b'/' | 0)) {
+            at += length;
+            match (self.text[at], self.byte(at + 1)) {
+                (0, _) => break,
+                (b'/', b'*') => {
+                    depth += 1;
+                    at += 2;
+                }
+                (b'*', b'/') => {
+                    depth -= 1;
+                    at += 2;
+                    if depth == 0 {
+                        self.at = at;
+                        return true;
+                    }
+                }
+                _ => at += 1,
+            }
+        }
+        self.broken();
+        false
+    }
+
+    fn broken(&mut self) -> Kind {
+        self.at = self.text.len();
+        Kind::Broken
+    }
+}
+
+#[inline]
+fn find(bytes: &[u8], stop: impl Fn(u8) -> bool) -> Option<usize> {
+    bytes.iter().position(|&b| stop(b))
+}

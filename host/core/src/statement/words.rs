@@ -1,0 +1,84 @@
+//! Words as integers, so that a keyword is one comparison.
+
+/// A word of at most 16 bytes, folded to lower case; longer words are all 0, which is no keyword.
+///
+/// Folding sets bit 5 of each byte. Among the bytes an identifier may hold that is one-to-one but for the
+/// case of ASCII letters (`_` becomes 0x7f) and for bytes above 0x7f, which no keyword has.
+pub(super) type Key = u128;
+
+const FOLD: Key = 0x2020_2020_2020_2020_2020_2020_2020_2020;
+
+pub(super) const fn key(word: &str) -> Key {
+    let bytes = word.as_bytes();
+    assert!(bytes.len() <= 16);
+    let mut folded = 0;
+    let mut at = bytes.len();
+    while at > 0 {
+        at -= 1;
+        folded = folded << 8 | (bytes[at] | 0x20) as Key;
+    }
+    folded
+}
+
+/// The key of `text[start..end]`.
+#[inline]
+pub(super) fn key_of(text: &[u8], start: usize, end: usize) -> Key {
+    let length = end - start;
+    if length > 16 || length == 0 {
+        return 0;
+    }
+    let bytes = match text.get(start..start + 16) {
+        Some(sixteen) => {
+            let mut bytes = [0; 16];
+            bytes.copy_from_slice(sixteen);
+            bytes
+        }
+        None => {
+            let mut bytes = [0; 16];
+            bytes[..length].copy_from_slice(&text[start..end]);
+            bytes
+        }
+    };
+    (Key::from_le_bytes(bytes) | FOLD) & (Key::MAX >> (128 - 8 * length))
+}
+
+macro_rules! words {
+    ($($name:ident)*) => {
+        $(pub(super) const $name: Key = key(stringify!($name));)*
+    };
+}
+
+words! {
+    ABORT AGGREGATE ALL ALTER ANALYSE ANALYZE AND ANY ARRAY AS ATOMIC AUTHORIZATION BEGIN BETWEEN BIT BOTH BY
+    CALL CASE CHAIN CHAR CHARACTER CHARACTERISTICS CHECK CHECKPOINT CLOSE CLUSTER COALESCE COLLATE
+    COMMENT COMMIT CONFLICT CONSTRAINTS COPY CREATE CUBE CURRENT_TIME DEALLOCATE DEC DECIMAL DECLARE DEFAULT
+    DEFERRABLE DELETE DISCARD DISTINCT DO DROP ELSE END EXCEPT EXECUTE EXISTS EXPLAIN EXTENSION EXTRACT
+    FETCH FILTER FLOAT FOR FOREIGN FROM FUNCTION GLOBAL GRANT GREATEST GROUP GROUPING HASH HAVING HOLD
+    IDENTIFY_SYSTEM ILIKE IMPORT IN INCLUDE INDEX INSERT INT INTERSECT INTERVAL INTO IS ISOLATION JOIN KEY
+    LATERAL LEAST LIKE LIMIT LIST LISTEN LOAD LOCAL LOCALTIME LOCALTIMESTAMP LOCK MATERIALIZED MERGE MOVE NAMES
+    NCHAR NORMALIZE NOT NOTIFY NULLIF NUMERIC OFFSET ON ONLY OPERATOR OPTION OR ORDER ORDINALITY
+    OVER OVERLAY PARTITION PG_SETTINGS PG_TEMP PLANS POSITION PRECISION PREPARE PREPARED PRIMARY PROCEDURE
+    RANGE READ REASSIGN RECURSIVE REFERENCES REFRESH REINDEX RELEASE REPLACE RESET RETURNING REVOKE
+    ROLE ROLLBACK ROLLUP ROUTINE ROW SAVEPOINT SCHEMA SECURITY SELECT SEQUENCES SESSION SET SETS SHOW SIMILAR
+    SOME START STDIN STDOUT SUBSTRING TABLE TEMP TEMPORARY THEN TIME TIMELINE_HISTORY TIMESTAMP TO TRANSACTION
+    TREAT TRIM TRUNCATE UNION UNIQUE UNLISTEN UPDATE UPLOAD_MANIFEST USING VACUUM VALUES VARCHAR VARYING
+    VIEW WHEN WHERE WINDOW WITH WITHIN WORK WRITE XML XMLATTRIBUTES XMLCONCAT XMLELEMENT XMLEXISTS XMLFOREST
+    XMLNAMESPACES XMLPARSE XMLPI XMLROOT XMLSERIALIZE XMLTABLE ZONE BASE_BACKUP
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_fold_case_and_tell_words_apart() {
+        let text = b"Select INTO a_b pg_advisory_lock pg_advisory_locks";
+        assert_eq!(key_of(text, 0, 6), SELECT);
+        assert_eq!(key_of(text, 7, 11), INTO);
+        assert_eq!(key_of(text, 12, 15), key("a_b"));
+        assert_eq!(key_of(text, 16, 32), key("pg_advisory_lock"));
+        assert_eq!(key_of(text, 33, 50), 0);
+        assert_ne!(key("a_b"), key("a$b"));
+        assert_eq!(key_of(b"in", 0, 2), IN);
+    }
+}
