@@ -175,7 +175,8 @@ fn login_context(
         }
         _ => return Err("tls.cert and tls.key are needed for TLS towards clients".to_owned()),
     };
-    Ok(LoginContext { policy, tls, users, fake_secret })
+    let time_max = config.limits.login_timeout;
+    Ok(LoginContext { policy, time_max, tls, users, fake_secret })
 }
 
 fn client_certificates(mode: ClientTlsMode, authority: Option<&PathBuf>) -> ClientCertificates {

@@ -24,11 +24,11 @@ pub use policy::{CloseReason, LoginPolicy, Method, PeerKind, TlsPolicy, TrustSco
 pub use policy::{PasswordCheck, Proven, Standing, Stored, User};
 pub use request::{LoginRequest, Replication};
 
-use crate::limits::{AUTH_MESSAGE_BYTES_MAX, LOGIN_TIME_MAX, STARTUP_PACKET_BYTES_MAX};
+use crate::limits::{AUTH_MESSAGE_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
 use crate::refusal::{Refusal, Severity};
 use challenge::{Challenge, Step};
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidegate_wire::auth::{self, Secret};
 use tidegate_wire::error_fields::{self, Fields};
 use tidegate_wire::frame::{HEADER_BYTES, Header};
@@ -68,6 +68,8 @@ pub struct LoginDone {
 #[derive(Debug)]
 pub struct LoginParams {
     pub now: Instant,
+    /// The whole login must be over this long after `now`.
+    pub time_max: Duration,
     pub peer: PeerKind,
     pub policy: LoginPolicy,
     /// Fresh random printable text without commas, for SCRAM.
@@ -137,7 +139,7 @@ impl Login {
         let negotiated =
             Negotiated { ssl: Asked::NotYet, gssenc: Asked::NotYet, encryption: Encryption::None };
         Self {
-            deadline: params.now + LOGIN_TIME_MAX,
+            deadline: params.now + params.time_max,
             params,
             state: State::Startup(negotiated),
             actions: VecDeque::new(),

@@ -10,6 +10,7 @@ use crate::upstream::Credentials;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_core::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
 pub use tidegate_core::session::login::{
     CloseReason, LoginPolicy, Method, PeerKind, Replication, TrustScope,
@@ -30,6 +31,9 @@ const READ_BYTES: usize = 1_024;
 #[derive(Clone, Debug)]
 pub struct LoginContext {
     pub policy: LoginPolicy,
+    /// From the connection to the end of the login: `LOGIN_TIME_MAX` unless the operator says
+    /// otherwise.
+    pub time_max: Duration,
     /// Required unless the policy's `tls` is `Unavailable`.
     pub tls: Option<Arc<Acceptor>>,
     pub users: Users,
@@ -93,7 +97,7 @@ pub fn draw_secret() -> io::Result<[u8; 32]> {
     Ok(secret)
 }
 
-/// Logs one client in, or answers why not. Over within `LOGIN_TIME_MAX` (and a moment to say
+/// Logs one client in, or answers why not. Over within `time_max` (and a moment to say
 /// goodbye).
 pub async fn login(socket: Socket, peer: Peer, context: &LoginContext) -> LoginOutcome {
     let login = match LoginParams::draw(peer, context) {
@@ -139,6 +143,7 @@ impl Draw for LoginParams {
         }
         Ok(Self {
             now: std::time::Instant::now(),
+            time_max: context.time_max,
             peer: peer.kind(),
             policy,
             nonce: crate::upstream::nonce()?,

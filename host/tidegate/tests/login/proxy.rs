@@ -12,6 +12,7 @@ use tidegate::tls::{AcceptFiles, Acceptor, ClientCertificates, ServerTls, SslMod
 use tidegate::upstream::{
     Address, ConnectError, Credentials, Secret, Target, UserDirectory, cancel, connect,
 };
+use tidegate_core::limits::LOGIN_TIME_MAX;
 use tidegate_core::session::login::TlsPolicy;
 use tidegate_wire::backend::{self, TransactionStatus};
 use tokio::io::AsyncWriteExt as _;
@@ -54,6 +55,7 @@ pub fn acceptor(clients: ClientCertificates) -> Arc<Acceptor> {
 pub fn context(method: Method, users: Users) -> LoginContext {
     LoginContext {
         policy: LoginPolicy { method, tls: TlsPolicy::Optional, trust: TrustScope::Local },
+        time_max: LOGIN_TIME_MAX,
         tls: Some(acceptor(ClientCertificates::NotAsked)),
         users,
         fake_secret: FAKE_SECRET,

@@ -1,9 +1,8 @@
 //! Logins message by message, without a socket.
 
 use super::*;
-use crate::limits::IDENTIFIER_BYTES_MAX;
+use crate::limits::{IDENTIFIER_BYTES_MAX, LOGIN_TIME_MAX};
 use proptest::prelude::*;
-use std::time::Duration;
 use tidegate_wire::auth::{ClientFirst, Keys, Request, ScramSecret, Verifier, md5, read_request};
 use tidegate_wire::error_fields::{field, find};
 
@@ -16,6 +15,7 @@ fn policy(method: Method) -> LoginPolicy {
 fn begin(policy: LoginPolicy, peer: PeerKind) -> Login {
     Login::new(LoginParams {
         now: Instant::now(),
+        time_max: LOGIN_TIME_MAX,
         peer,
         policy,
         nonce: "servernonce".to_owned(),
