@@ -87,8 +87,14 @@ pub async fn connect(
 pub async fn cancel(target: &Target, key: &BackendKey) -> Result<(), ConnectError> {
     let deadline = Instant::now() + CONNECT_TIME_MAX;
     let run = async {
-        let encrypt = Encrypt::first_try(target).0;
-        let mut stream = open_stream(target, encrypt, deadline).await?;
+        let (first, second) = Encrypt::first_try(target);
+        let mut stream = match (open_stream(target, first, deadline).await, second) {
+            // As the session itself did.
+            (Err(ConnectError::Tls(_)), Some(second)) => {
+                open_stream(target, second, deadline).await?
+            }
+            (opened, _) => opened?,
+        };
         let mut request = Vec::new();
         startup::cancel_request(&mut request, key.pid, &key.secret);
         send(&mut stream, &request).await?;

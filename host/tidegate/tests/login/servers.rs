@@ -10,9 +10,11 @@ use tidegate::tls::{
     SslMode, TlsError,
 };
 use tidegate::upstream::{
-    Address, ConnectError, Credentials, NewServer, Secret, Target, connect, simple_query,
+    Address, BackendKey, ConnectError, Credentials, NewServer, Secret, Target, cancel, connect,
+    simple_query,
 };
 use tidegate_wire::auth::{self, Keys, Request, Verifier};
+use tidegate_wire::startup::{self, Packet};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -321,4 +323,39 @@ async fn nobody_there_is_unreachable() {
     let address = Address::Tcp { host: "127.0.0.1".to_owned(), port };
     let error = open(&Target { address, ..target(SslMode::Prefer) }, "a", &Credentials::None).await;
     assert!(error.unwrap_err().starts_with("unreachable: "));
+}
+
+#[tokio::test]
+async fn where_tls_is_preferred_and_broken_the_plain_line_serves() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        let mut chunk = [0; 4096];
+        let mut codes = Vec::new();
+        for _ in 0..4 {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let bytes = socket.read(&mut chunk).await.unwrap();
+            let (packet, _) = startup::read(&chunk[..bytes]).unwrap().unwrap();
+            match packet {
+                Packet::SslRequest => socket.write_all(b"S").await.unwrap(),
+                Packet::Startup(_) => {
+                    let answer = [&authentication(&[Request::Ok]), READY].concat();
+                    socket.write_all(&answer).await.unwrap();
+                }
+                _ => {}
+            }
+            codes.push(packet);
+        }
+        codes
+    });
+    let address = Address::Tcp { host: "127.0.0.1".to_owned(), port };
+    let target = Target { address, ..target(SslMode::Prefer) };
+    let opened = open(&target, "alice", &Credentials::None).await.unwrap();
+    assert!(!opened.stream.is_encrypted());
+    let key = BackendKey { pid: -7, secret: vec![0, 1, 2, 3] };
+    cancel(&target, &key).await.unwrap();
+    let packets = server.await.unwrap();
+    assert_eq!((&packets[0], &packets[2]), (&Packet::SslRequest, &Packet::SslRequest));
+    let request = startup::CancelRequest { pid: key.pid, secret: key.secret };
+    assert_eq!(packets[3], Packet::Cancel(request));
 }
