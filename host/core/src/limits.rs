@@ -136,6 +136,8 @@ pub const USER_DENIED_TIME_MAX: Duration = Duration::from_secs(30);
 pub const USERS_CACHED_MAX: usize = 1_000;
 /// Logins that may wait for their user to be looked up; more are refused.
 pub const USER_LOOKUPS_WAITING_MAX: usize = 1_000;
+/// Logins tried at the server at a time on behalf of clients that nobody knows yet.
+pub const LOGIN_TRIALS_MAX: usize = 8;
 /// A message from a server while we log in or ask it something ourselves is at most this long, in bytes.
 pub const SERVER_MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// After telling a client why it is refused, this long is given for the message to be read before the socket goes.

@@ -138,5 +138,6 @@ fn login_context(
             Acceptor::new(files).map_err(|error| format!("TLS towards clients: {error}"))?,
         )),
     };
-    Ok(LoginContext { policy, tls, users, fake_secret })
+    let time_max = config.limits.login_timeout;
+    Ok(LoginContext { policy, time_max, tls, users, fake_secret })
 }
