@@ -51,3 +51,23 @@ impl Refusal {
         self
     }
 }
+
+impl Refusal {
+    /// Appends this refusal as an ErrorResponse.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let severity = match self.severity {
+            Severity::Error => "ERROR",
+            Severity::Fatal => "FATAL",
+        };
+        tidegate_wire::error_fields::error_response(
+            out,
+            tidegate_wire::error_fields::Fields {
+                severity,
+                sqlstate: self.sqlstate,
+                message: &self.message,
+                detail: self.detail.as_deref().unwrap_or_default(),
+                hint: self.hint.as_deref().unwrap_or_default(),
+            },
+        );
+    }
+}

@@ -1,1 +1,304 @@
-//! (being written)
+//! One client's session after login, as a pure state machine: bytes in, bytes and needs out.
+//!
+//! ```text
+//!            handle_client ──▶ to_server ─▶ ┌────────┐
+//!  client ─┐                                │ server │   at most one at a time, lent by a pool
+//!          └─◀ to_client ◀── handle_server ◀┘────────┘
+//! ```
+//!
+//! Verbs: `handle_client`, `handle_server`, `handle_lease`, `handle_lease_refused`, `handle_client_gone` take what
+//! happened; `settle` says whether the server may go back. Nothing blocks: when the session cannot go on it says what
+//! it waits for ([`ClientNext`]). Only message headers are read; what needs no thought is forwarded as a range of the
+//! input buffer ([`gather::Gather`]).
+//!
+//! Every message that a server will answer is noted in order in [`expected`]: a reply that does not fit the oldest note
+//! means that the two sides no longer agree, and the server connection is closed rather than trusted.
+
+pub mod gather;
+pub mod login; // from the first packet to AuthenticationOk
+pub mod prepared;
+
+mod client; // what a client sends
+mod expected; // the replies that are owed, in order
+mod replies; // what a server sends
+mod settle; // when a server may go back, and what it takes along
+mod state; // what is known of a server connection
+#[cfg(test)]
+mod tests;
+
+pub use settle::{Gone, Pins, Settled};
+pub use state::ServerState;
+
+use crate::ids::ClientId;
+use crate::plan::Plan;
+use crate::refusal::Refusal;
+use crate::settings::Settings;
+use crate::statement::{Analysis, StringSyntax, analyse_with};
+use expected::{Copying, Expected, Queue};
+use gather::Gather;
+use prepared::{Interner, Prepared};
+use rustc_hash::FxHashMap;
+use settle::Touched;
+use std::sync::Arc;
+use tidegate_wire::backend::TransactionStatus;
+
+/// How long a client keeps the server it was lent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PoolMode {
+    /// Until its transaction ends and nothing is left in the server's session.
+    #[default]
+    Transaction,
+    /// Until it disconnects.
+    Session,
+}
+
+/// What a step may touch: the server it was lent, and the two directions' outgoing bytes.
+///
+/// In `handle_client`, `to_server` may forward ranges of the client's input; in `handle_server`, `to_client` may
+/// forward ranges of the server's input. The other one only gets bytes of our own.
+pub struct Io<'a> {
+    pub server: Option<&'a mut ServerState>,
+    pub interner: &'a mut Interner,
+    pub to_server: &'a mut Gather,
+    pub to_client: &'a mut Gather,
+}
+
+/// How far `handle_client` came.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClientStep {
+    /// Bytes of the input that are dealt with; forwarded ones stay valid until `to_server` is sent.
+    pub consumed: usize,
+    pub next: ClientNext,
+}
+
+/// What the session needs before it takes more from its client.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ClientNext {
+    /// Input of at least this many bytes beyond `consumed`.
+    Read { bytes: usize },
+    /// A server connection; then call again with the same input.
+    Lease(Plan),
+    /// Replies that the server owes; then call again with the same input.
+    Replies,
+    /// Nothing any more: send what waits in `to_client` and close.
+    Close(CloseReason),
+}
+
+/// How far `handle_server` came.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ServerStep {
+    pub consumed: usize,
+    pub next: ServerNext,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum ServerNext {
+    Read {
+        bytes: usize,
+    },
+    /// The server connection is of no more use; send what waits in `to_client` and close both.
+    Close(CloseReason),
+}
+
+/// Why a session ended. The names are metric labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The client said Terminate.
+    ClientTerminated,
+    /// The client's connection broke or ended without Terminate.
+    ClientDisconnected,
+    /// The client broke the protocol.
+    ClientProtocol,
+    /// The server ended the session with a FATAL error.
+    ServerFatal,
+    /// The server's connection broke.
+    ServerDisconnected,
+    /// The server's replies did not fit what was asked.
+    ServerProtocol,
+    /// A server could not be had, and the answer was FATAL.
+    Refused,
+    /// Tidegate shuts down.
+    ShuttingDown,
+}
+
+impl CloseReason {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ClientTerminated => "client_terminated",
+            Self::ClientDisconnected => "client_disconnected",
+            Self::ClientProtocol => "client_protocol",
+            Self::ServerFatal => "server_fatal",
+            Self::ServerDisconnected => "server_disconnected",
+            Self::ServerProtocol => "server_protocol",
+            Self::Refused => "refused",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
+/// What becomes of the frames of an extended batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Batch {
+    /// None is open: no extended message went to the server since its last Sync.
+    Closed,
+    /// The server is in an implicit transaction until the client's Sync, whatever replies have come.
+    Open,
+    /// The batch failed: everything up to the client's Sync is discarded, as the server does.
+    SkipToSync,
+}
+
+/// What becomes of the rest of a frame whose head has been dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    Forward,
+    Discard,
+}
+
+/// When the client's frames must wait for replies that are owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    Nothing,
+    /// Everything waits: the server is being given this client's settings.
+    All,
+    /// Sync, Flush and Terminate pass: a statement runs that may drop all prepared statements.
+    Statements,
+}
+
+/// One client's session. See the module for its verbs.
+#[derive(Debug)]
+pub struct Session {
+    client: ClientId,
+    mode: PoolMode,
+    /// As last told to the client.
+    status: TransactionStatus,
+    batch: Batch,
+    hold: Hold,
+    copying: Copying,
+    client_rest: (usize, Rest),
+    server_rest: (usize, Rest),
+    expected: Queue,
+    named: FxHashMap<Box<[u8]>, Arc<Prepared>>,
+    unnamed: Option<Arc<Prepared>>,
+    /// What the client's start-up packet set: where RESET goes back to.
+    startup: Arc<Settings>,
+    /// What is in force for this client at transaction borders.
+    settings: Arc<Settings>,
+    touched: Option<Box<Touched>>,
+    /// What the probe that is under way asks about.
+    probing: Option<Box<Touched>>,
+    pins: Pins,
+    /// A statement that drops all prepared statements is bound; the next Execute runs it.
+    drops_statements: Option<()>,
+    gone: Option<Gone>,
+}
+
+impl Session {
+    /// A session at its first ReadyForQuery. `startup` are its start-up settings in the server's canonical form.
+    pub fn new(client: ClientId, mode: PoolMode, startup: Arc<Settings>) -> Self {
+        Self {
+            client,
+            mode,
+            status: TransactionStatus::Idle,
+            batch: Batch::Closed,
+            hold: Hold::Nothing,
+            copying: Copying::Nothing,
+            client_rest: (0, Rest::Forward),
+            server_rest: (0, Rest::Forward),
+            expected: Queue::default(),
+            named: FxHashMap::default(),
+            unnamed: None,
+            settings: startup.clone(),
+            startup,
+            touched: None,
+            probing: None,
+            pins: Pins::NONE,
+            drops_statements: None,
+            gone: None,
+        }
+    }
+
+    pub fn client(&self) -> ClientId {
+        self.client
+    }
+
+    pub fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    pub fn pins(&self) -> Pins {
+        self.pins
+    }
+
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// Named prepared statements the client holds.
+    pub fn prepared_count(&self) -> usize {
+        self.named.len()
+    }
+
+    /// Does the server owe replies?
+    pub fn is_waiting_for_replies(&self) -> bool {
+        !self.expected.is_empty()
+    }
+
+    /// Between transactions, with nothing asked and nothing half sent: a moment to close without harm.
+    pub fn is_at_rest(&self) -> bool {
+        self.status == TransactionStatus::Idle
+            && self.expected.is_empty()
+            && self.client_rest.0 == 0
+            && self.batch == Batch::Closed
+    }
+
+    /// Gives back memory that an idle client does not need.
+    pub fn shrink(&mut self) {
+        self.expected.shrink();
+    }
+
+    /// A server has been lent. Gives it this client's settings first when they differ.
+    pub fn handle_lease(&mut self, server: &mut ServerState, to_server: &mut Gather) {
+        debug_assert!(self.expected.is_empty());
+        server.begin_lease();
+        self.switch_settings(server, to_server);
+    }
+
+    /// No server could be had for the frame at the start of `input`: answers it and says how much of it is done.
+    pub fn handle_lease_refused(
+        &mut self,
+        refusal: &Refusal,
+        input: &[u8],
+        to_client: &mut Gather,
+    ) -> ClientStep {
+        client::refuse_frame(self, refusal, input, to_client)
+    }
+
+    /// How the client's texts are to be read now; `None` when their encoding hides quotes from a byte-wise reader.
+    fn string_syntax(&self) -> Option<StringSyntax> {
+        const UNSAFE: [&str; 8] =
+            ["sjis", "shift_jis_2004", "shiftjis2004", "big5", "gbk", "uhc", "johab", "gb18030"];
+        let encoding = self.settings.get("client_encoding").unwrap_or_default();
+        if UNSAFE.iter().any(|name| encoding.eq_ignore_ascii_case(name)) {
+            return None;
+        }
+        let changing = [&self.touched, &self.probing]
+            .into_iter()
+            .flatten()
+            .any(|touched| touched.changes_reading());
+        match self.settings.get("standard_conforming_strings") {
+            _ if changing => None,
+            Some("off") => Some(StringSyntax::Backslash),
+            _ => Some(StringSyntax::Standard),
+        }
+    }
+
+    fn analyse(&self, sql: &[u8]) -> Analysis {
+        match self.string_syntax() {
+            Some(syntax) => analyse_with(sql, syntax),
+            None => Analysis::unknown(),
+        }
+    }
+}
+
+/// A note in the queue is moved often; keep it within a cache line.
+const _: () = assert!(size_of::<Expected>() <= 64);

@@ -1,0 +1,567 @@
+//! What a client sends: each frame is forwarded, rewritten, answered, refused or held.
+
+use super::expected::{Answer, Copying, Expected, Queue, Undo};
+use super::gather::Gather;
+use super::prepared::{Prepared, SERVER_NAME_PREFIX, ServerName};
+use super::state::Unnamed;
+use super::{Batch, ClientNext, ClientStep, CloseReason, Hold, Io, Rest, ServerState, Session};
+use crate::limits;
+use crate::plan::{Advice, RoutePreference, SessionFacts, plan};
+use crate::refusal::Refusal;
+use crate::statement::{Analysis, Effects, Kind, PreparedTouched};
+use std::sync::Arc;
+use tidegate_wire::backend::{self, TransactionStatus};
+use tidegate_wire::frame::{HEADER_BYTES, Header};
+use tidegate_wire::frontend::{self, Named, tag};
+
+/// The statement that `DEALLOCATE name` is turned into, for a name that only we know; made before each use.
+const DEALLOCATED_NAME: &[u8] = b"tidegate_deallocated";
+const DEALLOCATE_TEXT: &[u8] = b"DEALLOCATE tidegate_deallocated";
+/// Statement and portal names in Bind longer than this are refused, in bytes.
+const BIND_NAMES_BYTES_MAX: usize = 1 << 20;
+
+/// What became of one frame.
+enum Frame {
+    /// All of it is dealt with.
+    Done,
+    /// So many bytes of it are dealt with; what becomes of the others stands in `client_rest`.
+    Head(usize),
+    Wait(ClientNext),
+}
+
+impl Session {
+    /// Takes what the client sent. Call again with the same input after `Lease` or `Replies`.
+    pub fn handle_client(&mut self, input: &[u8], mut io: Io<'_>) -> ClientStep {
+        let mut at = 0;
+        loop {
+            at += self.take_rest(input, at, &mut io);
+            if self.client_rest.0 > 0 {
+                return ClientStep { consumed: at, next: ClientNext::Read { bytes: 1 } };
+            }
+            let header = match Header::peek(&input[at..], limits::FRAME_BYTES_MAX) {
+                Ok(Some(header)) => header,
+                Ok(None) => {
+                    return ClientStep {
+                        consumed: at,
+                        next: ClientNext::Read { bytes: HEADER_BYTES },
+                    };
+                }
+                Err(bad) => {
+                    let refusal =
+                        Refusal::fatal("08P01", format!("invalid message length {}", bad.length));
+                    return ClientStep { consumed: at, next: self.give_up(&refusal, &mut io) };
+                }
+            };
+            if let Some(next) = self.must_wait(header, &mut io) {
+                return ClientStep { consumed: at, next };
+            }
+            match self.handle_frame(header, input, at, &mut io) {
+                Frame::Wait(next) => return ClientStep { consumed: at, next },
+                Frame::Head(bytes) => at += bytes,
+                Frame::Done => at += header.frame_bytes(),
+            }
+        }
+    }
+
+    /// Moves on with a frame whose head has been dealt with.
+    fn take_rest(&mut self, input: &[u8], at: usize, io: &mut Io<'_>) -> usize {
+        let (left, rest) = self.client_rest;
+        let here = left.min(input.len() - at);
+        if rest == Rest::Forward {
+            io.to_server.forward(at, at + here);
+        }
+        self.client_rest.0 -= here;
+        here
+    }
+
+    /// Bounds and barriers, before a frame is looked at.
+    fn must_wait(&mut self, header: Header, io: &mut Io<'_>) -> Option<ClientNext> {
+        if self.expected.is_empty() {
+            self.hold = Hold::Nothing;
+        }
+        let waits = match self.hold {
+            Hold::Nothing => false,
+            Hold::All => true,
+            Hold::Statements => !matches!(header.tag, tag::SYNC | tag::FLUSH | tag::TERMINATE),
+        };
+        if waits {
+            return Some(ClientNext::Replies);
+        }
+        if self.expected.len() >= limits::OUTSTANDING_REPLIES_MAX
+            && self.copying == Copying::Nothing
+            && !matches!(
+                header.tag,
+                tag::SYNC | tag::TERMINATE | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL
+            )
+        {
+            // A server may keep replies until it is told to flush; without this both would wait for ever.
+            io.to_server.send(frontend::flush);
+            return Some(ClientNext::Replies);
+        }
+        None
+    }
+
+    fn handle_frame(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
+        if self.batch == Batch::SkipToSync && !matches!(header.tag, tag::SYNC | tag::TERMINATE) {
+            return discard(self, header);
+        }
+        if self.copying == Copying::Both && header.tag != tag::TERMINATE {
+            return pass(self, header);
+        }
+        if matches!(self.copying, Copying::In { .. }) && !is_copy_frame(header.tag) {
+            // PostgreSQL reads it, fails the copy with 08P01, and executes nothing of it.
+            return pass(self, header);
+        }
+        match header.tag {
+            tag::QUERY => self.query(header, input, at, io),
+            tag::PARSE => self.parse(header, input, at, io),
+            tag::BIND => self.bind(header, input, at, io),
+            tag::DESCRIBE => self.describe(header, input, at, io),
+            tag::EXECUTE => self.execute(header, io),
+            tag::CLOSE => self.close(header, input, at, io),
+            tag::SYNC => self.sync(header, io),
+            tag::FLUSH if io.server.is_some() => pass(self, header),
+            tag::FLUSH => discard(self, header),
+            tag::FUNCTION_CALL => self.function_call(header, io),
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => self.copy_frame(header, io),
+            tag::TERMINATE => Frame::Wait(ClientNext::Close(CloseReason::ClientTerminated)),
+            other => {
+                let refusal =
+                    Refusal::fatal("08P01", format!("invalid frontend message type {other}"));
+                Frame::Wait(self.give_up(&refusal, io))
+            }
+        }
+    }
+
+    // --- the simple protocol -------------------------------------------------------------------------
+
+    fn query(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
+        let analysis = if header.body_bytes as usize > limits::STATEMENT_BYTES_MAX {
+            Analysis::unknown()
+        } else {
+            let Some(body) = whole_body(header, input, at) else { return wait_for(header) };
+            let Ok(sql) = frontend::read_query(body) else { return self.malformed("Query", io) };
+            self.analyse(sql)
+        };
+        if let Some(undo) = self.take_deallocated(&analysis) {
+            self.unnamed = None;
+            self.answer(Answer::Deallocated { undo: Some(undo) }, io);
+            return Frame::Done;
+        }
+        if io.server.is_none() {
+            return self.lease();
+        }
+        self.note_effects(&analysis);
+        if drops_all_statements(&analysis) {
+            self.hold = Hold::Statements;
+        }
+        // A Query ends the implicit transaction of an extended batch before it.
+        self.batch = Batch::Closed;
+        let unnamed = self.unnamed.take();
+        if let Some(server) = io.server.as_deref_mut() {
+            server.unnamed = Unnamed::Absent;
+        }
+        self.expected.push(Expected::Query { unnamed });
+        pass(self, header)
+    }
+
+    fn function_call(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
+        if io.server.is_none() {
+            return self.lease();
+        }
+        // It may call any function, by number.
+        self.touch(Effects::UNKNOWN_SETTINGS);
+        self.expected.push(Expected::FunctionCall);
+        pass(self, header)
+    }
+
+    // --- the extended protocol -----------------------------------------------------------------------
+
+    fn parse(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
+        if header.body_bytes as usize > limits::STATEMENT_BYTES_MAX {
+            let refusal = Refusal::fatal("54000", "statement is too long to be prepared")
+                .detail(format!("At most {} bytes are kept for it.", limits::STATEMENT_BYTES_MAX))
+                .hint("Send long texts by the simple protocol, or long values as parameters.");
+            return Frame::Wait(self.give_up(&refusal, io));
+        }
+        let Some(body) = whole_body(header, input, at) else { return wait_for(header) };
+        let Ok(parse) = frontend::read_parse(body) else { return self.malformed("Parse", io) };
+        let Some(server) = io.server.as_deref_mut() else { return self.lease() };
+        self.batch = Batch::Open;
+        let prepared = match self.string_syntax() {
+            Some(strings) => io.interner.intern(parse.sql, parse.types, &self.settings, strings),
+            None => Prepared::unread(parse.sql, parse.types, &self.settings),
+        };
+        if parse.name.is_empty() {
+            let before = self.unnamed.replace(prepared.clone());
+            self.expected.push(Expected::ParseUnnamed { before });
+            server.unnamed = Unnamed::Known(prepared.clone());
+            if self.text_on_server(&prepared).is_none() {
+                return pass(self, header);
+            }
+            self.send_parse(io.to_server, b"", &prepared);
+            return Frame::Done;
+        }
+        if self.named.contains_key(parse.name) {
+            let name = String::from_utf8_lossy(parse.name);
+            let refusal =
+                Refusal::error("42P05", format!("prepared statement \"{name}\" already exists"));
+            return self.refuse_in_batch(refusal, header, io);
+        }
+        if self.named.len() >= limits::PREPARED_PER_CLIENT_MAX {
+            let refusal = Refusal::error("54000", "too many prepared statements")
+                .detail(format!("One connection may hold {}.", limits::PREPARED_PER_CLIENT_MAX))
+                .hint("Close statements that are no longer needed, or keep fewer in the driver's cache.");
+            return self.refuse_in_batch(refusal, header, io);
+        }
+        let name: Box<[u8]> = parse.name.into();
+        if server.prepared.touch(&prepared).is_some() {
+            if self.expected.status_may_change() {
+                return Frame::Wait(ClientNext::Replies);
+            }
+            let leaves_transaction =
+                matches!(prepared.analysis.kind, Kind::Commit | Kind::Rollback);
+            if self.status != TransactionStatus::Failed || leaves_transaction {
+                self.named.insert(name.clone(), prepared);
+                self.answer(Answer::Parsed { name }, io);
+                return Frame::Done;
+            }
+        }
+        let on_server = insert_on_server(server, &prepared, io.to_server, &mut self.expected);
+        self.send_parse(io.to_server, &on_server.to_bytes(), &prepared);
+        self.named.insert(name.clone(), prepared.clone());
+        self.expected.push(Expected::Parse { name, prepared, on_server });
+        Frame::Done
+    }
+
+    fn bind(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
+        let arrived = arrived_body(header, input, at);
+        let Some(names) = frontend::read_bind_names(arrived) else {
+            if arrived.len() == header.body_bytes as usize {
+                return self.malformed("Bind", io);
+            }
+            if arrived.len() > BIND_NAMES_BYTES_MAX {
+                let refusal = Refusal::fatal("54000", "statement or portal name is too long");
+                return Frame::Wait(self.give_up(&refusal, io));
+            }
+            return Frame::Wait(ClientNext::Read { bytes: HEADER_BYTES + arrived.len() + 1 });
+        };
+        if io.server.is_none() {
+            return self.lease();
+        }
+        self.batch = Batch::Open;
+        let prepared = self.statement_named(names.statement);
+        let renamed = self.statement_on_server(names.statement, prepared.as_ref(), io);
+        let deallocated = prepared.and_then(|prepared| self.note_bound(&prepared.analysis, io));
+        self.expected.push(Expected::Bind { deallocated });
+        let Some(name) = renamed else { return pass(self, header) };
+        let tail_bytes = header.body_bytes as usize - names.names_bytes;
+        io.to_server.send(|out| {
+            let length = 4 + names.portal.len() + 1 + name.len() + 1 + tail_bytes;
+            out.push(tag::BIND);
+            out.extend_from_slice(&(length as u32).to_be_bytes());
+            out.extend_from_slice(names.portal);
+            out.push(0);
+            out.extend_from_slice(&name);
+            out.push(0);
+        });
+        self.client_rest = (tail_bytes, Rest::Forward);
+        Frame::Head(HEADER_BYTES + names.names_bytes)
+    }
+
+    fn describe(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
+        let Some(body) = whole_body(header, input, at) else { return wait_for(header) };
+        let Ok(named) = frontend::read_named(body) else { return self.malformed("Describe", io) };
+        if io.server.is_none() {
+            return self.lease();
+        }
+        self.batch = Batch::Open;
+        let renamed = match named {
+            Named::Portal(_) => None,
+            Named::Statement(name) => {
+                let prepared = self.statement_named(name);
+                self.statement_on_server(name, prepared.as_ref(), io)
+            }
+        };
+        self.expected.push(Expected::Describe);
+        let Some(name) = renamed else { return pass(self, header) };
+        io.to_server.send(|out| frontend::describe(out, Named::Statement(&name)));
+        Frame::Done
+    }
+
+    fn execute(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
+        if io.server.is_none() {
+            return self.lease();
+        }
+        self.batch = Batch::Open;
+        self.expected.push(Expected::Execute);
+        let frame = pass(self, header);
+        if self.drops_statements.take().is_some() && self.client_rest.0 == 0 {
+            // What follows must not rely on statements that are being dropped: learn the outcome first.
+            self.hold = Hold::Statements;
+            io.to_server.send(frontend::flush);
+        }
+        frame
+    }
+
+    fn close(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
+        let Some(body) = whole_body(header, input, at) else { return wait_for(header) };
+        let undo = match frontend::read_named(body) {
+            Err(_) => return self.malformed("Close", io),
+            Ok(Named::Portal(_)) if io.server.is_some() => {
+                self.batch = Batch::Open;
+                self.expected.push(Expected::Close);
+                return pass(self, header);
+            }
+            Ok(Named::Portal(_)) => None,
+            Ok(Named::Statement(b"")) => {
+                self.unnamed.take().map(|unnamed| Box::new((Box::default(), unnamed)))
+            }
+            Ok(Named::Statement(name)) => match self.named.remove_entry(name) {
+                // Perhaps one that SQL's PREPARE made on the server that this client is pinned to.
+                None if io.server.is_some() && !name.starts_with(SERVER_NAME_PREFIX) => {
+                    self.batch = Batch::Open;
+                    self.expected.push(Expected::Close);
+                    return pass(self, header);
+                }
+                entry => entry.map(Box::new),
+            },
+        };
+        self.answer(Answer::Closed { undo }, io);
+        Frame::Done
+    }
+
+    fn sync(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
+        self.batch = Batch::Closed;
+        self.drops_statements = None;
+        if let Copying::In { syncs } = &mut self.copying {
+            *syncs = syncs.saturating_add(1);
+            return discard(self, header);
+        }
+        if io.server.is_none() {
+            self.answer(Answer::Ready, io);
+            return discard(self, header);
+        }
+        self.expected.push(Expected::Sync);
+        pass(self, header)
+    }
+
+    // --- COPY ----------------------------------------------------------------------------------------
+
+    fn copy_frame(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
+        if let Copying::In { syncs } = &mut self.copying {
+            *syncs = 0;
+            if header.tag != tag::COPY_DATA {
+                self.copying = Copying::Nothing;
+            }
+            return pass(self, header);
+        }
+        if io.server.is_none() || !self.expected.may_copy() {
+            // Late data of a copy that has already failed; PostgreSQL drops it as well.
+            return discard(self, header);
+        }
+        if header.tag != tag::COPY_DATA {
+            self.expected.push(Expected::CopyEnd);
+        }
+        pass(self, header)
+    }
+
+    // --- helpers -------------------------------------------------------------------------------------
+
+    /// Brings the statement to the server if need be and gives its name there; `None` when the client's own name
+    /// stands (the unnamed statement, or one that only the server can know).
+    fn statement_on_server(
+        &mut self,
+        client_name: &[u8],
+        prepared: Option<&Arc<Prepared>>,
+        io: &mut Io<'_>,
+    ) -> Option<Vec<u8>> {
+        let server = io.server.as_deref_mut()?;
+        if !client_name.is_empty() {
+            let Some(prepared) = prepared else {
+                // A name with our prefix would reach another client's statement.
+                return client_name
+                    .starts_with(SERVER_NAME_PREFIX)
+                    .then(|| b"tidegate: no such statement".to_vec());
+            };
+            if let Some(name) = server.prepared.touch(prepared) {
+                return Some(name.to_bytes());
+            }
+            let name = insert_on_server(server, prepared, io.to_server, &mut self.expected);
+            self.send_parse(io.to_server, &name.to_bytes(), prepared);
+            self.expected.push(Expected::OwnParse { made: Some((prepared.clone(), Some(name))) });
+            return Some(name.to_bytes());
+        }
+        match (prepared, &server.unnamed) {
+            (Some(wanted), Unnamed::Known(there)) if Arc::ptr_eq(wanted, there) => {}
+            (Some(wanted), _) => {
+                self.send_parse(io.to_server, b"", wanted);
+                self.expected.push(Expected::OwnParse { made: Some((wanted.clone(), None)) });
+                server.unnamed = Unnamed::Known(wanted.clone());
+            }
+            (None, Unnamed::Absent) => {}
+            (None, _) => {
+                // What is there is another client's; without it the server gives the right error.
+                io.to_server.send(|out| frontend::close(out, Named::Statement(b"")));
+                self.expected.push(Expected::OwnClose);
+                server.unnamed = Unnamed::Absent;
+            }
+        }
+        None
+    }
+
+    /// Answers in place of the server, when the turn comes.
+    fn answer(&mut self, answer: Answer, io: &mut Io<'_>) {
+        self.expected.push(Expected::Answer(answer));
+        self.give_due_answers(io.to_client);
+    }
+
+    /// Fails the batch with our error. A message that cannot succeed goes to the server in place of the refused one,
+    /// so that its transaction fails exactly as the client is told.
+    fn refuse_in_batch(&mut self, refusal: Refusal, header: Header, io: &mut Io<'_>) -> Frame {
+        io.to_server.send(|out| frontend::describe(out, Named::Statement(b"tidegate: refused")));
+        io.to_server.send(frontend::flush);
+        self.expected.push(Expected::Refused(Box::new(refusal)));
+        self.batch = Batch::SkipToSync;
+        discard(self, header)
+    }
+
+    fn statement_named(&self, name: &[u8]) -> Option<Arc<Prepared>> {
+        if name.is_empty() { self.unnamed.clone() } else { self.named.get(name).cloned() }
+    }
+
+    fn send_parse(&self, to_server: &mut Gather, name: &[u8], prepared: &Prepared) {
+        let sql = self.text_on_server(prepared).unwrap_or(&prepared.sql);
+        to_server.send(|out| frontend::parse(out, name, sql, &prepared.types));
+    }
+
+    /// What stands for the statement's text on a server: DEALLOCATE of a name that only we know drops another.
+    fn text_on_server(&self, prepared: &Prepared) -> Option<&'static [u8]> {
+        let name = deallocated_name(&prepared.analysis)?;
+        self.named.contains_key(name.as_bytes()).then_some(DEALLOCATE_TEXT)
+    }
+
+    /// A statement is bound, so it counts as executed. Makes what its DEALLOCATE drops.
+    fn note_bound(&mut self, analysis: &Analysis, io: &mut Io<'_>) -> Undo {
+        self.note_effects(analysis);
+        if drops_all_statements(analysis) {
+            self.drops_statements = Some(());
+        }
+        let undo = self.take_deallocated(analysis)?;
+        io.to_server.send(|out| {
+            frontend::close(out, Named::Statement(DEALLOCATED_NAME));
+            frontend::parse(out, DEALLOCATED_NAME, b"select", &[0, 0]);
+        });
+        self.expected.push(Expected::OwnClose);
+        self.expected.push(Expected::OwnParse { made: None });
+        Some(undo)
+    }
+
+    /// Takes from the client the prepared statement that the text drops, if it is one that only we know.
+    fn take_deallocated(&mut self, analysis: &Analysis) -> Undo {
+        let entry = self.named.remove_entry(deallocated_name(analysis)?.as_bytes())?;
+        Some(Box::new(entry))
+    }
+
+    fn lease(&self) -> Frame {
+        let route = RoutePreference::from_setting(self.settings.get(RoutePreference::SETTING));
+        Frame::Wait(ClientNext::Lease(plan(SessionFacts { route }, Advice::BuiltIn)))
+    }
+
+    fn malformed(&mut self, what: &str, io: &mut Io<'_>) -> Frame {
+        let refusal = Refusal::fatal("08P01", format!("invalid {what} message"));
+        Frame::Wait(self.give_up(&refusal, io))
+    }
+
+    fn give_up(&mut self, refusal: &Refusal, io: &mut Io<'_>) -> ClientNext {
+        io.to_client.send(|out| refusal.write(out));
+        ClientNext::Close(CloseReason::ClientProtocol)
+    }
+}
+
+/// Forwards the frame as it stands.
+fn pass(session: &mut Session, header: Header) -> Frame {
+    session.client_rest = (header.frame_bytes(), Rest::Forward);
+    Frame::Head(0)
+}
+
+/// Forwards nothing of the frame.
+fn discard(session: &mut Session, header: Header) -> Frame {
+    session.client_rest = (header.frame_bytes(), Rest::Discard);
+    Frame::Head(0)
+}
+
+/// Answers the frame at the start of `input`, for which no server could be had.
+pub(super) fn refuse_frame(
+    session: &mut Session,
+    refusal: &Refusal,
+    input: &[u8],
+    to_client: &mut Gather,
+) -> ClientStep {
+    to_client.send(|out| refusal.write(out));
+    if refusal.severity == crate::refusal::Severity::Fatal {
+        return ClientStep { consumed: 0, next: ClientNext::Close(CloseReason::Refused) };
+    }
+    if let Ok(Some(header)) = Header::peek(input, limits::FRAME_BYTES_MAX) {
+        session.client_rest = (header.frame_bytes(), Rest::Discard);
+        if matches!(header.tag, tag::QUERY | tag::FUNCTION_CALL) {
+            to_client.send(|out| backend::ready_for_query(out, TransactionStatus::Idle));
+        } else {
+            session.batch = Batch::SkipToSync;
+        }
+    }
+    ClientStep { consumed: 0, next: ClientNext::Read { bytes: 0 } }
+}
+
+fn is_copy_frame(tag: u8) -> bool {
+    matches!(
+        tag,
+        tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::SYNC | tag::FLUSH | tag::TERMINATE
+    )
+}
+
+fn arrived_body(header: Header, input: &[u8], at: usize) -> &[u8] {
+    let start = at + HEADER_BYTES;
+    &input[start..(start + header.body_bytes as usize).min(input.len())]
+}
+
+fn whole_body(header: Header, input: &[u8], at: usize) -> Option<&[u8]> {
+    let body = arrived_body(header, input, at);
+    (body.len() == header.body_bytes as usize).then_some(body)
+}
+
+fn wait_for(header: Header) -> Frame {
+    Frame::Wait(ClientNext::Read { bytes: header.frame_bytes() })
+}
+
+/// Gives the statement a name on the server, closing the one that makes room for it.
+fn insert_on_server(
+    server: &mut ServerState,
+    prepared: &Arc<Prepared>,
+    to_server: &mut Gather,
+    expected: &mut Queue,
+) -> ServerName {
+    let name = server.prepared.insert(prepared);
+    if let Some(evicted) = server.prepared.evict(server.lease_mark) {
+        to_server.send(|out| frontend::close(out, Named::Statement(&evicted.to_bytes())));
+        expected.push(Expected::OwnClose);
+    }
+    name
+}
+
+/// The one name that the text deallocates, if that is all it does.
+fn deallocated_name(analysis: &Analysis) -> Option<&str> {
+    match analysis.prepared.as_slice() {
+        [PreparedTouched::Deallocate(name)]
+            if analysis.kind == Kind::Deallocate && analysis.statements == 1 =>
+        {
+            Some(name)
+        }
+        _ => None,
+    }
+}
+
+fn drops_all_statements(analysis: &Analysis) -> bool {
+    analysis.effects.contains(Effects::DISCARD_ALL)
+        || analysis.prepared.contains(&PreparedTouched::DeallocateAll)
+}

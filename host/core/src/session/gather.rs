@@ -1,0 +1,170 @@
+//! What goes out next in one direction: ranges of the input buffer and bytes of our own, in order, without copying.
+
+/// A run of bytes to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// Bytes `start..end` of the buffer that was read from the other side.
+    Input { start: usize, end: usize },
+    /// Bytes `start..end` of [`Gather::own_bytes`].
+    Own { start: usize, end: usize },
+}
+
+/// An ordered list of segments. Neighbours are joined, so forwarding a whole buffer is one segment and one write.
+#[derive(Debug, Default)]
+pub struct Gather {
+    segments: Vec<Segment>,
+    own: Vec<u8>,
+    bytes: usize,
+}
+
+impl Gather {
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    pub fn own_bytes(&self) -> &[u8] {
+        &self.own
+    }
+
+    /// Forwards bytes `start..end` of the input buffer.
+    #[inline]
+    pub fn forward(&mut self, start: usize, end: usize) {
+        if start == end {
+            return;
+        }
+        self.bytes += end - start;
+        if let Some(Segment::Input { end: last_end, .. }) = self.segments.last_mut()
+            && *last_end == start
+        {
+            *last_end = end;
+            return;
+        }
+        self.segments.push(Segment::Input { start, end });
+    }
+
+    /// Sends what `write` appends.
+    pub fn send(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.own.len();
+        write(&mut self.own);
+        let end = self.own.len();
+        if start == end {
+            return;
+        }
+        self.bytes += end - start;
+        if let Some(Segment::Own { end: last_end, .. }) = self.segments.last_mut()
+            && *last_end == start
+        {
+            *last_end = end;
+            return;
+        }
+        self.segments.push(Segment::Own { start, end });
+    }
+
+    /// Notes that the first `count` bytes have been sent.
+    pub fn sent(&mut self, mut count: usize) {
+        debug_assert!(count <= self.bytes);
+        self.bytes -= count.min(self.bytes);
+        if self.bytes == 0 {
+            self.segments.clear();
+            self.own.clear();
+            return;
+        }
+        let mut whole = 0;
+        for segment in &mut self.segments {
+            let (Segment::Input { start, end } | Segment::Own { start, end }) = segment;
+            if count < *end - *start {
+                *start += count;
+                break;
+            }
+            count -= *end - *start;
+            whole += 1;
+        }
+        self.segments.drain(..whole);
+    }
+
+    /// Forgets everything: the other side is gone.
+    pub fn clear(&mut self) {
+        self.bytes = 0;
+        self.segments.clear();
+        self.own.clear();
+    }
+
+    /// Gives memory back when nothing waits.
+    pub fn shrink(&mut self) {
+        if self.bytes == 0 {
+            self.segments = Vec::new();
+            self.own = Vec::new();
+        }
+    }
+
+    /// All bytes in order; for tests.
+    pub fn to_bytes(&self, input: &[u8]) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.bytes);
+        for segment in &self.segments {
+            match *segment {
+                Segment::Input { start, end } => all.extend_from_slice(&input[start..end]),
+                Segment::Own { start, end } => all.extend_from_slice(&self.own[start..end]),
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn neighbours_are_joined() {
+        let mut gather = Gather::default();
+        gather.forward(0, 4);
+        gather.forward(4, 9);
+        gather.send(|out| out.push(1));
+        gather.send(|out| out.push(2));
+        assert_eq!(gather.segments().len(), 2);
+        assert_eq!(gather.to_bytes(b"abcdefghi"), b"abcdefghi\x01\x02");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn partial_sends_lose_nothing_and_repeat_nothing(
+            parts in proptest::collection::vec((any::<bool>(), 0_usize..20), 1..12),
+            steps in proptest::collection::vec(1_usize..9, 1..80),
+        ) {
+            let input: Vec<u8> = (0..=255).collect();
+            let mut gather = Gather::default();
+            let mut expected = Vec::new();
+            let mut at = 0;
+            for (own, length) in parts {
+                if own {
+                    let bytes: Vec<u8> = (0..length).map(|n| n as u8 ^ 0x55).collect();
+                    gather.send(|out| out.extend_from_slice(&bytes));
+                    expected.extend_from_slice(&bytes);
+                } else {
+                    gather.forward(at, at + length);
+                    expected.extend_from_slice(&input[at..at + length]);
+                    at += length;
+                }
+            }
+            let mut sent = Vec::new();
+            for step in steps {
+                let step = step.min(gather.bytes());
+                sent.extend_from_slice(&gather.to_bytes(&input)[..step]);
+                gather.sent(step);
+            }
+            sent.extend_from_slice(&gather.to_bytes(&input));
+            prop_assert_eq!(sent, expected);
+        }
+    }
+}

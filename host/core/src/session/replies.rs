@@ -1,0 +1,450 @@
+//! What a server sends: each reply is matched with the oldest note of what is owed, then passed on or swallowed.
+
+use super::expected::{Answer, CopyEnded, Copying, Expected, Own};
+use super::gather::Gather;
+use super::state::Unnamed;
+use super::{Batch, CloseReason, Io, Rest, ServerNext, ServerStep, Session};
+use crate::limits;
+use crate::refusal::Refusal;
+use crate::settings::Settings;
+use std::sync::Arc;
+use tidegate_wire::backend::{self, TransactionStatus, tag};
+use tidegate_wire::error_fields::{self, field};
+use tidegate_wire::frame::{HEADER_BYTES, Header};
+use tidegate_wire::frontend;
+
+/// An error longer than this passes without being looked at, in bytes.
+const ERROR_BYTES_MAX: usize = 1 << 20;
+/// A row of one of our own queries is at most this long, in bytes.
+const OWN_ROW_BYTES_MAX: usize = 1 << 20;
+
+enum Reply {
+    Pass,
+    Swallow,
+    /// All of the frame is needed before it can be judged.
+    Wait,
+    /// Passes, and then the server connection is of no more use.
+    PassAndClose(CloseReason),
+    Close(CloseReason),
+}
+
+impl Session {
+    /// Takes what the server sent.
+    pub fn handle_server(&mut self, input: &[u8], mut io: Io<'_>) -> ServerStep {
+        let mut at = 0;
+        loop {
+            at += self.take_server_rest(input, at, io.to_client);
+            if self.server_rest.0 > 0 {
+                return ServerStep { consumed: at, next: ServerNext::Read { bytes: 1 } };
+            }
+            self.give_due_answers(io.to_client);
+            let header = match Header::peek(&input[at..], limits::FRAME_BYTES_MAX) {
+                Ok(Some(header)) => header,
+                Ok(None) => {
+                    return ServerStep {
+                        consumed: at,
+                        next: ServerNext::Read { bytes: HEADER_BYTES },
+                    };
+                }
+                Err(_) => return self.desynchronised(at, &mut io),
+            };
+            let body_start = at + HEADER_BYTES;
+            let body =
+                &input[body_start..(body_start + header.body_bytes as usize).min(input.len())];
+            match self.reply(header, body, &mut io) {
+                Reply::Pass => self.server_rest = (header.frame_bytes(), Rest::Forward),
+                Reply::Swallow => self.server_rest = (header.frame_bytes(), Rest::Discard),
+                Reply::Wait => {
+                    return ServerStep {
+                        consumed: at,
+                        next: ServerNext::Read { bytes: header.frame_bytes() },
+                    };
+                }
+                Reply::PassAndClose(reason) => {
+                    io.to_client.forward(at, at + header.frame_bytes());
+                    return ServerStep {
+                        consumed: at + header.frame_bytes(),
+                        next: ServerNext::Close(reason),
+                    };
+                }
+                Reply::Close(reason) => {
+                    return ServerStep { consumed: at, next: ServerNext::Close(reason) };
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn take_server_rest(&mut self, input: &[u8], at: usize, to_client: &mut Gather) -> usize {
+        let (left, rest) = self.server_rest;
+        let here = left.min(input.len() - at);
+        if rest == Rest::Forward {
+            to_client.forward(at, at + here);
+        }
+        self.server_rest.0 -= here;
+        here
+    }
+
+    fn reply(&mut self, header: Header, body: &[u8], io: &mut Io<'_>) -> Reply {
+        let front = self.expected.front();
+        match header.tag {
+            tag::DATA_ROW => match front {
+                Some(Expected::Execute | Expected::Query { .. }) => Reply::Pass,
+                Some(Expected::Own(own)) => self.own_row(*own, header, body),
+                _ => self.unexpected(io),
+            },
+            tag::COMMAND_COMPLETE => self.command_complete(header, body, io),
+            tag::READY_FOR_QUERY => self.ready(header, body, io),
+            tag::ERROR_RESPONSE => self.error(header, body, io),
+            tag::ROW_DESCRIPTION => match front {
+                Some(Expected::Describe) => self.done(),
+                Some(Expected::Query { .. }) => Reply::Pass,
+                Some(Expected::Own(_)) => Reply::Swallow,
+                _ => self.unexpected(io),
+            },
+            tag::PARAMETER_DESCRIPTION if matches!(front, Some(Expected::Describe)) => Reply::Pass,
+            tag::NO_DATA if matches!(front, Some(Expected::Describe)) => self.done(),
+            tag::PARSE_COMPLETE => match front {
+                Some(Expected::Parse { .. } | Expected::ParseUnnamed { .. }) => self.done(),
+                Some(Expected::OwnParse { .. }) => self.done_silently(),
+                _ => self.unexpected(io),
+            },
+            tag::BIND_COMPLETE if matches!(front, Some(Expected::Bind { .. })) => self.done(),
+            tag::CLOSE_COMPLETE => match front {
+                Some(Expected::Close) => self.done(),
+                Some(Expected::OwnClose) => self.done_silently(),
+                _ => self.unexpected(io),
+            },
+            tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED => match front {
+                Some(Expected::Execute) => self.done(),
+                Some(Expected::Query { .. }) => Reply::Pass,
+                Some(Expected::Own(_)) => Reply::Swallow,
+                _ => self.unexpected(io),
+            },
+            tag::FUNCTION_CALL_RESPONSE if matches!(front, Some(Expected::FunctionCall)) => {
+                Reply::Pass
+            }
+            tag::COPY_IN_RESPONSE | tag::COPY_OUT_RESPONSE | tag::COPY_BOTH_RESPONSE => {
+                self.copy_begins(header.tag, io)
+            }
+            tag::COPY_DATA | tag::COPY_DONE => self.copy_goes_on(header.tag, io),
+            tag::NOTICE_RESPONSE if matches!(front, Some(Expected::Own(_))) => Reply::Swallow,
+            tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => Reply::Pass,
+            // The client knows these values: they are its own, brought to this server.
+            tag::PARAMETER_STATUS if matches!(front, Some(Expected::Own(_))) => Reply::Swallow,
+            tag::PARAMETER_STATUS => Reply::Pass,
+            _ => self.unexpected(io),
+        }
+    }
+
+    /// The oldest note has its last reply.
+    fn done(&mut self) -> Reply {
+        self.expected.pop();
+        Reply::Pass
+    }
+
+    fn done_silently(&mut self) -> Reply {
+        self.expected.pop();
+        Reply::Swallow
+    }
+
+    fn command_complete(&mut self, header: Header, body: &[u8], io: &mut Io<'_>) -> Reply {
+        if body.len() < header.body_bytes as usize {
+            return Reply::Wait;
+        }
+        let reply = match self.expected.front() {
+            Some(Expected::Execute) => self.done(),
+            Some(Expected::Query { .. }) => Reply::Pass,
+            Some(Expected::Own(_)) => Reply::Swallow,
+            _ => return self.unexpected(io),
+        };
+        if self.copying != Copying::Both {
+            self.copying = Copying::Nothing;
+        }
+        if matches!(body, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
+            self.named.clear();
+            if let Some(server) = io.server.as_deref_mut() {
+                server.statements_dropped();
+            }
+            if body == b"DISCARD ALL\0" {
+                self.session_discarded();
+            }
+        }
+        reply
+    }
+
+    fn ready(&mut self, header: Header, body: &[u8], io: &mut Io<'_>) -> Reply {
+        if body.len() < header.body_bytes as usize {
+            return Reply::Wait;
+        }
+        let (Some(status), Some(server)) = (
+            body.first().copied().and_then(TransactionStatus::from_byte),
+            io.server.as_deref_mut(),
+        ) else {
+            return self.unexpected(io);
+        };
+        server.status = status;
+        let reply = match self.expected.pop() {
+            Some(Expected::Sync | Expected::Query { .. } | Expected::FunctionCall) => {
+                self.status = status;
+                Reply::Pass
+            }
+            Some(Expected::Own(own)) => {
+                self.own_finished(own, server);
+                Reply::Swallow
+            }
+            _ => return self.unexpected(io),
+        };
+        self.copying = Copying::Nothing;
+        reply
+    }
+
+    fn error(&mut self, header: Header, body: &[u8], io: &mut Io<'_>) -> Reply {
+        if body.len() < header.body_bytes as usize && (header.body_bytes as usize) < ERROR_BYTES_MAX
+        {
+            return Reply::Wait;
+        }
+        let severity = error_fields::find(body, field::SEVERITY_PLAIN)
+            .or_else(|| error_fields::find(body, field::SEVERITY))
+            .unwrap_or_default();
+        if matches!(severity, b"FATAL" | b"PANIC") && body.len() == header.body_bytes as usize {
+            return Reply::PassAndClose(CloseReason::ServerFatal);
+        }
+        if let Copying::In { syncs: 1.. } = self.copying {
+            // The server had left copy mode before it read them, so it waits for one.
+            io.to_server.send(frontend::sync);
+            self.expected.push(Expected::Sync);
+        }
+        self.copying = Copying::Nothing;
+        match self.expected.front() {
+            Some(Expected::Query { .. } | Expected::FunctionCall | Expected::Sync) => Reply::Pass,
+            Some(Expected::Own(own)) => self.own_failed(*own, body, io),
+            Some(Expected::Refused(refusal)) => {
+                io.to_client.send(|out| refusal.write(out));
+                self.fail_batch(io);
+                Reply::Swallow
+            }
+            Some(_) => {
+                self.fail_batch(io);
+                Reply::Pass
+            }
+            None => self.unexpected(io),
+        }
+    }
+
+    /// The oldest note failed: the server skips to Sync, so nothing before it happens.
+    fn fail_batch(&mut self, io: &mut Io<'_>) {
+        let failed_unnamed = matches!(self.expected.front(), Some(Expected::ParseUnnamed { .. }));
+        let skipped: Vec<Expected> = self.expected.take_until_sync().collect();
+        for note in skipped.into_iter().rev() {
+            self.take_back(note, io);
+        }
+        if failed_unnamed {
+            // PostgreSQL drops the unnamed statement before it parses the next one.
+            self.unnamed = None;
+        }
+        if self.expected.is_empty() {
+            self.batch = Batch::SkipToSync;
+        }
+    }
+
+    fn take_back(&mut self, note: Expected, io: &mut Io<'_>) {
+        let server = io.server.as_deref_mut();
+        match note {
+            Expected::Parse { name, prepared, on_server } => {
+                self.named.remove(&name);
+                if let Some(server) = server {
+                    server.prepared.forget(&prepared, on_server);
+                }
+            }
+            Expected::OwnParse { made: Some((prepared, Some(name))) } => {
+                if let Some(server) = server {
+                    server.prepared.forget(&prepared, name);
+                }
+            }
+            Expected::ParseUnnamed { before } | Expected::Query { unnamed: before } => {
+                self.unnamed = before;
+                if let Some(server) = server {
+                    server.unnamed = Unnamed::Unknown;
+                }
+            }
+            Expected::OwnParse { made: Some((_, None)) } => {
+                if let Some(server) = server {
+                    server.unnamed = Unnamed::Unknown;
+                }
+            }
+            Expected::Answer(Answer::Parsed { name }) => {
+                self.named.remove(&name);
+            }
+            Expected::Bind { deallocated: undo }
+            | Expected::Answer(Answer::Closed { undo } | Answer::Deallocated { undo }) => {
+                self.put_back(undo)
+            }
+            _ => {}
+        }
+    }
+
+    fn put_back(&mut self, undo: super::expected::Undo) {
+        match undo.map(|undo| *undo) {
+            Some((name, prepared)) if name.is_empty() => self.unnamed = Some(prepared),
+            Some((name, prepared)) => {
+                self.named.insert(name, prepared);
+            }
+            None => {}
+        }
+    }
+
+    /// Gives our own answers whose turn has come.
+    pub(super) fn give_due_answers(&mut self, to_client: &mut Gather) {
+        if self.server_rest.0 > 0 {
+            return;
+        }
+        while let Some(Expected::Answer(_) | Expected::CopyEnd) = self.expected.front() {
+            match self.expected.pop() {
+                Some(Expected::Answer(Answer::Parsed { .. })) => {
+                    to_client.send(backend::parse_complete)
+                }
+                Some(Expected::Answer(Answer::Closed { .. })) => {
+                    to_client.send(backend::close_complete)
+                }
+                Some(Expected::Answer(Answer::Ready)) => {
+                    to_client.send(|out| backend::ready_for_query(out, TransactionStatus::Idle));
+                }
+                Some(Expected::Answer(Answer::Deallocated { undo })) => {
+                    self.answer_deallocate(undo, to_client)
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn answer_deallocate(&mut self, undo: super::expected::Undo, to_client: &mut Gather) {
+        if self.status == TransactionStatus::Failed {
+            self.put_back(undo);
+            let refusal = Refusal::error(
+                "25P02",
+                "current transaction is aborted, commands ignored until end of transaction block",
+            );
+            to_client.send(|out| refusal.write(out));
+        } else {
+            to_client.send(|out| backend::command_complete(out, b"DEALLOCATE"));
+        }
+        let status = self.status;
+        to_client.send(|out| backend::ready_for_query(out, status));
+    }
+
+    // --- COPY ----------------------------------------------------------------------------------------
+
+    fn copy_begins(&mut self, tag: u8, io: &mut Io<'_>) -> Reply {
+        if !matches!(self.expected.front(), Some(Expected::Execute | Expected::Query { .. })) {
+            return self.unexpected(io);
+        }
+        self.copying = match tag {
+            tag::COPY_IN_RESPONSE => match self.expected.enter_copy() {
+                CopyEnded::AlreadySent => Copying::Nothing,
+                CopyEnded::NotYet => Copying::In { syncs: 0 },
+            },
+            tag::COPY_OUT_RESPONSE => Copying::Out,
+            _ => Copying::Both,
+        };
+        if matches!(self.copying, Copying::In { .. }) && self.batch == Batch::Closed {
+            // The Sync that closed this batch was swallowed; another one will.
+            if matches!(self.expected.front(), Some(Expected::Execute)) {
+                self.batch = Batch::Open;
+            }
+        }
+        Reply::Pass
+    }
+
+    fn copy_goes_on(&mut self, tag: u8, io: &mut Io<'_>) -> Reply {
+        match self.expected.front() {
+            Some(Expected::Execute | Expected::Query { .. }) => {
+                if tag == tag::COPY_DONE && self.copying == Copying::Out {
+                    self.copying = Copying::Nothing;
+                }
+                Reply::Pass
+            }
+            _ => self.unexpected(io),
+        }
+    }
+
+    // --- queries of ours -----------------------------------------------------------------------------
+
+    fn own_row(&mut self, own: Own, header: Header, body: &[u8]) -> Reply {
+        if own != Own::Probe {
+            return Reply::Swallow;
+        }
+        if header.body_bytes as usize > OWN_ROW_BYTES_MAX {
+            self.probe_failed();
+            return Reply::Swallow;
+        }
+        if body.len() < header.body_bytes as usize {
+            return Reply::Wait;
+        }
+        self.probe_row(body);
+        Reply::Swallow
+    }
+
+    fn own_failed(&mut self, own: Own, body: &[u8], io: &mut Io<'_>) -> Reply {
+        match own {
+            Own::Probe => {
+                self.probe_failed();
+                Reply::Swallow
+            }
+            Own::Switch => {
+                let text = |letter| {
+                    error_fields::find(body, letter)
+                        .map(String::from_utf8_lossy)
+                        .unwrap_or_default()
+                };
+                let refusal = Refusal::fatal(
+                    "08006",
+                    "could not restore the session's settings on another server",
+                )
+                .detail(format!(
+                    "The server says {}: {}",
+                    text(field::SQLSTATE),
+                    text(field::MESSAGE)
+                ))
+                .hint("Reconnect; if it happens again, look at what the application SETs.");
+                io.to_client.send(|out| refusal.write(out));
+                Reply::Close(CloseReason::ServerProtocol)
+            }
+            Own::Rollback | Own::Discard => Reply::Close(CloseReason::ServerProtocol),
+        }
+    }
+
+    fn own_finished(&mut self, own: Own, server: &mut super::ServerState) {
+        match own {
+            Own::Switch => server.settings = self.settings.clone(),
+            Own::Probe => self.probe_finished(server),
+            Own::Rollback => {}
+            Own::Discard => {
+                server.statements_dropped();
+                server.settings = Arc::new(Settings::default());
+                self.session_cleared();
+            }
+        }
+    }
+
+    // --- faults --------------------------------------------------------------------------------------
+
+    fn unexpected(&mut self, io: &mut Io<'_>) -> Reply {
+        write_desynchronised(io.to_client);
+        Reply::Close(CloseReason::ServerProtocol)
+    }
+
+    fn desynchronised(&mut self, consumed: usize, io: &mut Io<'_>) -> ServerStep {
+        write_desynchronised(io.to_client);
+        ServerStep { consumed, next: ServerNext::Close(CloseReason::ServerProtocol) }
+    }
+}
+
+fn write_desynchronised(to_client: &mut Gather) {
+    let refusal = Refusal::fatal("08P01", "the server's reply does not fit what it was asked")
+        .detail("The connection to the server was closed, so that nobody gets another's answer.")
+        .hint(
+            "Reconnect. If it happens again, please report it with the statements that led to it.",
+        );
+    to_client.send(|out| refusal.write(out));
+}

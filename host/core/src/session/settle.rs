@@ -1,0 +1,453 @@
+//! When a server may go back to its pool, and what must be known, cleared or kept before.
+//!
+//! What a text *may* have done is found by reading it ([`crate::statement`]); what it *did* is asked of the server, once,
+//! when the transaction has ended: one query of ours (the probe) lists the settings in force and the state that cannot
+//! move. So rollbacks, savepoints, functions, counted locks and `ON COMMIT DROP` need no model of ours.
+
+use super::expected::{Copying, Expected, Own};
+use super::gather::Gather;
+use super::{Batch, Hold, PoolMode, Rest, ServerState, Session};
+use crate::settings::{Settings, quote_literal, same, switch_sql};
+use crate::statement::{Analysis, Effects, SettingTouched};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use tidegate_wire::backend::{TransactionStatus, read_data_row};
+use tidegate_wire::frontend;
+
+/// Why a client keeps its server between transactions, one bit per cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pins(u16);
+
+impl Pins {
+    pub const NONE: Self = Self(0);
+    pub const TEMPORARY_OBJECTS: Self = Self(1);
+    pub const ADVISORY_LOCKS: Self = Self(1 << 1);
+    pub const HOLD_CURSORS: Self = Self(1 << 2);
+    pub const LISTEN: Self = Self(1 << 3);
+    pub const SQL_PREPARED: Self = Self(1 << 4);
+    pub const SESSION_AUTHORIZATION: Self = Self(1 << 5);
+    /// `setseed`, until the session is discarded.
+    pub const SEED: Self = Self(1 << 6);
+    /// `currval` or `lastval` was used, until the session is discarded.
+    pub const SEQUENCES: Self = Self(1 << 7);
+    /// A library was loaded; only closing the connection undoes it.
+    pub const LOADED: Self = Self(1 << 8);
+    /// State that cannot be asked for; only closing the connection undoes it.
+    pub const SESSION_BOUND: Self = Self(1 << 9);
+
+    /// Every cause with the word for it in metrics and the admin API, which is also what the probe answers.
+    pub const ALL: [(Self, &'static str); 10] = [
+        (Self::TEMPORARY_OBJECTS, "temporary_objects"),
+        (Self::ADVISORY_LOCKS, "advisory_locks"),
+        (Self::HOLD_CURSORS, "hold_cursors"),
+        (Self::LISTEN, "listen"),
+        (Self::SQL_PREPARED, "sql_prepared"),
+        (Self::SESSION_AUTHORIZATION, "session_authorization"),
+        (Self::SEED, "seed"),
+        (Self::SEQUENCES, "sequences"),
+        (Self::LOADED, "loaded_library"),
+        (Self::SESSION_BOUND, "session_bound"),
+    ];
+
+    /// The causes that no probe can show, so they stay until DISCARD ALL or the end.
+    const STICKY: Self =
+        Self(Self::SEED.0 | Self::SEQUENCES.0 | Self::LOADED.0 | Self::SESSION_BOUND.0);
+    /// The causes that not even DISCARD ALL ends.
+    const FOR_EVER: Self = Self(Self::LOADED.0 | Self::SESSION_BOUND.0);
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::ALL.iter().filter(move |(pin, _)| self.contains(*pin)).map(|(_, name)| *name)
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn only(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+/// Whether the server may go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Something is under way; ask again after the next step.
+    Busy,
+    /// The client keeps its server: it is pinned, or in session mode.
+    Keep,
+    /// Nothing of this client is left on the server.
+    Release,
+    /// The server's session cannot be cleaned.
+    Close,
+}
+
+/// What becomes of the server of a client that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// It has half a message: close it.
+    Close,
+    /// Nothing is running: go on until `settle` says Release or Close.
+    Drain,
+    /// The same, but something is running that nobody waits for: cancel it.
+    CancelAndDrain,
+}
+
+/// What the texts since the last probe may have done.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    effects: Effects,
+    /// Settings that were SET by name.
+    names: BTreeSet<String>,
+    /// Settings were reset, or changed in ways that no name tells.
+    any_setting: Option<()>,
+    /// The probe ends with RESET ALL.
+    resets: Option<()>,
+    answer: ProbeAnswer,
+}
+
+#[derive(Debug, Default)]
+struct ProbeAnswer {
+    settings: Vec<(String, Option<String>)>,
+    pins: Pins,
+    failed: Option<()>,
+}
+
+impl Touched {
+    /// Something ran that may have set what no view lists: settings with a dot that no extension has declared. They
+    /// are reset, so that they reach nobody else; a client that wants to keep them names them in its own text.
+    fn needs_reset(&self) -> bool {
+        self.effects.intersects(Effects::UNKNOWN_SETTINGS.with(Effects::EXECUTES))
+    }
+
+    /// May a later text have to be read in another way than the session's settings say?
+    pub(super) fn changes_reading(&self) -> bool {
+        self.any_setting.is_some()
+            || self.names.contains("standard_conforming_strings")
+            || self.names.contains("client_encoding")
+    }
+}
+
+/// Effects after which the server is asked what is left.
+const LEAVES_STATE: Effects = Effects::SETS
+    .with(Effects::RESET_ALL)
+    .with(Effects::UNKNOWN_SETTINGS)
+    .with(Effects::TEMP_OBJECTS)
+    .with(Effects::ADVISORY_LOCK)
+    .with(Effects::HOLD_CURSOR)
+    .with(Effects::LISTEN)
+    .with(Effects::PREPARES)
+    .with(Effects::EXECUTES)
+    .with(Effects::DISCARD_ALL)
+    .with(Effects::SESSION_AUTHORIZATION)
+    .with(Effects::TIDEGATE_SET);
+
+/// Effects after which a pinned client's server is asked whether the cause is gone.
+const REMOVES_STATE: Effects = Effects::DROPS
+    .with(Effects::ADVISORY_UNLOCK)
+    .with(Effects::CLOSES_CURSOR)
+    .with(Effects::UNLISTEN)
+    .with(Effects::DEALLOCATES)
+    .with(Effects::DISCARD_TEMP)
+    .with(Effects::ENDS);
+
+/// Effects that concern settings alone.
+const SETTINGS_ONLY: Effects = Effects::SETS.with(Effects::RESET_ALL).with(Effects::TIDEGATE_SET);
+
+/// Effects after which all settings are asked for, not only those that were named.
+const ANY_SETTING: Effects = Effects::RESET_ALL
+    .with(Effects::UNKNOWN_SETTINGS)
+    .with(Effects::EXECUTES)
+    .with(Effects::DISCARD_ALL);
+
+impl Session {
+    /// Notes what a text that goes to the server may do.
+    pub(super) fn note_effects(&mut self, analysis: &Analysis) {
+        if analysis.effects.is_empty() {
+            return;
+        }
+        for name in &analysis.names {
+            match name {
+                SettingTouched::Set(name) => {
+                    self.touched.get_or_insert_default().names.insert(name.clone());
+                }
+                SettingTouched::Reset(_) | SettingTouched::ResetAll => {
+                    self.touched.get_or_insert_default().any_setting = Some(());
+                }
+                SettingTouched::SetLocal(_) => {}
+            }
+        }
+        self.touch(analysis.effects);
+    }
+
+    pub(super) fn touch(&mut self, effects: Effects) {
+        let sticky = [
+            (Effects::SEED, Pins::SEED),
+            (Effects::SEQUENCE_STATE, Pins::SEQUENCES),
+            (Effects::LOADS, Pins::LOADED),
+            (Effects::SESSION_BOUND, Pins::SESSION_BOUND),
+        ];
+        for (effect, pin) in sticky {
+            if effects.intersects(effect) {
+                self.pins = self.pins.and(pin);
+            }
+        }
+        let asks = effects.intersects(LEAVES_STATE)
+            || (!self.pins.is_empty() && effects.intersects(REMOVES_STATE));
+        if asks {
+            let touched = self.touched.get_or_insert_default();
+            touched.effects |= effects;
+            if effects.intersects(ANY_SETTING) {
+                touched.any_setting = Some(());
+            }
+        }
+    }
+
+    /// Decides about the server after a step; may send it a query of ours.
+    pub fn settle(&mut self, server: &mut ServerState, to_server: &mut Gather) -> Settled {
+        let busy = !self.expected.is_empty()
+            || self.batch != Batch::Closed
+            || self.copying != Copying::Nothing
+            || self.client_rest.0 > 0
+            || self.server_rest.0 > 0;
+        if busy {
+            return Settled::Busy;
+        }
+        if self.gone.is_some() {
+            return self.settle_for_the_next(server, to_server);
+        }
+        if server.status != TransactionStatus::Idle {
+            return Settled::Busy;
+        }
+        if let Some(mut touched) = self.touched.take() {
+            if touched.needs_reset() && self.pins.is_empty() && self.mode == PoolMode::Transaction {
+                touched.resets = Some(());
+            }
+            let sql = self.probe_sql(&touched);
+            self.probing = Some(touched);
+            self.ask(Own::Probe, &sql, to_server);
+            return Settled::Busy;
+        }
+        if self.mode == PoolMode::Transaction && self.pins.is_empty() {
+            return Settled::Release;
+        }
+        if self.switch_settings(server, to_server) == Switching::UnderWay {
+            return Settled::Busy;
+        }
+        Settled::Keep
+    }
+
+    fn settle_for_the_next(&mut self, server: &mut ServerState, to_server: &mut Gather) -> Settled {
+        if server.status != TransactionStatus::Idle {
+            self.ask(Own::Rollback, "ROLLBACK", to_server);
+            return Settled::Busy;
+        }
+        if !self.pins.only(Pins::FOR_EVER).is_empty() {
+            return Settled::Close;
+        }
+        if self.mode == PoolMode::Session || !self.pins.is_empty() || self.touched.is_some() {
+            self.ask(Own::Discard, "DISCARD ALL", to_server);
+            return Settled::Busy;
+        }
+        Settled::Release
+    }
+
+    /// The client is gone. Says what becomes of its server; then go on with `handle_server` and `settle`.
+    pub fn handle_client_gone(&mut self, to_server: &mut Gather) -> Gone {
+        let running = !self.expected.is_empty();
+        let half_sent = self.client_rest.0 > 0 && self.client_rest.1 == Rest::Forward;
+        if half_sent || self.copying == Copying::Both {
+            self.gone = Some(Gone::Close);
+            return Gone::Close;
+        }
+        self.client_rest.0 = 0;
+        if matches!(self.copying, Copying::In { .. }) {
+            to_server.send(|out| frontend::copy_fail(out, b"client disconnected"));
+            self.copying = Copying::Nothing;
+        }
+        if self.batch != Batch::Closed {
+            to_server.send(frontend::sync);
+            self.expected.push(Expected::Sync);
+            self.batch = Batch::Closed;
+        }
+        let gone = if running { Gone::CancelAndDrain } else { Gone::Drain };
+        self.gone = Some(gone);
+        gone
+    }
+
+    /// Brings the server's settings to this client's.
+    pub(super) fn switch_settings(
+        &mut self,
+        server: &mut ServerState,
+        to_server: &mut Gather,
+    ) -> Switching {
+        if same(&server.settings, &self.settings) {
+            return Switching::NotNeeded;
+        }
+        let Some(sql) = switch_sql(&server.settings, &self.settings) else {
+            return Switching::NotNeeded;
+        };
+        self.ask(Own::Switch, &sql, to_server);
+        self.hold = Hold::All;
+        Switching::UnderWay
+    }
+
+    fn ask(&mut self, own: Own, sql: &str, to_server: &mut Gather) {
+        to_server.send(|out| frontend::query(out, sql.as_bytes()));
+        self.expected.push(Expected::Own(own));
+    }
+
+    // --- the probe -----------------------------------------------------------------------------------
+
+    /// One query that answers rows of (`s`, setting, value) and (`p`, cause of a pin, NULL).
+    fn probe_sql(&self, touched: &Touched) -> String {
+        let mut parts = Vec::new();
+        let mut names: BTreeSet<&str> = touched.names.iter().map(String::as_str).collect();
+        if touched.any_setting.is_some() {
+            parts.push(
+                "SELECT 's'::pg_catalog.text,name,pg_catalog.current_setting(name,true) FROM pg_catalog.pg_settings \
+                 WHERE source OPERATOR(pg_catalog.=) 'session'"
+                    .to_owned(),
+            );
+            // The view hides settings that no extension has declared, and the role.
+            names.extend(
+                self.settings.iter().map(|(name, _)| name).filter(|name| name.contains('.')),
+            );
+            names.retain(|name| name.contains('.'));
+            names.insert("role");
+        }
+        names.remove("session_authorization");
+        for name in names {
+            let name = quote_literal(name);
+            parts.push(format!(
+                "SELECT 's'::pg_catalog.text,{name},pg_catalog.current_setting({name},true)"
+            ));
+        }
+        if !SETTINGS_ONLY.contains(touched.effects.without(Effects::SESSION_AUTHORIZATION))
+            || touched.effects.contains(Effects::SESSION_AUTHORIZATION)
+            || !self.pins.is_empty()
+        {
+            parts.push(PINS_SQL.to_owned());
+        }
+        let mut sql = String::new();
+        for (position, part) in parts.iter().enumerate() {
+            let _ = write!(sql, "{}{part}", if position == 0 { "" } else { " UNION ALL " });
+        }
+        if sql.is_empty() {
+            sql.push_str(
+                "SELECT 's'::pg_catalog.text,''::pg_catalog.text,''::pg_catalog.text WHERE false",
+            );
+        }
+        sql
+    }
+
+    pub(super) fn probe_row(&mut self, body: &[u8]) {
+        let Some(touched) = self.probing.as_deref_mut() else { return };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match read_data_row(body).as_deref() {
+            Ok([Some(b"s"), Some(name), value]) => {
+                touched.answer.settings.push((text(name), value.map(text)))
+            }
+            Ok([Some(b"p"), Some(cause), _]) => {
+                let pin = Pins::ALL.iter().find(|(_, name)| name.as_bytes() == *cause);
+                touched.answer.pins =
+                    touched.answer.pins.and(pin.map_or(Pins::SESSION_BOUND, |(pin, _)| *pin));
+            }
+            _ => touched.answer.failed = Some(()),
+        }
+    }
+
+    pub(super) fn probe_failed(&mut self) {
+        if let Some(touched) = self.probing.as_deref_mut() {
+            touched.answer.failed = Some(());
+        }
+    }
+
+    pub(super) fn probe_finished(&mut self, server: &mut ServerState) {
+        let Some(touched) = self.probing.take() else { return };
+        self.pins = self.pins.only(Pins::STICKY).and(touched.answer.pins);
+        if touched.answer.failed.is_some() {
+            // What is there is not known, so nobody else may have it.
+            self.pins = self.pins.and(Pins::SESSION_BOUND);
+            return;
+        }
+        let was_reset = touched.resets.is_some();
+        let answered = touched.answer.settings.into_iter().filter_map(canonical);
+        if touched.any_setting.is_some() {
+            let there = Settings::default().with(answered);
+            let mine = self
+                .startup
+                .with(there.iter().map(|(name, value)| (name.to_owned(), Some(value.to_owned()))));
+            self.settings = Arc::new(mine);
+            server.settings = if was_reset {
+                Arc::new(Settings::from_pairs(there.get("role").map(|role| ("role", role))))
+            } else if there == *self.settings {
+                self.settings.clone()
+            } else {
+                Arc::new(there)
+            };
+        } else {
+            let changes: Vec<_> = answered.collect();
+            let there = server.settings.with(changes.iter().cloned());
+            let mine = self.settings.with(changes);
+            server.settings = Arc::new(there);
+            self.settings =
+                if mine == *server.settings { server.settings.clone() } else { Arc::new(mine) };
+        }
+    }
+
+    /// The client's DISCARD ALL succeeded.
+    pub(super) fn session_discarded(&mut self) {
+        self.pins = self.pins.without(Pins::SEED).without(Pins::SEQUENCES);
+    }
+
+    /// Our DISCARD ALL succeeded: nothing of this client is left.
+    pub(super) fn session_cleared(&mut self) {
+        self.mode = PoolMode::Transaction;
+        self.pins = Pins::NONE;
+        self.touched = None;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Switching {
+    NotNeeded,
+    UnderWay,
+}
+
+/// A setting as it is kept: none for what belongs to a transaction, nothing for "no role".
+fn canonical((name, value): (String, Option<String>)) -> Option<(String, Option<String>)> {
+    let name = name.to_ascii_lowercase();
+    if name.starts_with("transaction_") || name == "session_authorization" {
+        return None;
+    }
+    let value = value.filter(|value| !(name == "role" && value == "none"));
+    Some((name, value))
+}
+
+/// The state that cannot move between servers, as PostgreSQL's own views show it.
+const PINS_SQL: &str = "\
+SELECT 'p'::pg_catalog.text,'temporary_objects'::pg_catalog.text,NULL::pg_catalog.text \
+WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND (\
+EXISTS(SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) OR \
+EXISTS(SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) OR \
+EXISTS(SELECT FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())) \
+UNION ALL SELECT 'p','advisory_locks',NULL WHERE EXISTS(SELECT FROM pg_catalog.pg_locks \
+WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) \
+UNION ALL SELECT 'p','hold_cursors',NULL WHERE EXISTS(SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
+UNION ALL SELECT 'p','listen',NULL WHERE EXISTS(SELECT FROM pg_catalog.pg_listening_channels()) \
+UNION ALL SELECT 'p','sql_prepared',NULL WHERE EXISTS(SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \
+UNION ALL SELECT 'p','session_authorization',NULL WHERE EXISTS(SELECT FROM pg_catalog.pg_stat_activity \
+WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND usename OPERATOR(pg_catalog.<>) SESSION_USER)";

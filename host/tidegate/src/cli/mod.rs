@@ -1,0 +1,84 @@
+//! The command line: what may be asked for, and who does it.
+
+mod args; // flags, help texts
+mod check; // tidegate check
+mod init; // tidegate init
+mod token; // the file of a made-up admin token
+
+#[cfg(test)]
+mod tests;
+
+use clap::Parser;
+
+use crate::config::{ConfigError, ConfigSource};
+use crate::demo::{self, DemoOptions};
+use crate::exit::Exit;
+use crate::serve;
+use args::{Args, Command, DemoArgs, ServeArgs};
+
+/// Does what the command line of this process asks for.
+pub fn main() -> Exit {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are "errors" that end well. Nothing can be done about a closed standard output.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+        }
+    };
+    match args.command {
+        Command::Serve(args) => run_serve(args),
+        Command::Check(args) => check::run(&args.source()),
+        Command::Init(args) => init::run(&args),
+        Command::Demo(args) => run_demo(args),
+        Command::Version => {
+            println!("tidegate {}", env!("CARGO_PKG_VERSION"));
+            Exit::Ok
+        }
+    }
+}
+
+fn run_serve(args: ServeArgs) -> Exit {
+    let source = args.source();
+    let config = match source.read() {
+        Ok(config) => config,
+        Err(errors) => return report(&source, &errors),
+    };
+    // Held until the end: dropping it removes the file.
+    let _token_file = match token::publish(&config, &source) {
+        Ok(file) => file,
+        Err(message) => {
+            eprintln!("tidegate: {message}");
+            return Exit::Failure;
+        }
+    };
+    serve::run(config, source)
+}
+
+fn run_demo(args: DemoArgs) -> Exit {
+    let DemoArgs { replicas, port, admin_port, keep, dir } = args;
+    match demo::run(DemoOptions { replicas, port, admin_port, keep, dir }) {
+        Ok(()) => Exit::Ok,
+        Err(message) => {
+            eprintln!("tidegate: {message}");
+            Exit::Failure
+        }
+    }
+}
+
+/// Every error on a line of its own, then what to do.
+fn report(source: &ConfigSource, errors: &[ConfigError]) -> Exit {
+    for error in errors {
+        eprintln!("{error}");
+    }
+    let count = match errors.len() {
+        1 => "1 error".to_owned(),
+        count => format!("{count} errors"),
+    };
+    let hint = match source.file() {
+        Some(_) => "docs/configuration.md explains every key",
+        None => "`tidegate init` writes a tidegate.toml, `tidegate serve --help` lists the flags",
+    };
+    eprintln!("tidegate: {count} in the configuration; {hint}");
+    Exit::Usage
+}
