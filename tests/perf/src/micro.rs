@@ -6,7 +6,8 @@ use tidegate_core::statement::analyse;
 
 const PGBENCH: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;";
 const ORM: &str = r#"SELECT "shop_order"."id", "shop_order"."customer_id", "shop_order"."status", "shop_order"."created_at", "shop_order"."total", "shop_customer"."id", "shop_customer"."name", "shop_customer"."email" FROM "shop_order" INNER JOIN "shop_customer" ON ("shop_order"."customer_id" = "shop_customer"."id") WHERE ("shop_order"."status" = $1 AND "shop_order"."total" >= $2) ORDER BY "shop_order"."created_at" DESC LIMIT 25"#;
-const INSERT: &str = "INSERT INTO orders (id, customer_id, status, total) VALUES ($1, $2, $3, $4) RETURNING id";
+const INSERT: &str =
+    "INSERT INTO orders (id, customer_id, status, total) VALUES ($1, $2, $3, $4) RETURNING id";
 const AGGREGATE: &str = "SELECT date_trunc('day', created_at), count(*), coalesce(sum(total), 0) FROM orders GROUP BY 1";
 const SET: &str = "SET search_path TO app, public";
 

@@ -47,102 +47,27 @@ pub(super) fn is_column_list_of_cte(mut ahead: Lexer<'_>) -> bool {
 ///
 /// Reserved words and the words that can't name a function (`pg_get_keywords()`, categories R and C) always are;
 /// others are, behind the words that the grammar demands before them.
+#[rustfmt::skip] // one word a line would hide the groups
 pub(super) fn is_syntax(key: Key, before: Key) -> bool {
     match key {
-        w::IN
-        | w::CAST
-        | w::VALUES
-        | w::EXISTS
-        | w::COALESCE
-        | w::AS
-        | w::AND
-        | w::OR
-        | w::NOT
-        | w::ANY
-        | w::ALL
-        | w::SOME
-        | w::FROM
-        | w::WHERE
-        | w::SELECT
-        | w::ON
-        | w::USING
-        | w::WHEN
-        | w::THEN
-        | w::ELSE
-        | w::CASE
-        | w::END
-        | w::ARRAY
-        | w::ROW
-        | w::NULLIF
-        | w::GREATEST
-        | w::LEAST
-        | w::EXTRACT
-        | w::SUBSTRING
-        | w::POSITION
-        | w::OVERLAY
-        | w::TRIM
-        | w::TREAT
-        | w::NORMALIZE
-        | w::GROUPING
-        | w::UNION
-        | w::EXCEPT
-        | w::INTERSECT
-        | w::DISTINCT
-        | w::LIMIT
-        | w::OFFSET
-        | w::FETCH
-        | w::HAVING
-        | w::RETURNING
-        | w::LATERAL
-        | w::BETWEEN
-        | w::TO
-        | w::BOTH
-        | w::GROUP
-        | w::ONLY
-        | w::WITH
-        | w::WINDOW
-        | w::FOR => true,
-        w::CHECK
-        | w::UNIQUE
-        | w::REFERENCES
-        | w::DEFAULT
-        | w::TABLE
-        | w::INTO
-        | w::ANALYZE
-        | w::ANALYSE
-        | w::DO
-        | w::COLLATE => true,
-        w::VARCHAR
-        | w::CHAR
-        | w::CHARACTER
-        | w::NUMERIC
-        | w::DECIMAL
-        | w::DEC
-        | w::FLOAT
-        | w::BIT
-        | w::INTERVAL
-        | w::TIME
-        | w::TIMESTAMP
-        | w::PRECISION
-        | w::INT
-        | w::NCHAR
-        | w::CURRENT_TIME
-        | w::LOCALTIME
-        | w::LOCALTIMESTAMP => true,
-        w::XMLATTRIBUTES
-        | w::XMLCONCAT
-        | w::XMLELEMENT
-        | w::XMLEXISTS
-        | w::XMLFOREST
-        | w::XMLNAMESPACES
-        | w::XMLPARSE
-        | w::XMLPI
-        | w::XMLROOT
-        | w::XMLSERIALIZE
-        | w::XMLTABLE => true,
+        w::IN | w::CAST | w::VALUES | w::EXISTS | w::COALESCE | w::AS | w::AND | w::OR | w::NOT | w::ANY
+        | w::ALL | w::SOME | w::FROM | w::WHERE | w::SELECT | w::ON | w::USING | w::WHEN | w::THEN | w::ELSE
+        | w::CASE | w::END | w::ARRAY | w::ROW | w::NULLIF | w::GREATEST | w::LEAST | w::EXTRACT
+        | w::SUBSTRING | w::POSITION | w::OVERLAY | w::TRIM | w::TREAT | w::NORMALIZE | w::GROUPING | w::UNION
+        | w::EXCEPT | w::INTERSECT | w::DISTINCT | w::LIMIT | w::OFFSET | w::FETCH | w::HAVING | w::RETURNING
+        | w::LATERAL | w::BETWEEN | w::TO | w::BOTH | w::GROUP | w::ONLY | w::WITH | w::WINDOW | w::FOR => true,
+        // definitions
+        w::CHECK | w::UNIQUE | w::REFERENCES | w::DEFAULT | w::TABLE | w::INTO | w::ANALYZE | w::ANALYSE
+        | w::DO | w::COLLATE => true,
+        // types
+        w::VARCHAR | w::CHAR | w::CHARACTER | w::NUMERIC | w::DECIMAL | w::DEC | w::FLOAT | w::BIT
+        | w::INTERVAL | w::TIME | w::TIMESTAMP | w::PRECISION | w::INT | w::NCHAR | w::CURRENT_TIME
+        | w::LOCALTIME | w::LOCALTIMESTAMP => true,
+        w::XMLATTRIBUTES | w::XMLCONCAT | w::XMLELEMENT | w::XMLEXISTS | w::XMLFOREST | w::XMLNAMESPACES
+        | w::XMLPARSE | w::XMLPI | w::XMLROOT | w::XMLSERIALIZE | w::XMLTABLE => true,
         // These may name functions, but only if somebody went to the trouble of quoting them at creation.
         w::LIKE | w::ILIKE | w::SIMILAR | w::IS | w::JOIN | w::OPERATOR => true,
-        w::OVER | w::FILTER | w::WITHIN => before == w::PAREN_CLOSE,
+        w::OVER | w::FILTER | w::WITHIN | w::INCLUDE => before == w::PAREN_CLOSE,
         w::BY => matches!(before, w::ORDER | w::GROUP | w::PARTITION),
         w::KEY => matches!(before, w::PRIMARY | w::FOREIGN),
         w::CONFLICT => before == w::ON,
@@ -151,7 +76,6 @@ pub(super) fn is_syntax(key: Key, before: Key) -> bool {
         w::VARYING => matches!(before, w::CHARACTER | w::CHAR | w::BIT),
         w::SETS => before == w::GROUPING,
         w::ROLLUP | w::CUBE | w::RANGE | w::LIST | w::HASH => before == w::BY,
-        w::INCLUDE => before == w::PAREN_CLOSE,
         w::STDIN => before == w::FROM,
         w::STDOUT => before == w::TO,
         _ => false,
