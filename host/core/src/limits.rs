@@ -125,3 +125,20 @@ const _: () = assert!(STATEMENT_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(ADMIN_LIST_DEFAULT <= ADMIN_LIST_MAX);
 const _: () = assert!(CLIENTS_MAX <= CLIENTS_CONFIG_MAX);
 const _: () = assert!(POOL_SIZE_MAX <= POOL_SIZE_CONFIG_MAX);
+
+// --- who is who --------------------------------------------------------------------------------------
+
+/// What is known of a user, or that there is none, is believed this long: a storm of logins is one query.
+pub const USER_CACHE_TIME_MAX: Duration = Duration::from_secs(1);
+/// That passwords cannot be read at all is believed this long.
+pub const USER_DENIED_TIME_MAX: Duration = Duration::from_secs(30);
+/// Users remembered at a time; the one not asked for longest is forgotten first.
+pub const USERS_CACHED_MAX: usize = 1_000;
+/// Logins that may wait for their user to be looked up; more are refused.
+pub const USER_LOOKUPS_WAITING_MAX: usize = 1_000;
+/// A message from a server while we log in or ask it something ourselves is at most this long, in bytes.
+pub const SERVER_MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// After telling a client why it is refused, this long is given for the message to be read before the socket goes.
+pub const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
+/// Bytes of a refused client that are read and thrown away so that its socket is not reset, at most.
+pub const LINGER_BYTES_MAX: usize = 64 << 10;

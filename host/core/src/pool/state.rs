@@ -152,6 +152,12 @@ impl Pool {
         self.in_use + self.in_use_elsewhere + self.idle.len() > 0
     }
 
+    /// How long the client that waits longest has waited; zero when nobody does.
+    pub fn waiting_longest(&self, now: Instant) -> Duration {
+        let oldest = self.waiters.oldest();
+        oldest.map_or(Duration::ZERO, |waiter| now.saturating_duration_since(waiter.since))
+    }
+
     /// No connection, no client, nothing under way: the part can be forgotten.
     pub fn is_empty(&self) -> bool {
         self.servers.is_empty()

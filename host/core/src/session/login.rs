@@ -245,6 +245,11 @@ impl Login {
         self.close(reason);
     }
 
+    /// Something outside failed and the client cannot be told: the login is over.
+    pub fn fail(&mut self, reason: CloseReason) {
+        self.close(reason);
+    }
+
     fn close(&mut self, reason: CloseReason) {
         self.state = State::Finished;
         self.actions.push_back(LoginAction::Close(reason));

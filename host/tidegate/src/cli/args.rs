@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 
 use crate::config::raw::{At, LogFilter, Raw};
 use crate::config::{
-    AuthMethod, ConfigSource, DEFAULT_FILE, FromText, Listen, LogFormat, PoolMode, ServerUrl,
-    flag_value,
+    AuthMethod, ConfigError, ConfigSource, DEFAULT_FILE, FromText, Listen, LogFormat, Origin,
+    PoolMode, Problem, ServerUrl, flag_value,
 };
 
 const EXIT_CODES: &str = "\
@@ -76,11 +76,12 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "ADDRESS", value_parser = flag::<Listen>)]
     listen: Vec<Listen>,
     /// The server that takes writes: postgres://USER:PASSWORD@HOST:PORT/DATABASE
-    #[arg(long, value_name = "URL", value_parser = flag::<ServerUrl>)]
-    primary: Option<ServerUrl>,
+    // Read later: clap's errors repeat the value, and with it the password.
+    #[arg(long, value_name = "URL")]
+    primary: Option<String>,
     /// A streaming replica of it, repeatable
-    #[arg(long, value_name = "URL", value_parser = flag::<ServerUrl>)]
-    replica: Vec<ServerUrl>,
+    #[arg(long, value_name = "URL")]
+    replica: Vec<String>,
     /// Where the admin API listens; its token is TIDEGATE_ADMIN_TOKEN [default: off]
     #[arg(long, value_name = "ADDRESS", value_parser = flag::<SocketAddr>)]
     admin: Option<SocketAddr>,
@@ -147,18 +148,23 @@ pub(super) struct DemoArgs {
 
 impl ServeArgs {
     /// The file, and these flags over it.
-    pub(super) fn source(self) -> ConfigSource {
+    ///
+    /// # Errors
+    /// Flags whose values can't be read.
+    pub(super) fn source(self) -> Result<ConfigSource, Vec<ConfigError>> {
         let default = || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| is_there(file));
         let file = self.config.clone().or_else(default);
-        ConfigSource::new(file, self.raw())
+        Ok(ConfigSource::new(file, self.raw()?))
     }
 
-    pub(super) fn raw(self) -> Raw {
+    pub(super) fn raw(self) -> Result<Raw, Vec<ConfigError>> {
+        let mut errors = Vec::new();
         let mut raw = Raw::default();
         raw.listen = all("--listen", self.listen);
         raw.workers = one("--workers", self.workers);
-        raw.cluster.primary = one("--primary", self.primary);
-        raw.cluster.replicas = all("--replica", self.replica);
+        let primary = self.primary.as_slice();
+        raw.cluster.primary = urls("--primary", "cluster.primary", primary, &mut errors).pop();
+        raw.cluster.replicas = urls("--replica", "cluster.replicas", &self.replica, &mut errors);
         raw.admin.address = one("--admin", self.admin);
         raw.admin.token_file = one("--admin-token-file", self.admin_token_file);
         raw.pool.mode = one("--pool-mode", self.pool_mode);
@@ -169,8 +175,28 @@ impl ServeArgs {
         raw.tls.key = one("--tls-key", self.tls_key);
         raw.log.format = one("--log", self.log);
         raw.log.filter = one("--log-level", self.log_level.map(LogFilter));
-        raw
+        if errors.is_empty() { Ok(raw) } else { Err(errors) }
     }
+}
+
+fn urls(
+    name: &'static str,
+    key: &str,
+    texts: &[String],
+    errors: &mut Vec<ConfigError>,
+) -> Vec<At<ServerUrl>> {
+    let mut urls = Vec::with_capacity(texts.len());
+    for text in texts {
+        match flag_value(text) {
+            Ok(url) => urls.push(At::flag(name, url)),
+            Err(message) => errors.push(ConfigError {
+                origin: Some(Origin::Flag(name)),
+                key: key.to_owned(),
+                problem: Problem::BadValue(message),
+            }),
+        }
+    }
+    urls
 }
 
 fn one<T>(name: &'static str, value: Option<T>) -> Option<At<T>> {

@@ -1,18 +1,7 @@
-//! `tidegate check`: every error of a configuration, or a summary of what it asks for.
+//! `tidegate check`: a summary of what a configuration asks for.
 
 use crate::config::redact::warnings;
 use crate::config::{Config, ConfigSource};
-use crate::exit::Exit;
-
-pub(super) fn run(source: &ConfigSource) -> Exit {
-    match source.read() {
-        Ok(config) => {
-            print!("{}", summary(&config, source));
-            Exit::Ok
-        }
-        Err(errors) => super::report(source, &errors),
-    }
-}
 
 /// A few lines for a person.
 pub(super) fn summary(config: &Config, source: &ConfigSource) -> String {

@@ -10,7 +10,7 @@ mod tests;
 
 use clap::Parser;
 
-use crate::config::{ConfigError, ConfigSource};
+use crate::config::{Config, ConfigError, ConfigSource};
 use crate::demo::{self, DemoOptions};
 use crate::exit::Exit;
 use crate::serve;
@@ -28,7 +28,7 @@ pub fn main() -> Exit {
     };
     match args.command {
         Command::Serve(args) => run_serve(args),
-        Command::Check(args) => check::run(&args.source()),
+        Command::Check(args) => run_check(args),
         Command::Init(args) => init::run(&args),
         Command::Demo(args) => run_demo(args),
         Command::Version => {
@@ -39,10 +39,9 @@ pub fn main() -> Exit {
 }
 
 fn run_serve(args: ServeArgs) -> Exit {
-    let source = args.source();
-    let config = match source.read() {
-        Ok(config) => config,
-        Err(errors) => return report(&source, &errors),
+    let (config, source) = match read(args) {
+        Ok(read) => read,
+        Err(exit) => return exit,
     };
     // Held until the end: dropping it removes the file.
     let _token_file = match token::publish(&config, &source) {
@@ -53,6 +52,26 @@ fn run_serve(args: ServeArgs) -> Exit {
         }
     };
     serve::run(config, source)
+}
+
+fn run_check(args: ServeArgs) -> Exit {
+    match read(args) {
+        Ok((config, source)) => {
+            print!("{}", check::summary(&config, &source));
+            Exit::Ok
+        }
+        Err(exit) => exit,
+    }
+}
+
+/// Reads the file and the flags, or reports every error.
+fn read(args: ServeArgs) -> Result<(Config, ConfigSource), Exit> {
+    let source = args.source().map_err(|errors| report(Source::Flags, &errors))?;
+    let from = if source.file().is_some() { Source::File } else { Source::Flags };
+    match source.read() {
+        Ok(config) => Ok((config, source)),
+        Err(errors) => Err(report(from, &errors)),
+    }
 }
 
 fn run_demo(args: DemoArgs) -> Exit {
@@ -66,8 +85,15 @@ fn run_demo(args: DemoArgs) -> Exit {
     }
 }
 
+/// What there is of a configuration.
+#[derive(Clone, Copy)]
+enum Source {
+    File,
+    Flags,
+}
+
 /// Every error on a line of its own, then what to do.
-fn report(source: &ConfigSource, errors: &[ConfigError]) -> Exit {
+fn report(source: Source, errors: &[ConfigError]) -> Exit {
     for error in errors {
         eprintln!("{error}");
     }
@@ -75,9 +101,11 @@ fn report(source: &ConfigSource, errors: &[ConfigError]) -> Exit {
         1 => "1 error".to_owned(),
         count => format!("{count} errors"),
     };
-    let hint = match source.file() {
-        Some(_) => "docs/configuration.md explains every key",
-        None => "`tidegate init` writes a tidegate.toml, `tidegate serve --help` lists the flags",
+    let hint = match source {
+        Source::File => "docs/configuration.md explains every key",
+        Source::Flags => {
+            "`tidegate init` writes a tidegate.toml, `tidegate serve --help` lists the flags"
+        }
     };
     eprintln!("tidegate: {count} in the configuration; {hint}");
     Exit::Usage

@@ -141,7 +141,9 @@ impl Checker {
     }
 
     fn admin(&mut self, written: RawAdmin, made_up_token: Option<&Secret>) -> Option<AdminConfig> {
+        let errors_before = self.errors.len();
         let token = self.admin_token(&written, made_up_token);
+        let explained = self.errors.len() > errors_before;
         let open_metrics = written.open_metrics.is_some_and(|open| open.value);
         let allow_remote = written.allow_remote.is_some_and(|allow| allow.value);
         let At { value: address, origin } = written.address?;
@@ -153,7 +155,10 @@ impl Checker {
             self.contradiction(&origin, "admin.address", message);
         }
         let Some(token) = token else {
-            self.missing("admin.token", "no token; set TIDEGATE_ADMIN_TOKEN or admin.token_file");
+            if !explained {
+                let message = "no token; set TIDEGATE_ADMIN_TOKEN or admin.token_file";
+                self.missing("admin.token", message);
+            }
             return None;
         };
         let metrics = if open_metrics { MetricsAccess::Open } else { MetricsAccess::Token };

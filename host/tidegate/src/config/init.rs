@@ -14,8 +14,10 @@ pub fn template() -> String {
          # Durations are a number and ms, s, min, h or d. Relative paths start at this file's folder.\n",
     );
     for (table, doc) in TABLES {
-        out.push('\n');
-        comment(&mut out, doc);
+        if !doc.is_empty() {
+            out.push('\n');
+            comment(&mut out, doc);
+        }
         match *table {
             "" => {}
             // An empty override would be an error, so that its heading is commented out too.

@@ -77,7 +77,7 @@ pub(super) const KEYS: &[Key] = &[
     key("cluster", "password", Example(r#""${DATABASE_PASSWORD}""#), Live, "The password of the URLs that have none; taken as it is, without percent-encoding."),
 
     key("admin", "address", Example(r#""127.0.0.1:6433""#), Restart, "Where it listens."),
-    key("admin", "token", Example(r#""${ADMIN_TOKEN}""#), Restart, "The bearer token. The environment variable `TIDEGATE_ADMIN_TOKEN` comes before this key; with neither, nor a file, a token is made up at each start and the file it is in is named on standard error."),
+    key("admin", "token", Example(r#""${ADMIN_TOKEN}""#), Restart, "The bearer token. The environment variable `TIDEGATE_ADMIN_TOKEN` comes before this key; with neither, nor a file, a token is made up at each start and the file it is in is named on standard output."),
     key("admin", "token_file", Example(r#""/run/secrets/tidegate-admin-token""#), Restart, "A file whose first line is the token."),
     key("admin", "allow_remote", Value("false"), Restart, "Lets `address` be one that other machines reach. The API speaks plain HTTP: put TLS in front."),
     key("admin", "open_metrics", Value("false"), Restart, "Lets `/metrics` be read without the token."),
