@@ -157,14 +157,24 @@ impl Reader<'_> {
     }
 
     fn set_virtual(&mut self, scope: Scope, name: String) -> Kind {
-        let command = if self.word() == w::DEFAULT && scope == Scope::Session {
-            Some(TidegateCommand::Reset { name })
-        } else {
-            self.virtual_value().map(|value| match scope {
-                Scope::Session => TidegateCommand::Set { name, value },
-                Scope::Transaction => TidegateCommand::SetLocal { name, value },
-            })
+        let full = format!("{VIRTUAL}{name}");
+        let reset = self.word() == w::DEFAULT;
+        let (touched, command) = match (scope, reset) {
+            (Scope::Session, true) => {
+                (SettingTouched::Reset(full), Some(TidegateCommand::Reset { name }))
+            }
+            (Scope::Session, false) => {
+                let value = self.virtual_value();
+                let command = value.map(|value| TidegateCommand::Set { name, value });
+                (SettingTouched::Set(full), command)
+            }
+            (Scope::Transaction, _) => {
+                let value = self.virtual_value();
+                let command = value.map(|value| TidegateCommand::SetLocal { name, value });
+                (SettingTouched::SetLocal(full), command)
+            }
         };
+        self.analysis.names.push(touched);
         self.virtual_setting(command);
         self.scoped(scope)
     }
@@ -207,8 +217,9 @@ impl Reader<'_> {
             _ => match self.shown_name() {
                 Some(name) => match name.strip_prefix(VIRTUAL) {
                     Some(own) => {
-                        let name = own.to_owned();
-                        self.virtual_setting(Some(TidegateCommand::Reset { name }));
+                        let own = own.to_owned();
+                        self.analysis.names.push(SettingTouched::Reset(name));
+                        self.virtual_setting(Some(TidegateCommand::Reset { name: own }));
                     }
                     None => self.touch(SettingTouched::Reset(name)),
                 },

@@ -145,6 +145,14 @@ fn virtual_settings_are_commands_when_alone() {
         assert_eq!(analysis.tidegate.as_deref(), expected.as_ref(), "{sql}");
         assert_eq!(analysis.effects, Effects::TIDEGATE_SET, "{sql}");
     }
+    for (sql, name) in [
+        ("SET tidegate.Route = x", self::set("tidegate.route")),
+        ("SET LOCAL tidegate.route = x", local("tidegate.route")),
+        ("SET tidegate.route TO DEFAULT", reset("tidegate.route")),
+        ("RESET tidegate.route", reset("tidegate.route")),
+    ] {
+        assert_eq!(analyse(sql.as_bytes()).names, [name], "{sql}");
+    }
     assert_eq!(analyse(b"SET tidegatex.route = 1").effects, Effects::SETS);
     assert_eq!(analyse(b"SHOW tidegatex.route").effects, Effects::NONE);
 }
