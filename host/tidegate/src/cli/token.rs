@@ -38,7 +38,7 @@ pub(super) fn publish(config: &Config, source: &ConfigSource) -> Result<Option<T
     let mut opened = opened.map_err(fail)?;
     let file = TokenFile(path.clone());
     writeln!(opened, "{}", token.expose()).map_err(fail)?;
-    println!("admin token: {}", file.0.display());
+    super::say(&format!("admin token: {}\n", file.0.display()));
     Ok(Some(file))
 }
 

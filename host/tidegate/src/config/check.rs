@@ -184,6 +184,10 @@ impl Checker {
             }
             (None, None) => return made_up_token.cloned(),
         };
+        // Without an address, a variable that is there for somebody else is no error.
+        if written.address.is_none() && matches!(origin, Origin::Environment(_)) {
+            return None;
+        }
         // What a header can carry.
         let text = token.expose();
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -217,7 +221,7 @@ impl Checker {
             None => under.size_min.min(size_max),
             Some(At { value, origin }) => {
                 if *value > size_max {
-                    let message = format!("size_min {value} is above size_max {size_max}");
+                    let message = format!("{value} is above {} {size_max}", key("size_max"));
                     self.contradiction(origin, &key("size_min"), message);
                 }
                 *value
@@ -233,9 +237,8 @@ impl Checker {
             None => (under.utilisation_clear_percent as usize).min(warn.saturating_sub(1)),
             Some(At { value, origin }) => {
                 if *value >= warn {
-                    let message = format!(
-                        "utilisation_clear_percent {value} is not below utilisation_warn_percent {warn}"
-                    );
+                    let other = key("utilisation_warn_percent");
+                    let message = format!("{value} is not below {other} {warn}");
                     self.contradiction(origin, &key("utilisation_clear_percent"), message);
                 }
                 *value

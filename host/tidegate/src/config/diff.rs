@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::checked::{Config, Secret};
+use super::checked::{Config, LogConfig, Secret};
 use super::keys::{KEYS, Reload};
 use super::redact::redacted;
 
@@ -31,6 +31,19 @@ pub fn compare(old: &Config, new: &Config) -> ReloadReport {
     };
     let (needs_restart, changed) = keys.into_iter().partition(waits);
     ReloadReport { changed, needs_restart }
+}
+
+/// What is in force after a reload: the new configuration, but for what waits for a restart.
+pub fn in_force(old: &Config, new: Config) -> (Config, ReloadReport) {
+    let report = compare(old, &new);
+    let config = Config {
+        listen: old.listen.clone(),
+        workers: old.workers,
+        admin: old.admin.clone(),
+        log: LogConfig { format: old.log.format, filter: new.log.filter },
+        ..new
+    };
+    (config, report)
 }
 
 fn differing(path: &str, old: &Value, new: &Value, keys: &mut Vec<String>) {

@@ -38,7 +38,7 @@ pub enum Problem {
     },
     /// The right type, but not a value of it.
     BadValue(String),
-    /// Each value is good, both together are not.
+    /// Each value is good, both together are not; the text names the other key as `table.name`.
     Contradiction(String),
     /// Needed and not written.
     Missing(String),

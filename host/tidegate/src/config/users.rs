@@ -61,6 +61,11 @@ impl Users {
         self.0.get(user)
     }
 
+    /// By name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &UserSecret)> {
+        self.0.iter().map(|(user, secret)| (user.as_str(), secret))
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -4,8 +4,8 @@ pub mod credentials; // with what we act for a user
 pub mod directory; // the users a server knows, for pass-through
 pub mod error; // why a connection did not come about
 pub mod login; // connect, TLS, authentication, first ReadyForQuery; cancel
-mod messages;
-pub mod pool; // one worker's pools: leases, waiting, opening, closing // reading a server's messages outside the data path
+mod messages; // reading a server's messages outside the data path
+pub mod pool; // one worker's pools: leases, waiting, opening, closing
 
 pub use credentials::{Credentials, Secret};
 pub use directory::UserDirectory;

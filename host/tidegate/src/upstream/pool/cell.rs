@@ -6,7 +6,8 @@ use super::pools::{Acquired, Home};
 use super::server::MovedServer;
 use super::shared::{PoolMessage, SharedBudget, SharedPool, TravellingPlace};
 use super::snapshot::PoolTotals;
-use super::{Credentials, Lease, PoolKey, Server, Target, WaitSlot, refusals};
+use super::{Lease, PoolKey, Server, WaitSlot, refusals};
+use crate::upstream::{Credentials, Target};
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -69,7 +70,7 @@ impl Entry {
             since: now,
             opened_at: server.opened_at,
             leases: 0,
-            process_id: server.backend_key.as_ref().map(|key| key.process_id),
+            process_id: server.backend_key.as_ref().map(|key| key.pid),
             is_encrypted: server.stream.is_encrypted(),
         }
     }
@@ -195,7 +196,8 @@ impl PoolCell {
     /// A lease was dropped; its connection is closed already.
     pub(super) fn abandon(self: &Rc<Self>, server: ServerId) {
         self.inner.borrow_mut().lose(server, CloseReason::Abandoned, &mut self.budget());
-        // Not here, perhaps in the middle of a shutdown: the worker's next tick opens what is missing.
+        // A drop may be anywhere, also where no task can be started: the worker opens what is missing.
+        self.home.due.notify_one();
     }
 
     /// Puts a free connection where the core says.

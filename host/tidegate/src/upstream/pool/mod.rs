@@ -5,9 +5,9 @@
 //! called, a lease is dropped, or anything is awaited.
 
 mod cell; // one pool: the books and the connections
+mod connect; // how connections are opened
 mod idle; // is an idle connection alive?
 mod lease; // a connection lent out, and the slot a client waits in
-mod login; // what opening a connection takes and gives
 mod open; // attempts to connect
 mod pools; // all pools of a worker
 mod refusals; // what clients are told
@@ -19,10 +19,10 @@ mod snapshot; // plain data for the admin API
 mod tests;
 
 pub use cell::PoolCell;
+pub use connect::{Connect, Connecting, ServerLogin};
 pub use lease::{Lease, WaitSlot};
-pub use login::{BackendKey, Connect, ConnectError, Credentials, NewServer, Target};
 pub use pools::{Acquired, Pools, PoolsConfig};
-pub use server::{MovedServer, Server, ServerState};
+pub use server::{MovedServer, Server};
 pub use shared::{Neighbours, PoolMessage, SharedPools};
 pub use snapshot::{PoolSnapshot, PoolTotals, ServerPlace, ServerSnapshot};
 

@@ -1,20 +1,25 @@
 //! Attempts to open a server connection, and what their failures mean.
 
-use super::{ConnectError, PoolCell, Server};
+use super::{PoolCell, Server};
+use crate::upstream::ConnectError;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use tidegate_core::breaker::{Breaker, BreakerState, Outcome, Permit};
 use tidegate_core::limits::CONNECT_TIME_MAX;
 use tidegate_core::pool::{Attempt, Jitter, OpenFailure};
+use tidegate_core::refusal::Refusal;
 
 /// Why an attempt failed, as far as clients, logs and the breaker need to know.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectFailure {
     pub(super) failure: OpenFailure,
+    /// How a client is told.
+    pub(super) refusal: Refusal,
+    /// For logs, and as a part of other refusals.
     pub(super) text: String,
     /// Of the server's own answer, if it gave one.
-    pub(super) sqlstate: Option<String>,
+    sqlstate: Option<String>,
 }
 
 /// Starts an attempt on the worker's tasks.
@@ -54,7 +59,7 @@ pub(super) fn start(cell: &Rc<PoolCell>, attempt: Attempt, now: Instant) {
 }
 
 fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Instant) {
-    let failure = judge(error);
+    let failure = ConnectFailure::new(error, &cell.inner.borrow().target.name);
     if failure.counts_for_breaker() {
         record(cell, Outcome::Failure, now);
     }
@@ -105,35 +110,16 @@ impl PoolCell {
     }
 }
 
-/// Whether another attempt can be expected to end differently, and what to say.
-///
-/// A server that starts up or shuts down (57P03) will be there again, so that passes; a server without a free slot
-/// (53300) answers at once, unless connections exist that will become free (the core knows).
-pub(super) fn judge(error: &ConnectError) -> ConnectFailure {
-    let passing =
-        |text: String| ConnectFailure { failure: OpenFailure::Passing, text, sqlstate: None };
-    let definitive =
-        |text: String| ConnectFailure { failure: OpenFailure::Definitive, text, sqlstate: None };
-    match error {
-        ConnectError::Unreachable(error) => passing(error.to_string()),
-        ConnectError::Timeout => {
-            passing(format!("no answer within {} s", CONNECT_TIME_MAX.as_secs()))
-        }
-        ConnectError::Tls(text) => definitive(format!("TLS: {text}")),
-        ConnectError::Policy(text) => definitive(text.clone()),
-        ConnectError::Protocol(text) => passing(format!("protocol violation: {text}")),
-        ConnectError::Refused { sqlstate, message } => ConnectFailure {
-            failure: match sqlstate.as_str() {
-                "57P01" | "57P02" | "57P03" => OpenFailure::Passing,
-                _ => OpenFailure::Definitive,
-            },
-            text: message.clone(),
-            sqlstate: Some(sqlstate.clone()),
-        },
-    }
-}
-
 impl ConnectFailure {
+    fn new(error: &ConnectError, target: &str) -> Self {
+        let sqlstate = match error {
+            ConnectError::Refused(error) => Some(error.sqlstate.clone()),
+            _ => None,
+        };
+        let refusal = error.to_refusal(target);
+        Self { failure: judge(error), refusal, text: error.to_string(), sqlstate }
+    }
+
     /// The breaker counts what speaks against the server. A refused password or database is the answer of a healthy
     /// one, and must not let one client lock the pool for all.
     fn counts_for_breaker(&self) -> bool {
@@ -146,6 +132,24 @@ impl ConnectFailure {
     /// Other credentials (or a database made meanwhile) may succeed at once.
     pub(super) fn is_about_login(&self) -> bool {
         self.failure == OpenFailure::Definitive && !self.counts_for_breaker()
+    }
+}
+
+/// Whether another attempt can be expected to end differently.
+///
+/// A server that starts up or shuts down (57P03) will be there again, so that passes. One without a free slot (53300)
+/// says so to clients at once, unless connections exist that will become free (the core knows).
+fn judge(error: &ConnectError) -> OpenFailure {
+    match error {
+        ConnectError::Unreachable(_)
+        | ConnectError::Timeout
+        | ConnectError::Tls(_)
+        | ConnectError::Protocol(_) => OpenFailure::Passing,
+        ConnectError::Policy(_) => OpenFailure::Definitive,
+        ConnectError::Refused(error) => match error.sqlstate.as_str() {
+            "57P01" | "57P02" | "57P03" => OpenFailure::Passing,
+            _ => OpenFailure::Definitive,
+        },
     }
 }
 

@@ -3,7 +3,8 @@
 use super::open::ConnectFailure;
 use super::shared::{Neighbours, PoolMessage, SharedPools};
 use super::snapshot::PoolSnapshot;
-use super::{Connect, Credentials, Lease, PoolCell, PoolKey, Target, WaitSlot};
+use super::{Connect, Lease, PoolCell, PoolKey, WaitSlot};
+use crate::upstream::{Credentials, Target};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_core::pool::{Budget, CloseReason, PoolConfig, WorkerId};
 use tidegate_core::refusal::Refusal;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// Where servers are, and how large pools may be. Replaced as a whole at a reload.
@@ -30,7 +32,8 @@ pub enum Acquired {
     Refused(Refusal),
 }
 
-/// The pools of one worker. `maintain` must be called every `TICK`; everything else is events.
+/// The pools of one worker, inside its `LocalSet`. A task of the worker must call `maintain` after each `tick`;
+/// everything else is events.
 ///
 /// Pools exist as long as a client holds them, a connection is lent, or they were warmed; one that nobody used for
 /// its `idle_max` is closed. So their number is bounded by the number of clients.
@@ -47,6 +50,8 @@ pub(super) struct Home {
     pub(super) shared: Arc<SharedPools>,
     pub(super) connect: Box<dyn Connect>,
     pub(super) neighbours: Box<dyn Neighbours>,
+    /// Something is due before the next tick.
+    pub(super) due: Notify,
     /// Attempts to connect. Dropping it ends them.
     tasks: RefCell<JoinSet<()>>,
 }
@@ -73,7 +78,7 @@ enum Keep {
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Pools {
-    /// How often `maintain` is to be called.
+    /// How often `maintain` is to be called at least.
     pub const TICK: Duration = Duration::from_millis(100);
 
     pub fn new(
@@ -84,7 +89,8 @@ impl Pools {
         neighbours: Box<dyn Neighbours>,
     ) -> Rc<Self> {
         let tasks = RefCell::new(JoinSet::new());
-        let home = Rc::new(Home { worker, shared, connect, neighbours, tasks });
+        let due = Notify::new();
+        let home = Rc::new(Home { worker, shared, connect, neighbours, due, tasks });
         Rc::new(Self {
             home,
             config: RefCell::new(config),
@@ -171,6 +177,12 @@ impl Pools {
         }
     }
 
+    /// Waits until `maintain` is to be called again: for `TICK`, or less when a lease was dropped. Cancel safe.
+    pub async fn tick(&self) {
+        // A timeout is an answer too.
+        let _ = tokio::time::timeout(Self::TICK, self.home.due.notified()).await;
+    }
+
     /// Deadlines, idle connections, attempts that are due, dead connections, pools nobody needs.
     pub fn maintain(self: &Rc<Self>, now: Instant) {
         while self.home.tasks.borrow_mut().try_join_next().is_some() {}
@@ -178,7 +190,7 @@ impl Pools {
         let checks =
             checked_at.is_none_or(|at| now.saturating_duration_since(at) >= CHECK_INTERVAL);
         for cell in self.all() {
-            self.tick(&cell, now);
+            self.learn(&cell, now);
             if checks {
                 cell.check_idle();
             }
@@ -191,7 +203,7 @@ impl Pools {
     }
 
     /// What the other workers and operators did meanwhile.
-    fn tick(&self, cell: &PoolCell, now: Instant) {
+    fn learn(&self, cell: &PoolCell, now: Instant) {
         let mut inner = cell.inner.borrow_mut();
         let in_use = inner.pool.counts().in_use;
         let elsewhere = cell.shared.exchange_in_use(self.home.worker, in_use);

@@ -2,7 +2,6 @@
 
 use super::PoolKey;
 use super::open::ConnectFailure;
-use std::borrow::Cow;
 use std::time::Duration;
 use tidegate_core::pool::{Expired, OpenFailure, WaitRefusal};
 use tidegate_core::refusal::{Refusal, Severity};
@@ -47,39 +46,28 @@ pub(super) fn expired(
         .hint(HINT_BUSY)
 }
 
-/// A server's own refusal goes on with its SQLSTATE and message; the rest is ours.
+/// A server's own refusal goes on with its SQLSTATE and message; the detail says what was tried.
 pub(super) fn not_opened(
     key: &PoolKey,
     last_failure: Option<&ConnectFailure>,
     attempts: u32,
 ) -> Refusal {
-    let Some(failure) = last_failure else {
-        return Refusal::error("08001", "cannot connect to the server")
-            .detail(format!("{attempts} attempts for {} failed.", named(key)));
+    let tried = match attempts {
+        1 => format!("One attempt for {}.", named(key)),
+        _ => format!("The last of {attempts} attempts for {}.", named(key)),
     };
-    let tried = if attempts == 1 { "attempt".to_owned() } else { format!("{attempts} attempts") };
-    let (sqlstate, message) = match &failure.sqlstate {
-        Some(sqlstate) => (known_sqlstate(sqlstate), Cow::Owned(failure.text.clone())),
-        None => ("08001", Cow::Borrowed("cannot connect to the server")),
+    let Some(ConnectFailure { failure, refusal, .. }) = last_failure else {
+        return Refusal::error("08006", "cannot connect to the server").detail(tried);
     };
-    let refusal = Refusal {
-        severity: match failure.failure {
-            OpenFailure::Definitive => Severity::Fatal,
-            // Nothing is wrong with the client's connection, and the next statement may succeed.
-            OpenFailure::Passing => Severity::Error,
-        },
-        ..Refusal::error(sqlstate, message)
+    let detail = match &refusal.detail {
+        Some(detail) => format!("{detail} {tried}"),
+        None => tried,
     };
-    let said = if failure.sqlstate.is_some() {
-        format!("The server's answer to {} ({tried}).", named(key))
-    } else {
-        format!("{} ({tried} for {}).", failure.text, named(key))
-    };
-    match failure.failure {
-        OpenFailure::Definitive => refusal.detail(said),
-        OpenFailure::Passing => {
-            refusal.detail(said).hint("Retry in some seconds; Tidegate keeps trying.")
-        }
+    let refusal = refusal.clone().detail(detail);
+    match failure {
+        OpenFailure::Definitive => refusal,
+        // Nothing is wrong with the client's connection, and the next statement may succeed.
+        OpenFailure::Passing => Refusal { severity: Severity::Error, ..refusal },
     }
 }
 
@@ -89,7 +77,7 @@ pub(super) fn breaker_open(
     left: Duration,
 ) -> Refusal {
     let last = last_failure.map_or("unknown", |failure| &failure.text);
-    Refusal::error("08001", "cannot connect to the server: it failed too often")
+    Refusal::error("08006", "cannot connect to the server: it failed too often")
         .detail(format!("The circuit breaker of {} is open. Last error: {last}.", named(key)))
         .hint(format!("Retry in {} s.", left.as_secs() + 1))
 }
@@ -101,13 +89,4 @@ fn named(key: &PoolKey) -> String {
         n => format!("replica {n}"),
     };
     format!("the {} pool of user \"{user}\" for database \"{database}\" at {server}", kind.name())
-}
-
-/// A server's SQLSTATE as ours to tell; one that a login is not known to end with becomes "server rejected".
-fn known_sqlstate(sqlstate: &str) -> &'static str {
-    const KNOWN: [&str; 20] = [
-        "08001", "08004", "08006", "08P01", "0A000", "22023", "28000", "28P01", "3D000", "42501",
-        "42704", "53000", "53200", "53300", "55000", "57P01", "57P02", "57P03", "58000", "XX000",
-    ];
-    KNOWN.into_iter().find(|known| *known == sqlstate).unwrap_or("08004")
 }

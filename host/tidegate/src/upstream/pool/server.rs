@@ -1,24 +1,20 @@
 //! An open server connection: what is known of it, how it closes, how it moves to another worker.
 
 use super::shared::TravellingPlace;
-use super::{BackendKey, NewServer, Target};
+
 use crate::stream::{Socket, Stream};
+use crate::upstream::{BackendKey, NewServer, Target};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Instant;
 use tidegate_core::ids::ServerId;
+use tidegate_core::limits::PREPARED_PER_SERVER_MAX;
 use tidegate_core::pool::Donation;
+use tidegate_core::session::ServerState;
 use tokio::io::AsyncWrite;
 use tokio::net::{TcpStream, UnixStream};
-
-/// What the session machine knows of the server's session. Stand-in for `tidegate_core::session::ServerState`.
-pub type ServerState = SessionStandIn;
-
-/// See [`ServerState`].
-#[derive(Debug, Default)]
-pub struct SessionStandIn;
 
 /// One open, logged-in server connection.
 #[derive(Debug)]
@@ -45,12 +41,13 @@ impl Server {
             parameters: new.parameters,
             target,
             opened_at: now,
-            state: ServerState::default(),
+            state: ServerState::new(PREPARED_PER_SERVER_MAX),
         }
     }
 
     /// Says goodbye as far as the socket takes it at once, and closes. Never blocks: a full send buffer means that the
     /// server learns it from the end of the stream.
+    #[allow(clippy::boxed_local, reason = "a server lives in its box")]
     pub fn close(mut self: Box<Self>) {
         let mut cx = Context::from_waker(Waker::noop());
         let mut stream = Pin::new(&mut self.stream);

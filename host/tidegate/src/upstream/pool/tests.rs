@@ -2,6 +2,10 @@
 
 use super::*;
 use crate::stream::{Socket, Stream};
+use crate::tls::{ServerTls, SslMode};
+use crate::upstream::{
+    Address, BackendKey, ConnectError, Credentials, NewServer, ServerError, Target,
+};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -30,13 +34,7 @@ struct Fake {
 struct FakeConnect(Rc<Fake>);
 
 impl Connect for FakeConnect {
-    fn connect(
-        &self,
-        _: Arc<Target>,
-        _: Arc<str>,
-        _: Arc<str>,
-        _: Credentials,
-    ) -> login::Connecting {
+    fn connect(&self, _: Arc<Target>, _: Arc<str>, _: Arc<str>, _: Credentials) -> Connecting {
         let fake = Rc::clone(&self.0);
         *fake.attempts.borrow_mut() += 1;
         let always = fake.always.borrow().map(|make| make());
@@ -51,7 +49,7 @@ impl Connect for FakeConnect {
             fake.accepted.borrow_mut().push(accepted.unwrap().0);
             Ok(NewServer {
                 stream: Stream::Plain(Socket::Tcp(client.unwrap())),
-                backend_key: Some(BackendKey { process_id: 7, secret: vec![1, 2, 3, 4] }),
+                backend_key: Some(BackendKey { pid: 7, secret: vec![1, 2, 3, 4] }),
                 parameters: vec![("TimeZone".to_owned(), "UTC".to_owned())],
             })
         })
@@ -81,6 +79,12 @@ struct Fixture {
     shared: Arc<SharedPools>,
 }
 
+fn target() -> Target {
+    let address = Address::Tcp { host: "127.0.0.1".to_owned(), port: 5432 };
+    let tls = ServerTls::new(SslMode::Disable, None, None).unwrap();
+    Target { name: "primary".into(), address, tls }
+}
+
 fn key(kind: PoolKind) -> PoolKey {
     PoolKey { database: "shop".into(), user: "app".into(), instance: 0, kind }
 }
@@ -91,10 +95,8 @@ impl Fixture {
         let fake = Rc::new(Fake::default());
         let mail = Rc::new(Mail::default());
         let bounds = move |_: &PoolKey| PoolConfig { size_min, size_max, ..PoolConfig::default() };
-        let config = Arc::new(PoolsConfig {
-            targets: vec![Arc::new(Target { name: "primary".into() })],
-            bounds: Box::new(bounds),
-        });
+        let config =
+            Arc::new(PoolsConfig { targets: vec![Arc::new(target())], bounds: Box::new(bounds) });
         let worker = |index| {
             Pools::new(
                 WorkerId(index),
@@ -117,10 +119,9 @@ impl Fixture {
     }
 
     fn deliver(&self) {
-        while let Some((to, message)) = {
-            let next = self.mail.0.borrow_mut().pop_front();
-            next
-        } {
+        // Bound first, so that the mail is not borrowed while a message is handled.
+        let next = || self.mail.0.borrow_mut().pop_front();
+        while let Some((to, message)) = next() {
             self.workers[to.0].handle_message(message, Instant::now());
         }
     }
@@ -170,7 +171,8 @@ fn run(test: impl Future<Output = ()>) {
 
 fn refused(sqlstate: &str) -> ConnectError {
     let message = "password authentication failed for user \"app\"".to_owned();
-    ConnectError::Refused { sqlstate: sqlstate.to_owned(), message }
+    let error = ServerError { sqlstate: sqlstate.to_owned(), message, ..ServerError::default() };
+    ConnectError::Refused(Box::new(error))
 }
 
 fn unreachable_server() -> ConnectError {
@@ -283,16 +285,27 @@ fn a_dropped_or_unfit_lease_closes_and_a_waiter_gets_a_new_connection() {
     run(async {
         let f = Fixture::new(0, 1);
         let pool = f.pool();
-        drop(f.lease(&pool, 1).await.unwrap());
+        let lease = f.lease(&pool, 1).await.unwrap();
+        let slot = WaitSlot::new(ClientId(9));
+        f.pools().acquire(&pool, &slot, Instant::now());
+        let mut tick = Box::pin(f.pools().tick());
+        let mut is_due = async || {
+            std::future::poll_fn(|cx| Poll::Ready(tick.as_mut().poll(cx).is_ready())).await
+        };
+        assert!(!is_due().await);
+        drop(lease);
         assert_eq!((pool.counts().in_use, f.taken(PoolKind::Write)), (0, 0));
+        assert!(is_due().await, "the worker learns it at once");
+        f.pools().maintain(Instant::now());
+        drop(granted(&slot).await.unwrap());
         let lease = f.lease(&pool, 2).await.unwrap();
         let slot = WaitSlot::new(ClientId(3));
         f.pools().acquire(&pool, &slot, Instant::now());
         lease.release(Fitness::Unfit, Instant::now());
         let lease = granted(&slot).await.unwrap();
-        assert_eq!(*f.fake.attempts.borrow(), 3);
+        assert_eq!(*f.fake.attempts.borrow(), 4);
         // The server of an unfit one hears a goodbye.
-        let mut peer = f.fake.accepted.borrow_mut().remove(1);
+        let mut peer = f.fake.accepted.borrow_mut().remove(2);
         let mut heard = Vec::new();
         within(peer.read_to_end(&mut heard)).await.unwrap();
         assert_eq!(heard, [b'X', 0, 0, 0, 4]);
@@ -331,7 +344,7 @@ fn an_unreachable_server_is_tried_three_times() {
             f.pools().maintain(Instant::now() + Duration::from_secs(2 * attempt));
         }
         let refusal = granted(&slot).await.unwrap_err();
-        assert_eq!((refusal.severity, refusal.sqlstate), (Severity::Error, "08001"));
+        assert_eq!((refusal.severity, refusal.sqlstate), (Severity::Error, "08006"));
         assert!(refusal.detail.unwrap().contains("3 attempts"));
     });
 }
