@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
@@ -28,7 +28,7 @@ use crate::observe::stats::{ErrorKind, WorkerStats};
 use crate::stream::{Socket, Stream};
 use crate::upstream::pool::{
     Acquired, Lease, Neighbours, PoolCell, PoolKey, PoolKind, PoolMessage, PoolSnapshot, Pools,
-    PoolsConfig, Postgres, SharedPools, WaitSlot,
+    PoolsConfig, ServerLogin, SharedPools, WaitSlot,
 };
 use crate::upstream::{BackendKey, Credentials, Target};
 
@@ -59,6 +59,8 @@ pub struct Settled {
     pub pools: Arc<PoolsConfig>,
     /// The pools that the configuration itself names: filled at start, kept for ever.
     pub warm: Vec<(PoolKey, Credentials)>,
+    /// Start-up parameters of every server connection.
+    pub server_parameters: Arc<[(String, String)]>,
 }
 
 impl std::fmt::Debug for Settled {
@@ -75,6 +77,8 @@ pub struct Shared {
     pub stats: Vec<Arc<WorkerStats>>,
     pub senders: Vec<mpsc::Sender<Message>>,
     next_client: AtomicU64,
+    /// By worker: whether it has a connection to the primary.
+    primary: Vec<AtomicBool>,
 }
 
 impl Shared {
@@ -88,8 +92,14 @@ impl Shared {
             stats: (0..workers).map(|_| Arc::default()).collect(),
             senders,
             next_client: AtomicU64::new(1),
+            primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
         (Arc::new(shared), receivers)
+    }
+
+    /// Does any worker have a connection to the primary?
+    pub fn is_primary_connected(&self) -> bool {
+        self.primary.iter().any(|connected| connected.load(Ordering::Relaxed))
     }
 
     fn next_client(&self) -> ClientId {
@@ -171,7 +181,7 @@ impl Worker {
             WorkerId(index),
             shared.pools.clone(),
             settled.pools.clone(),
-            Box::new(Postgres),
+            Box::new(ServerLogin { parameters: settled.server_parameters.clone() }),
             Box::new(Others(shared.clone())),
         );
         Rc::new(Self {
@@ -374,7 +384,7 @@ impl Worker {
                 Refusal::fatal("53300", "sorry, too many clients already")
                     .hint("Raise limits.clients_max, or close connections that are not used."),
             ),
-            (Admission::Granted, Replication::No) => None,
+            (Admission::Granted, Replication::None) => None,
             (Admission::Granted, _) => Some(
                 Refusal::fatal("0A000", "replication connections are not supported by Tidegate")
                     .hint("Connect to the PostgreSQL server itself."),
@@ -590,6 +600,9 @@ impl Worker {
     fn maintain(&self) {
         let now = Instant::now();
         self.pools.maintain(now);
+        if let Some(connected) = self.shared.primary.get(self.index) {
+            connected.store(self.pools.is_connected(0), Ordering::Relaxed);
+        }
         while self.tasks.borrow_mut().try_join_next().is_some() {}
         self.end_idle_clients(now);
     }
