@@ -1,1 +1,7 @@
-fn main() {}
+//! Benchmarks: `micro` for single functions.
+
+mod micro;
+
+fn main() {
+    micro::run();
+}
