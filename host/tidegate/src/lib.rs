@@ -10,6 +10,7 @@ pub mod demo; // a throw-away cluster with the proxy in front
 pub mod exit; // how the process ends
 pub mod observe;
 pub mod serve; // builds everything, waits, drains
+pub mod settle; // from a checked configuration to what the data plane runs on
 pub mod stream; // one type for TCP, Unix and TLS byte streams
 pub mod tls; // rustls configurations, libpq's sslmodes
 pub mod upstream; // server connections: connect, log in, pool // logs and metrics

@@ -251,6 +251,11 @@ impl Session {
             && self.batch == Batch::Closed
     }
 
+    /// Has every reply so far been passed on as a whole, so that a message of ours may follow?
+    pub fn is_between_replies(&self) -> bool {
+        self.server_rest.0 == 0
+    }
+
     /// Gives back memory that an idle client does not need.
     pub fn shrink(&mut self) {
         self.expected.shrink();

@@ -111,6 +111,8 @@ pub(super) struct Touched {
     effects: Effects,
     /// Settings that were SET by name.
     names: BTreeSet<String>,
+    /// Settings that were RESET by name.
+    reset: BTreeSet<String>,
     /// Settings were reset, or changed in ways that no name tells.
     any_setting: Option<()>,
     /// The probe ends with RESET ALL.
@@ -134,9 +136,8 @@ impl Touched {
 
     /// May a later text have to be read in another way than the session's settings say?
     pub(super) fn changes_reading(&self) -> bool {
-        self.any_setting.is_some()
-            || self.names.contains("standard_conforming_strings")
-            || self.names.contains("client_encoding")
+        const READING: [&str; 2] = ["standard_conforming_strings", "client_encoding"];
+        READING.iter().any(|name| self.names.contains(*name) || self.reset.contains(*name))
     }
 }
 
@@ -183,7 +184,12 @@ impl Session {
                 SettingTouched::Set(name) => {
                     self.touched.get_or_insert_default().names.insert(name.clone());
                 }
-                SettingTouched::Reset(_) | SettingTouched::ResetAll => {
+                SettingTouched::Reset(name) => {
+                    let touched = self.touched.get_or_insert_default();
+                    touched.any_setting = Some(());
+                    touched.reset.insert(name.clone());
+                }
+                SettingTouched::ResetAll => {
                     self.touched.get_or_insert_default().any_setting = Some(());
                 }
                 SettingTouched::SetLocal(_) => {}
@@ -300,13 +306,14 @@ impl Session {
             return Switching::NotNeeded;
         };
         self.ask(Own::Switch, &sql, to_server);
-        self.hold = Hold::All;
         Switching::UnderWay
     }
 
     fn ask(&mut self, own: Own, sql: &str, to_server: &mut Gather) {
         to_server.send(|out| frontend::query(out, sql.as_bytes()));
         self.expected.push(Expected::Own(own));
+        // The next statement must run under the settings that this one gives or finds.
+        self.hold = Hold::All;
     }
 
     // --- the probe -----------------------------------------------------------------------------------

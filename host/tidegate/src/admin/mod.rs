@@ -1,4 +1,5 @@
-//! The admin HTTP API: its own thread and runtime, so that it answers while the data plane is saturated.
+//! The admin HTTP API: its own thread and runtime, so that it answers while the data plane is
+//! saturated.
 //!
 //! It knows the rest of the process only through [`Control`].
 
@@ -32,8 +33,8 @@ pub use server::{AdminHandle, start};
 /// A future of [`Control`].
 pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What the admin API may ask of the process. Futures resolve on the admin thread's runtime and are given up after
-/// `ADMIN_ANSWER_TIME_MAX`.
+/// What the admin API may ask of the process. Futures resolve on the admin thread's runtime and are
+/// given up after `ADMIN_ANSWER_TIME_MAX`.
 pub trait Control: Send + Sync + 'static {
     fn phase(&self) -> Phase;
 
@@ -47,10 +48,12 @@ pub trait Control: Send + Sync + 'static {
     /// The configuration in force.
     fn config(&self) -> Arc<Config>;
 
-    /// Reads the configuration again and puts it in force, or changes nothing and says what is wrong.
+    /// Reads the configuration again and puts it in force, or changes nothing and says what is
+    /// wrong.
     fn reload(&self) -> Answer<Result<ReloadReport, Vec<String>>>;
 
-    /// Starts what SIGTERM starts: no new clients, the others end, the process exits. Returns at once.
+    /// Starts what SIGTERM starts: no new clients, the others end, the process exits. Returns at
+    /// once.
     fn drain(&self);
 }
 

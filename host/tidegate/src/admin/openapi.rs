@@ -1,4 +1,5 @@
-//! `GET /openapi.json`: the description of this API, kept by hand; a test holds it to the table of routes.
+//! `GET /openapi.json`: the description of this API, kept by hand; a test holds it to the table of
+//! routes.
 
 use hyper::StatusCode;
 

@@ -141,7 +141,7 @@ impl Router {
             scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
         });
         let matches = presented
-            .is_some_and(|presented| presented.ct_eq(self.token.expose().as_bytes()).into());
+            .is_some_and(|presented| presented.ct_eq(self.token.reveal().as_bytes()).into());
         if matches {
             return Ok(());
         }

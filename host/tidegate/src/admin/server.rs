@@ -57,7 +57,8 @@ impl Drop for AdminHandle {
     fn drop(&mut self) {
         self.stop.send_replace(());
         if let Some(thread) = self.thread.take() {
-            // A panic of the admin thread is in the log already and must not take the process with it.
+            // A panic of the admin thread is in the log already and must not take the process with
+            // it.
             let _ = thread.join();
         }
     }

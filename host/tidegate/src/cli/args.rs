@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
-use crate::config::raw::{At, LogFilter, Raw};
+use crate::config::raw::{
+    At, LogFilter, Raw, RawAdmin, RawAuth, RawCluster, RawLog, RawPool, RawTls,
+};
 use crate::config::{
     AuthMethod, ConfigError, ConfigSource, DEFAULT_FILE, FromText, Listen, LogFormat, Origin,
     PoolMode, Problem, ServerUrl, flag_value,
@@ -91,13 +93,15 @@ pub(super) struct ServeArgs {
     /// Data-plane threads; 0 is one for each processor [default: 0]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
-    /// When a server connection goes back to its pool: transaction or session [default: transaction]
+    /// When a server connection goes back to its pool: transaction or session [default:
+    /// transaction]
     #[arg(long, value_name = "MODE", value_parser = flag::<PoolMode>)]
     pool_mode: Option<PoolMode>,
     /// Server connections a pool opens at most [default: 50]
     #[arg(long, value_name = "N")]
     pool_size: Option<usize>,
-    /// How clients log in: passthrough, scram-sha-256, md5, password, certificate, trust [default: passthrough]
+    /// How clients log in: passthrough, scram-sha-256, md5, password, certificate, trust [default:
+    /// passthrough]
     #[arg(long, value_name = "METHOD", value_parser = flag::<AuthMethod>)]
     auth: Option<AuthMethod>,
     /// The users, as in PgBouncer's userlist.txt
@@ -159,22 +163,42 @@ impl ServeArgs {
 
     pub(super) fn raw(self) -> Result<Raw, Vec<ConfigError>> {
         let mut errors = Vec::new();
-        let mut raw = Raw::default();
-        raw.listen = all("--listen", self.listen);
-        raw.workers = one("--workers", self.workers);
         let primary = self.primary.as_slice();
-        raw.cluster.primary = urls("--primary", "cluster.primary", primary, &mut errors).pop();
-        raw.cluster.replicas = urls("--replica", "cluster.replicas", &self.replica, &mut errors);
-        raw.admin.address = one("--admin", self.admin);
-        raw.admin.token_file = one("--admin-token-file", self.admin_token_file);
-        raw.pool.mode = one("--pool-mode", self.pool_mode);
-        raw.pool.size_max = one("--pool-size", self.pool_size);
-        raw.auth.method = one("--auth", self.auth);
-        raw.auth.users_file = one("--users-file", self.users_file);
-        raw.tls.cert = one("--tls-cert", self.tls_cert);
-        raw.tls.key = one("--tls-key", self.tls_key);
-        raw.log.format = one("--log", self.log);
-        raw.log.filter = one("--log-level", self.log_level.map(LogFilter));
+        let cluster = RawCluster {
+            primary: urls("--primary", "cluster.primary", primary, &mut errors).pop(),
+            replicas: urls("--replica", "cluster.replicas", &self.replica, &mut errors),
+            ..RawCluster::default()
+        };
+        let raw = Raw {
+            listen: all("--listen", self.listen),
+            workers: one("--workers", self.workers),
+            cluster,
+            admin: RawAdmin {
+                address: one("--admin", self.admin),
+                token_file: one("--admin-token-file", self.admin_token_file),
+                ..RawAdmin::default()
+            },
+            pool: RawPool {
+                mode: one("--pool-mode", self.pool_mode),
+                size_max: one("--pool-size", self.pool_size),
+                ..RawPool::default()
+            },
+            auth: RawAuth {
+                method: one("--auth", self.auth),
+                users_file: one("--users-file", self.users_file),
+                ..RawAuth::default()
+            },
+            tls: RawTls {
+                cert: one("--tls-cert", self.tls_cert),
+                key: one("--tls-key", self.tls_key),
+                ..RawTls::default()
+            },
+            log: RawLog {
+                format: one("--log", self.log),
+                filter: one("--log-level", self.log_level.map(LogFilter)),
+            },
+            ..Raw::default()
+        };
         if errors.is_empty() { Ok(raw) } else { Err(errors) }
     }
 }

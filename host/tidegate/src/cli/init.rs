@@ -9,7 +9,7 @@ use crate::exit::Exit;
 
 pub(super) fn run(args: &InitArgs) -> Exit {
     if args.path.as_os_str() == "-" {
-        print!("{}", template());
+        super::say(&template());
         return Exit::Ok;
     }
     let path = if args.path.is_dir() { args.path.join(DEFAULT_FILE) } else { args.path.clone() };
@@ -17,9 +17,8 @@ pub(super) fn run(args: &InitArgs) -> Exit {
     let written = write(&path, args.force);
     match written {
         Ok(()) => {
-            println!(
-                "{name}: written; name your server in it, then `tidegate check --config {name}`"
-            );
+            let next = format!("name your server in it, then `tidegate check --config {name}`");
+            super::say(&format!("{name}: written; {next}\n"));
             Exit::Ok
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {

@@ -8,6 +8,8 @@ mod token; // the file of a made-up admin token
 #[cfg(test)]
 mod tests;
 
+use std::io::Write;
+
 use clap::Parser;
 
 use crate::config::{Config, ConfigError, ConfigSource};
@@ -21,7 +23,8 @@ pub fn main() -> Exit {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // Help and version are "errors" that end well. Nothing can be done about a closed standard output.
+            // Help and version are "errors" that end well. Nothing can be done about a closed
+            // standard output.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Ok };
         }
@@ -32,7 +35,7 @@ pub fn main() -> Exit {
         Command::Init(args) => init::run(&args),
         Command::Demo(args) => run_demo(args),
         Command::Version => {
-            println!("tidegate {}", env!("CARGO_PKG_VERSION"));
+            say(&format!("tidegate {}\n", env!("CARGO_PKG_VERSION")));
             Exit::Ok
         }
     }
@@ -57,7 +60,7 @@ fn run_serve(args: ServeArgs) -> Exit {
 fn run_check(args: ServeArgs) -> Exit {
     match read(args) {
         Ok((config, source)) => {
-            print!("{}", check::summary(&config, &source));
+            say(&check::summary(&config, &source));
             Exit::Ok
         }
         Err(exit) => exit,
@@ -83,6 +86,11 @@ fn run_demo(args: DemoArgs) -> Exit {
             Exit::Failure
         }
     }
+}
+
+/// Writes to standard output. A reader that has gone, as in `tidegate init - | head`, is no error.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// What there is of a configuration.

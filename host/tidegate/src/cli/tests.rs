@@ -67,10 +67,8 @@ fn flags_win_over_the_file_and_errors_name_the_flag() {
     assert_eq!((config.pool.mode, config.pool.size_min), (PoolMode::Transaction, 20));
     let (_dir, bad) = source(Some(file), &["--workers", "9999", "--pool-size", "10"]);
     let told: Vec<String> = bad.read().unwrap_err().iter().map(ToString::to_string).collect();
-    assert_eq!(told[0], "--workers: workers: 9999 is not from 0 to 1024");
-    assert!(
-        told[1].ends_with("tidegate.toml:7:12: pool.size_min: size_min 20 is above size_max 10")
-    );
+    assert!(told[0].ends_with("tidegate.toml:7:12: pool.size_min: 20 is above pool.size_max 10"));
+    assert_eq!(told[1], "--workers: workers: 9999 is not from 0 to 1024");
     assert_eq!(told.len(), 2);
 }
 
@@ -100,7 +98,7 @@ fn a_token_file_is_read_and_wins_over_the_file() {
     let file = "cluster.primary = \"postgres://a@db\"\nadmin = { address = \"127.0.0.1:1\", token = \"x\" }";
     let (_dir, source) = source(Some(file), &["--admin-token-file", path.to_str().unwrap()]);
     let config = source.read().unwrap();
-    assert_eq!(config.admin.as_ref().map(|admin| admin.token.expose()), Some("s3cret"));
+    assert_eq!(config.admin.as_ref().map(|admin| admin.token.reveal()), Some("s3cret"));
     assert!(token::publish(&config, &source).unwrap().is_none());
 }
 
@@ -114,8 +112,8 @@ fn a_made_up_token_is_in_a_file_for_its_owner_until_the_end() {
     let path = file.0.clone();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let token = config.admin.unwrap().token;
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", token.expose()));
-    assert_eq!(token.expose().len(), 64);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", token.reveal()));
+    assert_eq!(token.reveal().len(), 64);
     drop(file);
     assert!(!path.exists());
 }

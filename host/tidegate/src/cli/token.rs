@@ -1,4 +1,5 @@
-//! The file of an admin token that was made up since nobody gave one. The token itself is never printed or logged.
+//! The file of an admin token that was made up since nobody gave one. The token itself is never
+//! printed or logged.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -37,8 +38,8 @@ pub(super) fn publish(config: &Config, source: &ConfigSource) -> Result<Option<T
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
     let mut opened = opened.map_err(fail)?;
     let file = TokenFile(path.clone());
-    writeln!(opened, "{}", token.expose()).map_err(fail)?;
-    println!("admin token: {}", file.0.display());
+    writeln!(opened, "{}", token.reveal()).map_err(fail)?;
+    super::say(&format!("admin token: {}\n", file.0.display()));
     Ok(Some(file))
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tidegate_core::limits;
@@ -19,6 +19,7 @@ use super::raw::{
 };
 use super::source::read_bounded;
 use super::users::Users;
+use crate::tls::{Acceptor, ServerTls, TlsError};
 
 /// Checks everything; `made_up_token` is the admin token if nobody gave one.
 ///
@@ -26,6 +27,7 @@ use super::users::Users;
 /// Everything that is wrong.
 pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, Vec<ConfigError>> {
     let mut checker = Checker { errors: Vec::new() };
+    checker.server_tls(&raw.cluster);
     let listen = checker.listen(raw.listen);
     let workers = checker.workers(raw.workers);
     let cluster = checker.cluster(raw.cluster);
@@ -132,12 +134,26 @@ impl Checker {
             replicas.push(complete(value, format!("replica-{}", index + 1)));
         }
         let Some(primary) = primary else {
-            let message = "no primary server; write `primary = \"postgres://USER:PASSWORD@HOST:PORT/DATABASE\"` under \
-                           [cluster], or give --primary";
+            let url = "\"postgres://USER:PASSWORD@HOST:PORT/DATABASE\"";
+            let message = format!(
+                "no primary server; write `primary = {url}` under [cluster], or give --primary"
+            );
             self.missing("cluster.primary", message);
             return None;
         };
         Some(ClusterConfig { primary: complete(primary, "primary".to_owned()), replicas })
+    }
+
+    /// That the certificates of the URLs can be used.
+    fn server_tls(&mut self, written: &RawCluster) {
+        let primary = written.primary.iter().map(|server| ("cluster.primary", server));
+        let replicas = written.replicas.iter().map(|server| ("cluster.replicas", server));
+        for (key, At { value: url, origin }) in primary.chain(replicas) {
+            let (roots, own) = (url.sslrootcert.as_ref(), url.own_certificate.as_ref());
+            if let Err(error) = ServerTls::new(url.sslmode, roots, own) {
+                self.fail(Some(origin), key, Problem::Unreadable(error.to_string()));
+            }
+        }
     }
 
     fn admin(&mut self, written: RawAdmin, made_up_token: Option<&Secret>) -> Option<AdminConfig> {
@@ -149,7 +165,8 @@ impl Checker {
         let At { value: address, origin } = written.address?;
         if !address.ip().is_loopback() && !allow_remote {
             let message = format!(
-                "{} is reachable from other machines; use 127.0.0.1, or set admin.allow_remote = true and put TLS in front",
+                "{} is reachable from other machines; use 127.0.0.1, or set admin.allow_remote = true \
+                 and put TLS in front",
                 address.ip()
             );
             self.contradiction(&origin, "admin.address", message);
@@ -184,8 +201,12 @@ impl Checker {
             }
             (None, None) => return made_up_token.cloned(),
         };
+        // Without an address, a variable that is there for somebody else is no error.
+        if written.address.is_none() && matches!(origin, Origin::Environment(_)) {
+            return None;
+        }
         // What a header can carry.
-        let text = token.expose();
+        let text = token.reveal();
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             self.bad_value(origin, key, "a token is visible ASCII without spaces, and not empty");
         }
@@ -217,7 +238,7 @@ impl Checker {
             None => under.size_min.min(size_max),
             Some(At { value, origin }) => {
                 if *value > size_max {
-                    let message = format!("size_min {value} is above size_max {size_max}");
+                    let message = format!("{value} is above {} {size_max}", key("size_max"));
                     self.contradiction(origin, &key("size_min"), message);
                 }
                 *value
@@ -233,9 +254,8 @@ impl Checker {
             None => (under.utilisation_clear_percent as usize).min(warn.saturating_sub(1)),
             Some(At { value, origin }) => {
                 if *value >= warn {
-                    let message = format!(
-                        "utilisation_clear_percent {value} is not below utilisation_warn_percent {warn}"
-                    );
+                    let other = key("utilisation_warn_percent");
+                    let message = format!("{value} is not below {other} {warn}");
                     self.contradiction(origin, &key("utilisation_clear_percent"), message);
                 }
                 *value
@@ -292,26 +312,30 @@ impl Checker {
                 self.contradiction(origin, "tls.mode", format!("{name} needs tls.client_ca"));
             }
         }
-        for (name, path) in [("tls.cert", &cert), ("tls.key", &key), ("tls.client_ca", &client_ca)]
-        {
-            if let Some(path) = path {
-                self.readable(name, path);
-            }
-        }
-        let path = |written: Option<At<PathBuf>>| written.map(|written| written.value);
-        ClientTls {
+        let path = |written: &Option<At<PathBuf>>| written.as_ref().map(|at| at.value.clone());
+        let tls = ClientTls {
             mode: mode.map_or(default, |mode| mode.value),
-            cert: path(cert),
-            key: path(key),
-            client_ca: path(client_ca),
-        }
+            cert: path(&cert),
+            key: path(&key),
+            client_ca: path(&client_ca),
+        };
+        let files = [("tls.cert", cert), ("tls.client_ca", client_ca), ("tls.key", key)];
+        self.tls_files(&tls, files);
+        tls
     }
 
-    /// That a file can be opened; what it holds is for whoever uses it.
-    fn readable(&mut self, key: &str, path: &At<PathBuf>) {
-        if let Err(error) = open(&path.value) {
-            let message = format!("{} can't be read: {error}", path.value.display());
-            self.fail(Some(&path.origin), key, Problem::Unreadable(message));
+    /// That the files make a TLS server; the error belongs to the file it names, else to the last.
+    fn tls_files(&mut self, tls: &ClientTls, files: [(&str, Option<At<PathBuf>>); 3]) {
+        let Some(Err(error)) = tls.accept_files().map(Acceptor::new) else {
+            return;
+        };
+        let written = || files.iter().filter_map(|(key, file)| Some((*key, file.as_ref()?)));
+        let named = written().find(|(_, file)| match &error {
+            TlsError::File { path, .. } => *path == file.value,
+            _ => false,
+        });
+        if let Some((key, file)) = named.or_else(|| written().next_back()) {
+            self.fail(Some(&file.origin), key, Problem::Unreadable(error.to_string()));
         }
     }
 
@@ -404,11 +428,4 @@ fn or<T: Copy>(written: &Option<At<T>>, default: T) -> T {
 
 fn timeout(written: &Option<At<Timeout>>, default: Option<Duration>) -> Option<Duration> {
     written.as_ref().map_or(default, |written| written.value.0)
-}
-
-fn open(path: &Path) -> std::io::Result<()> {
-    if std::fs::metadata(path)?.is_dir() {
-        return Err(std::io::ErrorKind::IsADirectory.into());
-    }
-    std::fs::File::open(path).map(drop)
 }

@@ -1,17 +1,18 @@
 //! The configuration after every check: the only shape of it that the rest of the program sees.
 //!
-//! A value of these types is consistent: bounds are ordered, files named were read where they had to be, an address is
-//! an address. [`crate::config::check`] builds them from what was written.
+//! A value of these types is consistent: bounds are ordered, files named were read where they had
+//! to be, an address is an address. [`crate::config::check`] builds them from what was written.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+pub use tidegate_wire::auth::Secret;
 
 use super::users::Users;
+use crate::tls::{AcceptFiles, ClientCertificates};
+pub use crate::tls::{OwnCertificate, RootCertificates, SslMode};
 
 /// Everything `tidegate serve` needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,10 +93,9 @@ pub struct ServerUrl {
     pub password: Option<Secret>,
     pub database: String,
     pub sslmode: SslMode,
-    pub sslrootcert: Option<RootCert>,
-    /// Present exactly when `sslkey` is.
-    pub sslcert: Option<PathBuf>,
-    pub sslkey: Option<PathBuf>,
+    pub sslrootcert: Option<RootCertificates>,
+    /// `sslcert` and `sslkey`.
+    pub own_certificate: Option<OwnCertificate>,
 }
 
 /// Where a server listens.
@@ -125,46 +125,6 @@ impl fmt::Display for ServerAddress {
             Self::Unix { dir, port } => write!(f, "{}:{port}", dir.display()),
         }
     }
-}
-
-/// libpq's `sslmode`, towards servers (PostgreSQL documentation, 34.19.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum SslMode {
-    Disable,
-    /// Without TLS first; with it when the server insists.
-    Allow,
-    /// With TLS when the server can.
-    #[default]
-    Prefer,
-    Require,
-    /// And the certificate leads to a trusted root.
-    VerifyCa,
-    /// And it names the host.
-    VerifyFull,
-}
-
-impl SslMode {
-    pub const ALL: [Self; 6] =
-        [Self::Disable, Self::Allow, Self::Prefer, Self::Require, Self::VerifyCa, Self::VerifyFull];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Disable => "disable",
-            Self::Allow => "allow",
-            Self::Prefer => "prefer",
-            Self::Require => "require",
-            Self::VerifyCa => "verify-ca",
-            Self::VerifyFull => "verify-full",
-        }
-    }
-}
-
-/// libpq's `sslrootcert`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum RootCert {
-    /// `system`: the operating system's roots. As in libpq this needs `verify-full`.
-    System,
-    File(PathBuf),
 }
 
 /// How one pool of server connections behaves.
@@ -237,7 +197,8 @@ pub struct AuthConfig {
 /// What a client is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AuthMethod {
-    /// What the primary would ask, checked by the primary: its users log in with their own passwords.
+    /// What the primary would ask, checked by the primary: its users log in with their own
+    /// passwords.
     Passthrough,
     ScramSha256,
     Md5,
@@ -300,6 +261,22 @@ pub struct ClientTls {
     pub key: Option<PathBuf>,
     /// Present when `mode` is `VerifyFull`.
     pub client_ca: Option<PathBuf>,
+}
+
+impl ClientTls {
+    /// What the TLS server is made of; none without TLS.
+    pub fn accept_files(&self) -> Option<AcceptFiles> {
+        if self.mode == ClientTlsMode::Disable {
+            return None;
+        }
+        let clients = match (&self.client_ca, self.mode) {
+            (None, _) => ClientCertificates::NotAsked,
+            (Some(ca), ClientTlsMode::VerifyFull) => ClientCertificates::Required(ca.clone()),
+            (Some(ca), _) => ClientCertificates::Optional(ca.clone()),
+        };
+        let (certificate, key) = (self.cert.clone()?, self.key.clone()?);
+        Some(AcceptFiles { certificate, key, clients })
+    }
 }
 
 /// What a client is offered, or held to.
@@ -370,34 +347,5 @@ impl LogFormat {
             Self::Text => "text",
             Self::Json => "json",
         }
-    }
-}
-
-/// A password or token: never printed, wiped when dropped, compared in constant time.
-#[derive(Clone)]
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(Zeroizing::new(secret.into()))
-    }
-
-    /// The secret in clear, for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl PartialEq for Secret {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
-    }
-}
-
-impl Eq for Secret {}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
     }
 }

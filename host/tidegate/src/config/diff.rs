@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::checked::{Config, Secret};
+use super::checked::{Config, LogConfig, Secret};
 use super::keys::{KEYS, Reload};
 use super::redact::redacted;
 
@@ -16,7 +16,8 @@ pub struct ReloadReport {
     pub needs_restart: Vec<String>,
 }
 
-/// Names the keys in which two configurations differ, sorted into those a reload puts in force and the others.
+/// Names the keys in which two configurations differ, sorted into those a reload puts in force and
+/// the others.
 pub fn compare(old: &Config, new: &Config) -> ReloadReport {
     let mut keys = Vec::new();
     differing("", &redacted(old), &redacted(new), &mut keys);
@@ -31,6 +32,19 @@ pub fn compare(old: &Config, new: &Config) -> ReloadReport {
     };
     let (needs_restart, changed) = keys.into_iter().partition(waits);
     ReloadReport { changed, needs_restart }
+}
+
+/// What is in force after a reload: the new configuration, but for what waits for a restart.
+pub fn in_force(old: &Config, new: Config) -> (Config, ReloadReport) {
+    let report = compare(old, &new);
+    let config = Config {
+        listen: old.listen.clone(),
+        workers: old.workers,
+        admin: old.admin.clone(),
+        log: LogConfig { format: old.log.format, filter: new.log.filter },
+        ..new
+    };
+    (config, report)
 }
 
 fn differing(path: &str, old: &Value, new: &Value, keys: &mut Vec<String>) {

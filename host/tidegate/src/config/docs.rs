@@ -1,4 +1,5 @@
-//! Pages of `docs/` that are generated from tables in the code, and the check that they are current.
+//! Pages of `docs/` that are generated from tables in the code, and the check that they are
+//! current.
 
 #[cfg(test)]
 pub(crate) use check::assert_current;
@@ -7,7 +8,8 @@ pub(crate) use check::assert_current;
 mod check {
     use std::path::Path;
 
-    /// Fails when the page under the repository's root is not `expected`; with `TIDEGATE_BLESS` set, writes it.
+    /// Fails when the page under the repository's root is not `expected`; with `TIDEGATE_BLESS`
+    /// set, writes it.
     pub(crate) fn assert_current(page: &str, expected: &str) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(page);
         if std::env::var_os("TIDEGATE_BLESS").is_some() {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// One thing wrong. Its text is one line: `tidegate.toml:12:1: pool.size_mx: unknown key; did you mean size_max?`
+/// One thing wrong. Its text is one line: `tidegate.toml:12:1: pool.size_mx: unknown key; did you
+/// mean size_max?`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// None: nothing was written, which is the problem.
@@ -38,7 +39,7 @@ pub enum Problem {
     },
     /// The right type, but not a value of it.
     BadValue(String),
-    /// Each value is good, both together are not.
+    /// Each value is good, both together are not; the text names the other key as `table.name`.
     Contradiction(String),
     /// Needed and not written.
     Missing(String),

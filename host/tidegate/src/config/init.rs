@@ -1,4 +1,5 @@
-//! The commented `tidegate.toml` that `tidegate init` writes, and `docs/configuration.md`: both from the table of keys.
+//! The commented `tidegate.toml` that `tidegate init` writes, and `docs/configuration.md`: both
+//! from the table of keys.
 
 use std::fmt::Write;
 
@@ -6,10 +7,11 @@ use super::keys::{Fallback, KEYS, Key, Reload, TABLES};
 
 const WIDTH: usize = 98;
 
-/// A whole `tidegate.toml`. What is commented out is either the default or an example, and says which.
+/// A whole `tidegate.toml`. What is commented out is either the default or an example, and says
+/// which.
 pub fn template() -> String {
     let mut out = String::from(
-        "# Tidegate's configuration. `tidegate check` says what is wrong with it; docs/configuration.md says more.\n\
+        "# Tidegate's configuration. `tidegate check` says what is wrong with it.\n\
          # A value in quotes may hold ${VARIABLE} or ${VARIABLE:-default}; $$ is a dollar sign.\n\
          # Durations are a number and ms, s, min, h or d. Relative paths start at this file's folder.\n",
     );
@@ -69,18 +71,7 @@ fn comment(out: &mut String, text: &str) {
 
 /// `docs/configuration.md`.
 pub fn markdown() -> String {
-    let mut out = String::from(
-        "# Configuration\n\n\
-         `tidegate serve` reads `tidegate.toml` from the working directory, or the file that `--config` names; flags win over it. \
-         `tidegate init` writes one with every key explained, `tidegate check` names every error with its line, column and key. \
-         SIGHUP or `POST /api/v1/reload` reads the file again: all of it takes effect or nothing does.\n\n\
-         - A value in quotes may hold `${VARIABLE}` or `${VARIABLE:-default}` (also for numbers: `workers = \"${WORKERS:-4}\"`); \
-         `$$` is a dollar sign.\n\
-         - Durations are a number and `ms`, `s`, `min`, `h` or `d`: `\"30s\"`.\n\
-         - Relative paths start at the folder of the file, those of flags and URLs at the working directory.\n\n\
-         The column *reload* says whether a new value takes effect at a reload or at the next start. This page is generated from \
-         the table in `host/tidegate/src/config/keys.rs`: `TIDEGATE_BLESS=1 cargo test -p tidegate --lib docs_are_current` writes it.\n",
-    );
+    let mut out = String::from(include_str!("configuration.md"));
     for (table, doc) in TABLES {
         let title = match *table {
             "" => "Above the first table".to_owned(),

@@ -1,4 +1,5 @@
-//! Every key of `tidegate.toml`, once: what `tidegate init` writes and `docs/configuration.md` explains.
+//! Every key of `tidegate.toml`, once: what `tidegate init` writes and `docs/configuration.md`
+//! explains.
 
 /// One key.
 #[derive(Debug)]
@@ -67,6 +68,7 @@ pub(super) const TABLES: &[(&str, &str)] = &[
 use self::Fallback::{Example, Needed, Value};
 use self::Reload::{Live, Restart};
 
+// One line a key, however long: the table is read by column.
 #[rustfmt::skip]
 pub(super) const KEYS: &[Key] = &[
     key("", "listen", Value(r#"["127.0.0.1:6432"]"#), Restart, "Where clients connect: `ADDRESS:PORT`, or `unix:` and the path of a socket, which libpq wants to be `DIR/.s.PGSQL.PORT`. `*` is every address."),

@@ -1,7 +1,8 @@
 //! Configuration: as written, as checked, and what is wrong with it.
 //!
-//! `tidegate.toml` and flags become a [`raw::Raw`], which remembers where each value was written; [`check::check`] makes a
-//! [`Config`] of it, or every error at once. Only the [`Config`] leaves this folder.
+//! `tidegate.toml` and flags become a [`raw::Raw`], which remembers where each value was written;
+//! [`check::check`] makes a [`Config`] of it, or every error at once. Only the [`Config`] leaves
+//! this folder.
 
 mod check; // from written to checked
 pub mod checked; // what the rest of the program sees

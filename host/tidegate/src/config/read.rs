@@ -274,7 +274,8 @@ impl Reader<'_> {
             if table.known.contains(&name) {
                 continue;
             }
-            // A key of that very name in another table was meant more likely than a similar one here.
+            // A key of that very name in another table was meant more likely than a similar one
+            // here.
             let elsewhere = KEYS.iter().find(|known| known.name == name).map(|key| key.path());
             let here = || nearest(name, table.known.iter().copied()).map(str::to_owned);
             let problem = Problem::UnknownKey { nearest: elsewhere.or_else(here) };

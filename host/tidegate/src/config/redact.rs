@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::checked::{Config, MetricsAccess, PoolSettings, TrustRemote};
+use super::checked::{AuthMethod, Config, Listen, MetricsAccess, PoolSettings, TrustRemote};
+use super::users::UserSecret;
 
 /// What `GET /api/v1/config` answers: whether a secret is set is told, never the secret.
 pub fn redacted(config: &Config) -> Value {
@@ -88,22 +89,36 @@ fn timeout(timeout: Option<Duration>) -> String {
     timeout.map_or_else(|| "off".to_owned(), duration)
 }
 
-/// What a listener that trusts everybody deserves to be told at start.
+/// What is allowed and yet worth a word, at `tidegate check` and at each start.
 pub fn warnings(config: &Config) -> Vec<String> {
-    use super::checked::{AuthMethod, Listen};
+    let mut warnings = Vec::new();
     let remote = config.listen.iter().any(|listen| match listen {
         Listen::Tcp(address) => !address.ip().is_loopback(),
         Listen::Unix(_) => false,
     });
-    let trusts = config.auth.method == AuthMethod::Trust;
-    let mut warnings = Vec::new();
-    if remote && trusts && config.auth.trust_remote == TrustRemote::Allow {
-        let text = "auth.method is trust and auth.trust_remote is allow: whoever reaches the port is believed";
+    let auth = &config.auth;
+    let trusts = auth.method == AuthMethod::Trust && auth.trust_remote == TrustRemote::Allow;
+    if remote && trusts {
+        let text = "auth.method is trust and auth.trust_remote is allow: whoever reaches the port \
+                    is believed";
         warnings.push(text.to_owned());
     }
     if config.admin.as_ref().is_some_and(|admin| !admin.address.ip().is_loopback()) {
         let text = "the admin API is reachable from other machines over plain HTTP";
         warnings.push(text.to_owned());
+    }
+    let unusable = |secret: &UserSecret| match auth.method {
+        AuthMethod::ScramSha256 => matches!(secret, UserSecret::Md5(_)),
+        AuthMethod::Md5 => matches!(secret, UserSecret::Scram(_)),
+        _ => false,
+    };
+    let mut users = auth.users.iter().filter(|(_, secret)| unusable(secret)).map(|(user, _)| user);
+    if let Some(first) = users.next() {
+        let (method, count) = (auth.method.as_str(), 1 + users.count());
+        warnings.push(format!(
+            "auth.method {method} can't check the secrets of {count} users \
+             in the users file, such as {first}"
+        ));
     }
     warnings
 }

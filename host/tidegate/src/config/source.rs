@@ -48,22 +48,12 @@ impl ConfigSource {
     /// Everything that is wrong, in the order of the file.
     pub fn read(&self) -> Result<Config, Vec<ConfigError>> {
         let environment = |name: &str| std::env::var(name).ok();
-        let (mut raw, mut errors) = match &self.file {
+        let (mut raw, errors) = match &self.file {
             None => (Raw::default(), Vec::new()),
             Some(path) => read_file(path, &environment)?,
         };
         raw.overlay(self.flags_and_environment(&environment));
-        match check(raw, self.made_up_token.as_ref()) {
-            Ok(config) if errors.is_empty() => Ok(config),
-            Ok(_) => Err(errors),
-            Err(more) => {
-                // A value that could not be read is not missing as well.
-                let known = |error: &ConfigError| errors.iter().any(|known| known.key == error.key);
-                let more: Vec<_> = more.into_iter().filter(|error| !known(error)).collect();
-                errors.extend(more);
-                Err(errors)
-            }
-        }
+        conclude(errors, check(raw, self.made_up_token.as_ref()))
     }
 
     fn flags_and_environment(&self, environment: &dyn Fn(&str) -> Option<String>) -> Raw {
@@ -77,13 +67,45 @@ impl ConfigSource {
     }
 }
 
-/// Reads the value of a flag, with the rules of the file but without variables: the shell has expanded them.
+/// Reads the value of a flag, with the rules of the file but without variables: the shell has
+/// expanded them.
 ///
 /// # Errors
 /// A sentence.
 pub(crate) fn flag_value<T: FromText>(text: &str) -> Result<T, String> {
     let environment = |_: &str| None;
     T::from_text(text, Context { base: Path::new(""), environment: &environment })
+}
+
+/// Joins what reading and checking found, in the order of the file.
+///
+/// A value that could not be read is not called missing too, nor does it contradict others.
+pub(super) fn conclude(
+    mut errors: Vec<ConfigError>,
+    checked: Result<Config, Vec<ConfigError>>,
+) -> Result<Config, Vec<ConfigError>> {
+    let follows = |error: &ConfigError, earlier: &ConfigError| match &error.problem {
+        Problem::Missing(_) => error.key == earlier.key,
+        Problem::Contradiction(text) => !earlier.key.is_empty() && text.contains(&earlier.key),
+        _ => false,
+    };
+    let more = match checked {
+        Ok(config) if errors.is_empty() => return Ok(config),
+        Ok(_) => Vec::new(),
+        Err(more) => more,
+    };
+    let told = errors.len();
+    for error in more {
+        if !errors[..told].iter().any(|earlier| follows(&error, earlier)) {
+            errors.push(error);
+        }
+    }
+    errors.sort_by_key(|error| match &error.origin {
+        Some(Origin::File { line, column, .. }) => (0, *line, *column),
+        Some(_) => (1, 0, 0),
+        None => (2, 0, 0),
+    });
+    Err(errors)
 }
 
 fn read_file(
@@ -111,7 +133,8 @@ pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<String> {
     Ok(text)
 }
 
-/// 32 random bytes in hexadecimal; none when the system has no randomness, and then a token must be given.
+/// 32 random bytes in hexadecimal; none when the system has no randomness, and then a token must be
+/// given.
 fn make_up_token() -> Option<Secret> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).ok()?;

@@ -10,6 +10,7 @@ use super::check::check;
 use super::checked::{Config, Secret};
 use super::error::ConfigError;
 use super::read::read;
+use super::source::conclude;
 use super::value::Context;
 
 /// Reads and checks a file with these environment variables.
@@ -20,16 +21,7 @@ fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<ConfigErro
     };
     let context = Context { base: Path::new("/etc/tidegate"), environment: &environment };
     let reading = read(text, "tidegate.toml", context);
-    let checked = check(reading.raw, Some(&Secret::new("made-up")));
-    let mut errors = reading.errors;
-    match checked {
-        Ok(config) if errors.is_empty() => Ok(config),
-        Ok(_) => Err(errors),
-        Err(more) => {
-            errors.extend(more);
-            Err(errors)
-        }
-    }
+    conclude(reading.errors, check(reading.raw, Some(&Secret::new("made-up"))))
 }
 
 /// A file with a primary above it.

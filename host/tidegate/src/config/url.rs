@@ -1,11 +1,13 @@
-//! `postgres://user:password@host:port/database?sslmode=…`: libpq's connection URIs (PostgreSQL documentation, 34.1.1.2).
+//! `postgres://user:password@host:port/database?sslmode=…`: libpq's connection URIs (PostgreSQL
+//! documentation, 34.1.1.2).
 //!
-//! One host a URL: Tidegate knows its servers one by one. Error messages never repeat the URL, which may hold a password.
+//! One host a URL: Tidegate knows its servers one by one. Error messages never repeat the URL,
+//! which may hold a password.
 
 use std::fmt;
 use std::path::PathBuf;
 
-use super::checked::{RootCert, Secret, ServerAddress, ServerUrl, SslMode};
+use super::checked::{OwnCertificate, RootCertificates, Secret, ServerAddress, ServerUrl, SslMode};
 use super::error::nearest;
 
 const PORT_DEFAULT: u16 = 5432;
@@ -21,7 +23,7 @@ struct Parts {
     password: Option<Secret>,
     database: Option<String>,
     sslmode: Option<SslMode>,
-    sslrootcert: Option<RootCert>,
+    sslrootcert: Option<RootCertificates>,
     sslcert: Option<PathBuf>,
     sslkey: Option<PathBuf>,
 }
@@ -104,11 +106,12 @@ fn parameter(pair: &str, parts: &mut Parts) -> Result<(), String> {
         "password" => parts.password = Some(Secret::new(value)),
         "dbname" => parts.database = Some(value),
         "sslmode" => parts.sslmode = Some(parse_sslmode(&value)?),
-        "sslrootcert" if value == "system" => parts.sslrootcert = Some(RootCert::System),
-        "sslrootcert" => parts.sslrootcert = Some(RootCert::File(PathBuf::from(value))),
+        "sslrootcert" if value == "system" => parts.sslrootcert = Some(RootCertificates::System),
+        "sslrootcert" => parts.sslrootcert = Some(RootCertificates::File(PathBuf::from(value))),
         "sslcert" => parts.sslcert = Some(PathBuf::from(value)),
         "sslkey" => parts.sslkey = Some(PathBuf::from(value)),
-        // An unknown name may be the rest of a password with an unescaped `?`, so that it is only shown if it looks like a name.
+        // An unknown name may be the rest of a password with an unescaped `?`, so that it is only
+        // shown if it looks like a name.
         _ => {
             let plain = name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
             return Err(match nearest(name, PARAMETERS) {
@@ -139,13 +142,19 @@ fn finish(parts: Parts) -> Result<ServerUrl, String> {
         true => ServerAddress::Unix { dir: PathBuf::from(host), port },
         false => ServerAddress::Tcp { host, port },
     };
-    if parts.sslcert.is_some() != parts.sslkey.is_some() {
-        return Err("sslcert and sslkey go together".to_owned());
-    }
+    let own_certificate = match (parts.sslcert, parts.sslkey) {
+        (Some(certificate), Some(key)) => Some(OwnCertificate { certificate, key }),
+        (None, None) => None,
+        _ => return Err("sslcert and sslkey go together".to_owned()),
+    };
     let sslmode = match (parts.sslmode, &parts.sslrootcert) {
-        (None, Some(RootCert::System)) => SslMode::VerifyFull,
-        (Some(mode), Some(RootCert::System)) if mode != SslMode::VerifyFull => {
+        (None, Some(RootCertificates::System)) => SslMode::VerifyFull,
+        (Some(mode), Some(RootCertificates::System)) if mode != SslMode::VerifyFull => {
             return Err("sslrootcert=system needs sslmode=verify-full".to_owned());
+        }
+        (Some(mode @ (SslMode::VerifyCa | SslMode::VerifyFull)), None) => {
+            let mode = name_of(mode);
+            return Err(format!("sslmode={mode} needs sslrootcert=FILE or sslrootcert=system"));
         }
         (mode, _) => mode.unwrap_or_default(),
     };
@@ -158,8 +167,7 @@ fn finish(parts: Parts) -> Result<ServerUrl, String> {
         password: parts.password,
         sslmode,
         sslrootcert: parts.sslrootcert,
-        sslcert: parts.sslcert,
-        sslkey: parts.sslkey,
+        own_certificate,
     })
 }
 
@@ -173,12 +181,16 @@ fn parse_port(port: &str) -> Result<u16, String> {
 }
 
 fn parse_sslmode(text: &str) -> Result<SslMode, String> {
-    let found = SslMode::ALL.into_iter().find(|mode| mode.as_str() == text);
-    found.ok_or_else(|| {
-        let names = SslMode::ALL.map(SslMode::as_str);
+    text.parse().map_err(|()| {
+        let names = SslMode::NAMES;
         let meant = nearest(text, names).map(|name| format!("; did you mean {name}?"));
         format!("sslmode is none of {}{}", names.join(", "), meant.unwrap_or_default())
     })
+}
+
+fn name_of(mode: SslMode) -> &'static str {
+    // The names are in the order of the modes.
+    SslMode::NAMES.get(mode as usize).copied().unwrap_or_default()
 }
 
 /// Percent-decoding; a zero byte can't be sent to PostgreSQL.
@@ -216,13 +228,14 @@ impl fmt::Display for ServerUrl {
                 write!(f, "{}:{port}", encode(&dir.to_string_lossy()))
             }
         }?;
-        write!(f, "/{}?sslmode={}", encode(&self.database), self.sslmode.as_str())?;
+        write!(f, "/{}?sslmode={}", encode(&self.database), name_of(self.sslmode))?;
         let root = self.sslrootcert.as_ref().map(|root| match root {
-            RootCert::System => "system".into(),
-            RootCert::File(path) => path.to_string_lossy(),
+            RootCertificates::System => "system".into(),
+            RootCertificates::File(path) => path.to_string_lossy(),
         });
-        let path = |path: &'_ Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-        let (cert, key) = (path(&self.sslcert), path(&self.sslkey));
+        let own = self.own_certificate.as_ref();
+        let cert = own.map(|own| own.certificate.display().to_string());
+        let key = own.map(|own| own.key.display().to_string());
         let parameters =
             [("sslrootcert", root.map(String::from)), ("sslcert", cert), ("sslkey", key)];
         for (name, value) in parameters {

@@ -1,11 +1,11 @@
 //! PgBouncer's `userlist.txt`: one `"user" "secret"` a line.
 //!
-//! Inside the quotes, `""` is a quote. Lines that are empty or begin with `;` or `#` say nothing; text after the second
-//! string is ignored, as PgBouncer does.
+//! Inside the quotes, `""` is a quote. Lines that are empty or begin with `;` or `#` say nothing;
+//! text after the second string is ignored, as PgBouncer does.
 
 use std::collections::BTreeMap;
 
-use super::checked::Secret;
+use tidegate_wire::auth::{Secret, Verifier, md5};
 
 /// The users of a file, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum UserSecret {
     /// `md5` and 32 hexadecimal digits: md5 of password then user, as PostgreSQL stores it.
     Md5(Secret),
     /// `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`, as PostgreSQL stores it.
-    Scram(Secret),
+    Scram(Verifier),
 }
 
 /// What is wrong with a users file, and where. Lines and columns count from one.
@@ -59,6 +59,11 @@ impl Users {
 
     pub fn get(&self, user: &str) -> Option<&UserSecret> {
         self.0.get(user)
+    }
+
+    /// By name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &UserSecret)> {
+        self.0.iter().map(|(user, secret)| (user.as_str(), secret))
     }
 
     pub fn len(&self) -> usize {
@@ -114,37 +119,18 @@ fn quoted(line: &str, at: &mut usize, what: &str) -> Result<String, LineError> {
     Ok(text)
 }
 
-/// Tells the three kinds apart as PostgreSQL's get_password_type does: what only resembles a hash is a password.
+/// Tells the three kinds apart as PostgreSQL's get_password_type does: what only resembles a hash
+/// is a password.
 fn classify(secret: String) -> Result<UserSecret, String> {
-    if let Some(digits) = secret.strip_prefix("md5")
-        && digits.len() == 32
-        && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-    {
+    if md5::is_stored_hash(&secret) {
         return Ok(UserSecret::Md5(Secret::new(secret)));
     }
-    if let Some(verifier) = secret.strip_prefix("SCRAM-SHA-256$") {
-        // Unlike a password that happens to begin so, which nobody has, a damaged verifier is worth an error.
-        if !is_verifier(verifier) {
-            let shape = "SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey";
-            return Err(format!("the secret is a damaged SCRAM verifier, not {shape}"));
-        }
-        return Ok(UserSecret::Scram(Secret::new(secret)));
+    if secret.starts_with("SCRAM-SHA-256$") {
+        // Nobody has a password that begins so: a damaged verifier is worth an error.
+        let shape = "SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey";
+        let verifier = Verifier::parse(&secret)
+            .map_err(|_| format!("the secret is a damaged SCRAM verifier, not {shape}"))?;
+        return Ok(UserSecret::Scram(verifier));
     }
     Ok(UserSecret::Plain(Secret::new(secret)))
-}
-
-fn is_verifier(text: &str) -> bool {
-    let base64 = |text: &str| {
-        let alphabet = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
-        !text.is_empty() && text.len().is_multiple_of(4) && text.bytes().all(alphabet)
-    };
-    // A SHA-256 key of 32 bytes is 44 characters.
-    let key = |text: &str| text.len() == 44 && base64(text);
-    let parsed = text.split_once('$').and_then(|(first, second)| {
-        let (iterations, salt) = first.split_once(':')?;
-        let (stored_key, server_key) = second.split_once(':')?;
-        let iterations: u32 = iterations.parse().ok()?;
-        Some(iterations > 0 && base64(salt) && key(stored_key) && key(server_key))
-    });
-    parsed.unwrap_or(false)
 }

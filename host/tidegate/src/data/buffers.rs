@@ -144,7 +144,8 @@ impl Input {
         } else {
             // Doubling keeps the copying in proportion when a large message comes in small pieces.
             let doubled = if length == 0 { 0 } else { self.buffer.len() * 2 };
-            let mut larger = buffers.take((length + more).max(doubled.min(length + more + (64 << 20))));
+            let mut larger =
+                buffers.take((length + more).max(doubled.min(length + more + (64 << 20))));
             larger[..length].copy_from_slice(&self.buffer[self.start..self.end]);
             buffers.give_back(mem::replace(&mut self.buffer, larger));
         }

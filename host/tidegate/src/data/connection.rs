@@ -8,21 +8,20 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tidegate_core::plan::{Plan, Target};
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::gather::{Gather, Segment};
-use tidegate_core::session::{
-    ClientNext, CloseReason, Gone, Io, ServerNext, Session, Settled,
-};
+use tidegate_core::session::{ClientNext, CloseReason, Gone, Io, ServerNext, Session, Settled};
 use tokio::io::AsyncWrite;
 
 use super::buffers::{Buffers, Input};
-use super::clients::{Client, State};
+use super::clients::{Cancel, Client, CloseRequest, State};
 use super::worker::Worker;
+use crate::observe::stats::ErrorKind;
 use crate::stream::Stream;
 use crate::upstream::pool::{Acquired, Lease};
 
@@ -50,7 +49,12 @@ impl Way {
     }
 
     /// Sends what goes out, as far as the socket takes it. Ready when nothing is left.
-    fn poll_flush(&mut self, to: &mut Stream, buffers: &Buffers, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+    fn poll_flush(
+        &mut self,
+        to: &mut Stream,
+        buffers: &Buffers,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<u64>> {
         let mut sent = 0;
         while !self.out.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -119,8 +123,16 @@ pub struct Connection {
     from_server: Way,
     phase: ClientPhase,
     goodbye: Option<Pin<Box<tokio::time::Sleep>>>,
-    /// A cancel request for the server in hand is under way; it does not go back before.
+    /// Cancel requests for the server in hand that are under way; it does not go back before they have ended.
     cancelling: Rc<Cell<usize>>,
+    held: Held,
+}
+
+/// Whether a server that could go back is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    No,
+    UntilCancelled,
 }
 
 /// A step's outcome: whether anything moved.
@@ -154,6 +166,7 @@ impl Connection {
             phase: ClientPhase::Reading,
             goodbye: None,
             cancelling: Rc::default(),
+            held: Held::No,
         }
     }
 
@@ -165,8 +178,12 @@ impl Connection {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        self.client.slot.set_waker(cx.waker());
+        self.client.set_waker(cx.waker());
         self.heed_requests(cx);
+        if self.held == Held::UntilCancelled && self.cancelling.get() == 0 {
+            self.held = Held::No;
+            self.settle(cx);
+        }
         loop {
             if let ClientPhase::Closing(reason) = self.phase {
                 return self.poll_goodbye(reason, cx);
@@ -192,7 +209,7 @@ impl Connection {
 
     /// What others asked of this client: cancel its query, close it.
     fn heed_requests(&mut self, cx: &mut Context<'_>) {
-        if self.client.take_cancel() {
+        if self.client.take_cancel() == Cancel::Asked {
             if matches!(self.phase, ClientPhase::Queued) {
                 self.worker.pools.give_up(&self.client.slot, Instant::now());
                 self.client.slot.set_waker(cx.waker());
@@ -201,13 +218,24 @@ impl Connection {
                 self.cancel_on_server();
             }
         }
-        let Some(refusal) = self.client.close_request() else { return };
-        let at_rest = self.session.is_at_rest() && self.from_client.input.is_empty();
-        if (at_rest || refusal.at_once) && !matches!(self.phase, ClientPhase::Gone(..) | ClientPhase::Closing(_)) {
-            refusal.refusal.write(&mut self.client.scratch());
-            self.from_server.out.send(|out| refusal.refusal.write(out));
-            self.close(CloseReason::ShuttingDown);
+        if matches!(self.phase, ClientPhase::Gone(..) | ClientPhase::Closing(_)) {
+            return;
         }
+        let refusal = match self.client.close_request() {
+            None => return,
+            Some(CloseRequest::Now(refusal)) => refusal,
+            Some(CloseRequest::AtRest(refusal)) => {
+                if !self.session.is_at_rest() || !self.from_client.input.is_empty() {
+                    return;
+                }
+                refusal
+            }
+        };
+        // Half a row on its way cannot be followed by anything: then the end of the stream has to do.
+        if self.session.is_between_replies() {
+            self.from_server.out.send(|out| refusal.write(out));
+        }
+        self.close_and_clean(CloseReason::ShuttingDown, cx);
     }
 
     // --- client → server -----------------------------------------------------------------------------
@@ -222,7 +250,9 @@ impl Connection {
                     match self.read_client(self.from_client.wanted, cx) {
                         Poll::Pending => return Step::Still,
                         Poll::Ready(0) => return Step::Moved,
-                        Poll::Ready(_) if self.from_client.input.len() < self.from_client.wanted => {
+                        Poll::Ready(_)
+                            if self.from_client.input.len() < self.from_client.wanted =>
+                        {
                             return Step::Moved;
                         }
                         Poll::Ready(_) => {}
@@ -308,8 +338,8 @@ impl Connection {
         self.phase = ClientPhase::Queued;
         let now = Instant::now();
         let pool = match plan.target {
-            Target::Primary => self.client.write_pool(),
-            Target::Replica => self.client.read_pool(&self.worker, now),
+            Target::Primary => self.client.write_pool.clone(),
+            Target::Replica => self.worker.read_pool(&self.client, now),
         };
         match self.worker.pools.acquire(&pool, &self.client.slot, now) {
             Acquired::Now(lease) => self.handle_grant(Ok(lease), cx),
@@ -330,7 +360,11 @@ impl Connection {
                 self.feed_client(cx);
             }
             Err(refusal) => {
-                self.worker.stats.refusals.increment(&refusal);
+                self.worker.stats.errors.increment(match refusal.sqlstate {
+                    "53300" => ErrorKind::PoolTimeout,
+                    "28P01" | "28000" | "3D000" | "42501" => ErrorKind::ServerLogin,
+                    _ => ErrorKind::ServerUnreachable,
+                });
                 self.refuse(&refusal);
             }
         }
@@ -389,6 +423,7 @@ impl Connection {
             };
             self.session.handle_server(self.from_server.input.bytes(), io)
         };
+        self.client.status.set(self.session.status());
         self.from_server.consumed = step.consumed;
         if matches!(self.phase, ClientPhase::Gone(..)) {
             self.from_server.out.clear();
@@ -399,7 +434,9 @@ impl Connection {
             let _ = self.flush_to_client(cx);
         }
         match step.next {
-            ServerNext::Read { bytes } => self.from_server.wanted = bytes + self.from_server.consumed,
+            ServerNext::Read { bytes } => {
+                self.from_server.wanted = bytes + self.from_server.consumed
+            }
             ServerNext::Close(reason) => {
                 self.lease = None;
                 self.close(reason);
@@ -423,16 +460,23 @@ impl Connection {
                     let _ = self.flush_to_server(cx);
                 }
             }
-            Settled::Keep => self.client.set_pins(self.session.pins()),
+            Settled::Keep => self.client.pins.set(self.session.pins()),
             Settled::Close => self.lease = None,
-            Settled::Release if self.cancelling.get() > 0 => {}
+            Settled::Release if self.cancelling.get() > 0 => self.held = Held::UntilCancelled,
             Settled::Release => {
                 // Bytes that came after the last reply belong to nobody: such a connection is not trusted.
                 let left_over = self.from_server.input.len() > self.from_server.consumed;
-                let fitness = if left_over || !self.from_client.out.is_empty() { Fitness::Unfit } else { Fitness::Fit };
+                let fitness = if left_over || !self.from_client.out.is_empty() {
+                    Fitness::Unfit
+                } else {
+                    Fitness::Fit
+                };
                 let now = Instant::now();
                 self.worker.stats.transactions.increment();
-                self.client.released(now);
+                self.client.transactions.set(self.client.transactions.get() + 1);
+                self.client.server.set(None);
+                self.client.pins.set(self.session.pins());
+                self.client.set_state(State::Idle, now);
                 if let Some(lease) = self.lease.take() {
                     lease.release(fitness, now);
                 }
@@ -481,13 +525,17 @@ impl Connection {
     /// The client said Terminate, broke the protocol, or was refused for good.
     fn close_by_client(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
         if reason == CloseReason::ClientTerminated {
-            return self.client_gone(reason, cx);
-        }
-        // It has an error to read before the end; its server is cleaned after it.
-        let _ = self.flush_to_client(cx);
-        if !matches!(self.phase, ClientPhase::Gone(..)) {
             self.client_gone(reason, cx);
+        } else {
+            self.close_and_clean(reason, cx);
         }
+    }
+
+    /// The client has a last message to read; its server is cleaned meanwhile by somebody else's time: it is closed
+    /// unless it is at rest.
+    fn close_and_clean(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
+        let _ = cx;
+        self.close(reason);
     }
 
     /// Nobody reads any more: cleans the server if there is one.
@@ -531,16 +579,32 @@ impl Connection {
         }
     }
 
-    /// Sends the last message, within a bound.
+    /// Sends the last message and waits until the client has taken it: closing at once, with input unread, would make
+    /// the system throw it away.
     fn poll_goodbye(&mut self, reason: CloseReason, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        let deadline = self.goodbye.get_or_insert_with(|| Box::pin(tokio::time::sleep(GOODBYE_TIME_MAX)));
-        let late = deadline.as_mut().poll(cx).is_ready();
-        let flushed = self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx);
-        if late || flushed.is_ready() {
-            let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+        let deadline =
+            self.goodbye.get_or_insert_with(|| Box::pin(tokio::time::sleep(GOODBYE_TIME_MAX)));
+        if deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(reason);
         }
-        Poll::Pending
+        if ready!(self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx)).is_err()
+        {
+            return Poll::Ready(reason);
+        }
+        if ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
+            return Poll::Ready(reason);
+        }
+        loop {
+            let buffers = &self.worker.buffers;
+            self.from_client.consumed = 0;
+            self.from_client.out.clear();
+            let length = self.from_client.input.len();
+            self.from_client.input.consume(length, buffers);
+            match ready!(self.from_client.input.poll_read(&mut self.stream, 1, buffers, cx)) {
+                Ok(count) if count > 0 => {}
+                _ => return Poll::Ready(reason),
+            }
+        }
     }
 
     /// Asks the server to cancel what it runs for this client.
@@ -560,7 +624,10 @@ impl Connection {
 
     /// Nothing moves: gives back what an idle client does not need.
     fn rest(&mut self) {
-        if self.lease.is_none() && self.from_client.input.is_empty() && self.from_server.out.is_empty() {
+        if self.lease.is_none()
+            && self.from_client.input.is_empty()
+            && self.from_server.out.is_empty()
+        {
             self.session.shrink();
             self.from_client.out.shrink();
             self.from_server.out.shrink();

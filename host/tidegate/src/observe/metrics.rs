@@ -1,7 +1,7 @@
 //! Every metric, in one table: what it is called, what it means, where its value comes from.
 //!
-//! `docs/metrics.md` is [`markdown`] of the table; a test holds the two together. A scrape fills a recorder of its own, so
-//! that a pool that is gone is gone from `/metrics` too.
+//! `docs/metrics.md` is [`markdown`] of the table; a test holds the two together. A scrape fills a
+//! recorder of its own, so that a pool that is gone is gone from `/metrics` too.
 
 use std::fmt::Write;
 

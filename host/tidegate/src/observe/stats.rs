@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number with one writer. Increments are a plain load and store: no locked instruction on the data path.
+/// A number with one writer. Increments are a plain load and store: no locked instruction on the
+/// data path.
 ///
-/// Two threads that write the same counter lose increments; that is the contract, not a fault to defend against.
+/// Two threads that write the same counter lose increments; that is the contract, not a fault to
+/// defend against.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 

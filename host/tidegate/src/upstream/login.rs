@@ -34,6 +34,15 @@ pub enum Address {
     Unix { dir: PathBuf, port: u16 },
 }
 
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix { dir, port } => write!(f, "{}:{port}", dir.display()),
+        }
+    }
+}
+
 /// A server that connections can be opened to.
 #[derive(Clone, Debug)]
 pub struct Target {

@@ -5,12 +5,15 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::checked::*;
-use super::super::diff::compare;
+use super::super::diff::{compare, in_force};
 use super::super::docs::assert_current;
+use super::super::error::Problem;
 use super::super::init::{markdown, template};
 use super::super::keys::{Fallback, KEYS};
-use super::super::redact::redacted;
+use super::super::redact::{redacted, warnings};
+use super::super::users::Users;
 use super::{accepted, errors, load, with_primary};
+use crate::tls::ClientCertificates;
 
 /// Each text is one line of the file, the second, unless it says otherwise.
 #[test]
@@ -62,12 +65,12 @@ fn errors_name_file_line_column_key_and_the_nearest_key() {
         ),
         (
             "[pool]\nsize_min = 20\nsize_max = 10",
-            "tidegate.toml:3:12: pool.size_min: size_min 20 is above size_max 10",
+            "tidegate.toml:3:12: pool.size_min: 20 is above pool.size_max 10",
         ),
         (
             "[pool]\nutilisation_clear_percent = 80",
-            "tidegate.toml:3:29: pool.utilisation_clear_percent: utilisation_clear_percent 80 is not below \
-             utilisation_warn_percent 80",
+            "tidegate.toml:3:29: pool.utilisation_clear_percent: 80 is not below \
+             pool.utilisation_warn_percent 80",
         ),
         ("pool.size_max = 0", "tidegate.toml:2:17: pool.size_max: 0 is not from 1 to 10000"),
         (
@@ -124,9 +127,16 @@ fn errors_name_file_line_column_key_and_the_nearest_key() {
 fn all_errors_are_told_at_once() {
     let text = "workrs = 1\n[pool]\nmode = 3\nsize_min = 60\n[log\nfilter = 3";
     let told = errors(text);
-    for line in [2, 4, 5, 6] {
+    for line in [2, 4, 5, 6, 7] {
         assert!(told.contains(&format!("tidegate.toml:{line}:")), "line {line} in:\n{told}");
     }
+}
+
+#[test]
+fn what_follows_from_another_error_is_not_told() {
+    let told = errors("[pool]\nsize_max = \"many\"\nsize_min = 60\n[tls]\nmode = \"require\"");
+    let keys: Vec<_> = told.lines().filter_map(|line| line.split(": ").nth(1)).collect();
+    assert_eq!(keys, ["pool.size_max", "tls.mode"], "{told}");
 }
 
 #[test]
@@ -216,8 +226,48 @@ fn each_example_of_the_table_can_be_read() {
     let variables = [("DATABASE_PASSWORD", "x"), ("ADMIN_TOKEN", "y")];
     let told = load(&text, &variables).unwrap_err();
     for error in told {
-        let text = error.to_string();
-        assert!(text.contains("can't be read") || text.contains("both there"), "{text}");
+        let expected = match &error.problem {
+            Problem::Unreadable(_) => true,
+            Problem::Contradiction(text) => text.contains("both there"),
+            _ => false,
+        };
+        assert!(expected, "{error}");
+    }
+}
+
+#[test]
+fn certificates_are_read_and_errors_name_the_file_at_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let made = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (one, other) = (made(), made());
+    let cert = file("one.crt", &one.cert.pem());
+    let key = file("one.key", &one.signing_key.serialize_pem());
+    let other_key = file("other.key", &other.signing_key.serialize_pem());
+    let nonsense = file("nonsense", "nonsense");
+    let tls = |cert: &str, key: &str, ca: &str| {
+        format!("[tls]\ncert = \"{cert}\"\nkey = \"{key}\"\nclient_ca = \"{ca}\"")
+    };
+    let good = accepted(&tls(&cert, &key, &cert)).tls;
+    assert_eq!(good.mode, ClientTlsMode::Prefer);
+    assert!(matches!(good.accept_files().unwrap().clients, ClientCertificates::Optional(_)));
+    for (text, start) in [
+        (tls(&nonsense, &key, &cert), "tidegate.toml:3:8: tls.cert: "),
+        (tls(&cert, &nonsense, &cert), "tidegate.toml:4:7: tls.key: "),
+        (tls(&cert, &other_key, &cert), "tidegate.toml:4:7: tls.key: "),
+        (tls(&cert, &key, "/nowhere"), "tidegate.toml:5:13: tls.client_ca: /nowhere: "),
+        (
+            "cluster.replicas = [\"postgres://a@r1?sslmode=verify-ca&sslrootcert=/nowhere\"]"
+                .to_owned(),
+            "tidegate.toml:2:21: cluster.replicas: /nowhere: ",
+        ),
+    ] {
+        let told = errors(&text);
+        assert!(told.starts_with(start) && told.lines().count() == 1, "{told}");
     }
 }
 
@@ -271,6 +321,33 @@ fn a_reload_names_what_changed_and_what_waits_for_a_restart() {
     assert_eq!(compare(&old, &old), Default::default());
     let gone = compare(&old, &accepted(""));
     assert_eq!((gone.changed.len(), gone.needs_restart), (0, vec!["admin".to_owned()]));
+}
+
+#[test]
+fn a_reload_keeps_what_waits_for_a_restart() {
+    let old = accepted("workers = 1\nlog.format = \"json\"");
+    let (config, report) = in_force(&old, accepted("workers = 2\npool.size_max = 60"));
+    assert_eq!((config.workers, config.log.format), (1, LogFormat::Json));
+    assert_eq!(config.pool.size_max, 60);
+    assert_eq!(report.needs_restart, ["log.format", "workers"]);
+    // What is in force differs from the old in just what is said to have changed.
+    let again = compare(&old, &config);
+    assert_eq!((again.changed, again.needs_restart), (report.changed, vec![]));
+}
+
+#[test]
+fn users_whose_secret_the_method_can_not_check_are_warned_about() {
+    let mut config = accepted("");
+    let md5 = format!("\"ann\" \"md5{}\"\n\"bob\" \"plain\"", "0".repeat(32));
+    config.auth.users = Users::parse(&md5).unwrap();
+    assert!(warnings(&config).is_empty());
+    config.auth.method = AuthMethod::ScramSha256;
+    assert_eq!(
+        warnings(&config),
+        [
+            "auth.method scram-sha-256 can't check the secrets of 1 users in the users file, such as ann"
+        ]
+    );
 }
 
 #[test]

@@ -186,6 +186,14 @@ impl Pools {
         let _ = tokio::time::timeout(Self::TICK, self.home.due.notified()).await;
     }
 
+    /// Is there an open connection to the instance?
+    pub fn is_connected(&self, instance: usize) -> bool {
+        self.cells.borrow().iter().any(|(key, kept)| {
+            let counts = kept.cell.counts();
+            key.instance == instance && counts.idle + counts.in_use > 0
+        })
+    }
+
     /// Deadlines, idle connections, attempts that are due, dead connections, pools nobody needs.
     pub fn maintain(self: &Rc<Self>, now: Instant) {
         while self.home.tasks.borrow_mut().try_join_next().is_some() {}
