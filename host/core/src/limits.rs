@@ -48,6 +48,97 @@ pub const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// One attempt to connect and log in to a server.
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
+// --- the process -------------------------------------------------------------------------------------
+
+/// Clients connected at once, unless configured; each is a file descriptor and a few hundred bytes.
+pub const CLIENTS_MAX: usize = 20_000;
+/// A drain waits this long for clients to finish, unless configured (Kubernetes kills after 30 s).
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
+/// What `limits.clients_max` and `pool.size_max` may be set to.
+pub const CLIENTS_CONFIG_MAX: usize = 1_000_000;
+pub const POOL_SIZE_CONFIG_MAX: usize = 10_000;
+/// A server connection is replaced at this age, unless configured (PgBouncer's `server_lifetime`).
+pub const SERVER_LIFETIME_MAX: Duration = Duration::from_secs(3_600);
+/// Data-plane threads; more than any machine's cores is a typing error.
+pub const WORKERS_MAX: usize = 1_024;
+
+// --- configuration -----------------------------------------------------------------------------------
+
+/// `tidegate.toml`, in bytes.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// The users file, in bytes: more than a hundred thousand users.
+pub const USERS_FILE_BYTES_MAX: u64 = 16 << 20;
+/// A token file, in bytes.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 4_096;
+/// Any configured duration, so that no deadline overflows a clock.
+pub const CONFIG_DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+// --- the admin API -----------------------------------------------------------------------------------
+
+/// Connections at once; more wait in the kernel's backlog.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// A request head, in bytes and in header lines (hyper's minimum buffer is 8 KiB).
+pub const ADMIN_HEAD_BYTES_MAX: usize = 16 << 10;
+pub const ADMIN_HEADERS_MAX: usize = 64;
+/// A request body, in bytes: no resource reads one yet.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
+/// From the first byte a connection may send to the end of the head, and from there to the end of the body.
+pub const ADMIN_HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+pub const ADMIN_BODY_TIME_MAX: Duration = Duration::from_secs(10);
+/// The rest of the process answers the admin API within this.
+pub const ADMIN_ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
+/// A connection is asked to close at this age, and cut soon after: a reader that stalls holds nothing for ever.
+pub const ADMIN_CONNECTION_TIME_MAX: Duration = Duration::from_secs(300);
+pub const ADMIN_CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Clients or servers one answer lists, unless `?limit=` says otherwise; and what it may say.
+pub const ADMIN_LIST_DEFAULT: usize = 1_000;
+pub const ADMIN_LIST_MAX: usize = 100_000;
+
+/// A server connection is replaced after this, so that changed roles, settings and memory growth do not stay for ever.
+pub const POOL_LIFETIME_MAX: Duration = Duration::from_secs(3_600);
+/// Connections one worker opens at the same time for one pool; more would only make the server's fork queue longer.
+pub const POOL_CONNECTING_MAX: usize = 8;
+/// Pause between two calls for help from a worker whose clients wait while others hold the pool's connections.
+pub const POOL_BEG_INTERVAL: Duration = Duration::from_millis(100);
+/// Calls for help one pool part remembers; a worker has at most one, so this bounds the number of workers that can starve.
+pub const POOL_DEBTS_MAX: usize = 256;
+/// Pause before an idle connection that the minimum keeps alive is looked at again.
+pub const POOL_IDLE_RECHECK: Duration = Duration::from_secs(5);
+/// Bytes an idle server connection may send (parameter changes, notices) between two checks before it is given up.
+pub const POOL_IDLE_BYTES_MAX: usize = 8_192;
+
+// --- circuit breaker (property 42) -------------------------------------------------------------------
+
+/// Outcomes of the last this many seconds decide; one bucket a second.
+pub const BREAKER_WINDOW_SECS: usize = 60;
+/// Failures, in percent of the calls in the window, from which the breaker opens.
+pub const BREAKER_FAILURE_PERCENT: u32 = 50;
+/// Fewer calls than this in the window prove nothing.
+pub const BREAKER_CALLS_MIN: u32 = 5;
+/// An open breaker rejects for this long, then lets one probe through.
+pub const BREAKER_OPEN_TIME: Duration = Duration::from_secs(30);
+
 const _: () = assert!(POOL_SIZE_MIN <= POOL_SIZE_MAX);
+const _: () = assert!(POOL_SIZE_MAX >= 1 && POOL_CONNECTING_MAX >= 1 && CONNECT_ATTEMPTS_MAX >= 1);
 const _: () = assert!(POOL_UTILISATION_CLEAR_PERCENT < POOL_UTILISATION_WARN_PERCENT);
 const _: () = assert!(STATEMENT_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(ADMIN_LIST_DEFAULT <= ADMIN_LIST_MAX);
+const _: () = assert!(CLIENTS_MAX <= CLIENTS_CONFIG_MAX);
+const _: () = assert!(POOL_SIZE_MAX <= POOL_SIZE_CONFIG_MAX);
+
+// --- who is who --------------------------------------------------------------------------------------
+
+/// What is known of a user, or that there is none, is believed this long: a storm of logins is one query.
+pub const USER_CACHE_TIME_MAX: Duration = Duration::from_secs(1);
+/// That passwords cannot be read at all is believed this long.
+pub const USER_DENIED_TIME_MAX: Duration = Duration::from_secs(30);
+/// Users remembered at a time; the one not asked for longest is forgotten first.
+pub const USERS_CACHED_MAX: usize = 1_000;
+/// Logins that may wait for their user to be looked up; more are refused.
+pub const USER_LOOKUPS_WAITING_MAX: usize = 1_000;
+/// A message from a server while we log in or ask it something ourselves is at most this long, in bytes.
+pub const SERVER_MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// After telling a client why it is refused, this long is given for the message to be read before the socket goes.
+pub const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
+/// Bytes of a refused client that are read and thrown away so that its socket is not reset, at most.
+pub const LINGER_BYTES_MAX: usize = 64 << 10;

@@ -1,1 +1,450 @@
-//! (being written)
+//! Builds everything from a configuration, waits for signals, reloads, drains.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::admin::{self, Answer, Control, Phase, ReloadReport};
+use crate::config::{Config, ConfigSource, Listen, diff};
+use crate::data::listener::Bound;
+use crate::data::worker::{self, Message, Settled, Shared, WorkerSnapshot};
+use crate::exit::Exit;
+use crate::observe::log;
+use crate::observe::snapshot::{PoolSnapshot, Scope, ServerSnapshot, Snapshot};
+use crate::settle;
+use crate::upstream::pool::ServerPlace;
+
+/// A worker answers for a snapshot within this, or is counted as silent.
+const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(2);
+/// After the grace has ended, clients are given this long to be told.
+const CUT_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Serves until told to stop, with the process's signals.
+pub fn run(config: Config, source: ConfigSource) -> Exit {
+    let log = match log::init(&config.log) {
+        Ok(log) => Some(log),
+        Err(message) => {
+            eprintln!("tidegate: {message}");
+            return Exit::Usage;
+        }
+    };
+    let server = match Server::start(config, source) {
+        Ok(server) => server,
+        Err((exit, message)) => {
+            tracing::error!("{message}");
+            return exit;
+        }
+    };
+    let exit = server.wait_for_signals(log.as_ref());
+    tracing::info!(code = exit.code(), "stopped: {}", exit.meaning());
+    exit
+}
+
+/// A running Tidegate: its threads, and the way to stop it.
+pub struct Server {
+    control: Arc<Handle>,
+    workers: Vec<thread::JoinHandle<io::Result<()>>>,
+    admin: Option<admin::AdminHandle>,
+    sockets: Vec<std::path::PathBuf>,
+    /// As bound: port 0 is resolved.
+    pub addresses: Vec<String>,
+}
+
+/// What the admin API and signals act on.
+pub struct Handle {
+    shared: Arc<Shared>,
+    phase: AtomicU8,
+    source: ConfigSource,
+    settled: RwLock<Arc<Settled>>,
+    reloading: Mutex<()>,
+    drain: Notify,
+    draining: AtomicBool,
+    started_at: Instant,
+    fake_secret: [u8; 32],
+}
+
+impl Server {
+    /// Binds, starts the workers and the admin API.
+    ///
+    /// # Errors
+    /// What failed, and the exit code for it.
+    pub fn start(config: Config, source: ConfigSource) -> Result<Self, (Exit, String)> {
+        let fake_secret = crate::data::login::draw_secret()
+            .map_err(|error| (Exit::Failure, format!("no random numbers: {error}")))?;
+        let settled =
+            settle::settle(config, fake_secret).map_err(|message| (Exit::Usage, message))?;
+        let settled = Arc::new(settled);
+        let config = settled.config.clone();
+        let bound = bind_all(&config.listen)?;
+        let addresses: Vec<String> =
+            bound.iter().zip(&config.listen).map(|(bound, listen)| bound.address(listen)).collect();
+        let (shared, receivers) = Shared::new(config.workers);
+        let control = Arc::new(Handle {
+            shared: shared.clone(),
+            phase: AtomicU8::new(phase_number(Phase::Starting)),
+            source,
+            settled: RwLock::new(settled.clone()),
+            reloading: Mutex::default(),
+            drain: Notify::new(),
+            draining: AtomicBool::new(false),
+            started_at: Instant::now(),
+            fake_secret,
+        });
+        let workers = start_workers(&shared, &settled, &bound, receivers)?;
+        let admin = match &config.admin {
+            None => None,
+            Some(admin) => Some(admin::start(admin, control.clone()).map_err(|error| {
+                (
+                    Exit::CannotListen,
+                    format!("cannot listen on {} for the admin API: {error}", admin.address),
+                )
+            })?),
+        };
+        control.set_phase(Phase::Serving);
+        for address in &addresses {
+            tracing::info!(%address, "listening");
+        }
+        let sockets = config.listen.iter().filter_map(|listen| match listen {
+            Listen::Unix(path) => Some(path.clone()),
+            Listen::Tcp(_) => None,
+        });
+        let sockets = sockets.collect();
+        Ok(Self { control, workers, admin, sockets, addresses })
+    }
+
+    /// To ask for a drain from another thread.
+    pub fn handle(&self) -> Arc<Handle> {
+        self.control.clone()
+    }
+
+    /// Reloads on SIGHUP; drains on SIGTERM, SIGINT, or when the admin API says so; a second signal cuts.
+    fn wait_for_signals(self, log: Option<&log::LogHandle>) -> Exit {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+            return Exit::Failure;
+        };
+        let control = self.control.clone();
+        let wait = async {
+            let (mut hangup, mut terminate, mut interrupt) = (
+                signal(SignalKind::hangup())?,
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+            );
+            loop {
+                // All branches are cancel safe.
+                tokio::select! {
+                    _ = hangup.recv() => report_reload(&control.reload_now(), log),
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    () = control.drain.notified() => break,
+                }
+            }
+            control.drain_now();
+            let grace = control.settled().config.limits.shutdown_grace;
+            tracing::info!(grace_s = grace.as_secs(), "draining");
+            let drained = async {
+                while control.shared.loads.total() > 0 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            Ok::<_, io::Error>(tokio::select! {
+                () = drained => Exit::Ok,
+                () = tokio::time::sleep(grace) => Exit::NotDrained,
+                _ = terminate.recv() => Exit::NotDrained,
+                _ = interrupt.recv() => Exit::NotDrained,
+            })
+        };
+        let exit = runtime.block_on(wait).unwrap_or(Exit::Failure);
+        self.finish(exit)
+    }
+
+    /// Drains without signals; for the demo.
+    pub fn stop(self) -> Exit {
+        self.control.drain_now();
+        let deadline = Instant::now() + CUT_TIME_MAX;
+        while self.control.shared.loads.total() > 0 && Instant::now() < deadline {
+            thread::park_timeout(Duration::from_millis(10));
+        }
+        self.finish(Exit::Ok)
+    }
+
+    fn finish(mut self, exit: Exit) -> Exit {
+        if exit == Exit::NotDrained {
+            self.control.shared.tell_all(|| Message::Cut);
+        }
+        let deadline = Instant::now() + CUT_TIME_MAX;
+        while self.workers.iter().any(|worker| !worker.is_finished()) && Instant::now() < deadline {
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        self.control.set_phase(Phase::Stopped);
+        for path in &self.sockets {
+            let _ = std::fs::remove_file(path);
+        }
+        drop(self.admin.take());
+        exit
+    }
+}
+
+fn bind_all(listen: &[Listen]) -> Result<Vec<Bound>, (Exit, String)> {
+    let bind = |listen: &Listen| {
+        Bound::bind(listen).map_err(|error| {
+            let message = format!(
+                "cannot listen on {listen}: {error}. Is another process using it? Choose another address with --listen."
+            );
+            (Exit::CannotListen, message)
+        })
+    };
+    listen.iter().map(bind).collect()
+}
+
+fn start_workers(
+    shared: &Arc<Shared>,
+    settled: &Arc<Settled>,
+    bound: &[Bound],
+    receivers: Vec<mpsc::Receiver<Message>>,
+) -> Result<Vec<thread::JoinHandle<io::Result<()>>>, (Exit, String)> {
+    let failed = |error: io::Error| (Exit::Failure, format!("cannot start a worker: {error}"));
+    let start = |(index, receiver): (usize, mpsc::Receiver<Message>)| {
+        let (shared, settled) = (shared.clone(), settled.clone());
+        let listeners =
+            bound.iter().map(Bound::copy).collect::<io::Result<Vec<_>>>().map_err(failed)?;
+        thread::Builder::new()
+            .name(format!("tidegate-{index}"))
+            .spawn(move || worker::run(index, shared, settled, listeners, receiver))
+            .map_err(failed)
+    };
+    receivers.into_iter().enumerate().map(start).collect()
+}
+
+fn report_reload(outcome: &Result<ReloadReport, Vec<String>>, log: Option<&log::LogHandle>) {
+    let _ = log;
+    match outcome {
+        Ok(report) => {
+            tracing::info!(changed = ?report.changed, needs_restart = ?report.needs_restart, "configuration reloaded");
+        }
+        Err(errors) => {
+            for error in errors {
+                tracing::error!("configuration not reloaded: {error}");
+            }
+        }
+    }
+}
+
+const PHASES: [Phase; 4] = [Phase::Starting, Phase::Serving, Phase::Draining, Phase::Stopped];
+
+fn phase_number(phase: Phase) -> u8 {
+    PHASES.iter().position(|known| *known == phase).map_or(0, |at| at as u8)
+}
+
+impl Handle {
+    fn settled(&self) -> Arc<Settled> {
+        self.settled.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase_number(phase), Ordering::Relaxed);
+    }
+
+    /// Starts to drain; at most once.
+    fn drain_now(&self) {
+        if !self.draining.swap(true, Ordering::Relaxed) {
+            self.set_phase(Phase::Draining);
+            self.shared.tell_all(|| Message::Drain);
+        }
+    }
+
+    fn reload_now(&self) -> Result<ReloadReport, Vec<String>> {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = |errors: Vec<crate::config::ConfigError>| {
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let config = self.source.read().map_err(words)?;
+        let (config, report) = diff::in_force(&self.settled().config, config);
+        let settled =
+            Arc::new(settle::settle(config, self.fake_secret).map_err(|message| vec![message])?);
+        *self.settled.write().unwrap_or_else(PoisonError::into_inner) = settled.clone();
+        self.shared.tell_all(|| Message::Reload(settled.clone()));
+        Ok(report)
+    }
+}
+
+impl Shared {
+    /// Tells every worker. A worker whose queue is full for so long is stuck; that is logged.
+    fn tell_all(&self, message: impl Fn() -> Message) {
+        for (index, sender) in self.senders.iter().enumerate() {
+            if let Err(error) = sender.try_send(message()) {
+                tracing::error!(worker = index, %error, "a worker does not take messages");
+            }
+        }
+    }
+}
+
+impl Control for Handle {
+    fn phase(&self) -> Phase {
+        PHASES
+            .get(usize::from(self.phase.load(Ordering::Relaxed)))
+            .copied()
+            .unwrap_or(Phase::Stopped)
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.phase() != Phase::Serving {
+            return Err(format!("Tidegate is {}.", self.phase().as_str()));
+        }
+        if self.shared.is_primary_connected() {
+            Ok(())
+        } else {
+            Err("No connection to the primary works now.".to_owned())
+        }
+    }
+
+    fn snapshot(&self, scope: Scope) -> Answer<Snapshot> {
+        let shared = self.shared.clone();
+        let (started_at, settled) = (self.started_at, self.settled());
+        Box::pin(async move { take_snapshot(&shared, &settled, scope, started_at).await })
+    }
+
+    fn config(&self) -> Arc<Config> {
+        self.settled().config.clone()
+    }
+
+    fn reload(&self) -> Answer<Result<ReloadReport, Vec<String>>> {
+        // Files are read and certificates parsed in a moment; the admin thread can wait for it.
+        let outcome = self.reload_now();
+        Box::pin(async move { outcome })
+    }
+
+    fn drain(&self) {
+        self.drain.notify_one();
+    }
+}
+
+async fn take_snapshot(
+    shared: &Shared,
+    settled: &Settled,
+    scope: Scope,
+    started_at: Instant,
+) -> Snapshot {
+    let mut snapshot = Snapshot {
+        uptime_ms: millis(started_at.elapsed()),
+        workers: shared.senders.len(),
+        ..Snapshot::default()
+    };
+    for stats in &shared.stats {
+        snapshot.totals.add(&stats.totals());
+    }
+    let mut asked = Vec::new();
+    for sender in &shared.senders {
+        let (reply, answer) = oneshot::channel();
+        asked.push(sender.try_send(Message::Snapshot(reply)).ok().map(|()| answer));
+    }
+    for answer in asked {
+        let answer = match answer {
+            Some(answer) => {
+                tokio::time::timeout(SNAPSHOT_TIME_MAX, answer).await.ok().and_then(Result::ok)
+            }
+            None => None,
+        };
+        match answer {
+            Some(worker) => add_worker(&mut snapshot, worker, settled, scope),
+            None => snapshot.workers_silent += 1,
+        }
+    }
+    snapshot
+}
+
+fn add_worker(snapshot: &mut Snapshot, worker: WorkerSnapshot, settled: &Settled, scope: Scope) {
+    let pinned = worker.clients.iter().filter(|client| !client.pinned_by.is_empty());
+    let pinned: Vec<Option<u64>> = pinned.map(|client| client.server).collect();
+    for pool in worker.pools {
+        let totals = &mut snapshot.totals;
+        totals.pool_waits += pool.totals.waits;
+        totals.pool_wait_micros +=
+            u64::try_from(pool.totals.wait_total.as_micros()).unwrap_or(u64::MAX);
+        totals.servers_opened += pool.totals.opened;
+        totals.servers_closed += pool.totals.closed_total();
+        totals.server_connect_failures += pool.totals.connect_errors;
+        let mode = settled.config.pool_settings(&pool.key.database, &pool.key.user).mode.as_str();
+        add_pool(&mut snapshot.pools, &pool, mode, &pinned);
+        if scope == Scope::Servers {
+            let target = settled.pools.targets.get(pool.key.instance);
+            let address = target.map_or_else(String::new, |target| target.address.to_string());
+            for server in &pool.servers {
+                let client = match server.place {
+                    ServerPlace::Idle => None,
+                    ServerPlace::Lent(client) => Some(client.0),
+                };
+                snapshot.servers.push(ServerSnapshot {
+                    id: server.id.0,
+                    worker: worker.worker,
+                    server: pool.target.clone(),
+                    address: address.clone(),
+                    user: pool.key.user.to_string(),
+                    database: pool.key.database.to_string(),
+                    tls: server.is_encrypted,
+                    state: if client.is_some() { "active" } else { "idle" },
+                    client,
+                    backend_pid: server.process_id,
+                    connected_ms: millis(server.age),
+                    state_ms: millis(server.place_age),
+                    transactions: server.leases,
+                    prepared: 0,
+                });
+            }
+        }
+    }
+    if scope == Scope::Clients {
+        snapshot.clients.extend(worker.clients);
+    }
+}
+
+/// Adds one worker's part of a pool to what the others said of it.
+fn add_pool(
+    pools: &mut Vec<PoolSnapshot>,
+    part: &crate::upstream::pool::PoolSnapshot,
+    mode: &'static str,
+    pinned: &[Option<u64>],
+) {
+    let (database, user, role) = (&*part.key.database, &*part.key.user, part.key.kind.name());
+    let known = pools.iter_mut().find(|known| {
+        known.database == database
+            && known.user == user
+            && known.server == part.target
+            && known.role == role
+    });
+    let pool = match known {
+        Some(known) => known,
+        None => {
+            pools.push(PoolSnapshot {
+                database: database.to_owned(),
+                user: user.to_owned(),
+                server: part.target.clone(),
+                role,
+                mode,
+                size_min: part.config.size_min,
+                size_max: part.config.size_max,
+                ..PoolSnapshot::default()
+            });
+            let last = pools.len() - 1;
+            &mut pools[last]
+        }
+    };
+    pool.idle += part.counts.idle;
+    pool.active += part.counts.in_use;
+    pool.pinned += part.servers.iter().filter(|server| pinned.contains(&Some(server.id.0))).count();
+    pool.connecting += part.counts.opening;
+    pool.waiting += part.counts.waiting;
+    pool.waiting_ms_max = pool.waiting_ms_max.max(millis(part.waiting_max));
+    pool.warned |= part.is_warned;
+    if pool.failing.is_none() {
+        pool.failing.clone_from(&part.failing);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,1 +1,93 @@
-fn main() {}
+//! The commands of this repository: `cargo xtask setup | demo | test | bench`.
+
+mod run; // steps, what they say, how long they take
+mod setup; // what must be installed
+
+use run::{Outcome, Report, cargo, root, target_directory};
+use setup::Need;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  setup           install what is missing: PostgreSQL, and the client suites' languages and packages
+  demo [args …]   build Tidegate and run it in front of a throw-away PostgreSQL cluster (`--help` for its arguments)
+  test            install, check the format, lint, build, and run all tests
+  bench [args …]  measure Tidegate against PostgreSQL itself and PgBouncer
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    let result = match command.as_str() {
+        "setup" => setup::install(&[Need::PostgreSql, Need::Clients]),
+        "demo" => demo(&rest),
+        "test" if rest.is_empty() => test(),
+        "bench" => bench(&rest),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => Err(format!("`cargo xtask {command}` is not known here\n\n{USAGE}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo(arguments: &[String]) -> Result<(), String> {
+    setup::install(&[Need::PostgreSql])?;
+    build_release()?;
+    // The demo takes our place, so that Ctrl-C and the exit code are its own.
+    let error = Command::new(target_directory().join("release/tidegate"))
+        .arg("demo")
+        .args(arguments)
+        .exec();
+    Err(format!("could not start the demo: {error}"))
+}
+
+fn bench(arguments: &[String]) -> Result<(), String> {
+    setup::install(&[Need::PostgreSql, Need::PgBouncer])?;
+    build_release()?;
+    let mut bench = cargo();
+    bench.args(["run", "--release", "--quiet", "--package", "tidegate-perf", "--"]).args(arguments);
+    run::step("bench", &mut bench)
+}
+
+fn build_release() -> Result<(), String> {
+    run::step("building Tidegate", cargo().args(["build", "--release", "--package", "tidegate"]))
+}
+
+/// Everything that a change must pass. A failed check does not hide the next one's findings; only a failed build does.
+fn test() -> Result<(), String> {
+    let mut report = Report::default();
+    let installed =
+        report.add("setup", || setup::install(&[Need::PostgreSql, Need::Clients]).map(|()| 0));
+    report.step("format", cargo().args(["fmt", "--all", "--check"]));
+    report.step(
+        "lint",
+        cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
+    );
+    let built = report.step("build", cargo().args(["build", "--workspace", "--all-targets"]));
+    if built == Outcome::Passed {
+        let mut unit = cargo();
+        unit.args(["test", "--workspace", "--exclude", "tidegate-e2e"]);
+        report.step("unit tests and rules", &mut unit);
+        if installed == Outcome::Passed {
+            report.step("end-to-end tests", cargo().args(["test", "--package", "tidegate-e2e"]));
+        } else {
+            report.skip("end-to-end tests", "what they need is not installed");
+        }
+    } else {
+        report.skip("tests", "the build failed");
+    }
+    println!("\n{}", report.summary());
+    println!("in {}", root().display());
+    if report.passed() { Ok(()) } else { Err("some of this failed: see above".to_owned()) }
+}

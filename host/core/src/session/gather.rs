@@ -1,5 +1,9 @@
 //! What goes out next in one direction: ranges of the input buffer and bytes of our own, in order, without copying.
 
+/// What an idle gather keeps.
+const KEPT_SEGMENTS: usize = 4;
+const KEPT_BYTES: usize = 256;
+
 /// A run of bytes to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment {
@@ -98,11 +102,11 @@ impl Gather {
         self.own.clear();
     }
 
-    /// Gives memory back when nothing waits.
+    /// Gives memory back when nothing waits, but for a little that would be taken again at once.
     pub fn shrink(&mut self) {
         if self.bytes == 0 {
-            self.segments = Vec::new();
-            self.own = Vec::new();
+            self.segments.shrink_to(KEPT_SEGMENTS);
+            self.own.shrink_to(KEPT_BYTES);
         }
     }
 

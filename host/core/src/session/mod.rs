@@ -15,6 +15,7 @@
 //! means that the two sides no longer agree, and the server connection is closed rather than trusted.
 
 pub mod gather;
+pub mod login; // from the first packet to AuthenticationOk
 pub mod prepared;
 
 mod client; // what a client sends
@@ -303,6 +304,11 @@ impl Session {
             && self.expected.is_empty()
             && self.client_rest.0 == 0
             && self.batch == Batch::Closed
+    }
+
+    /// Has every reply so far been passed on as a whole, so that a message of ours may follow?
+    pub fn is_between_replies(&self) -> bool {
+        self.server_rest.0 == 0
     }
 
     /// Gives back memory that an idle client does not need.

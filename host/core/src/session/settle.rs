@@ -112,6 +112,8 @@ pub(super) struct Touched {
     effects: Effects,
     /// Settings that were SET by name.
     names: BTreeSet<String>,
+    /// Settings that were RESET by name.
+    reset: BTreeSet<String>,
     /// Settings were reset, or changed in ways that no name tells.
     any_setting: Option<()>,
     /// The probe ends with RESET ALL.
@@ -139,9 +141,8 @@ impl Touched {
 
     /// May a later text have to be read in another way than the session's settings say?
     pub(super) fn changes_reading(&self) -> bool {
-        self.any_setting.is_some()
-            || self.names.contains("standard_conforming_strings")
-            || self.names.contains("client_encoding")
+        const READING: [&str; 2] = ["standard_conforming_strings", "client_encoding"];
+        READING.iter().any(|name| self.names.contains(*name) || self.reset.contains(*name))
     }
 }
 
@@ -200,6 +201,7 @@ impl Session {
                 SettingTouched::Reset(name) => {
                     let touched = self.touched.get_or_insert_default();
                     touched.any_setting = Some(());
+                    touched.reset.insert(name.clone());
                     if self.startup.get(name).is_some() {
                         touched.restores.insert(name.clone());
                     }
@@ -385,7 +387,6 @@ impl Session {
             return Switching::NotNeeded;
         };
         self.ask(Own::Switch, &sql, server, to_server);
-        self.hold = Hold::All;
         Switching::UnderWay
     }
 
@@ -394,6 +395,8 @@ impl Session {
         server.set_unnamed(Unnamed::Absent, self.batches.past());
         to_server.send(|out| frontend::query(out, sql.as_bytes()));
         self.expected.push(Expected::Own(own));
+        // The next statement must run under the settings that this one gives or finds.
+        self.hold = Hold::All;
     }
 
     // --- the probe -----------------------------------------------------------------------------------

@@ -29,6 +29,12 @@ pub struct ServerState {
     pub(super) lease_mark: u64,
 }
 
+impl Default for ServerState {
+    fn default() -> Self {
+        Self::new(crate::limits::PREPARED_PER_SERVER_MAX)
+    }
+}
+
 impl ServerState {
     /// A fresh connection that keeps at most `prepared_max` statements.
     pub fn new(prepared_max: usize) -> Self {
@@ -48,6 +54,11 @@ impl ServerState {
 
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
+    }
+
+    /// The session's settings are known to be these now: a query outside any session has set them.
+    pub fn handle_settings(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
     }
 
     /// Prepared statements the server holds for us.

@@ -1,1 +1,79 @@
-//! (being written)
+//! The admin HTTP API: its own thread and runtime, so that it answers while the data plane is
+//! saturated.
+//!
+//! It knows the rest of the process only through [`Control`].
+
+mod clients; // GET /api/v1/clients
+mod config; // GET /api/v1/config
+mod drain; // POST /api/v1/drain
+mod metrics; // GET /metrics
+mod openapi; // GET /openapi.json
+mod pools; // GET /api/v1/pools
+mod probes; // GET /healthz, /readyz
+mod reload; // POST /api/v1/reload
+mod reply; // JSON answers and problem details
+mod router; // the table of routes, tokens, dispatch
+mod server; // the thread, connections and their bounds
+mod servers; // GET /api/v1/servers
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::config::Config;
+pub use crate::config::diff::ReloadReport;
+use crate::observe::snapshot::{Scope, Snapshot};
+pub use server::{AdminHandle, start};
+
+/// A future of [`Control`].
+pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What the admin API may ask of the process. Futures resolve on the admin thread's runtime and are
+/// given up after `ADMIN_ANSWER_TIME_MAX`.
+pub trait Control: Send + Sync + 'static {
+    fn phase(&self) -> Phase;
+
+    /// # Errors
+    /// Why no primary connection works now, as a sentence.
+    fn ready(&self) -> Result<(), String>;
+
+    /// Workers answer within a deadline; those that do not are counted in the snapshot.
+    fn snapshot(&self, scope: Scope) -> Answer<Snapshot>;
+
+    /// The configuration in force.
+    fn config(&self) -> Arc<Config>;
+
+    /// Reads the configuration again and puts it in force, or changes nothing and says what is
+    /// wrong.
+    fn reload(&self) -> Answer<Result<ReloadReport, Vec<String>>>;
+
+    /// Starts what SIGTERM starts: no new clients, the others end, the process exits. Returns at
+    /// once.
+    fn drain(&self);
+}
+
+/// Where the process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Starting,
+    Serving,
+    Draining,
+    Stopped,
+}
+
+impl Phase {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+}

@@ -1,1 +1,31 @@
-//! (being written)
+//! Configuration: as written, as checked, and what is wrong with it.
+//!
+//! `tidegate.toml` and flags become a [`raw::Raw`], which remembers where each value was written;
+//! [`check::check`] makes a [`Config`] of it, or every error at once. Only the [`Config`] leaves
+//! this folder.
+
+mod check; // from written to checked
+pub mod checked; // what the rest of the program sees
+pub mod diff; // what a reload changes
+pub mod docs; // pages generated from tables
+mod error; // what is wrong, where, and what was meant
+pub mod init; // the commented tidegate.toml
+mod keys; // every key, documented
+pub mod raw; // what was written, and where
+mod read; // tidegate.toml to raw
+pub mod redact; // the configuration without its secrets
+mod source; // a file and flags that can be read again
+mod url; // postgres:// URLs
+pub mod users; // the users file
+mod value; // text to values, ${VAR}
+
+#[cfg(test)]
+mod tests;
+
+pub use checked::*;
+pub use error::{ConfigError, Origin, Problem};
+pub(crate) use source::flag_value;
+pub use source::{ConfigSource, DEFAULT_FILE};
+pub use url::parse_server_url;
+pub use users::{UserSecret, Users};
+pub(crate) use value::FromText;

@@ -1,1 +1,11 @@
-//! (being written)
+//! DATA PLANE: from an accepted socket to rows. Waits for nothing in the control plane, and never imports it.
+
+pub mod buffers;
+pub mod cancel; // cancel keys
+pub mod clients; // what others may know of a client, and ask of it
+pub mod connection; // moves one client's bytes between its socket, the session machine and a server
+pub mod greeting; // start-up settings, ParameterStatus, the cancel key, the first ReadyForQuery
+pub mod listener; // sockets that listen, and which worker takes a client
+pub mod login; // one client from its first byte to AuthenticationOk
+pub mod users; // who may log in: a file, or the server's own users
+pub mod worker; // one thread: its clients, its pools, its messages // read buffers, lent while bytes wait in them

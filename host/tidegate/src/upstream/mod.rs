@@ -1,1 +1,13 @@
-//! (being written)
+//! Server connections: where the servers are, how to connect and log in, and what is known of their users.
+
+pub mod credentials; // with what we act for a user
+pub mod directory; // the users a server knows, for pass-through
+pub mod error; // why a connection did not come about
+pub mod login; // connect, TLS, authentication, first ReadyForQuery; cancel
+mod messages; // reading a server's messages outside the data path
+pub mod pool; // one worker's pools: leases, waiting, opening, closing
+
+pub use credentials::{Credentials, Secret};
+pub use directory::UserDirectory;
+pub use error::{ConnectError, ServerError};
+pub use login::{Address, BackendKey, NewServer, Target, cancel, connect, simple_query};

@@ -1,0 +1,440 @@
+//! Tests of the admin API: a fake process behind it, real HTTP over loopback in front.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tidegate_core::limits::{ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_BYTES_MAX};
+
+use super::router::{Access, ROUTES};
+use super::server::{Timeouts, start_with};
+use super::*;
+use crate::config::{AdminConfig, MetricsAccess, Secret, flag_value};
+use crate::observe::snapshot::{ClientSnapshot, PoolSnapshot, ServerSnapshot};
+
+const TOKEN: &str = "correct-horse";
+
+/// A process whose answers a test chooses.
+struct Fake {
+    phase: Mutex<Phase>,
+    ready: Mutex<Result<(), String>>,
+    reload: Mutex<Result<ReloadReport, Vec<String>>>,
+    drains: AtomicUsize,
+    config: Arc<Config>,
+}
+
+impl Control for Fake {
+    fn phase(&self) -> Phase {
+        *self.phase.lock().unwrap()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.ready.lock().unwrap().clone()
+    }
+
+    fn snapshot(&self, scope: Scope) -> Answer<Snapshot> {
+        let clients = |id| ClientSnapshot { id, user: "ann".to_owned(), ..Default::default() };
+        let servers =
+            |id| ServerSnapshot { id, server: "primary".to_owned(), ..Default::default() };
+        let pool = PoolSnapshot {
+            database: "shop".to_owned(),
+            size_max: 50,
+            active: 5,
+            ..Default::default()
+        };
+        let mut snapshot =
+            Snapshot { workers: 2, workers_silent: 1, pools: vec![pool], ..Default::default() };
+        match scope {
+            Scope::Pools => {}
+            Scope::Clients => snapshot.clients = (1..=3).map(clients).collect(),
+            Scope::Servers => snapshot.servers = (1..=3).map(servers).collect(),
+        }
+        Box::pin(async move { snapshot })
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config)
+    }
+
+    fn reload(&self) -> Answer<Result<ReloadReport, Vec<String>>> {
+        let answer = self.reload.lock().unwrap().clone();
+        Box::pin(async move { answer })
+    }
+
+    fn drain(&self) {
+        self.drains.fetch_add(1, Ordering::SeqCst);
+        *self.phase.lock().unwrap() = Phase::Draining;
+    }
+}
+
+struct Api {
+    handle: AdminHandle,
+    fake: Arc<Fake>,
+}
+
+/// An answer as it came over the wire.
+#[derive(Debug)]
+struct Answered {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answered {
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+fn started_with(metrics: MetricsAccess, timeouts: Timeouts) -> Api {
+    let mut raw = crate::config::raw::Raw::default();
+    let primary = flag_value("postgres://app:hunter2@db/shop").unwrap();
+    raw.cluster.primary = Some(crate::config::raw::At::flag("--primary", primary));
+    let config = crate::config::ConfigSource::new(None, raw).read().unwrap();
+    let fake = Arc::new(Fake {
+        phase: Mutex::new(Phase::Serving),
+        ready: Mutex::new(Ok(())),
+        reload: Mutex::new(Ok(ReloadReport::default())),
+        drains: AtomicUsize::new(0),
+        config: Arc::new(config),
+    });
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let admin = AdminConfig { address, token: Secret::new(TOKEN), metrics };
+    let control: Arc<dyn Control> = Arc::clone(&fake) as _;
+    Api { handle: start_with(&admin, control, timeouts).unwrap(), fake }
+}
+
+fn started() -> Api {
+    started_with(MetricsAccess::Token, Timeouts::default())
+}
+
+impl Api {
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.handle.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// Sends bytes and reads until the server closes.
+    fn exchange(&self, request: &[u8]) -> Answered {
+        let mut stream = self.connect();
+        // The server may answer and close before it has read all of a request that is too large.
+        let _ = stream.write_all(request);
+        answer(&mut stream)
+    }
+
+    fn request(&self, method: &str, path: &str, token: &str) -> Answered {
+        let authorization = match token {
+            "" => String::new(),
+            token => format!("Authorization: Bearer {token}\r\n"),
+        };
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n"
+        );
+        self.exchange(request.as_bytes())
+    }
+
+    fn get(&self, path: &str) -> Answered {
+        self.request("GET", path, TOKEN)
+    }
+
+    fn post(&self, path: &str) -> Answered {
+        self.request("POST", path, TOKEN)
+    }
+}
+
+fn answer(stream: &mut TcpStream) -> Answered {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    // A reset after the answer is how a server that stops reading ends; what came before it counts.
+    while let Ok(read @ 1..) = stream.read(&mut buffer) {
+        bytes.extend_from_slice(&buffer[..read]);
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    Answered { status, head: head.to_lowercase(), body: body.to_owned() }
+}
+
+#[test]
+fn without_the_token_nothing_but_the_open_routes_answers() {
+    let api = started();
+    for route in ROUTES {
+        for token in ["", "wrong", "correct-horse-", "correct-hors"] {
+            let answered = api.request(route.method.as_str(), route.path, token);
+            match route.access {
+                Access::Anyone => assert_eq!(answered.status, 200, "{} {token}", route.path),
+                _ => {
+                    assert_eq!(answered.status, 401, "{} {token}", route.path);
+                    assert!(
+                        answered.head.contains("www-authenticate: bearer"),
+                        "{}",
+                        answered.head
+                    );
+                    assert!(
+                        answered.head.contains("application/problem+json"),
+                        "{}",
+                        answered.head
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!(api.fake.drains.load(Ordering::SeqCst), 0);
+    assert_eq!(api.request("GET", "/api/v1/nothing", "").status, 401);
+}
+
+#[test]
+fn each_route_answers_with_the_token() {
+    let api = started();
+    for route in ROUTES {
+        let answered = api.request(route.method.as_str(), route.path, TOKEN);
+        assert!((200..300).contains(&answered.status), "{}: {answered:?}", route.path);
+        assert!(answered.head.contains("cache-control: no-store"), "{}", answered.head);
+    }
+}
+
+#[test]
+fn the_scheme_of_the_token_is_case_insensitive() {
+    let api = started();
+    let request = "GET /api/v1/pools HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                   authorization: bearer correct-horse\r\n\r\n";
+    assert_eq!(api.exchange(request.as_bytes()).status, 200);
+    let basic = request.replace("bearer", "basic");
+    assert_eq!(api.exchange(basic.as_bytes()).status, 401);
+}
+
+#[test]
+fn unknown_routes_methods_and_parameters_are_explained() {
+    let api = started();
+    let unknown = api.get("/api/v1/pool");
+    assert_eq!((unknown.status, unknown.json()["status"].clone()), (404, 404.into()));
+    let method = api.request("DELETE", "/api/v1/pools", TOKEN);
+    assert_eq!(method.status, 405);
+    assert!(method.head.contains("allow: get"), "{}", method.head);
+    assert_eq!(api.get("/api/v1/drain").status, 405);
+    for query in ["limit=0", "limit=x", "limit=100001", "offset=3", "limit"] {
+        assert_eq!(api.get(&format!("/api/v1/clients?{query}")).status, 400, "{query}");
+    }
+}
+
+#[test]
+fn head_is_answered_without_a_body() {
+    let answered = started().request("HEAD", "/healthz", "");
+    assert_eq!((answered.status, answered.body.as_str()), (200, ""));
+}
+
+#[test]
+fn probes_follow_the_phase_and_the_primary() {
+    let api = started();
+    let probes = || (api.get("/healthz").status, api.get("/readyz").status);
+    assert_eq!(probes(), (200, 200));
+    *api.fake.ready.lock().unwrap() = Err("the primary refuses connections".to_owned());
+    assert_eq!(probes(), (200, 503));
+    assert_eq!(api.get("/readyz").json()["detail"], "the primary refuses connections");
+    *api.fake.ready.lock().unwrap() = Ok(());
+    for phase in [Phase::Starting, Phase::Draining, Phase::Stopped] {
+        *api.fake.phase.lock().unwrap() = phase;
+        assert_eq!(probes(), (503, 503), "{phase:?}");
+    }
+}
+
+#[test]
+fn lists_are_cut_at_the_limit_and_say_what_is_missing() {
+    let api = started();
+    let clients = api.get("/api/v1/clients?limit=2").json();
+    assert_eq!((&clients["total"], &clients["partial"]), (&3.into(), &true.into()));
+    assert_eq!(clients["clients"].as_array().unwrap().len(), 2);
+    let servers = api.get("/api/v1/servers").json();
+    assert_eq!(servers["servers"][2]["id"], 3);
+    let pools = api.get("/api/v1/pools").json();
+    assert_eq!((&pools["workers_silent"], &pools["pools"][0]["active"]), (&1.into(), &5.into()));
+}
+
+#[test]
+fn metrics_are_open_when_the_configuration_says_so() {
+    let api = started_with(MetricsAccess::Open, Timeouts::default());
+    let answered = api.request("GET", "/metrics", "");
+    assert_eq!(answered.status, 200);
+    assert!(answered.head.contains("text/plain; version=0.0.4"), "{}", answered.head);
+    assert!(answered.body.contains("tidegate_pool_active{database=\"shop\""), "{}", answered.body);
+    assert_eq!(api.request("GET", "/api/v1/pools", "").status, 401);
+}
+
+#[test]
+fn the_configuration_is_shown_without_its_secrets() {
+    let answered = started().get("/api/v1/config");
+    assert!(!answered.body.contains("hunter2"), "{}", answered.body);
+    assert_eq!(answered.json()["cluster"]["primary"], "postgres://app@db:5432/shop?sslmode=prefer");
+    assert_eq!(answered.json()["pool"]["idle_max"], "300s");
+}
+
+#[test]
+fn a_reload_answers_with_what_changed_or_with_every_error() {
+    let api = started();
+    let report = ReloadReport { changed: vec!["pool.size_max".to_owned()], ..Default::default() };
+    *api.fake.reload.lock().unwrap() = Ok(report);
+    let answered = api.post("/api/v1/reload");
+    assert_eq!((answered.status, &answered.json()["changed"][0]), (200, &"pool.size_max".into()));
+    let errors = vec!["tidegate.toml:1:1: x: unknown key".to_owned(), "more".to_owned()];
+    *api.fake.reload.lock().unwrap() = Err(errors.clone());
+    let answered = api.post("/api/v1/reload");
+    assert_eq!((answered.status, &answered.json()["errors"]), (422, &errors.into()));
+}
+
+#[test]
+fn a_drain_begins_and_the_health_check_fails_from_then_on() {
+    let api = started();
+    let answered = api.post("/api/v1/drain");
+    assert_eq!((answered.status, &answered.json()["status"]), (202, &"draining".into()));
+    assert_eq!(api.fake.drains.load(Ordering::SeqCst), 1);
+    assert_eq!(api.get("/healthz").status, 503);
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_whether_announced_or_not() {
+    let api = started();
+    let head = format!(
+        "POST /api/v1/reload HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n"
+    );
+    let announced = format!("{head}Content-Length: {}\r\n\r\n", ADMIN_BODY_BYTES_MAX + 1);
+    assert_eq!(api.exchange(announced.as_bytes()).status, 413);
+    let mut chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
+    for _ in 0..=ADMIN_BODY_BYTES_MAX / 1024 {
+        chunked.extend_from_slice(b"400\r\n");
+        chunked.extend_from_slice(&[b'x'; 1024]);
+        chunked.extend_from_slice(b"\r\n");
+    }
+    assert_eq!(api.exchange(&chunked).status, 413);
+    let fits = format!("{head}Content-Length: 2\r\n\r\n{{}}");
+    assert_eq!(api.exchange(fits.as_bytes()).status, 200);
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused() {
+    let api = started();
+    let long = format!("GET /healthz HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(ADMIN_HEAD_BYTES_MAX));
+    assert_eq!(api.exchange(long.as_bytes()).status, 431);
+    let many = format!("GET /healthz HTTP/1.1\r\n{}\r\n", "X: x\r\n".repeat(200));
+    assert_eq!(api.exchange(many.as_bytes()).status, 431);
+    assert_eq!(api.exchange(b"\x16\x03\x01 not http\r\n\r\n").status, 400);
+}
+
+#[test]
+fn slow_heads_bodies_and_idle_connections_are_cut_while_others_are_served() {
+    let brief = Duration::from_millis(200);
+    let timeouts = Timeouts { head: brief, body: brief, ..Default::default() };
+    let api = started_with(MetricsAccess::Token, timeouts);
+    let begun = Instant::now();
+    let mut slow: Vec<TcpStream> = ["", "GET /healthz HTTP/1.1\r\nHost:"]
+        .map(|start| {
+            let mut stream = api.connect();
+            stream.write_all(start.as_bytes()).unwrap();
+            stream
+        })
+        .into();
+    assert_eq!(api.get("/healthz").status, 200);
+    for stream in &mut slow {
+        let answered = answer(stream);
+        assert!(matches!(answered.status, 0 | 408), "{answered:?}");
+    }
+    let body = format!(
+        "POST /api/v1/drain HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9\r\n\
+         Connection: close\r\n\r\nx"
+    );
+    assert_eq!(api.exchange(body.as_bytes()).status, 408);
+    assert_eq!(api.fake.drains.load(Ordering::SeqCst), 0);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn connections_beyond_the_bound_wait_for_the_others_to_end() {
+    let brief = Duration::from_millis(300);
+    let timeouts = Timeouts { head: brief, ..Default::default() };
+    let api = started_with(MetricsAccess::Token, timeouts);
+    let held: Vec<TcpStream> = (0..ADMIN_CONNECTIONS_MAX + 5).map(|_| api.connect()).collect();
+    assert_eq!(api.get("/healthz").status, 200);
+    assert_eq!(held.len(), ADMIN_CONNECTIONS_MAX + 5);
+}
+
+#[test]
+fn one_connection_serves_many_requests() {
+    let api = started();
+    let mut stream = api.connect();
+    let last = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let first = last.replace("Connection: close\r\n", "");
+    stream.write_all(format!("{first}{first}{last}").as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 3, "{text}");
+}
+
+#[test]
+fn dropping_the_handle_ends_connections_and_frees_the_address() {
+    let api = started();
+    let mut idle = api.connect();
+    let address = api.handle.address();
+    let begun = Instant::now();
+    drop(api);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(answer(&mut idle).status, 0);
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn the_openapi_document_describes_each_route_and_no_other() {
+    let document: serde_json::Value = serde_json::from_str(super::openapi::DOCUMENT).unwrap();
+    let mut described = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let open = operation["security"].as_array().unwrap().is_empty();
+            assert_eq!(open, operation["responses"].get("401").is_none(), "{path}");
+            assert!(
+                operation["summary"].as_str().is_some_and(|text| text.ends_with('.')),
+                "{path}"
+            );
+            described.insert((method.to_uppercase(), path.clone(), open));
+        }
+    }
+    let routes: BTreeSet<_> = ROUTES
+        .iter()
+        .map(|route| {
+            (route.method.to_string(), route.path.to_owned(), route.access == Access::Anyone)
+        })
+        .collect();
+    assert_eq!(described, routes);
+}
+
+#[test]
+fn the_openapi_schemas_name_each_field_of_the_snapshots() {
+    let document: serde_json::Value = serde_json::from_str(super::openapi::DOCUMENT).unwrap();
+    let fields = |value: serde_json::Value| -> BTreeSet<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    };
+    let of = |value: &dyn erased::Json| fields(value.json());
+    let schemas: [(&str, &dyn erased::Json); 4] = [
+        ("Pool", &PoolSnapshot::default()),
+        ("Client", &ClientSnapshot::default()),
+        ("Server", &ServerSnapshot::default()),
+        ("ReloadReport", &ReloadReport::default()),
+    ];
+    for (name, value) in schemas {
+        let described = fields(document["components"]["schemas"][name]["properties"].clone());
+        assert_eq!(described, of(value), "{name}");
+    }
+}
+
+mod erased {
+    pub(super) trait Json {
+        fn json(&self) -> serde_json::Value;
+    }
+
+    impl<T: serde::Serialize> Json for T {
+        fn json(&self) -> serde_json::Value {
+            serde_json::to_value(self).unwrap()
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The command line: what may be asked for, and who does it.
+
+mod args; // flags, help texts
+mod check; // tidegate check
+mod init; // tidegate init
+mod token; // the file of a made-up admin token
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+
+use clap::Parser;
+
+use crate::config::{Config, ConfigError, ConfigSource};
+use crate::demo::{self, DemoOptions};
+use crate::exit::Exit;
+use crate::serve;
+use args::{Args, Command, DemoArgs, ServeArgs};
+
+/// Does what the command line of this process asks for.
+pub fn main() -> Exit {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are "errors" that end well. Nothing can be done about a closed
+            // standard output.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+        }
+    };
+    match args.command {
+        Command::Serve(args) => run_serve(args),
+        Command::Check(args) => run_check(args),
+        Command::Init(args) => init::run(&args),
+        Command::Demo(args) => run_demo(args),
+        Command::Version => {
+            say(&format!("tidegate {}\n", env!("CARGO_PKG_VERSION")));
+            Exit::Ok
+        }
+    }
+}
+
+fn run_serve(args: ServeArgs) -> Exit {
+    let (config, source) = match read(args) {
+        Ok(read) => read,
+        Err(exit) => return exit,
+    };
+    // Held until the end: dropping it removes the file.
+    let _token_file = match token::publish(&config, &source) {
+        Ok(file) => file,
+        Err(message) => {
+            eprintln!("tidegate: {message}");
+            return Exit::Failure;
+        }
+    };
+    serve::run(config, source)
+}
+
+fn run_check(args: ServeArgs) -> Exit {
+    match read(args) {
+        Ok((config, source)) => {
+            say(&check::summary(&config, &source));
+            Exit::Ok
+        }
+        Err(exit) => exit,
+    }
+}
+
+/// Reads the file and the flags, or reports every error.
+fn read(args: ServeArgs) -> Result<(Config, ConfigSource), Exit> {
+    let source = args.source().map_err(|errors| report(Source::Flags, &errors))?;
+    let from = if source.file().is_some() { Source::File } else { Source::Flags };
+    match source.read() {
+        Ok(config) => Ok((config, source)),
+        Err(errors) => Err(report(from, &errors)),
+    }
+}
+
+fn run_demo(args: DemoArgs) -> Exit {
+    let DemoArgs { replicas, port, admin_port, keep, dir } = args;
+    match demo::run(DemoOptions { replicas, port, admin_port, keep, dir }) {
+        Ok(()) => Exit::Ok,
+        Err(message) => {
+            eprintln!("tidegate: {message}");
+            Exit::Failure
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has gone, as in `tidegate init - | head`, is no error.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// What there is of a configuration.
+#[derive(Clone, Copy)]
+enum Source {
+    File,
+    Flags,
+}
+
+/// Every error on a line of its own, then what to do.
+fn report(source: Source, errors: &[ConfigError]) -> Exit {
+    for error in errors {
+        eprintln!("{error}");
+    }
+    let count = match errors.len() {
+        1 => "1 error".to_owned(),
+        count => format!("{count} errors"),
+    };
+    let hint = match source {
+        Source::File => "docs/configuration.md explains every key",
+        Source::Flags => {
+            "`tidegate init` writes a tidegate.toml, `tidegate serve --help` lists the flags"
+        }
+    };
+    eprintln!("tidegate: {count} in the configuration; {hint}");
+    Exit::Usage
+}

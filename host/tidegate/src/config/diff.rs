@@ -1,0 +1,84 @@
+//! What a reload changes: by key, and whether it waits for a restart.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::checked::{Config, LogConfig, Secret};
+use super::keys::{KEYS, Reload};
+use super::redact::redacted;
+
+/// The answer to a reload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReloadReport {
+    /// Keys whose new value is in force.
+    pub changed: Vec<String>,
+    /// Keys whose new value waits for a restart.
+    pub needs_restart: Vec<String>,
+}
+
+/// Names the keys in which two configurations differ, sorted into those a reload puts in force and
+/// the others.
+pub fn compare(old: &Config, new: &Config) -> ReloadReport {
+    let mut keys = Vec::new();
+    differing("", &redacted(old), &redacted(new), &mut keys);
+    secrets(old, new, &mut keys);
+    keys.sort();
+    keys.dedup();
+    let waits = |key: &String| {
+        // `admin` as a whole appears or goes.
+        KEYS.iter().any(|known| {
+            known.reload == Reload::Restart && (known.path() == *key || known.table == *key)
+        })
+    };
+    let (needs_restart, changed) = keys.into_iter().partition(waits);
+    ReloadReport { changed, needs_restart }
+}
+
+/// What is in force after a reload: the new configuration, but for what waits for a restart.
+pub fn in_force(old: &Config, new: Config) -> (Config, ReloadReport) {
+    let report = compare(old, &new);
+    let config = Config {
+        listen: old.listen.clone(),
+        workers: old.workers,
+        admin: old.admin.clone(),
+        log: LogConfig { format: old.log.format, filter: new.log.filter },
+        ..new
+    };
+    (config, report)
+}
+
+fn differing(path: &str, old: &Value, new: &Value, keys: &mut Vec<String>) {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            for (name, value) in new {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                differing(&path, old.get(name).unwrap_or(&Value::Null), value, keys);
+            }
+        }
+        (old, new) if old != new => keys.push(path.to_owned()),
+        _ => {}
+    }
+}
+
+/// What the redacted form does not show.
+fn secrets(old: &Config, new: &Config, keys: &mut Vec<String>) {
+    let token = |config: &Config| config.admin.as_ref().map(|admin| admin.token.clone());
+    if let (Some(old), Some(new)) = (token(old), token(new))
+        && old != new
+    {
+        keys.push("admin.token".to_owned());
+    }
+    let replicas = |config: &Config| -> Vec<Option<Secret>> {
+        config.cluster.replicas.iter().map(|replica| replica.password.clone()).collect()
+    };
+    if old.cluster.primary.password != new.cluster.primary.password {
+        keys.push("cluster.primary".to_owned());
+    }
+    if replicas(old) != replicas(new) {
+        keys.push("cluster.replicas".to_owned());
+    }
+    if old.auth.users != new.auth.users {
+        keys.push("auth.users_file".to_owned());
+    }
+    keys.retain(|key| key != "auth.users" && key != "cluster.password");
+}

@@ -1,0 +1,137 @@
+//! Every key of `tidegate.toml`, once: what `tidegate init` writes and `docs/configuration.md`
+//! explains.
+
+/// One key.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Empty for keys above the first table.
+    pub(super) table: &'static str,
+    pub(super) name: &'static str,
+    pub(super) default: Fallback,
+    pub(super) reload: Reload,
+    /// Sentences without Markdown but for back-ticks.
+    pub(super) doc: &'static str,
+}
+
+/// What holds without the key; as it would be written in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fallback {
+    Value(&'static str),
+    /// Must be written, like this.
+    Needed(&'static str),
+    /// Nothing holds; this is what a value looks like.
+    Example(&'static str),
+}
+
+/// When a new value takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reload {
+    /// At a reload: for new connections, or at once where that breaks none.
+    Live,
+    Restart,
+}
+
+impl Key {
+    pub(super) fn path(&self) -> String {
+        if self.table.is_empty() {
+            self.name.to_owned()
+        } else {
+            format!("{}.{}", self.table, self.name)
+        }
+    }
+}
+
+/// The tables, in the order of the file, with what stands above each.
+pub(super) const TABLES: &[(&str, &str)] = &[
+    ("", ""),
+    ("cluster", "The servers behind the proxy."),
+    (
+        "admin",
+        "The admin HTTP API: health, metrics, pools, reload, drain. Off unless `address` is set.",
+    ),
+    (
+        "pool",
+        "Each pair of database and user has a pool for writes, and one for reads at each replica. \
+         Sizes count server connections of one pool, over all workers.",
+    ),
+    (
+        "pools",
+        "Settings for some pools; repeat the table for more. The first that matches wins, and what it does not name is as \
+         in `[pool]`.",
+    ),
+    ("auth", "How clients prove who they are."),
+    ("tls", "TLS towards clients. Towards servers, each URL's `sslmode` decides."),
+    ("limits", "Bounds on clients and on the process."),
+    ("log", "Lines on standard error."),
+];
+
+use self::Fallback::{Example, Needed, Value};
+use self::Reload::{Live, Restart};
+
+// One line a key, however long: the table is read by column.
+#[rustfmt::skip]
+pub(super) const KEYS: &[Key] = &[
+    key("", "listen", Value(r#"["127.0.0.1:6432"]"#), Restart, "Where clients connect: `ADDRESS:PORT`, or `unix:` and the path of a socket, which libpq wants to be `DIR/.s.PGSQL.PORT`. `*` is every address."),
+    key("", "workers", Value("0"), Restart, "Data-plane threads. 0: one for each processor."),
+
+    key("cluster", "primary", Needed(r#""postgres://postgres@127.0.0.1:5432/postgres""#), Live, "The server that takes writes: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, percent-encoded, with the parameters `sslmode`, `sslrootcert`, `sslcert`, `sslkey` and `host` (a directory is a Unix socket) of libpq."),
+    key("cluster", "replicas", Value("[]"), Live, "Its streaming replicas, as URLs."),
+    key("cluster", "password", Example(r#""${DATABASE_PASSWORD}""#), Live, "The password of the URLs that have none; taken as it is, without percent-encoding."),
+
+    key("admin", "address", Example(r#""127.0.0.1:6433""#), Restart, "Where it listens."),
+    key("admin", "token", Example(r#""${ADMIN_TOKEN}""#), Restart, "The bearer token. The environment variable `TIDEGATE_ADMIN_TOKEN` comes before this key; with neither, nor a file, a token is made up at each start and the file it is in is named on standard output."),
+    key("admin", "token_file", Example(r#""/run/secrets/tidegate-admin-token""#), Restart, "A file whose first line is the token."),
+    key("admin", "allow_remote", Value("false"), Restart, "Lets `address` be one that other machines reach. The API speaks plain HTTP: put TLS in front."),
+    key("admin", "open_metrics", Value("false"), Restart, "Lets `/metrics` be read without the token."),
+
+    key("pool", "mode", Value(r#""transaction""#), Live, "When a server connection goes back: `transaction`, at the end of each; `session`, when the client leaves."),
+    key("pool", "size_min", Value("10"), Live, "Connections kept open once the pool is in use."),
+    key("pool", "size_max", Value("50"), Live, "Connections opened at most. More clients than that wait in order."),
+    key("pool", "idle_max", Value(r#""300s""#), Live, "A connection above `size_min` is closed after this long without work."),
+    key("pool", "lifetime_max", Value(r#""1h""#), Live, "A connection older than this is closed when it is next idle. `off`: never."),
+    key("pool", "wait_max", Value(r#""30s""#), Live, "A client waits this long for a connection before it gets an error."),
+    key("pool", "utilisation_warn_percent", Value("80"), Live, "A pool with more of its `size_max` in use warns."),
+    key("pool", "utilisation_clear_percent", Value("70"), Live, "Below this the warning ends."),
+    key("pool", "connect_timeout", Value(r#""5s""#), Live, "One attempt to connect to a server and log in."),
+
+    key("pools", "database", Example(r#""reports""#), Live, "The database whose pools this is about; every one unless written."),
+    key("pools", "user", Example(r#""analyst""#), Live, "The user whose pools this is about; every one unless written."),
+    key("pools", "mode", Example(r#""session""#), Live, "As in `[pool]`."),
+    key("pools", "size_min", Example("0"), Live, "As in `[pool]`."),
+    key("pools", "size_max", Example("5"), Live, "As in `[pool]`."),
+    key("pools", "idle_max", Example(r#""60s""#), Live, "As in `[pool]`."),
+    key("pools", "lifetime_max", Example(r#""off""#), Live, "As in `[pool]`."),
+    key("pools", "wait_max", Example(r#""2min""#), Live, "As in `[pool]`."),
+    key("pools", "utilisation_warn_percent", Example("90"), Live, "As in `[pool]`."),
+    key("pools", "utilisation_clear_percent", Example("80"), Live, "As in `[pool]`."),
+    key("pools", "connect_timeout", Example(r#""10s""#), Live, "As in `[pool]`."),
+
+    key("auth", "method", Value(r#""passthrough""#), Live, "`passthrough`: the primary's users log in with their own passwords, checked by the primary. `scram-sha-256`, `md5`, `password` (in clear: over TLS or from this machine only): against `users_file`. `certificate`: a certificate of `tls.client_ca` whose common name is the user. `trust`: nothing is asked."),
+    key("auth", "users_file", Example(r#""/etc/tidegate/users.txt""#), Live, "PgBouncer's userlist.txt: a line for each user, `\"user\" \"secret\"`, where the secret is a password or what `pg_authid.rolpassword` holds."),
+    key("auth", "trust_remote", Value(r#""refuse""#), Live, "With `trust`, whether other machines are believed too: `refuse` or `allow`."),
+
+    key("tls", "mode", Example(r#""require""#), Live, "`disable`; `allow` or `prefer`: TLS for clients that ask; `require`: no session without, Unix sockets excepted; `verify-full`: and the client shows a certificate of `client_ca`. Unless written: `prefer` when there is a certificate, else `disable`."),
+    key("tls", "cert", Example(r#""/etc/tidegate/server.crt""#), Live, "The certificate chain, PEM."),
+    key("tls", "key", Example(r#""/etc/tidegate/server.key""#), Live, "Its private key, PEM."),
+    key("tls", "client_ca", Example(r#""/etc/tidegate/clients.crt""#), Live, "The certificates that clients' certificates must lead to, PEM."),
+
+    key("limits", "clients_max", Value("20000"), Live, "Clients connected at once; one more is refused with SQLSTATE 53300."),
+    key("limits", "login_timeout", Value(r#""60s""#), Live, "From the connection to the end of the login."),
+    key("limits", "client_idle_timeout", Value(r#""off""#), Live, "A client outside a transaction is disconnected after this long without a word."),
+    key("limits", "idle_in_transaction_timeout", Value(r#""off""#), Live, "The same inside a transaction, where a client holds a server connection."),
+    key("limits", "shutdown_grace", Value(r#""25s""#), Live, "A drain waits this long for clients to finish."),
+    key("limits", "prepared_per_server_max", Value("500"), Live, "Prepared statements kept on one server connection before the least recently used is closed."),
+
+    key("log", "format", Value(r#""text""#), Restart, "`text` or `json`."),
+    key("log", "filter", Value(r#""info""#), Live, "Levels, for all or by module: `info`, `info,tidegate::upstream=debug`."),
+];
+
+const fn key(
+    table: &'static str,
+    name: &'static str,
+    default: Fallback,
+    reload: Reload,
+    doc: &'static str,
+) -> Key {
+    Key { table, name, default, reload, doc }
+}

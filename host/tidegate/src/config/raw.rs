@@ -1,0 +1,150 @@
+//! The configuration as written: each value optional, each with where it was written.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::checked::{
+    AuthMethod, ClientTlsMode, Listen, LogFormat, PoolMode, Secret, ServerUrl, TrustRemote,
+};
+use super::error::Origin;
+
+/// A value and where it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At<T> {
+    pub value: T,
+    pub origin: Origin,
+}
+
+impl<T> At<T> {
+    /// A value of the command line.
+    pub fn flag(name: &'static str, value: T) -> Self {
+        Self { value, origin: Origin::Flag(name) }
+    }
+}
+
+/// A duration, or `"off"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout(pub Option<Duration>);
+
+/// Log directives that were parsed once, to be sure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(pub String);
+
+/// What a file, or the command line, says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Raw {
+    pub listen: Vec<At<Listen>>,
+    pub workers: Option<At<usize>>,
+    pub cluster: RawCluster,
+    pub admin: RawAdmin,
+    pub pool: RawPool,
+    pub pools: Vec<RawOverride>,
+    pub auth: RawAuth,
+    pub tls: RawTls,
+    pub limits: RawLimits,
+    pub log: RawLog,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawCluster {
+    pub primary: Option<At<ServerUrl>>,
+    pub replicas: Vec<At<ServerUrl>>,
+    pub password: Option<At<Secret>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawAdmin {
+    pub address: Option<At<SocketAddr>>,
+    pub token: Option<At<Secret>>,
+    pub token_file: Option<At<PathBuf>>,
+    pub allow_remote: Option<At<bool>>,
+    pub open_metrics: Option<At<bool>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawPool {
+    pub mode: Option<At<PoolMode>>,
+    pub size_min: Option<At<usize>>,
+    pub size_max: Option<At<usize>>,
+    pub idle_max: Option<At<Duration>>,
+    pub lifetime_max: Option<At<Timeout>>,
+    pub wait_max: Option<At<Duration>>,
+    pub utilisation_warn_percent: Option<At<usize>>,
+    pub utilisation_clear_percent: Option<At<usize>>,
+    pub connect_timeout: Option<At<Duration>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawOverride {
+    /// Where the table begins.
+    pub origin: Origin,
+    pub database: Option<At<String>>,
+    pub user: Option<At<String>>,
+    pub settings: RawPool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawAuth {
+    pub method: Option<At<AuthMethod>>,
+    pub users_file: Option<At<PathBuf>>,
+    pub trust_remote: Option<At<TrustRemote>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawTls {
+    pub mode: Option<At<ClientTlsMode>>,
+    pub cert: Option<At<PathBuf>>,
+    pub key: Option<At<PathBuf>>,
+    pub client_ca: Option<At<PathBuf>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawLimits {
+    pub clients_max: Option<At<usize>>,
+    pub login_timeout: Option<At<Duration>>,
+    pub client_idle_timeout: Option<At<Timeout>>,
+    pub idle_in_transaction_timeout: Option<At<Timeout>>,
+    pub shutdown_grace: Option<At<Duration>>,
+    pub prepared_per_server_max: Option<At<usize>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawLog {
+    pub format: Option<At<LogFormat>>,
+    pub filter: Option<At<LogFilter>>,
+}
+
+impl Raw {
+    /// Puts the command line's values over these; lists are replaced, not joined.
+    pub fn overlay(&mut self, flags: Self) {
+        fn list<T>(under: &mut Vec<T>, over: Vec<T>) {
+            if !over.is_empty() {
+                *under = over;
+            }
+        }
+        fn one<T>(under: &mut Option<At<T>>, over: Option<At<T>>) {
+            if over.is_some() {
+                *under = over;
+            }
+        }
+        list(&mut self.listen, flags.listen);
+        one(&mut self.workers, flags.workers);
+        one(&mut self.cluster.primary, flags.cluster.primary);
+        list(&mut self.cluster.replicas, flags.cluster.replicas);
+        one(&mut self.admin.address, flags.admin.address);
+        one(&mut self.pool.mode, flags.pool.mode);
+        one(&mut self.pool.size_max, flags.pool.size_max);
+        one(&mut self.auth.method, flags.auth.method);
+        one(&mut self.auth.users_file, flags.auth.users_file);
+        one(&mut self.tls.cert, flags.tls.cert);
+        one(&mut self.tls.key, flags.tls.key);
+        one(&mut self.log.format, flags.log.format);
+        one(&mut self.log.filter, flags.log.filter);
+        // The two ways to name a token are one decision: a flag or the environment replaces both.
+        if flags.admin.token_file.is_some() || flags.admin.token.is_some() {
+            self.admin.token = flags.admin.token;
+            self.admin.token_file = flags.admin.token_file;
+        }
+    }
+}

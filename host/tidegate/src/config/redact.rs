@@ -1,0 +1,124 @@
+//! The configuration in force as JSON, under the keys of `tidegate.toml` and without its secrets.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::checked::{AuthMethod, Config, Listen, MetricsAccess, PoolSettings, TrustRemote};
+use super::users::UserSecret;
+
+/// What `GET /api/v1/config` answers: whether a secret is set is told, never the secret.
+pub fn redacted(config: &Config) -> Value {
+    let text = |values: &[String]| Value::from(values.to_vec());
+    let replicas: Vec<String> = config.cluster.replicas.iter().map(ToString::to_string).collect();
+    let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    let admin = config.admin.as_ref().map(|admin| {
+        json!({
+            "address": admin.address,
+            "token": "***",
+            "open_metrics": admin.metrics == MetricsAccess::Open,
+        })
+    });
+    let pools: Vec<Value> = config
+        .pools
+        .iter()
+        .map(|pool| {
+            let mut value = pool_settings(&pool.settings);
+            value["database"] = json!(pool.database);
+            value["user"] = json!(pool.user);
+            value
+        })
+        .collect();
+    json!({
+        "listen": text(&listen),
+        "workers": config.workers,
+        "cluster": {
+            "primary": config.cluster.primary.to_string(),
+            "replicas": text(&replicas),
+            "password": config.cluster.primary.password.as_ref().map(|_| "***"),
+        },
+        "admin": admin,
+        "pool": pool_settings(&config.pool),
+        "pools": pools,
+        "auth": {
+            "method": config.auth.method.as_str(),
+            "users_file": config.auth.users_file,
+            "users": config.auth.users.len(),
+            "trust_remote": config.auth.trust_remote.as_str(),
+        },
+        "tls": {
+            "mode": config.tls.mode.as_str(),
+            "cert": config.tls.cert,
+            "key": config.tls.key,
+            "client_ca": config.tls.client_ca,
+        },
+        "limits": {
+            "clients_max": config.limits.clients_max,
+            "login_timeout": duration(config.limits.login_timeout),
+            "client_idle_timeout": timeout(config.limits.client_idle_timeout),
+            "idle_in_transaction_timeout": timeout(config.limits.idle_in_transaction_timeout),
+            "shutdown_grace": duration(config.limits.shutdown_grace),
+            "prepared_per_server_max": config.limits.prepared_per_server_max,
+        },
+        "log": { "format": config.log.format.as_str(), "filter": config.log.filter },
+    })
+}
+
+fn pool_settings(pool: &PoolSettings) -> Value {
+    json!({
+        "mode": pool.mode.as_str(),
+        "size_min": pool.size_min,
+        "size_max": pool.size_max,
+        "idle_max": duration(pool.idle_max),
+        "lifetime_max": timeout(pool.lifetime_max),
+        "wait_max": duration(pool.wait_max),
+        "utilisation_warn_percent": pool.utilisation_warn_percent,
+        "utilisation_clear_percent": pool.utilisation_clear_percent,
+        "connect_timeout": duration(pool.connect_timeout),
+    })
+}
+
+fn duration(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => format!("{}s", duration.as_secs()),
+        _ => format!("{}ms", duration.as_millis()),
+    }
+}
+
+fn timeout(timeout: Option<Duration>) -> String {
+    timeout.map_or_else(|| "off".to_owned(), duration)
+}
+
+/// What is allowed and yet worth a word, at `tidegate check` and at each start.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let remote = config.listen.iter().any(|listen| match listen {
+        Listen::Tcp(address) => !address.ip().is_loopback(),
+        Listen::Unix(_) => false,
+    });
+    let auth = &config.auth;
+    let trusts = auth.method == AuthMethod::Trust && auth.trust_remote == TrustRemote::Allow;
+    if remote && trusts {
+        let text = "auth.method is trust and auth.trust_remote is allow: whoever reaches the port \
+                    is believed";
+        warnings.push(text.to_owned());
+    }
+    if config.admin.as_ref().is_some_and(|admin| !admin.address.ip().is_loopback()) {
+        let text = "the admin API is reachable from other machines over plain HTTP";
+        warnings.push(text.to_owned());
+    }
+    let unusable = |secret: &UserSecret| match auth.method {
+        AuthMethod::ScramSha256 => matches!(secret, UserSecret::Md5(_)),
+        AuthMethod::Md5 => matches!(secret, UserSecret::Scram(_)),
+        _ => false,
+    };
+    let mut users = auth.users.iter().filter(|(_, secret)| unusable(secret)).map(|(user, _)| user);
+    if let Some(first) = users.next() {
+        let (method, count) = (auth.method.as_str(), 1 + users.count());
+        warnings.push(format!(
+            "auth.method {method} can't check the secrets of {count} users \
+             in the users file, such as {first}"
+        ));
+    }
+    warnings
+}

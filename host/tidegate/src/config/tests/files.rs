@@ -1,0 +1,378 @@
+//! Tests of `tidegate.toml`.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::super::checked::*;
+use super::super::diff::{compare, in_force};
+use super::super::docs::assert_current;
+use super::super::error::Problem;
+use super::super::init::{markdown, template};
+use super::super::keys::{Fallback, KEYS};
+use super::super::redact::{redacted, warnings};
+use super::super::users::Users;
+use super::{accepted, errors, load, with_primary};
+use crate::tls::ClientCertificates;
+
+/// Each text is one line of the file, the second, unless it says otherwise.
+#[test]
+fn errors_name_file_line_column_key_and_the_nearest_key() {
+    let cases = [
+        ("workrs = 3", "tidegate.toml:2:1: workrs: unknown key; did you mean workers?"),
+        ("size_max = 3", "tidegate.toml:2:1: size_max: unknown key; did you mean pool.size_max?"),
+        (
+            "pool.size_mx = 3",
+            "tidegate.toml:2:6: pool.size_mx: unknown key; did you mean size_max?",
+        ),
+        (
+            "pool.size-max = 3",
+            "tidegate.toml:2:6: pool.size-max: unknown key; did you mean size_max?",
+        ),
+        ("zzz = 3", "tidegate.toml:2:1: zzz: unknown key"),
+        ("workers = 1.5", "tidegate.toml:2:11: workers: expected a whole number, found a float"),
+        ("workers = -1", "tidegate.toml:2:11: workers: `-1` is not a whole number from zero up"),
+        ("workers = 5000", "tidegate.toml:2:11: workers: 5000 is not from 0 to 1024"),
+        (
+            "pool.idle_max = 30",
+            "tidegate.toml:2:17: pool.idle_max: expected a duration such as \"30s\", found an integer",
+        ),
+        (
+            "pool.idle_max = \"30\"",
+            "tidegate.toml:2:17: pool.idle_max: `30` is not a duration: a number and ms, s, min, h or d",
+        ),
+        ("pool.wait_max = \"0s\"", "tidegate.toml:2:17: pool.wait_max: must be longer than zero"),
+        (
+            "pool.wait_max = \"99999999999999999h\"",
+            "tidegate.toml:2:17: pool.wait_max: `99999999999999999h` is longer than 365 days",
+        ),
+        (
+            "pool.mode = \"transactoin\"",
+            "tidegate.toml:2:13: pool.mode: `transactoin` is none of transaction, session; did you mean transaction?",
+        ),
+        ("pool = 3", "tidegate.toml:2:8: pool: expected a table, found an integer"),
+        (
+            "pools = 3",
+            "tidegate.toml:2:9: pools: expected tables, each headed [[pools]], found an integer",
+        ),
+        (
+            "listen = [\"127.0.0.1:6432\", \"db:6432\"]",
+            "tidegate.toml:2:29: listen: `db:6432` is not ADDRESS:PORT; the address is numeric, localhost or *",
+        ),
+        (
+            "listen = [\"127.0.0.1:1\", \"localhost:1\"]",
+            "tidegate.toml:2:26: listen: 127.0.0.1:1 is there twice",
+        ),
+        (
+            "[pool]\nsize_min = 20\nsize_max = 10",
+            "tidegate.toml:3:12: pool.size_min: 20 is above pool.size_max 10",
+        ),
+        (
+            "[pool]\nutilisation_clear_percent = 80",
+            "tidegate.toml:3:29: pool.utilisation_clear_percent: 80 is not below \
+             pool.utilisation_warn_percent 80",
+        ),
+        ("pool.size_max = 0", "tidegate.toml:2:17: pool.size_max: 0 is not from 1 to 10000"),
+        (
+            "[[pools]]\nsize_max = 3",
+            "tidegate.toml:2:1: pools: names neither database nor user; settings for every pool belong in [pool]",
+        ),
+        (
+            "cluster.replicas = [\"postgres://app@db/other\"]",
+            "tidegate.toml:2:21: cluster.replicas: db:5432 is the primary",
+        ),
+        (
+            "admin.address = \"0.0.0.0:6433\"",
+            "tidegate.toml:2:17: admin.address: 0.0.0.0 is reachable from other machines; use 127.0.0.1, or set \
+             admin.allow_remote = true and put TLS in front",
+        ),
+        (
+            "admin = { token = \"a\", token_file = \"b\" }",
+            "tidegate.toml:2:19: admin.token: admin.token and admin.token_file are both there",
+        ),
+        (
+            "admin.token = \"two words\"",
+            "tidegate.toml:2:15: admin.token: a token is visible ASCII without spaces, and not empty",
+        ),
+        (
+            "tls.mode = \"require\"",
+            "tidegate.toml:2:12: tls.mode: require needs tls.cert and tls.key",
+        ),
+        ("auth.method = \"md5\"", "tidegate.toml:2:15: auth.method: md5 needs auth.users_file"),
+        (
+            "auth.method = \"certificate\"",
+            "tidegate.toml:2:15: auth.method: certificate needs tls.client_ca",
+        ),
+        (
+            "auth.users_file = \"nowhere.txt\"",
+            "tidegate.toml:2:19: auth.users_file: /etc/tidegate/nowhere.txt can't be read: No such file or \
+             directory (os error 2)",
+        ),
+        ("log.filter = \"\"\nlog.filter = \"info\"", "tidegate.toml:3:5: duplicate key"),
+        (
+            "pool.mode = \"${MODE}\"",
+            "tidegate.toml:2:13: pool.mode: the environment variable MODE is not set; `${MODE:-default}` gives a default",
+        ),
+        (
+            "log.filter = \"${x\"",
+            "tidegate.toml:2:14: log.filter: `${` without `}`; write `$$` for a dollar sign",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(errors(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn all_errors_are_told_at_once() {
+    let text = "workrs = 1\n[pool]\nmode = 3\nsize_min = 60\n[log\nfilter = 3";
+    let told = errors(text);
+    for line in [2, 4, 5, 6, 7] {
+        assert!(told.contains(&format!("tidegate.toml:{line}:")), "line {line} in:\n{told}");
+    }
+}
+
+#[test]
+fn what_follows_from_another_error_is_not_told() {
+    let told = errors("[pool]\nsize_max = \"many\"\nsize_min = 60\n[tls]\nmode = \"require\"");
+    let keys: Vec<_> = told.lines().filter_map(|line| line.split(": ").nth(1)).collect();
+    assert_eq!(keys, ["pool.size_max", "tls.mode"], "{told}");
+}
+
+#[test]
+fn columns_count_characters() {
+    let told = errors("log = { filter = \"ü\", formt = \"json\" }");
+    assert_eq!(
+        told.lines().next().unwrap(),
+        "tidegate.toml:2:23: log.formt: unknown key; did you mean format?"
+    );
+}
+
+#[test]
+fn without_a_primary_the_error_says_how_to_name_one() {
+    let told = load("", &[]).unwrap_err();
+    assert_eq!(told.len(), 1);
+    assert!(
+        told[0].to_string().starts_with("cluster.primary: no primary server; write"),
+        "{}",
+        told[0]
+    );
+}
+
+#[test]
+fn secrets_are_in_no_error_and_in_no_debug_output() {
+    let text = "[cluster]\nprimary = \"postgres://app:hunter2@db:port/shop\"\n\
+                replicas = [\"postgres://app:hunter2@r1/shop?sslmod=x\", \"postgres://app:hunt@er2@r1/shop\"]\n\
+                [admin]\ntoken = \"hunter2 hunter2\"";
+    let told = load(text, &[]).unwrap_err();
+    assert!(told.len() >= 4, "{told:?}");
+    for error in &told {
+        assert!(!format!("{error} {error:?}").contains("hunt"), "{error:?}");
+    }
+    let good = load(
+        "cluster.primary = \"postgres://app:hunter2@db/shop\"\nadmin = { address = \"127.0.0.1:1\", token = \"hunter2\" }",
+        &[],
+    )
+    .unwrap();
+    assert!(!format!("{good:?}").contains("hunter2"));
+    assert!(!redacted(&good).to_string().contains("hunter2"));
+}
+
+#[test]
+fn variables_are_replaced_also_in_numbers() {
+    let variables = [("N", "3"), ("EMPTY", ""), ("URL", "postgres://app:a%24b@db/shop")];
+    let text = "workers = \"${N}\"\nlog.filter = \"${EMPTY:-debug}\"\n[cluster]\nprimary = \"${URL}\"\n\
+                replicas = [\"postgres://app@${HOST:-r1}/shop\"]\npassword = \"a$$b$c${EMPTY}\"";
+    let config = load(text, &variables).unwrap();
+    assert_eq!((config.workers, config.log.filter.as_str()), (3, "debug"));
+    assert_eq!(config.cluster.primary.password, Some(Secret::new("a$b")));
+    assert_eq!(config.cluster.replicas[0].password, Some(Secret::new("a$b$c")));
+}
+
+#[test]
+fn defaults_are_those_of_the_table_and_the_template() {
+    let config = accepted("");
+    let mut explicit = String::from("cluster.primary = \"postgres://app@db/shop\"\n");
+    for key in KEYS {
+        if let Fallback::Value(value) = key.default {
+            explicit.push_str(&format!("{} = {value}\n", key.path()));
+        }
+    }
+    assert_eq!(load(&explicit, &[]).unwrap(), config);
+    let mut template = load(&template(), &[]).unwrap();
+    template.cluster = config.cluster.clone();
+    assert_eq!(template, config);
+}
+
+#[test]
+fn each_example_of_the_table_can_be_read() {
+    let mut text = String::new();
+    for key in KEYS {
+        let value = match key.default {
+            Fallback::Value(value) | Fallback::Needed(value) | Fallback::Example(value) => value,
+        };
+        // Files of examples are not there, which is another error than this test is about.
+        text.push_str(&match key.table {
+            "pools" => String::new(),
+            _ => format!("{} = {value}\n", key.path()),
+        });
+    }
+    text.push_str("[[pools]]\n");
+    for key in KEYS.iter().filter(|key| key.table == "pools") {
+        if let Fallback::Example(value) = key.default {
+            text.push_str(&format!("{} = {value}\n", key.name));
+        }
+    }
+    let variables = [("DATABASE_PASSWORD", "x"), ("ADMIN_TOKEN", "y")];
+    let told = load(&text, &variables).unwrap_err();
+    for error in told {
+        let expected = match &error.problem {
+            Problem::Unreadable(_) => true,
+            Problem::Contradiction(text) => text.contains("both there"),
+            _ => false,
+        };
+        assert!(expected, "{error}");
+    }
+}
+
+#[test]
+fn certificates_are_read_and_errors_name_the_file_at_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let made = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (one, other) = (made(), made());
+    let cert = file("one.crt", &one.cert.pem());
+    let key = file("one.key", &one.signing_key.serialize_pem());
+    let other_key = file("other.key", &other.signing_key.serialize_pem());
+    let nonsense = file("nonsense", "nonsense");
+    let tls = |cert: &str, key: &str, ca: &str| {
+        format!("[tls]\ncert = \"{cert}\"\nkey = \"{key}\"\nclient_ca = \"{ca}\"")
+    };
+    let good = accepted(&tls(&cert, &key, &cert)).tls;
+    assert_eq!(good.mode, ClientTlsMode::Prefer);
+    assert!(matches!(good.accept_files().unwrap().clients, ClientCertificates::Optional(_)));
+    for (text, start) in [
+        (tls(&nonsense, &key, &cert), "tidegate.toml:3:8: tls.cert: "),
+        (tls(&cert, &nonsense, &cert), "tidegate.toml:4:7: tls.key: "),
+        (tls(&cert, &other_key, &cert), "tidegate.toml:4:7: tls.key: "),
+        (tls(&cert, &key, "/nowhere"), "tidegate.toml:5:13: tls.client_ca: /nowhere: "),
+        (
+            "cluster.replicas = [\"postgres://a@r1?sslmode=verify-ca&sslrootcert=/nowhere\"]"
+                .to_owned(),
+            "tidegate.toml:2:21: cluster.replicas: /nowhere: ",
+        ),
+    ] {
+        let told = errors(&text);
+        assert!(told.starts_with(start) && told.lines().count() == 1, "{told}");
+    }
+}
+
+#[test]
+fn a_smaller_maximum_bends_a_minimum_that_nobody_wrote() {
+    let config = accepted("[pool]\nsize_max = 4\nutilisation_warn_percent = 50");
+    assert_eq!((config.pool.size_min, config.pool.size_max), (4, 4));
+    assert_eq!(config.pool.utilisation_clear_percent, 49);
+}
+
+#[test]
+fn overrides_start_from_the_pool_table_and_the_first_match_wins() {
+    let text = "[pool]\nwait_max = \"5s\"\n[[pools]]\ndatabase = \"reports\"\nuser = \"ann\"\nsize_max = 1\n\
+                [[pools]]\ndatabase = \"reports\"\nmode = \"session\"\nlifetime_max = \"off\"";
+    let config = accepted(text);
+    let ann = config.pool_settings("reports", "ann");
+    assert_eq!((ann.size_max, ann.mode), (1, PoolMode::Transaction));
+    let bob = config.pool_settings("reports", "bob");
+    assert_eq!((bob.size_max, bob.mode, bob.lifetime_max), (50, PoolMode::Session, None));
+    assert_eq!(bob.wait_max, Duration::from_secs(5));
+    assert_eq!(config.pool_settings("shop", "ann"), &config.pool);
+}
+
+#[test]
+fn paths_start_at_the_folder_of_the_file() {
+    let config =
+        accepted("listen = [\"unix:run/.s.PGSQL.6432\", \"/tmp/.s.PGSQL.6432\", \"*:6432\"]");
+    let unix = |path: &str| Listen::Unix(path.into());
+    let all = Listen::Tcp(([0, 0, 0, 0], 6432).into());
+    assert_eq!(
+        config.listen,
+        [unix("/etc/tidegate/run/.s.PGSQL.6432"), unix("/tmp/.s.PGSQL.6432"), all]
+    );
+}
+
+#[test]
+fn an_admin_api_without_a_token_gets_the_made_up_one() {
+    let admin = accepted("admin.address = \"127.0.0.1:0\"").admin.unwrap();
+    assert_eq!(admin.token, Secret::new("made-up"));
+    assert_eq!(accepted("").admin, None);
+}
+
+#[test]
+fn a_reload_names_what_changed_and_what_waits_for_a_restart() {
+    let old = accepted("admin = { address = \"127.0.0.1:1\", token = \"one\" }");
+    let text = "workers = 7\nlog = { format = \"json\", filter = \"debug\" }\ncluster.password = \"new\"\n\
+                admin = { address = \"127.0.0.1:1\", token = \"two\" }\npool.size_max = 60";
+    let report = compare(&old, &accepted(text));
+    assert_eq!(report.changed, ["cluster.primary", "log.filter", "pool.size_max"]);
+    assert_eq!(report.needs_restart, ["admin.token", "log.format", "workers"]);
+    assert_eq!(compare(&old, &old), Default::default());
+    let gone = compare(&old, &accepted(""));
+    assert_eq!((gone.changed.len(), gone.needs_restart), (0, vec!["admin".to_owned()]));
+}
+
+#[test]
+fn a_reload_keeps_what_waits_for_a_restart() {
+    let old = accepted("workers = 1\nlog.format = \"json\"");
+    let (config, report) = in_force(&old, accepted("workers = 2\npool.size_max = 60"));
+    assert_eq!((config.workers, config.log.format), (1, LogFormat::Json));
+    assert_eq!(config.pool.size_max, 60);
+    assert_eq!(report.needs_restart, ["log.format", "workers"]);
+    // What is in force differs from the old in just what is said to have changed.
+    let again = compare(&old, &config);
+    assert_eq!((again.changed, again.needs_restart), (report.changed, vec![]));
+}
+
+#[test]
+fn users_whose_secret_the_method_can_not_check_are_warned_about() {
+    let mut config = accepted("");
+    let md5 = format!("\"ann\" \"md5{}\"\n\"bob\" \"plain\"", "0".repeat(32));
+    config.auth.users = Users::parse(&md5).unwrap();
+    assert!(warnings(&config).is_empty());
+    config.auth.method = AuthMethod::ScramSha256;
+    assert_eq!(
+        warnings(&config),
+        [
+            "auth.method scram-sha-256 can't check the secrets of 1 users in the users file, such as ann"
+        ]
+    );
+}
+
+#[test]
+fn configuration_docs_are_current() {
+    assert_current("docs/configuration.md", &markdown());
+}
+
+proptest! {
+    /// No file makes the reader panic, and a file is either accepted or explained.
+    #[test]
+    fn any_text_is_accepted_or_explained(text in "[\\PC\n]{0,200}") {
+        if let Err(errors) = load(&text, &[]) {
+            prop_assert!(!errors.is_empty());
+        }
+    }
+
+    /// As above, with text that is more often TOML.
+    #[test]
+    fn any_value_of_any_key_is_accepted_or_explained(
+        index in 0..KEYS.len(),
+        value in prop_oneof!["-?[0-9]{1,22}", "\"[^\"\\\\\\pC]{0,20}\"", "\\[[0-9,]{0,5}\\]", "true", "\\{\\}"],
+    ) {
+        let key = KEYS[index].path();
+        if let Err(errors) = load(&with_primary(&format!("{key} = {value}")), &[]) {
+            prop_assert!(!errors.is_empty());
+        }
+    }
+}

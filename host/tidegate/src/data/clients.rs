@@ -1,0 +1,176 @@
+//! What others may know of a client, and ask of it: the handle that outlives borrowing its connection.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use tidegate_core::ids::{ClientId, ServerId};
+use tidegate_core::refusal::Refusal;
+use tidegate_core::session::Pins;
+use tidegate_wire::backend::TransactionStatus;
+
+use super::login::Peer;
+use crate::upstream::Credentials;
+use crate::upstream::pool::{PoolCell, WaitSlot};
+
+/// What a client does, as far as its transaction status does not say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Login,
+    Idle,
+    /// In a pool's queue.
+    Waiting,
+    /// Holds a server.
+    Active,
+    Closing,
+}
+
+/// That a client is to be closed, and how soon.
+#[derive(Clone, Debug)]
+pub enum CloseRequest {
+    /// When its transaction has ended.
+    AtRest(Rc<Refusal>),
+    Now(Rc<Refusal>),
+}
+
+/// One connected client. Lives on its worker; the connection and the worker share it.
+#[derive(Debug)]
+pub struct Client {
+    pub id: ClientId,
+    pub slot: Rc<WaitSlot>,
+    pub user: Arc<str>,
+    pub database: Arc<str>,
+    pub peer: Peer,
+    pub tls: Encrypted,
+    pub credentials: Credentials,
+    pub connected_at: Instant,
+    /// Process id of its cancel key.
+    pub key_pid: i32,
+    pub state: Cell<State>,
+    pub since: Cell<Instant>,
+    pub status: Cell<TransactionStatus>,
+    pub pins: Cell<Pins>,
+    pub server: Cell<Option<ServerId>>,
+    pub transactions: Cell<u64>,
+    pub prepared: Cell<usize>,
+    pub application: RefCell<Rc<str>>,
+    pub write_pool: Rc<PoolCell>,
+    /// By replica; found when first used.
+    pub read_pools: RefCell<Vec<Option<Rc<PoolCell>>>>,
+    cancel: Cell<Cancel>,
+    close: RefCell<Option<CloseRequest>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encrypted {
+    No,
+    Yes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    NotAsked,
+    Asked,
+}
+
+/// What a client is made of.
+pub struct NewClient {
+    pub id: ClientId,
+    pub user: Arc<str>,
+    pub database: Arc<str>,
+    pub peer: Peer,
+    pub tls: Encrypted,
+    pub credentials: Credentials,
+    pub key_pid: i32,
+    pub write_pool: Rc<PoolCell>,
+}
+
+impl Client {
+    pub fn new(new: NewClient, now: Instant) -> Rc<Self> {
+        Rc::new(Self {
+            id: new.id,
+            slot: WaitSlot::new(new.id),
+            user: new.user,
+            database: new.database,
+            peer: new.peer,
+            tls: new.tls,
+            credentials: new.credentials,
+            connected_at: now,
+            key_pid: new.key_pid,
+            state: Cell::new(State::Login),
+            since: Cell::new(now),
+            status: Cell::new(TransactionStatus::Idle),
+            pins: Cell::new(Pins::NONE),
+            server: Cell::new(None),
+            transactions: Cell::new(0),
+            prepared: Cell::new(0),
+            application: RefCell::new("".into()),
+            write_pool: new.write_pool,
+            read_pools: RefCell::default(),
+            cancel: Cell::new(Cancel::NotAsked),
+            close: RefCell::default(),
+            waker: RefCell::default(),
+        })
+    }
+
+    pub fn set_state(&self, state: State, now: Instant) {
+        self.state.set(state);
+        self.since.set(now);
+    }
+
+    /// Whom to wake for a request. Set at every poll.
+    pub fn set_waker(&self, waker: &Waker) {
+        self.slot.set_waker(waker);
+        let mut known = self.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+
+    pub fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Somebody with its key wants its statement cancelled.
+    pub fn request_cancel(&self) {
+        self.cancel.set(Cancel::Asked);
+        self.wake();
+    }
+
+    pub fn take_cancel(&self) -> Cancel {
+        self.cancel.replace(Cancel::NotAsked)
+    }
+
+    /// A request to close it now replaces one to close it later, not the other way round.
+    pub fn request_close(&self, request: CloseRequest) {
+        let mut known = self.close.borrow_mut();
+        if !matches!(*known, Some(CloseRequest::Now(_))) {
+            *known = Some(request);
+        }
+        drop(known);
+        self.wake();
+    }
+
+    pub fn close_request(&self) -> Option<CloseRequest> {
+        self.close.borrow().clone()
+    }
+
+    /// Its name for people.
+    pub fn state_name(&self) -> &'static str {
+        match (self.state.get(), self.status.get()) {
+            (State::Login, _) => "login",
+            (State::Waiting, _) => "waiting",
+            (State::Closing, _) => "closing",
+            (State::Idle, _) => "idle",
+            (State::Active, TransactionStatus::Idle) if !self.pins.get().is_empty() => "pinned",
+            (State::Active, TransactionStatus::Idle) => "active",
+            (State::Active, TransactionStatus::InTransaction) => "in_transaction",
+            (State::Active, TransactionStatus::Failed) => "in_failed_transaction",
+        }
+    }
+}

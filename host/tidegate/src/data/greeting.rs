@@ -1,0 +1,160 @@
+//! Between AuthenticationOk and the first ReadyForQuery: start-up settings are checked by the server, and the client is
+//! told the parameters it would be told there.
+//!
+//! What one client's start-up settings turned out to mean is remembered per database and user, so that the next client
+//! with the same ones needs no server.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use tidegate_core::refusal::Refusal;
+use tidegate_core::settings::{Settings, quote_literal, switch_sql};
+use tidegate_wire::backend::{self, TransactionStatus};
+use tidegate_wire::frame::{HEADER_BYTES, Header};
+use tidegate_wire::frontend;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::stream::Stream;
+use crate::upstream::ServerError;
+use crate::upstream::pool::Server;
+
+/// Different sets of start-up settings remembered per database and user.
+const KNOWN_MAX: usize = 256;
+/// What a server may answer to the settings of one client, in bytes.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// What is known of one database and user.
+#[derive(Debug, Default)]
+pub struct Welcome {
+    /// ParameterStatus of a fresh connection.
+    parameters: Vec<(String, String)>,
+    known: FxHashMap<Parameters, Arc<Settings>>,
+}
+
+/// Start-up settings as a client sent them.
+pub type Parameters = Vec<(String, String)>;
+
+impl Welcome {
+    /// The canonical settings for these start-up settings, if no server has to be asked.
+    pub fn recall(&self, wanted: &Parameters) -> Option<Arc<Settings>> {
+        if self.parameters.is_empty() {
+            return None;
+        }
+        if wanted.is_empty() {
+            return Some(Arc::default());
+        }
+        self.known.get(wanted).cloned()
+    }
+
+    pub fn remember(
+        &mut self,
+        wanted: Parameters,
+        settings: Arc<Settings>,
+        parameters: &[(String, String)],
+    ) {
+        self.parameters = parameters.to_vec();
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
+        }
+        self.known.insert(wanted, settings);
+    }
+
+    /// Forgets everything: servers may have been reconfigured.
+    pub fn forget(&mut self) {
+        self.known.clear();
+        self.parameters.clear();
+    }
+
+    /// ParameterStatus for each parameter, BackendKeyData, ReadyForQuery.
+    pub fn write(&self, settings: &Settings, key: (i32, &[u8]), out: &mut Vec<u8>) {
+        for (name, value) in &self.parameters {
+            let value = settings.get(&name.to_ascii_lowercase()).unwrap_or(value);
+            backend::parameter_status(out, name.as_bytes(), value.as_bytes());
+        }
+        backend::backend_key_data(out, key.0, key.1);
+        backend::ready_for_query(out, TransactionStatus::Idle);
+    }
+}
+
+/// Why start-up settings were not taken.
+#[derive(Debug)]
+pub enum Rejected {
+    /// The server's own words, made FATAL as at a login. The server connection is as before.
+    ByServer(Refusal),
+    /// The server connection is of no more use.
+    Lost(io::Error),
+}
+
+/// Gives the server these settings and yields them in canonical form.
+pub async fn settle(server: &mut Server, wanted: &Parameters) -> Result<Arc<Settings>, Rejected> {
+    let mut last: Vec<(&str, &str)> = Vec::new();
+    for (name, value) in wanted {
+        last.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        last.push((name, value));
+    }
+    let reset = switch_sql(server.state.settings(), &Settings::default()).unwrap_or_default();
+    let calls: Vec<String> = last
+        .iter()
+        .map(|(name, value)| {
+            format!("pg_catalog.set_config({},{},false)", quote_literal(name), quote_literal(value))
+        })
+        .collect();
+    let sql = if calls.is_empty() { reset } else { format!("{reset}SELECT {}", calls.join(",")) };
+    let row = match ask(&mut server.stream, &sql).await.map_err(Rejected::Lost)? {
+        Ok(row) => row,
+        Err(error) => return Err(Rejected::ByServer(error.to_refusal())),
+    };
+    let canonical =
+        last.iter().zip(row).map(|((name, _), value)| (*name, value.unwrap_or_default()));
+    let settings = Arc::new(Settings::from_pairs(canonical));
+    server.state.handle_settings(settings.clone());
+    Ok(settings)
+}
+
+type Row = Vec<Option<String>>;
+
+/// Runs one Query of ours up to ReadyForQuery; yields its last row.
+async fn ask(stream: &mut Stream, sql: &str) -> io::Result<Result<Row, ServerError>> {
+    let mut out = Vec::new();
+    frontend::query(&mut out, sql.as_bytes());
+    stream.write_all(&out).await?;
+    stream.flush().await?;
+    let mut answer = Ok(Row::new());
+    let mut bytes = Vec::new();
+    loop {
+        let header = loop {
+            match Header::peek(&bytes, ANSWER_BYTES_MAX) {
+                Ok(Some(header)) if bytes.len() >= header.frame_bytes() => break header,
+                Ok(_) => {}
+                Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+            }
+            if stream.read_buf(&mut bytes).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        };
+        let body = &bytes[HEADER_BYTES..header.frame_bytes()];
+        match header.tag {
+            backend::tag::DATA_ROW => {
+                let row = backend::read_data_row(body).map_err(|_| io::ErrorKind::InvalidData)?;
+                let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+                if let Ok(answer) = &mut answer {
+                    *answer = row.into_iter().map(|value| value.map(text)).collect();
+                }
+            }
+            backend::tag::ERROR_RESPONSE => answer = Err(ServerError::read(body)),
+            backend::tag::READY_FOR_QUERY
+                if body == b"I" && bytes.len() == header.frame_bytes() =>
+            {
+                return Ok(answer);
+            }
+            backend::tag::READY_FOR_QUERY => return Err(io::ErrorKind::InvalidData.into()),
+            _ => {}
+        }
+        bytes.drain(..header.frame_bytes());
+    }
+}
+
+/// What all workers' clients of one database and user share on a worker.
+pub type Welcomes = FxHashMap<(Arc<str>, Arc<str>), Rc<std::cell::RefCell<Welcome>>>;

@@ -1,0 +1,322 @@
+//! Drives one client's login over its socket, from the first byte to AuthenticationOk.
+//!
+//! All decisions are `tidegate_core::session::login`'s; here are the socket, the clock, the random numbers, TLS, and
+//! the questions about users.
+
+use super::users::Users;
+use crate::stream::{Socket, Stream};
+use crate::tls::{Acceptor, common_name};
+use crate::upstream::Credentials;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tidegate_core::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
+pub use tidegate_core::session::login::{
+    CloseReason, LoginPolicy, Method, PeerKind, Replication, TrustScope,
+};
+use tidegate_core::session::login::{
+    Encryption, Login, LoginAction, LoginDone, LoginParams, TlsPolicy,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout, timeout_at};
+use zeroize::Zeroizing;
+
+/// The first byte of a TLS ClientHello, which no start-up packet has.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// A read before authentication takes at most this much; a login is a few hundred bytes.
+const READ_BYTES: usize = 1_024;
+
+/// What every login on a listener shares.
+#[derive(Clone, Debug)]
+pub struct LoginContext {
+    pub policy: LoginPolicy,
+    /// Required unless the policy's `tls` is `Unavailable`.
+    pub tls: Option<Arc<Acceptor>>,
+    pub users: Users,
+    /// Drawn once per process: see [`draw_secret`].
+    pub fake_secret: [u8; 32],
+}
+
+/// Where a client comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Tcp(SocketAddr),
+    Unix,
+}
+
+impl Peer {
+    pub fn kind(self) -> PeerKind {
+        match self {
+            Self::Unix => PeerKind::Unix,
+            Self::Tcp(address) if address.ip().to_canonical().is_loopback() => PeerKind::Loopback,
+            Self::Tcp(_) => PeerKind::Remote,
+        }
+    }
+}
+
+/// How a login ended.
+#[derive(Debug)]
+pub enum LoginOutcome {
+    Done(Box<LoggedIn>),
+    /// A CancelRequest: nothing is answered. Close the stream when it has been seen to.
+    Cancel {
+        stream: Stream,
+        pid: i32,
+        secret: Vec<u8>,
+    },
+    /// The client has been told, and the socket is closed.
+    Closed(CloseReason),
+}
+
+/// A client that has been told AuthenticationOk and nothing after it.
+#[derive(Debug)]
+pub struct LoggedIn {
+    pub stream: Stream,
+    pub user: String,
+    pub database: String,
+    /// Settings from `options`, then the packet's own, in order: the last one with a name counts.
+    pub parameters: Vec<(String, String)>,
+    pub replication: Replication,
+    /// The minor version of protocol 3 agreed on.
+    pub minor: u16,
+    /// With what to open server connections for this user.
+    pub credentials: Credentials,
+    /// Bytes read past the last login message.
+    pub pending: Vec<u8>,
+}
+
+/// 256 random bits, drawn once per process, from which the salts of users who do not exist are made.
+pub fn draw_secret() -> io::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret)?;
+    Ok(secret)
+}
+
+/// Logs one client in, or answers why not. Over within `LOGIN_TIME_MAX` (and a moment to say goodbye).
+pub async fn login(socket: Socket, peer: Peer, context: &LoginContext) -> LoginOutcome {
+    let login = match LoginParams::draw(peer, context) {
+        Ok(params) => Login::new(params),
+        Err(_) => return LoginOutcome::Closed(CloseReason::Io),
+    };
+    let deadline = Instant::from_std(login.deadline());
+    let mut driver = Driver {
+        login,
+        line: Some(Stream::Plain(socket)),
+        input: Zeroizing::default(),
+        peer: peer.kind(),
+        credentials: None,
+        context,
+    };
+    match timeout_at(deadline, driver.run()).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            LoginOutcome::Closed(CloseReason::Disconnected)
+        }
+        Ok(Err(_)) => LoginOutcome::Closed(CloseReason::Io),
+        Err(_) => {
+            driver.login.handle_timeout(driver.login.deadline());
+            // Only what the client is told is left to do; it has no second deadline's worth of time to take it.
+            let _ = timeout(LINGER_TIME_MAX, driver.exchange()).await;
+            LoginOutcome::Closed(CloseReason::TimedOut)
+        }
+    }
+}
+
+trait Draw: Sized {
+    fn draw(peer: Peer, context: &LoginContext) -> io::Result<Self>;
+}
+
+impl Draw for LoginParams {
+    fn draw(peer: Peer, context: &LoginContext) -> io::Result<Self> {
+        let mut md5_salt = [0; 4];
+        getrandom::fill(&mut md5_salt)?;
+        let mut policy = context.policy;
+        if context.tls.is_none() && policy.tls == TlsPolicy::Optional {
+            policy.tls = TlsPolicy::Unavailable;
+        }
+        Ok(Self {
+            now: std::time::Instant::now(),
+            peer: peer.kind(),
+            policy,
+            nonce: crate::upstream::login::nonce()?,
+            md5_salt,
+            fake_secret: context.fake_secret,
+        })
+    }
+}
+
+struct Driver<'a> {
+    login: Login,
+    /// Absent only while TLS takes it over, and after the end.
+    line: Option<Stream>,
+    /// Read and not yet taken. Holds passwords, hence overwritten.
+    input: Zeroizing<Vec<u8>>,
+    peer: PeerKind,
+    credentials: Option<Credentials>,
+    context: &'a LoginContext,
+}
+
+impl Driver<'_> {
+    async fn run(&mut self) -> io::Result<LoginOutcome> {
+        self.accept_direct_tls().await?;
+        self.exchange().await
+    }
+
+    async fn exchange(&mut self) -> io::Result<LoginOutcome> {
+        loop {
+            while let Some(action) = self.login.poll_action() {
+                if let Some(outcome) = self.perform(action).await? {
+                    return Ok(outcome);
+                }
+            }
+            let taken = self.login.handle_input(&self.input);
+            self.forget_input(taken);
+            if taken == 0 {
+                self.read().await?;
+            }
+        }
+    }
+
+    async fn perform(&mut self, action: LoginAction) -> io::Result<Option<LoginOutcome>> {
+        match action {
+            LoginAction::Send(bytes) => {
+                let line = self.line()?;
+                line.write_all(&bytes).await?;
+                line.flush().await?;
+            }
+            LoginAction::UpgradeTls => {
+                if let Some(tls) = self.accept_tls().await? {
+                    self.login.handle_tls(tls.encryption);
+                }
+            }
+            LoginAction::LookUpUser { user, database } => {
+                let found = self.context.users.look_up(&user, &database, self.peer).await;
+                self.credentials = found.credentials;
+                self.login.handle_user(found.user);
+            }
+            LoginAction::ForgetUser { user } => self.context.users.forget(&user),
+            LoginAction::VerifyPassword { user, database, password, against } => {
+                let users = &self.context.users;
+                let outcome = users.check_password(&user, &database, password, against).await;
+                self.login.handle_password(outcome);
+            }
+            LoginAction::Cancel { pid, secret } => {
+                return Ok(self.line.take().map(|stream| LoginOutcome::Cancel {
+                    stream,
+                    pid,
+                    secret,
+                }));
+            }
+            LoginAction::Done(done) => return Ok(self.finish(*done)),
+            LoginAction::Close(reason) => {
+                if let Some(line) = self.line.take() {
+                    say_goodbye(line).await;
+                }
+                return Ok(Some(LoginOutcome::Closed(reason)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn finish(&mut self, done: LoginDone) -> Option<LoginOutcome> {
+        let LoginDone { request, proven } = done;
+        let stream = self.line.take()?;
+        Some(LoginOutcome::Done(Box::new(LoggedIn {
+            stream,
+            user: request.user,
+            database: request.database,
+            parameters: request.parameters,
+            replication: request.replication,
+            minor: request.minor,
+            credentials: self.credentials.take().unwrap_or_else(|| proven.into()),
+            pending: std::mem::take(&mut *self.input),
+        })))
+    }
+
+    fn line(&mut self) -> io::Result<&mut Stream> {
+        self.line.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    async fn read(&mut self) -> io::Result<()> {
+        let mut chunk = Zeroizing::new([0; READ_BYTES]);
+        // The machine refuses longer messages from their header, so that this is never what stops one.
+        let room = Login::INPUT_BYTES_MAX.saturating_sub(self.input.len()).min(READ_BYTES);
+        let bytes = self.line()?.read(&mut chunk[..room]).await?;
+        if bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.input.extend_from_slice(&chunk[..bytes]);
+        Ok(())
+    }
+
+    fn forget_input(&mut self, taken: usize) {
+        zeroize::Zeroize::zeroize(&mut self.input[..taken]);
+        self.input.drain(..taken);
+    }
+
+    /// Looks at the first byte without taking it: a ClientHello goes to TLS as a whole.
+    async fn accept_direct_tls(&mut self) -> io::Result<()> {
+        let Some(Stream::Plain(Socket::Tcp(tcp))) = &self.line else { return Ok(()) };
+        if self.context.tls.is_none() || !self.input.is_empty() {
+            return Ok(());
+        }
+        let mut first = [0];
+        if tcp.peek(&mut first).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if first == [TLS_HANDSHAKE]
+            && let Some(tls) = self.accept_tls().await?
+        {
+            self.login.handle_direct_tls(tls.encryption, tls.alpn.as_deref());
+        }
+        Ok(())
+    }
+
+    /// The handshake; `None` when it failed and the login with it.
+    async fn accept_tls(&mut self) -> io::Result<Option<Tls>> {
+        let (Some(Stream::Plain(socket)), Some(acceptor)) = (self.line.take(), &self.context.tls)
+        else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        match acceptor.acceptor().accept(socket).await {
+            Ok(stream) => {
+                let session = stream.get_ref().1;
+                let certificate_name = session
+                    .peer_certificates()
+                    .and_then(|chain| chain.first())
+                    .and_then(common_name);
+                let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
+                self.line = Some(Stream::TlsAccepted(Box::new(stream)));
+                Ok(Some(Tls { encryption: Encryption::Tls { certificate_name }, alpn }))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "TLS handshake with a client failed");
+                self.login.fail(CloseReason::TlsFailed);
+                Ok(None)
+            }
+        }
+    }
+}
+
+struct Tls {
+    encryption: Encryption,
+    alpn: Option<Vec<u8>>,
+}
+
+/// Ends our direction and lets the client read: a socket closed with bytes unread is reset, and our message is lost.
+async fn say_goodbye(mut line: Stream) {
+    let linger = async {
+        line.shutdown().await?;
+        let mut chunk = [0; READ_BYTES];
+        let mut thrown_away = 0;
+        while thrown_away < LINGER_BYTES_MAX {
+            match line.read(&mut chunk).await? {
+                0 => break,
+                bytes => thrown_away += bytes,
+            }
+        }
+        io::Result::Ok(())
+    };
+    // It is the client that gains by it; when it does not, the socket is closed all the same.
+    let _ = timeout(LINGER_TIME_MAX, linger).await;
+}

@@ -1,0 +1,184 @@
+//! Every metric, in one table: what it is called, what it means, where its value comes from.
+//!
+//! `docs/metrics.md` is [`markdown`] of the table; a test holds the two together. A scrape fills a
+//! recorder of its own, so that a pool that is gone is gone from `/metrics` too.
+
+use std::fmt::Write;
+
+use metrics::{Key, KeyName, Label, Metadata, Recorder};
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+use super::snapshot::{PoolSnapshot, Snapshot};
+use super::stats::{CounterLabel, ErrorKind, PinReason, WorkerTotals};
+
+/// One metric.
+pub struct Metric {
+    pub name: &'static str,
+    pub help: &'static str,
+    read: Read,
+}
+
+/// Where the value of a metric is found, which also says whether it is a counter or a gauge.
+enum Read {
+    Counter(fn(&WorkerTotals) -> u64),
+    Gauge(fn(&Snapshot) -> f64),
+    /// A counter for each value of a label.
+    CounterBy(&'static str, &'static [&'static str], fn(&WorkerTotals) -> &[u64]),
+    /// A gauge for each pool.
+    Pool(fn(&PoolSnapshot) -> f64),
+}
+
+const POOL_LABELS: [&str; 4] = ["database", "user", "server", "role"];
+
+/// The table, in the order of the documentation.
+#[rustfmt::skip]
+pub const METRICS: &[Metric] = &[
+    counter("tidegate_clients_accepted_total", "Client connections accepted.", |t| t.clients_accepted),
+    gauge("tidegate_clients", "Client connections open now, logging in included.", |s| s.totals.clients_open as f64),
+    counter("tidegate_logins_total", "Clients that logged in.", |t| t.logins_ok),
+    counter("tidegate_logins_failed_total", "Clients that were refused at login.", |t| t.logins_failed),
+    counter("tidegate_transactions_total", "Transactions that ended, committed or not; a statement outside a block is one.", |t| t.transactions),
+    counter("tidegate_statements_total", "Statements sent to servers for clients.", |t| t.statements),
+    counter("tidegate_client_received_bytes_total", "Bytes read from clients.", |t| t.bytes_from_clients),
+    counter("tidegate_client_sent_bytes_total", "Bytes written to clients.", |t| t.bytes_to_clients),
+    counter("tidegate_server_sent_bytes_total", "Bytes written to servers.", |t| t.bytes_to_servers),
+    counter("tidegate_server_received_bytes_total", "Bytes read from servers.", |t| t.bytes_from_servers),
+    counter("tidegate_cancels_total", "Cancel requests passed to a server.", |t| t.cancels),
+    counter("tidegate_settings_applied_total", "Settings sent to a server so that it has what its client set.", |t| t.settings_applied),
+    counter("tidegate_reprepared_total", "Prepared statements sent again since the server did not know them.", |t| t.reprepared),
+    counter("tidegate_prepared_evicted_total", "Prepared statements closed on a server to keep within its bound.", |t| t.prepared_evicted),
+    counter("tidegate_pool_waits_total", "Times a client waited for a server connection.", |t| t.pool_waits),
+    counter("tidegate_pool_wait_microseconds_total", "Microseconds clients waited for server connections.", |t| t.pool_wait_micros),
+    counter("tidegate_servers_opened_total", "Server connections opened.", |t| t.servers_opened),
+    counter("tidegate_servers_closed_total", "Server connections closed.", |t| t.servers_closed),
+    counter("tidegate_server_connect_failures_total", "Attempts to open a server connection that failed.", |t| t.server_connect_failures),
+    counter_by::<ErrorKind>("tidegate_errors_total", "Errors of Tidegate's own that a client was answered with or that ended its connection.", "kind", |t| &t.errors),
+    counter_by::<PinReason>("tidegate_pins_total", "Times a client kept its server beyond a transaction.", "reason", |t| &t.pins),
+    pool("tidegate_pool_size_min", "Connections the pool keeps at least.", |p| p.size_min as f64),
+    pool("tidegate_pool_size_max", "Connections the pool opens at most.", |p| p.size_max as f64),
+    pool("tidegate_pool_idle", "Connections that wait for a client.", |p| p.idle as f64),
+    pool("tidegate_pool_active", "Connections lent to a client.", |p| p.active as f64),
+    pool("tidegate_pool_pinned", "Of the active connections, those a client keeps beyond its transaction.", |p| p.pinned as f64),
+    pool("tidegate_pool_connecting", "Connections being opened.", |p| p.connecting as f64),
+    pool("tidegate_pool_waiting", "Clients in the queue of the pool.", |p| p.waiting as f64),
+    pool("tidegate_pool_waiting_seconds_max", "How long the first client of the queue has waited.", |p| p.waiting_ms_max as f64 / 1000.0),
+    pool("tidegate_pool_utilisation_ratio", "Active connections over the maximum, zero to one.", |p| p.utilisation_percent() / 100.0),
+    pool("tidegate_pool_utilisation_warning", "1 while the utilisation warning of the pool stands.", |p| f64::from(u8::from(p.warned))),
+    pool("tidegate_pool_failing", "1 while connections of the pool can't be opened.", |p| f64::from(u8::from(p.failing.is_some()))),
+    gauge("tidegate_workers", "Data-plane threads.", |s| s.workers as f64),
+    gauge("tidegate_workers_silent", "Workers that did not answer this scrape in time: what they hold is missing from the gauges of pools.", |s| s.workers_silent as f64),
+    gauge("tidegate_uptime_seconds", "Since the process started.", |s| s.uptime_ms as f64 / 1000.0),
+];
+
+const fn counter(name: &'static str, help: &'static str, read: fn(&WorkerTotals) -> u64) -> Metric {
+    Metric { name, help, read: Read::Counter(read) }
+}
+
+const fn gauge(name: &'static str, help: &'static str, read: fn(&Snapshot) -> f64) -> Metric {
+    Metric { name, help, read: Read::Gauge(read) }
+}
+
+const fn counter_by<L: CounterLabel>(
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    read: fn(&WorkerTotals) -> &[u64],
+) -> Metric {
+    Metric { name, help, read: Read::CounterBy(label, L::LABELS, read) }
+}
+
+const fn pool(name: &'static str, help: &'static str, read: fn(&PoolSnapshot) -> f64) -> Metric {
+    Metric { name, help, read: Read::Pool(read) }
+}
+
+impl Metric {
+    /// `counter` or `gauge`.
+    pub fn kind(&self) -> &'static str {
+        match self.read {
+            Read::Counter(_) | Read::CounterBy(..) => "counter",
+            Read::Gauge(_) | Read::Pool(_) => "gauge",
+        }
+    }
+
+    /// The names of its labels.
+    pub fn labels(&self) -> &[&'static str] {
+        match &self.read {
+            Read::Counter(_) | Read::Gauge(_) => &[],
+            Read::CounterBy(label, ..) => std::slice::from_ref(label),
+            Read::Pool(_) => &POOL_LABELS,
+        }
+    }
+
+    fn record(&self, snapshot: &Snapshot, to: &dyn Recorder) {
+        let counter = |labels: Vec<Label>, value: u64| {
+            let key = Key::from_parts(self.name, labels);
+            to.register_counter(&key, &METADATA).absolute(value);
+        };
+        let gauge = |labels: Vec<Label>, value: f64| {
+            let key = Key::from_parts(self.name, labels);
+            to.register_gauge(&key, &METADATA).set(value);
+        };
+        match &self.read {
+            Read::Counter(read) => counter(Vec::new(), read(&snapshot.totals)),
+            Read::Gauge(read) => gauge(Vec::new(), read(snapshot)),
+            Read::CounterBy(label, names, read) => {
+                let values = read(&snapshot.totals);
+                for (index, name) in names.iter().enumerate() {
+                    let value = values.get(index).copied().unwrap_or(0);
+                    counter(vec![Label::new(*label, *name)], value);
+                }
+            }
+            Read::Pool(read) => {
+                for pool in &snapshot.pools {
+                    gauge(pool_labels(pool), read(pool));
+                }
+            }
+        }
+    }
+}
+
+static METADATA: Metadata<'static> =
+    Metadata::new(module_path!(), metrics::Level::INFO, Some(module_path!()));
+
+fn pool_labels(pool: &PoolSnapshot) -> Vec<Label> {
+    let values = [&pool.database, &pool.user, &pool.server, pool.role];
+    POOL_LABELS
+        .iter()
+        .zip(values)
+        .map(|(name, value)| Label::new(*name, value.to_owned()))
+        .collect()
+}
+
+/// The snapshot in Prometheus' text format.
+pub fn render(snapshot: &Snapshot) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    for metric in METRICS {
+        let (name, help) = (KeyName::from_const_str(metric.name), metric.help.into());
+        match metric.kind() {
+            "counter" => recorder.describe_counter(name, None, help),
+            _ => recorder.describe_gauge(name, None, help),
+        }
+        metric.record(snapshot, &recorder);
+    }
+    recorder.handle().render()
+}
+
+/// The table as `docs/metrics.md`.
+pub fn markdown() -> String {
+    let mut out = String::from(
+        "# Metrics\n\n`GET /metrics` of the admin API, in Prometheus' text format. This page is generated from the table in \
+         `host/tidegate/src/observe/metrics.rs`: `TIDEGATE_BLESS=1 cargo test -p tidegate --lib docs_are_current` writes it.\n\n\
+         | metric | kind | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for metric in METRICS {
+        let labels: Vec<_> = metric.labels().iter().map(|label| format!("`{label}`")).collect();
+        let (name, kind, help) = (metric.name, metric.kind(), metric.help);
+        let _ = writeln!(out, "| `{name}` | {kind} | {} | {help} |", labels.join(", "));
+    }
+    out.push_str("\n## Values of labels\n\n");
+    for (label, values) in [("kind", ErrorKind::LABELS), ("reason", PinReason::LABELS)] {
+        let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
+        let _ = writeln!(out, "- `{label}`: {}.", values.join(", "));
+    }
+    out
+}

@@ -1,0 +1,127 @@
+//! Plain data about this moment: what `SHOW POOLS` is to PgBouncer, as JSON.
+//!
+//! Ages are milliseconds up to the snapshot, so that nothing here needs a wall clock.
+
+use serde::Serialize;
+
+use super::stats::WorkerTotals;
+
+/// How much a snapshot holds: a scrape must not copy ten thousand clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Totals and pools; `clients` and `servers` may stay empty.
+    Pools,
+    /// And clients.
+    Clients,
+    /// And servers.
+    Servers,
+}
+
+/// The process at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Snapshot {
+    pub uptime_ms: u64,
+    pub workers: usize,
+    /// Workers that did not answer in time; what they hold is missing below, their totals are not.
+    pub workers_silent: usize,
+    /// Summed over the workers.
+    pub totals: WorkerTotals,
+    pub pools: Vec<PoolSnapshot>,
+    pub clients: Vec<ClientSnapshot>,
+    pub servers: Vec<ServerSnapshot>,
+}
+
+impl Snapshot {
+    /// Whether something is missing.
+    pub fn is_partial(&self) -> bool {
+        self.workers_silent > 0
+    }
+}
+
+/// The server connections of one database and user at one server, over all workers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PoolSnapshot {
+    pub database: String,
+    pub user: String,
+    /// `primary`, `replica-1`, …
+    pub server: String,
+    /// `write` or `read`.
+    pub role: &'static str,
+    /// `transaction` or `session`.
+    pub mode: &'static str,
+    pub size_min: usize,
+    pub size_max: usize,
+    pub idle: usize,
+    /// Lent to a client, pinned ones included.
+    pub active: usize,
+    /// Of the active ones, those a client keeps beyond its transaction.
+    pub pinned: usize,
+    pub connecting: usize,
+    /// Clients in the queue, and how long the first of them has waited.
+    pub waiting: usize,
+    pub waiting_ms_max: u64,
+    /// Whether the utilisation warning stands.
+    pub warned: bool,
+    /// Why connections can't be made now, if so.
+    pub failing: Option<String>,
+}
+
+impl PoolSnapshot {
+    /// Open connections.
+    pub fn size(&self) -> usize {
+        self.idle + self.active
+    }
+
+    /// Of `size_max`, in use; zero to one hundred.
+    pub fn utilisation_percent(&self) -> f64 {
+        if self.size_max == 0 { 0.0 } else { self.active as f64 * 100.0 / self.size_max as f64 }
+    }
+}
+
+/// One client connection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ClientSnapshot {
+    pub id: u64,
+    pub worker: usize,
+    pub user: String,
+    pub database: String,
+    /// `application_name`, as the client last set it.
+    pub application: String,
+    /// `127.0.0.1:50000` or `unix`.
+    pub peer: String,
+    pub tls: bool,
+    /// `login`, `idle`, `active`, `waiting`, `in_transaction`, `in_failed_transaction`, …
+    pub state: &'static str,
+    pub pinned_by: Vec<&'static str>,
+    /// The server connection it holds.
+    pub server: Option<u64>,
+    pub connected_ms: u64,
+    /// How long it has been in `state`.
+    pub state_ms: u64,
+    pub transactions: u64,
+    pub statements: u64,
+    pub prepared: usize,
+}
+
+/// One server connection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ServerSnapshot {
+    pub id: u64,
+    pub worker: usize,
+    /// `primary`, `replica-1`, …
+    pub server: String,
+    pub address: String,
+    pub user: String,
+    pub database: String,
+    pub tls: bool,
+    /// `connecting`, `idle`, `active`, `pinned`, `closing`.
+    pub state: &'static str,
+    /// The client that holds it.
+    pub client: Option<u64>,
+    /// The backend's process id, as in `pg_stat_activity`.
+    pub backend_pid: Option<i32>,
+    pub connected_ms: u64,
+    pub state_ms: u64,
+    pub transactions: u64,
+    pub prepared: usize,
+}

@@ -1,0 +1,80 @@
+//! Tests of counters, metrics and their documentation.
+
+use std::collections::BTreeSet;
+
+use super::metrics::{METRICS, markdown, render};
+use super::snapshot::{PoolSnapshot, Snapshot};
+use super::stats::{ErrorKind, PinReason, WorkerStats, WorkerTotals};
+
+fn snapshot() -> Snapshot {
+    let stats = WorkerStats::default();
+    stats.clients_accepted.add(7);
+    stats.clients_open.increment();
+    stats.clients_open.increment();
+    stats.clients_open.decrement();
+    stats.errors.increment(ErrorKind::PoolTimeout);
+    stats.pins.increment(PinReason::Listen);
+    let mut totals = WorkerTotals::default();
+    totals.add(&stats.totals());
+    totals.add(&stats.totals());
+    let pool = PoolSnapshot {
+        database: "shop \"quoted\"\n".to_owned(),
+        user: "app".to_owned(),
+        server: "primary".to_owned(),
+        role: "write",
+        size_max: 50,
+        active: 25,
+        ..PoolSnapshot::default()
+    };
+    Snapshot { workers: 2, totals, pools: vec![pool], ..Snapshot::default() }
+}
+
+#[test]
+fn totals_of_workers_are_summed_and_gauges_do_not_wrap() {
+    let totals = snapshot().totals;
+    assert_eq!((totals.clients_accepted, totals.clients_open), (14, 2));
+    let stats = WorkerStats::default();
+    stats.clients_open.decrement();
+    assert_eq!(stats.clients_open.get(), 0);
+}
+
+#[test]
+fn each_metric_of_the_table_is_rendered_with_help_and_type() {
+    let text = render(&snapshot());
+    for metric in METRICS {
+        assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)), "{text}");
+        assert!(text.contains(&format!("# TYPE {} {}", metric.name, metric.kind())), "{text}");
+    }
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        assert!(METRICS.iter().any(|metric| metric.name == name), "not in the table: {line}");
+    }
+}
+
+#[test]
+fn values_and_labels_reach_the_text_and_labels_are_escaped() {
+    let text = render(&snapshot());
+    assert!(text.contains("tidegate_clients_accepted_total 14\n"), "{text}");
+    assert!(text.contains("tidegate_errors_total{kind=\"pool_timeout\"} 2\n"), "{text}");
+    assert!(text.contains("tidegate_errors_total{kind=\"internal\"} 0\n"), "{text}");
+    assert!(text.contains("tidegate_pins_total{reason=\"listen\"} 2\n"), "{text}");
+    let ratio = "tidegate_pool_utilisation_ratio{database=\"shop \\\"quoted\\\"\\n\",user=\"app\",\
+                 server=\"primary\",role=\"write\"} 0.5\n";
+    assert!(text.contains(ratio), "{text}");
+}
+
+#[test]
+fn names_are_unique_and_follow_prometheus() {
+    let names: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
+    assert_eq!(names.len(), METRICS.len());
+    for metric in METRICS {
+        assert!(metric.name.starts_with("tidegate_"), "{}", metric.name);
+        assert_eq!(metric.kind() == "counter", metric.name.ends_with("_total"), "{}", metric.name);
+        assert!(metric.help.ends_with('.'), "{}", metric.help);
+    }
+}
+
+#[test]
+fn metrics_docs_are_current() {
+    crate::config::docs::assert_current("docs/metrics.md", &markdown());
+}

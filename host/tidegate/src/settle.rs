@@ -1,0 +1,142 @@
+//! From a checked configuration to what the data plane runs on: targets, TLS, users, pool bounds.
+
+use std::sync::Arc;
+
+use tidegate_core::pool::PoolConfig;
+use tidegate_core::session::login::TlsPolicy;
+
+use crate::config::{AuthMethod, ClientTlsMode, Config, ServerAddress, ServerUrl, TrustRemote};
+use crate::data::login::{LoginContext, LoginPolicy, Method, TrustScope};
+use crate::data::users::{UserFile, Users};
+use crate::data::worker::Settled;
+use crate::tls::{Acceptor, ServerTls};
+use crate::upstream::pool::{PoolKey, PoolKind, PoolsConfig};
+use crate::upstream::{Address, Credentials, Target, UserDirectory};
+
+/// Builds what the data plane needs.
+///
+/// # Errors
+/// A sentence: a certificate that cannot be read, a users file that changed meanwhile.
+pub fn settle(config: Config, fake_secret: [u8; 32]) -> Result<Settled, String> {
+    let config = Arc::new(config);
+    let mut targets = vec![Arc::new(target(&config.cluster.primary)?)];
+    for replica in &config.cluster.replicas {
+        targets.push(Arc::new(target(replica)?));
+    }
+    let login = login_context(&config, &targets[0], fake_secret)?;
+    let bounds = {
+        let config = config.clone();
+        Box::new(move |key: &PoolKey| pool_bounds(&config, key))
+    };
+    let pools = Arc::new(PoolsConfig { targets, bounds });
+    let warm = configured_pools(&config);
+    let server_parameters = Arc::new([("application_name".to_owned(), "tidegate".to_owned())]);
+    Ok(Settled { config, login, pools, warm, server_parameters })
+}
+
+/// The pools whose user's password the configuration knows: they are filled at start.
+fn configured_pools(config: &Config) -> Vec<(PoolKey, Credentials)> {
+    let servers = std::iter::once(&config.cluster.primary).chain(&config.cluster.replicas);
+    let pool = |(instance, server): (usize, &ServerUrl)| {
+        let kind = if instance == 0 { PoolKind::Write } else { PoolKind::Read };
+        let key = PoolKey {
+            database: server.database.as_str().into(),
+            user: server.user.as_str().into(),
+            instance,
+            kind,
+        };
+        (key, credentials(server))
+    };
+    servers.enumerate().map(pool).collect()
+}
+
+fn credentials(server: &ServerUrl) -> Credentials {
+    match &server.password {
+        Some(password) => Credentials::Password(password.clone()),
+        None => Credentials::None,
+    }
+}
+
+fn pool_bounds(config: &Config, key: &PoolKey) -> PoolConfig {
+    let settings = config.pool_settings(&key.database, &key.user);
+    let primary = &config.cluster.primary;
+    // Connections are kept ready for the pools that the configuration names. Others are as many as there are users, and
+    // a minimum for each would use up the server's connections.
+    let named = primary.user == *key.user && primary.database == *key.database
+        || config.pools.iter().any(|pool| {
+            pool.user.as_deref() == Some(&*key.user)
+                && pool.database.as_deref() == Some(&*key.database)
+        });
+    PoolConfig {
+        size_min: if named { settings.size_min } else { 0 },
+        size_max: settings.size_max,
+        idle_max: settings.idle_max,
+        lifetime_max: settings.lifetime_max.unwrap_or(tidegate_core::limits::CONFIG_DURATION_MAX),
+        wait_max: settings.wait_max,
+        ..PoolConfig::default()
+    }
+}
+
+fn target(server: &ServerUrl) -> Result<Target, String> {
+    let address = match &server.address {
+        ServerAddress::Tcp { host, port } => Address::Tcp { host: host.clone(), port: *port },
+        ServerAddress::Unix { dir, port } => Address::Unix { dir: dir.clone(), port: *port },
+    };
+    let tls = ServerTls::new(
+        server.sslmode,
+        server.sslrootcert.as_ref(),
+        server.own_certificate.as_ref(),
+    )
+    .map_err(|error| format!("TLS towards {}: {error}", server.name))?;
+    Ok(Target { name: server.name.as_str().into(), address, tls })
+}
+
+fn login_context(
+    config: &Config,
+    primary: &Target,
+    fake_secret: [u8; 32],
+) -> Result<LoginContext, String> {
+    let auth = &config.auth;
+    let users = match auth.method {
+        AuthMethod::Passthrough => {
+            let url = &config.cluster.primary;
+            Users::Server(Arc::new(UserDirectory::new(
+                primary.clone(),
+                url.database.clone(),
+                url.user.clone(),
+                url.password.clone(),
+                fake_secret,
+            )))
+        }
+        _ => match &auth.users_file {
+            None => Users::Nobody,
+            Some(_) => Users::File(Arc::new(UserFile::new(&auth.users, fake_secret))),
+        },
+    };
+    let policy = LoginPolicy {
+        method: match auth.method {
+            AuthMethod::Passthrough => Method::Passthrough,
+            AuthMethod::ScramSha256 => Method::Scram,
+            AuthMethod::Md5 => Method::Md5,
+            AuthMethod::Password => Method::Password,
+            AuthMethod::Certificate => Method::Certificate,
+            AuthMethod::Trust => Method::Trust,
+        },
+        tls: match config.tls.mode {
+            ClientTlsMode::Disable => TlsPolicy::Unavailable,
+            ClientTlsMode::Allow | ClientTlsMode::Prefer => TlsPolicy::Optional,
+            ClientTlsMode::Require | ClientTlsMode::VerifyFull => TlsPolicy::Required,
+        },
+        trust: match auth.trust_remote {
+            TrustRemote::Refuse => TrustScope::Local,
+            TrustRemote::Allow => TrustScope::Everywhere,
+        },
+    };
+    let tls = match config.tls.accept_files() {
+        None => None,
+        Some(files) => Some(Arc::new(
+            Acceptor::new(files).map_err(|error| format!("TLS towards clients: {error}"))?,
+        )),
+    };
+    Ok(LoginContext { policy, tls, users, fake_secret })
+}

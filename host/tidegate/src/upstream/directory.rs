@@ -1,0 +1,454 @@
+//! The users a server knows: what pass-through authentication asks.
+//!
+//! In this order: the operator's own user is known from the URL; others are read from `pg_authid`; a client on this
+//! machine whom the server would let in without a password is let in; and where `pg_authid` may not be read, the
+//! server decides about a password in clear.
+
+use super::credentials::{Credentials, Secret};
+use super::error::ConnectError;
+use super::login::{Address, NewServer, Target, connect, simple_query};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tidegate_core::limits::{
+    USER_CACHE_TIME_MAX, USER_DENIED_TIME_MAX, USER_LOOKUPS_WAITING_MAX, USERS_CACHED_MAX,
+};
+use tidegate_core::refusal::Refusal;
+use tidegate_core::session::login::{
+    CloseReason, PasswordOutcome, PeerKind, Standing, Stored, User,
+};
+use tidegate_wire::auth::{self, Verifier, md5};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
+
+/// Settings of the connection that reads `pg_authid`: nothing a user could have created is found by name there.
+const LOOKUP_SETTINGS: [(&str, &str); 3] = [
+    ("application_name", "tidegate: user look-up"),
+    ("client_encoding", "UTF8"),
+    ("options", "-c search_path=pg_catalog -c default_transaction_read_only=on"),
+];
+
+/// What a login needs to know of its user.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub user: User,
+    /// With what to log in to the server, where that is not what the client proves.
+    pub credentials: Option<Credentials>,
+}
+
+impl Found {
+    pub fn new(user: User) -> Self {
+        Self { user, credentials: None }
+    }
+}
+
+/// Asks one server about its users. Shared by all workers.
+#[derive(Debug)]
+pub struct UserDirectory {
+    target: Target,
+    database: String,
+    own_user: String,
+    own_password: Option<Secret>,
+    own_verifier: OnceLock<Verifier>,
+    fake_secret: [u8; 32],
+    /// At most `USERS_CACHED_MAX`.
+    slots: Mutex<HashMap<Question, Slot>>,
+    /// One look-up at a time; the connection lives only while others wait for it.
+    connection: tokio::sync::Mutex<Option<NewServer>>,
+    waiting: AtomicUsize,
+    denied_until: Mutex<Option<Instant>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Question {
+    /// What `pg_authid` says.
+    Stored { user: String },
+    /// Whether the server lets us in without a password.
+    LetIn { user: String, database: String },
+}
+
+#[derive(Debug)]
+struct Slot {
+    asked_at: Instant,
+    /// Who holds the lock is finding out; the others wait for the same answer.
+    answer: Arc<tokio::sync::Mutex<Option<(Instant, Answer)>>>,
+}
+
+#[derive(Clone, Debug)]
+enum Answer {
+    User(User),
+    /// There is a user, without a password.
+    NoPassword,
+    /// Passwords may not be read.
+    Denied,
+    /// Without a password we are not let in.
+    PasswordWanted,
+}
+
+impl UserDirectory {
+    /// `user` and `password` are the operator's, from the server's URL; `fake_secret` as in `LoginParams`.
+    pub fn new(
+        target: Target,
+        database: String,
+        user: String,
+        password: Option<Secret>,
+        fake_secret: [u8; 32],
+    ) -> Self {
+        Self {
+            target,
+            database,
+            own_user: user,
+            own_password: password,
+            own_verifier: OnceLock::new(),
+            fake_secret,
+            slots: Mutex::default(),
+            connection: tokio::sync::Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            denied_until: Mutex::default(),
+        }
+    }
+
+    /// What is known of `user`, who comes from `peer` and wants `database`.
+    pub async fn look_up(&self, user: &str, database: &str, peer: PeerKind) -> Found {
+        if user == self.own_user
+            && let Some(password) = &self.own_password
+        {
+            return self.own(password.clone()).await;
+        }
+        // Whoever is on this machine could as well have connected to the server directly.
+        let could_connect =
+            peer != PeerKind::Remote && matches!(self.target.address, Address::Tcp { .. });
+        if could_connect
+            && self.own_password.is_none()
+            && let Some(user) = self.let_in(user, database).await
+        {
+            return Found::new(user);
+        }
+        let answer = match self.ask(Question::Stored { user: user.to_owned() }).await {
+            Ok(answer) => answer,
+            Err(user) => return Found::new(user),
+        };
+        let fallback = match answer {
+            Answer::User(user) => return Found::new(user),
+            Answer::Denied => User::OnlyServerKnows,
+            Answer::NoPassword | Answer::PasswordWanted => User::Unknown,
+        };
+        if could_connect
+            && self.own_password.is_some()
+            && let Some(user) = self.let_in(user, database).await
+        {
+            return Found::new(user);
+        }
+        Found::new(fallback)
+    }
+
+    /// Forgets what is known of `user`: it may have changed.
+    pub fn forget(&self, user: &str) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|question, _| match question {
+            Question::Stored { user: known } | Question::LetIn { user: known, .. } => known != user,
+        });
+    }
+
+    /// Asks the server about a password in clear, by logging in with it.
+    pub async fn check_password(
+        &self,
+        user: &str,
+        database: &str,
+        password: Secret,
+    ) -> PasswordOutcome {
+        let credentials = Credentials::Password(password);
+        match connect(&self.target, database, user, &credentials, &[]).await {
+            Ok(server) => {
+                close(server).await;
+                PasswordOutcome::Right
+            }
+            Err(ConnectError::Refused(error)) if error.sqlstate == "28P01" => {
+                PasswordOutcome::Wrong
+            }
+            Err(error) => {
+                PasswordOutcome::Refused(reason(&error), error.to_refusal(&self.target.name))
+            }
+        }
+    }
+
+    async fn own(&self, password: Secret) -> Found {
+        let verifier = match self.own_verifier.get() {
+            Some(verifier) => verifier.clone(),
+            None => {
+                let verifier = make_verifier(&self.fake_secret, &self.own_user, &password).await;
+                self.own_verifier.get_or_init(|| verifier).clone()
+            }
+        };
+        let stored = Stored::Plain(password.clone(), verifier);
+        Found {
+            user: User::Known { stored, standing: Standing::Valid },
+            credentials: Some(Credentials::Password(password)),
+        }
+    }
+
+    /// Whether the server lets this user in from here without a password, or refuses for another reason.
+    async fn let_in(&self, user: &str, database: &str) -> Option<User> {
+        let question = Question::LetIn { user: user.to_owned(), database: database.to_owned() };
+        match self.ask(question).await {
+            Ok(Answer::User(user)) | Err(user) => Some(user),
+            Ok(_) => None,
+        }
+    }
+
+    /// Answers from the cache, or finds out; the same question is asked once at a time.
+    async fn ask(&self, question: Question) -> Result<Answer, User> {
+        let answer = self.slot(&question);
+        let mut answer = answer.lock().await;
+        if let Some((at, known)) = &*answer
+            && at.elapsed() < USER_CACHE_TIME_MAX
+        {
+            return Ok(known.clone());
+        }
+        let fresh = match &question {
+            Question::Stored { user } => self.read_stored(user).await?,
+            Question::LetIn { user, database } => self.try_without_password(user, database).await?,
+        };
+        *answer = Some((Instant::now(), fresh.clone()));
+        Ok(fresh)
+    }
+
+    fn slot(&self, question: &Question) -> Arc<tokio::sync::Mutex<Option<(Instant, Answer)>>> {
+        let now = Instant::now();
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get_mut(question) {
+            slot.asked_at = now;
+            return slot.answer.clone();
+        }
+        if slots.len() >= USERS_CACHED_MAX {
+            let oldest = slots.iter().min_by_key(|(_, slot)| slot.asked_at);
+            if let Some(oldest) = oldest.map(|(question, _)| question.clone()) {
+                slots.remove(&oldest);
+            }
+        }
+        let answer = Arc::default();
+        slots.insert(question.clone(), Slot { asked_at: now, answer: Arc::clone(&answer) });
+        answer
+    }
+
+    async fn try_without_password(&self, user: &str, database: &str) -> Result<Answer, User> {
+        match connect(&self.target, database, user, &Credentials::None, &[]).await {
+            Ok(server) => {
+                close(server).await;
+                Ok(Answer::User(User::LetIn))
+            }
+            Err(ConnectError::Policy(_)) => Ok(Answer::PasswordWanted),
+            Err(error) => Err(self.refused(&error)),
+        }
+    }
+
+    async fn read_stored(&self, user: &str) -> Result<Answer, User> {
+        if self.is_denied() {
+            return Ok(Answer::Denied);
+        }
+        let waiting = Waiting::new(&self.waiting);
+        if waiting.position > USER_LOOKUPS_WAITING_MAX {
+            let refusal =
+                Refusal::fatal("53300", "too many logins wait for their user to be looked up")
+                    .detail(format!("{USER_LOOKUPS_WAITING_MAX} wait already."))
+                    .hint("Try again in a moment.");
+            return Err(User::Refused(CloseReason::ServerUnreachable, refusal));
+        }
+        // The connection is out of its place while in use: a login that is given up takes it along.
+        let mut place = self.connection.lock().await;
+        let rows = match self.query(place.take(), &stored_query(user)).await {
+            Ok((server, rows)) => {
+                if waiting.is_alone() {
+                    close(server).await;
+                } else {
+                    *place = Some(server);
+                }
+                rows
+            }
+            Err(error) if is_denial(&error) => {
+                tracing::warn!(
+                    server = %self.target.name, user = %self.own_user, %error,
+                    "cannot read users' stored passwords; clients must send theirs in clear"
+                );
+                self.deny();
+                return Ok(Answer::Denied);
+            }
+            Err(error) => return Err(self.refused(&error)),
+        };
+        Ok(read_row(rows.first().map_or(&[], Vec::as_slice)))
+    }
+
+    async fn query(
+        &self,
+        kept: Option<NewServer>,
+        sql: &str,
+    ) -> Result<(NewServer, Vec<Vec<Option<String>>>), ConnectError> {
+        if let Some(mut server) = kept
+            && let Ok(rows) = simple_query(&mut server, sql).await
+        {
+            return Ok((server, rows));
+        }
+        let credentials =
+            self.own_password.clone().map_or(Credentials::None, Credentials::Password);
+        let mut server =
+            connect(&self.target, &self.database, &self.own_user, &credentials, &LOOKUP_SETTINGS)
+                .await?;
+        let rows = simple_query(&mut server, sql).await?;
+        Ok((server, rows))
+    }
+
+    fn refused(&self, error: &ConnectError) -> User {
+        User::Refused(reason(error), error.to_refusal(&self.target.name))
+    }
+
+    fn is_denied(&self) -> bool {
+        let until = self.denied_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn deny(&self) {
+        let mut until = self.denied_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *until = Some(Instant::now() + USER_DENIED_TIME_MAX);
+    }
+}
+
+/// Makes the verifier of a password known in clear, with a salt that is the user's for the life of the process.
+pub async fn make_verifier(fake_secret: &[u8; 32], user: &str, password: &Secret) -> Verifier {
+    let fake = Verifier::fake(fake_secret, user);
+    let password = password.clone();
+    let (salt, iterations) = (fake.salt.clone(), fake.iterations);
+    let task = tokio::task::spawn_blocking(move || {
+        Verifier::from_password(password.reveal(), &salt, iterations)
+    });
+    // Cancelled only when the process ends: then a verifier that nothing fits is as good as any.
+    task.await.unwrap_or(fake)
+}
+
+/// Every name and operator is qualified, and the user's name is a literal that no setting can change the meaning of.
+fn stored_query(user: &str) -> String {
+    let user = user.replace('\\', r"\\").replace('\'', "''");
+    format!(
+        "SELECT rolpassword, rolcanlogin::pg_catalog.text, \
+         (rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now())::pg_catalog.text \
+         FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) E'{user}'"
+    )
+}
+
+fn read_row(row: &[Option<String>]) -> Answer {
+    let [password, can_login, expired] = row else { return Answer::User(User::Unknown) };
+    let standing = if expired.as_deref() == Some("true") {
+        Standing::Expired
+    } else if can_login.as_deref() == Some("true") {
+        Standing::Valid
+    } else {
+        Standing::NotPermitted
+    };
+    let Some(password) = password else { return Answer::NoPassword };
+    let stored = if md5::is_stored_hash(password) {
+        Stored::Md5(Secret::new(password.clone()))
+    } else if let Ok(verifier) = Verifier::parse(password) {
+        Stored::Scram(verifier)
+    } else {
+        return Answer::NoPassword;
+    };
+    Answer::User(User::Known { stored, standing })
+}
+
+fn is_denial(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Refused(error) => {
+            error.sqlstate == "42501" || error.sqlstate.starts_with("28")
+        }
+        ConnectError::Policy(_) => true,
+        _ => false,
+    }
+}
+
+fn reason(error: &ConnectError) -> CloseReason {
+    match error {
+        ConnectError::Refused(_) => CloseReason::ServerRefused,
+        _ => CloseReason::ServerUnreachable,
+    }
+}
+
+/// Says goodbye, so that the server does not log a lost connection.
+async fn close(mut server: NewServer) {
+    const GOODBYE_TIME_MAX: Duration = Duration::from_millis(100);
+    let mut out = Vec::new();
+    tidegate_wire::frontend::terminate(&mut out);
+    let goodbye = async {
+        server.stream.write_all(&out).await?;
+        server.stream.shutdown().await
+    };
+    // Nobody depends on it: the socket is closed either way.
+    let _ = tokio::time::timeout(GOODBYE_TIME_MAX, goodbye).await;
+}
+
+/// Counts those who look up or wait to, also when they give up.
+struct Waiting<'a> {
+    count: &'a AtomicUsize,
+    position: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        Self { count, position: count.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 1
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether a password in clear is the stored one. The slow part runs on a thread that serves no clients.
+pub async fn check_stored(user: &str, password: Secret, stored: Stored) -> PasswordOutcome {
+    let right = match stored {
+        Stored::Plain(known, _) => known == password,
+        Stored::Md5(hash) => auth::same(
+            md5::stored_hash(user, password.reveal()).reveal().as_bytes(),
+            hash.reveal().as_bytes(),
+        ),
+        Stored::Scram(verifier) => {
+            let task = tokio::task::spawn_blocking(move || verifier.fits(password.reveal()));
+            task.await.unwrap_or(false)
+        }
+    };
+    if right { PasswordOutcome::Right } else { PasswordOutcome::Wrong }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trap_19_a_users_name_stays_a_literal() {
+        assert!(
+            stored_query(r"a'b\").ends_with(r"= E'a''b\\'")
+                || stored_query(r"a'b\").ends_with(r"E'a''b\\'")
+        );
+        assert!(!stored_query("x").contains("FROM pg_authid"));
+    }
+
+    #[test]
+    fn rows_of_pg_authid_are_understood() {
+        let row = |password: Option<&str>, can_login: &str, expired: Option<&str>| {
+            let row = [password, Some(can_login), expired].map(|field| field.map(str::to_owned));
+            format!("{:?}", read_row(&row))
+        };
+        let md5 = Some("md5ee69efad287c7423caf0b3229d71f567");
+        assert!(row(md5, "true", None).contains("Md5(Secret(…)), standing: Valid"));
+        assert!(row(md5, "true", Some("false")).contains("Valid"));
+        assert!(row(md5, "true", Some("true")).contains("Expired"));
+        assert!(row(md5, "false", None).contains("NotPermitted"));
+        assert_eq!(row(None, "true", None), "NoPassword");
+        assert_eq!(row(Some("plain?"), "true", None), "NoPassword");
+        assert_eq!(format!("{:?}", read_row(&[])), "User(Unknown)");
+    }
+}

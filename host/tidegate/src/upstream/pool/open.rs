@@ -1,0 +1,162 @@
+//! Attempts to open a server connection, and what their failures mean.
+
+use super::{PoolCell, Server};
+use crate::upstream::ConnectError;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use tidegate_core::breaker::{Breaker, BreakerState, Outcome, Permit};
+use tidegate_core::limits::CONNECT_TIME_MAX;
+use tidegate_core::pool::{Attempt, Jitter, OpenFailure};
+use tidegate_core::refusal::Refusal;
+
+/// Why an attempt failed, as far as clients, logs and the breaker need to know.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectFailure {
+    pub(super) failure: OpenFailure,
+    /// How a client is told.
+    pub(super) refusal: Refusal,
+    /// For logs, and as a part of other refusals.
+    pub(super) text: String,
+    /// Of the server's own answer, if it gave one.
+    sqlstate: Option<String>,
+}
+
+/// Starts an attempt on the worker's tasks.
+pub(super) fn start(cell: &Rc<PoolCell>, attempt: Attempt, now: Instant) {
+    let connecting = {
+        let mut inner = cell.inner.borrow_mut();
+        if let Permit::Rejected { until } = inner.breaker.try_call(now) {
+            // The pool holds its attempts while the breaker is open, so this is a race of two attempts.
+            let (passing, budget) = (OpenFailure::Passing, &mut cell.budget());
+            inner.pool.handle_open_failed(attempt, passing, Jitter::NONE, now, budget);
+            inner.pool.hold_opens_until(until);
+            return;
+        }
+        let (target, credentials) = (Arc::clone(&inner.target), inner.credentials.clone());
+        let (database, user) = (Arc::clone(&cell.key.database), Arc::clone(&cell.key.user));
+        let connecting =
+            cell.home.connect.connect(Arc::clone(&target), database, user, credentials);
+        async move { (connecting.await, target) }
+    };
+    let cell = Rc::clone(cell);
+    let home = Rc::clone(&cell.home);
+    home.spawn(async move {
+        // The budget's place is held by the attempt: it must end.
+        let ended = tokio::time::timeout(CONNECT_TIME_MAX, connecting).await;
+        let now = Instant::now();
+        match ended {
+            Ok((Ok(new), target)) => {
+                let id = cell.home.shared.next_server();
+                let server = Box::new(Server::new(id, new, target, now));
+                record(&cell, Outcome::Success, now);
+                cell.handle_opened(server, attempt, now);
+            }
+            Ok((Err(error), _)) => failed(&cell, attempt, &error, now),
+            Err(_) => failed(&cell, attempt, &ConnectError::Timeout, now),
+        }
+    });
+}
+
+fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Instant) {
+    let failure = ConnectFailure::new(error, &cell.inner.borrow().target.name);
+    if failure.counts_for_breaker() {
+        record(cell, Outcome::Failure, now);
+    }
+    {
+        let mut inner = cell.inner.borrow_mut();
+        let inner = &mut *inner;
+        inner.totals.connect_errors += 1;
+        let known = inner.last_failure.replace(failure.clone());
+        if known.is_none_or(|known| known.text != failure.text) {
+            // Once, not at each attempt: the metric counts those.
+            let target = &*inner.target.name;
+            let (database, user) = (&*cell.key.database, &*cell.key.user);
+            let error = &*failure.text;
+            tracing::warn!(target_server = target, database, user, error, "cannot connect");
+        }
+        let budget = &mut cell.budget();
+        inner.pool.handle_open_failed(attempt, failure.failure, jitter(), now, budget);
+        if inner.breaker.state() == BreakerState::Open
+            && let Some(until) = inner.breaker.open_until()
+        {
+            inner.pool.hold_opens_until(until);
+        }
+    }
+    cell.pump(now);
+}
+
+fn record(cell: &PoolCell, outcome: Outcome, now: Instant) {
+    let mut inner = cell.inner.borrow_mut();
+    let before = inner.breaker.state();
+    inner.breaker.handle_outcome(outcome, now);
+    let after = inner.breaker.state();
+    if before != after {
+        let (database, user) = (&*cell.key.database, &*cell.key.user);
+        let (target, state) = (&*inner.target.name, after.name());
+        tracing::warn!(target_server = target, database, user, state, "circuit breaker");
+    }
+}
+
+impl PoolCell {
+    /// There is a reason to think that the next attempt succeeds.
+    pub(super) fn retry_now(self: &Rc<Self>, now: Instant) {
+        {
+            let mut inner = self.inner.borrow_mut();
+            inner.breaker = Breaker::new(now);
+            inner.pool.retry_now();
+        }
+        self.pump(now);
+    }
+}
+
+impl ConnectFailure {
+    fn new(error: &ConnectError, target: &str) -> Self {
+        let sqlstate = match error {
+            ConnectError::Refused(error) => Some(error.sqlstate.clone()),
+            _ => None,
+        };
+        let refusal = error.to_refusal(target);
+        Self { failure: judge(error), refusal, text: error.to_string(), sqlstate }
+    }
+
+    /// The breaker counts what speaks against the server. A refused password or database is the answer of a healthy
+    /// one, and must not let one client lock the pool for all.
+    fn counts_for_breaker(&self) -> bool {
+        match &self.sqlstate {
+            Some(sqlstate) => sqlstate.starts_with("53") || sqlstate.starts_with("57P"),
+            None => self.failure == OpenFailure::Passing,
+        }
+    }
+
+    /// Other credentials (or a database made meanwhile) may succeed at once.
+    pub(super) fn is_about_login(&self) -> bool {
+        self.failure == OpenFailure::Definitive && !self.counts_for_breaker()
+    }
+}
+
+/// Whether another attempt can be expected to end differently.
+///
+/// A server that starts up or shuts down (57P03) will be there again, so that passes. One without a free slot (53300)
+/// says so to clients at once, unless connections exist that will become free (the core knows).
+fn judge(error: &ConnectError) -> OpenFailure {
+    match error {
+        ConnectError::Unreachable(_)
+        | ConnectError::Timeout
+        | ConnectError::Tls(_)
+        | ConnectError::Protocol(_) => OpenFailure::Passing,
+        ConnectError::Policy(_) => OpenFailure::Definitive,
+        ConnectError::Refused(error) => match error.sqlstate.as_str() {
+            "57P01" | "57P02" | "57P03" => OpenFailure::Passing,
+            _ => OpenFailure::Definitive,
+        },
+    }
+}
+
+fn jitter() -> Jitter {
+    let mut byte = [0u8];
+    match getrandom::fill(&mut byte) {
+        Ok(()) => Jitter(byte[0]),
+        Err(_) => Jitter::NONE,
+    }
+}

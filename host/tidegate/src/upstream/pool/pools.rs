@@ -1,0 +1,319 @@
+//! All pools of one worker: finding them, keeping them, closing them.
+
+use super::open::ConnectFailure;
+use super::shared::{Neighbours, PoolMessage, SharedPools};
+use super::snapshot::PoolSnapshot;
+use super::{Connect, Lease, PoolCell, PoolKey, WaitSlot};
+use crate::upstream::{Credentials, Target};
+use rustc_hash::FxHashMap;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidegate_core::pool::{Budget, CloseReason, PoolConfig, WorkerId};
+use tidegate_core::refusal::Refusal;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+/// Where servers are, and how large pools may be. Replaced as a whole at a reload.
+pub struct PoolsConfig {
+    /// By `PoolKey::instance`: the primary, then the replicas. Not empty.
+    pub targets: Vec<Arc<Target>>,
+    pub bounds: Box<dyn Fn(&PoolKey) -> PoolConfig + Send + Sync>,
+}
+
+/// Answer to a client that wants a connection.
+#[derive(Debug)]
+pub enum Acquired {
+    Now(Lease),
+    /// The slot's waker is called when the wait ended; `WaitSlot::take_grant` says how.
+    Queued,
+    Refused(Refusal),
+}
+
+/// The pools of one worker, inside its `LocalSet`. A task of the worker must call `maintain` after each `tick`;
+/// everything else is events.
+///
+/// Pools exist as long as a client holds them, a connection is lent, or they were warmed; one that nobody used for
+/// its `idle_max` is closed. So their number is bounded by the number of clients.
+pub struct Pools {
+    home: Rc<Home>,
+    config: RefCell<Arc<PoolsConfig>>,
+    cells: RefCell<FxHashMap<PoolKey, Kept>>,
+    checked_at: Cell<Option<Instant>>,
+}
+
+/// What every pool of the worker needs.
+pub(super) struct Home {
+    pub(super) worker: WorkerId,
+    pub(super) shared: Arc<SharedPools>,
+    pub(super) connect: Box<dyn Connect>,
+    pub(super) neighbours: Box<dyn Neighbours>,
+    /// Something is due before the next tick.
+    pub(super) due: Notify,
+    /// Attempts to connect. Dropping it ends them.
+    tasks: RefCell<JoinSet<()>>,
+}
+
+impl Home {
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.tasks.borrow_mut().spawn_local(task);
+    }
+}
+
+struct Kept {
+    cell: Rc<PoolCell>,
+    keep: Keep,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// Configured: warmed at start, there for ever.
+    Always,
+    WhileUsed,
+}
+
+/// Between two checks of idle connections.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Pools {
+    /// How often `maintain` is to be called at least.
+    pub const TICK: Duration = Duration::from_millis(100);
+
+    pub fn new(
+        worker: WorkerId,
+        shared: Arc<SharedPools>,
+        config: Arc<PoolsConfig>,
+        connect: Box<dyn Connect>,
+        neighbours: Box<dyn Neighbours>,
+    ) -> Rc<Self> {
+        let tasks = RefCell::new(JoinSet::new());
+        let due = Notify::new();
+        let home = Rc::new(Home { worker, shared, connect, neighbours, due, tasks });
+        Rc::new(Self {
+            home,
+            config: RefCell::new(config),
+            cells: RefCell::default(),
+            checked_at: Cell::new(None),
+        })
+    }
+
+    /// Finds or makes the pool. New credentials are used from the next attempt on, and end the pause after a refusal
+    /// of the old ones.
+    pub fn pool(
+        self: &Rc<Self>,
+        key: &PoolKey,
+        credentials: &Credentials,
+        now: Instant,
+    ) -> Rc<PoolCell> {
+        self.find_or_make(key, credentials, Keep::WhileUsed, now)
+    }
+
+    /// Makes the pool and fills it to its minimum, and keeps it so. Call it for configured pools at start.
+    pub fn warm(self: &Rc<Self>, key: &PoolKey, credentials: &Credentials, now: Instant) {
+        self.find_or_make(key, credentials, Keep::Always, now);
+    }
+
+    fn find_or_make(
+        &self,
+        key: &PoolKey,
+        credentials: &Credentials,
+        keep: Keep,
+        now: Instant,
+    ) -> Rc<PoolCell> {
+        let known = {
+            let mut cells = self.cells.borrow_mut();
+            cells.get_mut(key).map(|kept| {
+                if keep == Keep::Always {
+                    kept.keep = keep;
+                }
+                Rc::clone(&kept.cell)
+            })
+        };
+        if let Some(cell) = known {
+            let was_refused = {
+                let mut inner = cell.inner.borrow_mut();
+                inner.credentials = credentials.clone();
+                inner.used_at = now;
+                inner.last_failure.as_ref().is_some_and(ConnectFailure::is_about_login)
+            };
+            if was_refused {
+                cell.retry_now(now);
+            }
+            return cell;
+        }
+        let (bounds, target) = self.configured(key);
+        let home = Rc::clone(&self.home);
+        let cell = PoolCell::new(key.clone(), home, bounds, target, credentials.clone(), now);
+        let kept = Kept { cell: Rc::clone(&cell), keep };
+        self.cells.borrow_mut().insert(key.clone(), kept);
+        cell.pump(now);
+        cell
+    }
+
+    fn configured(&self, key: &PoolKey) -> (PoolConfig, Arc<Target>) {
+        let config = self.config.borrow();
+        // A replica that is no longer configured: the primary can answer everything.
+        let target = config.targets.get(key.instance).unwrap_or(&config.targets[0]);
+        ((config.bounds)(key), Arc::clone(target))
+    }
+
+    pub fn acquire(&self, pool: &Rc<PoolCell>, slot: &Rc<WaitSlot>, now: Instant) -> Acquired {
+        pool.acquire(slot, now)
+    }
+
+    /// The client went away or was cancelled: it waits no more, and a connection it was granted meanwhile goes on.
+    pub fn give_up(&self, slot: &WaitSlot, now: Instant) {
+        super::lease::give_up(slot, now);
+    }
+
+    /// A recovery is known (a health probe, a failover): connect now, whatever failed before.
+    pub fn retry_now(&self, matches: impl Fn(&PoolKey) -> bool, now: Instant) {
+        for cell in self.all() {
+            if matches(&cell.key) {
+                cell.retry_now(now);
+            }
+        }
+    }
+
+    /// Waits until `maintain` is to be called again: for `TICK`, or less when a lease was dropped. Cancel safe.
+    pub async fn tick(&self) {
+        // A timeout is an answer too.
+        let _ = tokio::time::timeout(Self::TICK, self.home.due.notified()).await;
+    }
+
+    /// Is there an open connection to the instance?
+    pub fn is_connected(&self, instance: usize) -> bool {
+        self.cells.borrow().iter().any(|(key, kept)| {
+            let counts = kept.cell.counts();
+            key.instance == instance && counts.idle + counts.in_use > 0
+        })
+    }
+
+    /// Deadlines, idle connections, attempts that are due, dead connections, pools nobody needs.
+    pub fn maintain(self: &Rc<Self>, now: Instant) {
+        while self.home.tasks.borrow_mut().try_join_next().is_some() {}
+        let checked_at = self.checked_at.get();
+        let checks =
+            checked_at.is_none_or(|at| now.saturating_duration_since(at) >= CHECK_INTERVAL);
+        for cell in self.all() {
+            self.learn(&cell, now);
+            if checks {
+                cell.check_idle();
+            }
+            cell.pump(now);
+        }
+        if checks {
+            self.checked_at.set(Some(now));
+            self.retire_unused(now);
+        }
+    }
+
+    /// What the other workers and operators did meanwhile.
+    fn learn(&self, cell: &PoolCell, now: Instant) {
+        let mut inner = cell.inner.borrow_mut();
+        let in_use = inner.pool.counts().in_use;
+        let elsewhere = cell.shared.exchange_in_use(self.home.worker, in_use);
+        inner.pool.handle_elsewhere(elsewhere);
+        inner.pool.set_generation(cell.shared.generation());
+        if in_use > 0 {
+            inner.used_at = now;
+        }
+    }
+
+    fn retire_unused(&self, now: Instant) {
+        let mut retired = Vec::new();
+        self.cells.borrow_mut().retain(|_, kept| {
+            // A lease, a waiting client and an attempt each hold the pool.
+            let is_held = Rc::strong_count(&kept.cell) > 1;
+            let mut inner = kept.cell.inner.borrow_mut();
+            if is_held || kept.keep == Keep::Always {
+                inner.used_at = now;
+                return true;
+            }
+            let unused = now.saturating_duration_since(inner.used_at);
+            if !inner.pool.is_empty() && unused < inner.pool.config().idle_max {
+                return true;
+            }
+            retired.push(Rc::clone(&kept.cell));
+            false
+        });
+        if retired.is_empty() {
+            return;
+        }
+        for cell in retired {
+            close_idle(&cell, CloseReason::IdleTooLong);
+        }
+        self.home.shared.forget_unused();
+    }
+
+    /// Takes over a reloaded configuration: new bounds at once, new targets from the next attempt on. To leave the
+    /// old targets too, call `SharedPools::reconnect` once, for all workers.
+    pub fn set_config(&self, config: Arc<PoolsConfig>, now: Instant) {
+        drop(self.config.replace(config));
+        for cell in self.all() {
+            let (bounds, target) = self.configured(&cell.key);
+            {
+                let mut inner = cell.inner.borrow_mut();
+                inner.pool.set_config(bounds);
+                inner.target = target;
+            }
+            cell.pump(now);
+        }
+    }
+
+    /// Shutting down: no new leases, idle connections close now, lent ones when they come back and nobody waits.
+    pub fn drain(&self, now: Instant) {
+        for cell in self.all() {
+            cell.inner.borrow_mut().pool.drain();
+            cell.pump(now);
+        }
+    }
+
+    /// The end: drains, ends attempts, closes every idle connection. Leases close as they are dropped.
+    pub fn close_all(&self, now: Instant) {
+        self.drain(now);
+        self.home.tasks.borrow_mut().abort_all();
+        self.cells.borrow_mut().clear();
+    }
+
+    /// Connections lent or under way, for a drain that waits.
+    pub fn in_use(&self) -> usize {
+        let counts = self.all().into_iter().map(|cell| cell.counts());
+        counts.map(|counts| counts.in_use + counts.opening).sum()
+    }
+
+    pub fn handle_message(self: &Rc<Self>, message: PoolMessage, now: Instant) {
+        let cell = self.cells.borrow().get(message.key()).map(|kept| Rc::clone(&kept.cell));
+        match (message, cell) {
+            (PoolMessage::Beg { worker, priority, since, .. }, Some(cell)) => {
+                cell.handle_begged(worker, priority, since, now);
+            }
+            (PoolMessage::Donate { server, .. }, Some(cell)) => cell.handle_donated(*server, now),
+            (PoolMessage::Freed { .. }, Some(cell)) => cell.pump(now),
+            // Nobody needs it here any more; a connection closes as it is dropped.
+            (_, None) => {}
+        }
+    }
+
+    pub fn snapshot(&self, now: Instant) -> Vec<PoolSnapshot> {
+        self.all().iter().map(|cell| cell.snapshot(now)).collect()
+    }
+
+    fn all(&self) -> Vec<Rc<PoolCell>> {
+        self.cells.borrow().values().map(|kept| Rc::clone(&kept.cell)).collect()
+    }
+}
+
+fn close_idle(cell: &PoolCell, reason: CloseReason) {
+    loop {
+        let server = {
+            let mut inner = cell.inner.borrow_mut();
+            let Some(donation) = inner.pool.take_idle() else { return };
+            inner.forget(donation.server, reason)
+        };
+        cell.budget().give_back();
+        server.into_iter().for_each(super::Server::close);
+    }
+}

@@ -1,0 +1,120 @@
+//! An open server connection: what is known of it, how it closes, how it moves to another worker.
+
+use super::shared::TravellingPlace;
+
+use crate::stream::{Socket, Stream};
+use crate::upstream::{BackendKey, NewServer, Target};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Instant;
+use tidegate_core::ids::ServerId;
+use tidegate_core::limits::PREPARED_PER_SERVER_MAX;
+use tidegate_core::pool::Donation;
+use tidegate_core::session::ServerState;
+use tokio::io::AsyncWrite;
+use tokio::net::{TcpStream, UnixStream};
+
+/// One open, logged-in server connection.
+#[derive(Debug)]
+pub struct Server {
+    pub id: ServerId,
+    pub stream: Stream,
+    pub backend_key: Option<BackendKey>,
+    /// As the server last reported them.
+    pub parameters: Vec<(String, String)>,
+    pub target: Arc<Target>,
+    pub opened_at: Instant,
+    pub state: ServerState,
+}
+
+/// Terminate: the type byte and the length.
+const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
+
+impl Server {
+    pub(super) fn new(id: ServerId, new: NewServer, target: Arc<Target>, now: Instant) -> Self {
+        Self {
+            id,
+            stream: new.stream,
+            backend_key: new.backend_key,
+            parameters: new.parameters,
+            target,
+            opened_at: now,
+            state: ServerState::new(PREPARED_PER_SERVER_MAX),
+        }
+    }
+
+    /// Says goodbye as far as the socket takes it at once, and closes. Never blocks: a full send buffer means that the
+    /// server learns it from the end of the stream.
+    #[allow(clippy::boxed_local, reason = "a server lives in its box")]
+    pub fn close(mut self: Box<Self>) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut stream = Pin::new(&mut self.stream);
+        let written = stream.as_mut().poll_write(&mut cx, &TERMINATE);
+        if written.is_ready() {
+            let _ = stream.as_mut().poll_flush(&mut cx);
+            let _ = stream.poll_shutdown(&mut cx);
+        }
+    }
+
+    /// Takes the connection off this worker's reactor; `Err` is the connection, when its stream cannot move (TLS);
+    /// its place in the budget is given back then.
+    pub(super) fn into_moved(
+        self: Box<Self>,
+        donation: Donation,
+        place: TravellingPlace,
+    ) -> Result<MovedServer, Box<Self>> {
+        if self.stream.is_encrypted() {
+            return Err(self);
+        }
+        let Server { stream, backend_key, parameters, target, state, .. } = *self;
+        let socket = match stream {
+            Stream::Plain(Socket::Tcp(tcp)) => tcp.into_std().map(MovedSocket::Tcp),
+            Stream::Plain(Socket::Unix(unix)) => unix.into_std().map(MovedSocket::Unix),
+            Stream::TlsAccepted(_) | Stream::TlsConnected(_) => {
+                Err(io::Error::from(io::ErrorKind::Unsupported))
+            }
+        };
+        Ok(MovedServer { socket, place, backend_key, parameters, target, state, donation })
+    }
+}
+
+/// A connection between two workers.
+#[derive(Debug)]
+pub struct MovedServer {
+    /// An error when the reactor did not let it go.
+    socket: io::Result<MovedSocket>,
+    place: TravellingPlace,
+    backend_key: Option<BackendKey>,
+    parameters: Vec<(String, String)>,
+    target: Arc<Target>,
+    state: ServerState,
+    pub(super) donation: Donation,
+}
+
+#[derive(Debug)]
+enum MovedSocket {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl MovedServer {
+    /// Puts the connection on this worker's reactor. Dropped, or failed, its place in the budget is given back.
+    pub(super) fn into_server(self) -> io::Result<Box<Server>> {
+        let socket = match self.socket? {
+            MovedSocket::Tcp(tcp) => Socket::Tcp(TcpStream::from_std(tcp)?),
+            MovedSocket::Unix(unix) => Socket::Unix(UnixStream::from_std(unix)?),
+        };
+        self.place.arrive();
+        Ok(Box::new(Server {
+            id: self.donation.server,
+            stream: Stream::Plain(socket),
+            backend_key: self.backend_key,
+            parameters: self.parameters,
+            target: self.target,
+            opened_at: self.donation.opened_at,
+            state: self.state,
+        }))
+    }
+}

@@ -1,0 +1,185 @@
+//! What all workers share: a count of connections for each pool, and messages about moving them.
+
+use super::{MovedServer, PoolKey};
+use rustc_hash::FxHashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use tidegate_core::ids::ServerId;
+use tidegate_core::pool::{Budget, Generation, Priority, WorkerId};
+
+/// The counts of all pools. A worker locks it when it first sees a pool, never after.
+#[derive(Debug)]
+pub struct SharedPools {
+    workers: usize,
+    next_server: AtomicU64,
+    pools: Mutex<FxHashMap<PoolKey, Arc<SharedPool>>>,
+}
+
+/// The counts of one pool over all workers.
+#[derive(Debug)]
+pub(super) struct SharedPool {
+    taken: AtomicUsize,
+    generation: AtomicU64,
+    /// Whether the utilisation warning stands, so that only one worker logs it.
+    pub(super) is_warned: AtomicBool,
+    /// Connections in use, by worker, as each last told.
+    in_use: Box<[AtomicUsize]>,
+}
+
+impl SharedPools {
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self { workers, next_server: AtomicU64::new(1), pools: Mutex::default() })
+    }
+
+    /// Connections of the pools that match are used no more: idle ones close within a tick of their workers, others
+    /// when they come back. From any thread.
+    pub fn reconnect(&self, matches: impl Fn(&PoolKey) -> bool) {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, pool) in pools.iter().filter(|(key, _)| matches(key)) {
+            pool.generation.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn pool(&self, key: &PoolKey) -> Arc<SharedPool> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || {
+            Arc::new(SharedPool {
+                taken: AtomicUsize::new(0),
+                generation: AtomicU64::new(0),
+                is_warned: AtomicBool::new(false),
+                in_use: (0..self.workers).map(|_| AtomicUsize::new(0)).collect(),
+            })
+        };
+        Arc::clone(pools.entry(key.clone()).or_insert_with(new))
+    }
+
+    /// Forgets the counts of pools no worker has any more.
+    pub(super) fn forget_unused(&self) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody can take another reference while the map is locked.
+        pools.retain(|_, pool| Arc::strong_count(pool) > 1);
+    }
+
+    pub(super) fn next_server(&self) -> ServerId {
+        ServerId(self.next_server.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl SharedPool {
+    pub(super) fn generation(&self) -> Generation {
+        Generation(self.generation.load(Ordering::Relaxed))
+    }
+
+    /// Tells the others what `worker` has in use; answers what they have.
+    pub(super) fn exchange_in_use(&self, worker: WorkerId, in_use: usize) -> usize {
+        let others = self.in_use.iter().enumerate().map(|(index, cell)| {
+            if index == worker.0 {
+                cell.store(in_use, Ordering::Relaxed);
+                return 0;
+            }
+            cell.load(Ordering::Relaxed)
+        });
+        others.sum()
+    }
+}
+
+/// Relaxed is enough: the count orders nothing but itself.
+pub(super) struct SharedBudget<'a>(pub(super) &'a SharedPool);
+
+impl Budget for SharedBudget<'_> {
+    fn taken(&self) -> usize {
+        self.0.taken.load(Ordering::Relaxed)
+    }
+
+    fn try_take(&mut self, limit: usize) -> bool {
+        let next = |taken| (taken < limit).then(|| taken + 1);
+        self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+
+    fn give_back(&mut self) {
+        let next = |taken: usize| taken.checked_sub(1);
+        let before = self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        debug_assert!(before.is_ok(), "a place was given back twice");
+    }
+
+    fn try_give_back(&mut self, floor: usize) -> bool {
+        // A plain load first: this is asked at every release, and other workers read the same line.
+        if self.taken() <= floor {
+            return false;
+        }
+        let next = |taken| (taken > floor).then(|| taken - 1);
+        self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+}
+
+/// The place in the budget of a connection between two workers: given back unless the connection arrives.
+#[derive(Debug)]
+pub(super) struct TravellingPlace {
+    pool: Option<Arc<SharedPool>>,
+}
+
+impl TravellingPlace {
+    pub(super) fn new(pool: Arc<SharedPool>) -> Self {
+        Self { pool: Some(pool) }
+    }
+
+    /// The receiver's books have it from now on.
+    pub(super) fn arrive(mut self) {
+        self.pool = None;
+    }
+}
+
+impl Drop for TravellingPlace {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.take() {
+            SharedBudget(&pool).give_back();
+        }
+    }
+}
+
+/// What one worker's pools tell another's. Losing one is harmless: a lost connection is closed and its place free.
+#[derive(Debug)]
+pub enum PoolMessage {
+    /// `worker` has a client waiting and cannot open a connection.
+    Beg { key: PoolKey, worker: WorkerId, priority: Priority, since: Instant },
+    /// An idle connection, with its place in the budget.
+    Donate { key: PoolKey, server: Box<MovedServer> },
+    /// A place in the budget became free: open a connection of your own.
+    Freed { key: PoolKey },
+}
+
+impl PoolMessage {
+    pub(super) fn key(&self) -> &PoolKey {
+        match self {
+            PoolMessage::Beg { key, .. }
+            | PoolMessage::Donate { key, .. }
+            | PoolMessage::Freed { key } => key,
+        }
+    }
+}
+
+/// The way to the other workers; the worker's wiring provides it.
+pub trait Neighbours {
+    /// Never blocks; gives the message back when the other's queue is full or gone.
+    fn try_send(&self, to: WorkerId, message: PoolMessage) -> Result<(), Box<PoolMessage>>;
+    /// How many workers there are, the own one included.
+    fn workers(&self) -> usize;
+}
+
+/// A process with one worker.
+impl Neighbours for () {
+    fn try_send(&self, _: WorkerId, message: PoolMessage) -> Result<(), Box<PoolMessage>> {
+        Err(Box::new(message))
+    }
+
+    fn workers(&self) -> usize {
+        1
+    }
+}
+
+const _: fn() = || {
+    fn crosses_threads<T: Send>() {}
+    crosses_threads::<PoolMessage>();
+    crosses_threads::<SharedPools>();
+};
