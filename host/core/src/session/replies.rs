@@ -167,6 +167,11 @@ impl Session {
         if self.copying != Copying::Both {
             self.copying = Copying::Nothing;
         }
+        match body {
+            b"RESET\0" | b"DISCARD ALL\0" => self.reset_done(),
+            b"ROLLBACK\0" => self.reset_undone(),
+            _ => {}
+        }
         if matches!(body, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
             self.named.clear();
             if let Some(server) = io.server.as_deref_mut() {
@@ -226,6 +231,7 @@ impl Session {
             self.push_end(Expected::Sync);
         }
         self.copying = Copying::Nothing;
+        self.reset_undone();
         if let Some(undo) = self.expected.take_deallocated() {
             self.put_back(Some(undo));
         }

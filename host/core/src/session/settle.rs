@@ -118,8 +118,10 @@ pub(super) struct Touched {
     any_setting: Option<()>,
     /// The probe ends with RESET ALL.
     resets: Option<()>,
-    /// Settings that were reset to the server's value and must go back to the start-up packet's.
+    /// Settings that a text may reset to the server's value, and that go back to the start-up packet's then.
     restores: BTreeSet<String>,
+    /// Such a text has run.
+    was_reset: Option<()>,
     answer: ProbeAnswer,
 }
 
@@ -229,9 +231,30 @@ impl Session {
         self.touched.as_deref().is_some_and(|touched| !touched.restores.is_empty())
     }
 
+    /// A RESET or DISCARD ALL has run.
+    pub(super) fn reset_done(&mut self) {
+        if let Some(touched) = &mut self.touched {
+            touched.was_reset = Some(());
+        }
+    }
+
+    /// What was reset has been rolled back.
+    pub(super) fn reset_undone(&mut self) {
+        if let Some(touched) = &mut self.touched {
+            touched.was_reset = None;
+            touched.restores.clear();
+        }
+    }
+
     /// Sends what puts the start-up packet's values back; they stand for the server's own in this client's RESET.
     fn restore_settings(&mut self, server: &mut ServerState, to_server: &mut Gather) -> Switching {
         let Some(touched) = self.touched.as_deref_mut() else { return Switching::NotNeeded };
+        if touched.was_reset.take().is_none() {
+            if server.status == TransactionStatus::Idle {
+                touched.restores.clear();
+            }
+            return Switching::NotNeeded;
+        }
         let names = std::mem::take(&mut touched.restores);
         if names.is_empty() || server.status == TransactionStatus::Failed {
             return Switching::NotNeeded;

@@ -266,7 +266,15 @@ fn check(case: &Case) -> Result<(), String> {
     for (n, program) in case.programs.iter().enumerate() {
         let startup = &case.startups[n];
         let wanted = comparable(alone(startup, &bytes(program)), startup);
-        let got = comparable(got[n].clone(), startup);
+        let mut got = comparable(got[n].clone(), startup);
+        let mut wanted = wanted;
+        // A message that no copy takes ends a connection at the server, but some never get there.
+        if let Some(end) = wanted.iter().position(|word| word == "E ERROR 08P01")
+            && wanted.last().is_some_and(|word| word == "E FATAL 08P01")
+        {
+            wanted.truncate(end);
+            got.truncate(end);
+        }
         if got != wanted {
             let at = got.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
             return Err(format!(
