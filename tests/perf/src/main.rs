@@ -1,7 +1,45 @@
-//! Benchmarks: `micro` for single functions.
+//! Benchmarks: `micro` for single functions, `proxy` for Tidegate beside PostgreSQL itself and PgBouncer.
 
-mod micro;
+mod load; // pgbench
+mod memory; // what idle clients and a long result cost
+mod micro; // single functions
+mod picture; // the results as SVG
+mod process; // CPU time and memory of a process and its children
+mod quiet; // waiting for a quiet machine
+mod report; // the results as a table and as JSON
+mod run; // the rounds
+mod targets; // the three that are compared
 
-fn main() {
-    micro::run();
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Measures Tidegate.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Single pure functions, in nanoseconds per call.
+    Micro,
+    /// pgbench direct, through PgBouncer and through Tidegate, interleaved in one run.
+    Proxy(run::Options),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().what {
+        What::Micro => {
+            micro::run();
+            ExitCode::SUCCESS
+        }
+        What::Proxy(options) => match run::run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("bench: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
 }
