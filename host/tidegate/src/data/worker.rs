@@ -234,6 +234,8 @@ impl Worker {
                     None => break,
                 },
                 _ = tick.tick() => self.maintain(),
+                // A lease was dropped: its place is free at once.
+                () = self.pools.tick() => self.maintain(),
             }
             let done = self.life.get() == Life::Draining && self.clients.borrow().is_empty();
             if done && self.tasks.borrow().is_empty() {

@@ -123,6 +123,6 @@ mod tests {
         let (config, _) = front.configure(folder.path()).unwrap();
         assert_eq!(config.cluster.replicas.len(), 1);
         let admin = config.admin.unwrap();
-        assert_eq!(admin.token.expose(), "a-token-of-at-least-some-length");
+        assert_eq!(admin.token.reveal(), "a-token-of-at-least-some-length");
     }
 }
