@@ -9,6 +9,7 @@ pub mod data; // DATA PLANE: listener, login, connection, cancel
 pub mod demo; // a throw-away cluster with the proxy in front
 pub mod exit; // how the process ends
 pub mod observe;
+mod open_files; // the limit of open files
 pub mod serve; // builds everything, waits, drains
 pub mod settle; // from a checked configuration to what the data plane runs on
 pub mod stream; // one type for TCP, Unix and TLS byte streams

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -191,15 +192,18 @@ impl Connection {
             if let ClientPhase::Gone(reason, deadline) = &mut self.phase {
                 let reason = *reason;
                 if deadline.as_mut().poll(cx).is_ready() {
-                    self.lease = None;
+                    self.drop_server();
                 }
                 if self.lease.is_none() {
                     return Poll::Ready(reason);
                 }
             }
+            let before = mem::discriminant(&self.phase);
             let client = self.pump_client(cx);
             let server = self.pump_server(cx);
-            if matches!((client, server), (Step::Still, Step::Still)) {
+            let moved = !matches!((client, server), (Step::Still, Step::Still));
+            // A phase that has just begun has its own deadline to look at.
+            if !moved && mem::discriminant(&self.phase) == before {
                 break;
             }
         }
@@ -235,7 +239,7 @@ impl Connection {
         if self.session.is_between_replies() {
             self.from_server.out.send(|out| refusal.write(out));
         }
-        self.close_and_clean(CloseReason::ShuttingDown, cx);
+        self.close(CloseReason::ShuttingDown);
     }
 
     // --- client → server -----------------------------------------------------------------------------
@@ -438,7 +442,7 @@ impl Connection {
                 self.from_server.wanted = bytes + self.from_server.consumed
             }
             ServerNext::Close(reason) => {
-                self.lease = None;
+                self.drop_server();
                 self.close(reason);
                 return;
             }
@@ -461,7 +465,7 @@ impl Connection {
                 }
             }
             Settled::Keep => self.client.pins.set(self.session.pins()),
-            Settled::Close => self.lease = None,
+            Settled::Close => self.drop_server(),
             Settled::Release if self.cancelling.get() > 0 => self.held = Held::UntilCancelled,
             Settled::Release => {
                 // Bytes that came after the last reply belong to nobody: such a connection is not trusted.
@@ -527,15 +531,8 @@ impl Connection {
         if reason == CloseReason::ClientTerminated {
             self.client_gone(reason, cx);
         } else {
-            self.close_and_clean(reason, cx);
+            self.close(reason);
         }
-    }
-
-    /// The client has a last message to read; its server is cleaned meanwhile by somebody else's time: it is closed
-    /// unless it is at rest.
-    fn close_and_clean(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
-        let _ = cx;
-        self.close(reason);
     }
 
     /// Nobody reads any more: cleans the server if there is one.
@@ -549,7 +546,7 @@ impl Connection {
         self.from_server.settle_input(&self.worker.buffers);
         if self.lease.is_some() {
             match self.session.handle_client_gone(&mut self.from_client.out) {
-                Gone::Close => self.lease = None,
+                Gone::Close => self.drop_server(),
                 Gone::Drain => {}
                 Gone::CancelAndDrain => self.cancel_on_server(),
             }
@@ -560,8 +557,19 @@ impl Connection {
         self.settle(cx);
     }
 
+    /// The server connection is of no more use, or not worth cleaning.
+    fn drop_server(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release(Fitness::Unfit, Instant::now());
+        }
+        // What was on its way to it, or came from it unread, concerns nobody any more.
+        self.from_client.out.clear();
+        self.from_client.settle_input(&self.worker.buffers);
+        self.client.server.set(None);
+    }
+
     fn server_gone(&mut self) {
-        self.lease = None;
+        self.drop_server();
         if let ClientPhase::Gone(..) = self.phase {
             return;
         }
@@ -573,7 +581,7 @@ impl Connection {
     }
 
     fn close(&mut self, reason: CloseReason) {
-        self.lease = None;
+        self.drop_server();
         if !matches!(self.phase, ClientPhase::Gone(..)) {
             self.phase = ClientPhase::Closing(reason);
         }
