@@ -181,6 +181,7 @@ impl Session {
             server.set_unnamed(Unnamed::Absent, self.batches.now);
         }
         let replaced = deallocated.is_some();
+        self.tally.statements += 1;
         self.push_end(Expected::Query { unnamed, deallocated });
         if replaced {
             io.to_server.send(|out| frontend::query(out, DEALLOCATE_QUERY));
@@ -195,6 +196,7 @@ impl Session {
         }
         // It may call any function, by number.
         self.touch(Effects::UNKNOWN_SETTINGS);
+        self.tally.statements += 1;
         self.push_end(Expected::FunctionCall);
         pass(self, header)
     }
@@ -338,6 +340,7 @@ impl Session {
             return self.lease();
         }
         self.batch = Batch::Open;
+        self.tally.statements += 1;
         self.expected.push(Expected::Execute);
         if !drops {
             return pass(self, header);
@@ -446,6 +449,7 @@ impl Session {
             let batch = self.batches.now;
             let name = insert_on_server(server, prepared, batch, io.to_server, &mut self.expected);
             self.send_parse(io.to_server, &name.to_bytes(), prepared);
+            self.tally.reprepared += 1;
             self.expected.push(Expected::OwnParse { made: Some((prepared.clone(), Some(name))) });
             return Some(name.to_bytes());
         }

@@ -136,6 +136,17 @@ impl CloseReason {
     }
 }
 
+/// What a session did since it was last asked; for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Query, Execute and FunctionCall that went to a server.
+    pub statements: u32,
+    /// Prepared statements that were sent again, since this server did not know them.
+    pub reprepared: u32,
+    /// Times a server was given this client's settings.
+    pub settings_applied: u32,
+}
+
 /// What becomes of the frames of an extended batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Batch {
@@ -241,6 +252,7 @@ pub struct Session {
     /// A statement that drops all prepared statements is bound in this transaction; any Execute may run it.
     drops_statements: Option<()>,
     gone: Option<Gone>,
+    tally: Tally,
 }
 
 impl Session {
@@ -269,6 +281,7 @@ impl Session {
             pins: Pins::NONE,
             drops_statements: None,
             gone: None,
+            tally: Tally::default(),
         }
     }
 
@@ -291,6 +304,11 @@ impl Session {
     /// Named prepared statements the client holds.
     pub fn prepared_count(&self) -> usize {
         self.named.len()
+    }
+
+    /// What happened since the last call.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
     }
 
     /// Does the server owe replies?

@@ -386,6 +386,7 @@ impl Session {
         let Some(sql) = switch_sql(&server.settings, &self.settings) else {
             return Switching::NotNeeded;
         };
+        self.tally.settings_applied += 1;
         self.ask(Own::Switch, &sql, server, to_server);
         Switching::UnderWay
     }

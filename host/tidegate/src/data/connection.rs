@@ -16,13 +16,15 @@ use tidegate_core::plan::{Plan, Target};
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::gather::{Gather, Segment};
-use tidegate_core::session::{ClientNext, CloseReason, Gone, Io, ServerNext, Session, Settled};
+use tidegate_core::session::{
+    ClientNext, CloseReason, Gone, Io, Pins, ServerNext, Session, Settled, Tally,
+};
 use tokio::io::AsyncWrite;
 
 use super::buffers::{Buffers, Input};
 use super::clients::{Cancel, Client, CloseRequest, State};
 use super::worker::Worker;
-use crate::observe::stats::ErrorKind;
+use crate::observe::stats::{ErrorKind, PinReason};
 use crate::stream::Stream;
 use crate::upstream::pool::{Acquired, Lease};
 
@@ -213,13 +215,13 @@ impl Connection {
 
     /// What others asked of this client: cancel its query, close it.
     fn heed_requests(&mut self, cx: &mut Context<'_>) {
-        if self.client.take_cancel() == Cancel::Asked {
+        if let Some(cancel) = self.client.take_cancel() {
             if matches!(self.phase, ClientPhase::Queued) {
                 self.worker.pools.give_up(&self.client.slot, Instant::now());
                 self.client.slot.set_waker(cx.waker());
                 self.refuse(&Refusal::error("57014", "canceling statement due to user request"));
             } else {
-                self.cancel_on_server();
+                self.cancel_on_server(Some(cancel));
             }
         }
         if matches!(self.phase, ClientPhase::Gone(..) | ClientPhase::Closing(_)) {
@@ -454,8 +456,33 @@ impl Connection {
         self.settle(cx);
     }
 
+    /// Adds what the session did to the worker's counters.
+    fn count(&mut self) {
+        let tally = self.session.take_tally();
+        if tally != Tally::default() {
+            let stats = &self.worker.stats;
+            stats.statements.add(u64::from(tally.statements));
+            stats.reprepared.add(u64::from(tally.reprepared));
+            stats.settings_applied.add(u64::from(tally.settings_applied));
+            self.client.statements.set(self.client.statements.get() + u64::from(tally.statements));
+        }
+    }
+
+    /// The client keeps its server: counts each cause that is new.
+    fn note_pins(&self) {
+        let (before, now) = (self.client.pins.get(), self.session.pins());
+        for (index, (pin, _)) in Pins::ALL.iter().enumerate() {
+            if now.contains(*pin) && !before.contains(*pin) {
+                self.worker.stats.pins.increment(PinReason(index));
+            }
+        }
+        self.client.pins.set(now);
+        self.client.prepared.set(self.session.prepared_count());
+    }
+
     /// Gives the server back when the session says so.
     fn settle(&mut self, cx: &mut Context<'_>) {
+        self.count();
         let Some(lease) = &mut self.lease else { return };
         let settled = self.session.settle(&mut lease.server.state, &mut self.from_client.out);
         match settled {
@@ -464,7 +491,7 @@ impl Connection {
                     let _ = self.flush_to_server(cx);
                 }
             }
-            Settled::Keep => self.client.pins.set(self.session.pins()),
+            Settled::Keep => self.note_pins(),
             Settled::Close => self.drop_server(),
             Settled::Release if self.cancelling.get() > 0 => self.held = Held::UntilCancelled,
             Settled::Release => {
@@ -479,7 +506,7 @@ impl Connection {
                 self.worker.stats.transactions.increment();
                 self.client.transactions.set(self.client.transactions.get() + 1);
                 self.client.server.set(None);
-                self.client.pins.set(self.session.pins());
+                self.note_pins();
                 self.client.set_state(State::Idle, now);
                 if let Some(lease) = self.lease.take() {
                     lease.release(fitness, now);
@@ -548,7 +575,7 @@ impl Connection {
             match self.session.handle_client_gone(&mut self.from_client.out) {
                 Gone::Close => self.drop_server(),
                 Gone::Drain => {}
-                Gone::CancelAndDrain => self.cancel_on_server(),
+                Gone::CancelAndDrain => self.cancel_on_server(None),
             }
         }
         self.phase = ClientPhase::Gone(reason, Box::pin(tokio::time::sleep(DRAIN_TIME_MAX)));
@@ -616,7 +643,7 @@ impl Connection {
     }
 
     /// Asks the server to cancel what it runs for this client.
-    fn cancel_on_server(&mut self) {
+    fn cancel_on_server(&mut self, asked: Option<Cancel>) {
         let Some(lease) = &self.lease else { return };
         let Some(key) = lease.server.backend_key.clone() else { return };
         if !self.session.is_waiting_for_replies() {
@@ -626,6 +653,7 @@ impl Connection {
         let (under_way, client) = (self.cancelling.clone(), self.client.clone());
         self.worker.cancel_server(lease.server.target.clone(), key, move || {
             under_way.set(under_way.get() - 1);
+            drop(asked);
             client.wake();
         });
     }

@@ -17,7 +17,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::buffers::Buffers;
 use super::cancel::{CancelKeys, Holder};
-use super::clients::{Client, CloseRequest, Encrypted, NewClient, State};
+use super::clients::{Cancel, Client, CloseRequest, Encrypted, NewClient, State};
 use super::connection::Connection;
 use super::greeting::{self, Rejected, Welcome, Welcomes};
 use super::listener::{ACCEPT_PAUSE, Accepted, Bound, Listener, Loads};
@@ -37,13 +37,16 @@ const MESSAGES_MAX: usize = 4_096;
 /// Cancel requests to servers under way at once on one worker; more wait their turn.
 const CANCELS_MAX: usize = 16;
 
+/// Threads of one worker that hash passwords.
+const BLOCKING_THREADS_MAX: usize = 2;
+
 /// What a worker may be told.
 #[derive(Debug)]
 pub enum Message {
     /// Another worker accepted it.
     Client(Accepted, Peer),
     Pool(PoolMessage),
-    Cancel(ClientId),
+    Cancel(ClientId, Cancel),
     Snapshot(oneshot::Sender<WorkerSnapshot>),
     Reload(Arc<Settled>),
     /// No new clients; each goes when its transaction has ended.
@@ -163,7 +166,11 @@ pub fn run(
     listeners: Vec<Bound>,
     receiver: mpsc::Receiver<Message>,
 ) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // For the hashing of passwords alone.
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()?;
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
         let worker = Worker::new(index, shared, settled);
@@ -249,9 +256,9 @@ impl Worker {
         match message {
             Message::Client(accepted, peer) => self.take_over(accepted, peer),
             Message::Pool(message) => self.pools.handle_message(message, Instant::now()),
-            Message::Cancel(client) => {
+            Message::Cancel(client, cancel) => {
                 if let Some(client) = self.clients.borrow().get(&client) {
-                    client.request_cancel();
+                    client.request_cancel(cancel);
                 }
             }
             Message::Snapshot(reply) => {
@@ -365,10 +372,17 @@ impl Worker {
         }
     }
 
+    /// Returns when the request has been seen to, or after a bound.
     async fn forward_cancel(&self, holder: Holder) {
-        if let Some(sender) = self.shared.senders.get(holder.worker) {
-            let _ = sender.send(Message::Cancel(holder.client)).await;
-        }
+        let Some(sender) = self.shared.senders.get(holder.worker) else { return };
+        let (cancel, seen_to) = Cancel::new();
+        let forward = async {
+            if sender.send(Message::Cancel(holder.client, cancel)).await.is_ok() {
+                // An error is the answer: the request was dropped when it had been seen to.
+                let _ = seen_to.await;
+            }
+        };
+        let _ = tokio::time::timeout(tidegate_core::limits::CONNECT_TIME_MAX, forward).await;
     }
 
     /// From AuthenticationOk to a connection that serves statements; `None` when the client was turned away.
@@ -680,7 +694,7 @@ impl Worker {
             connected_ms: ms(client.connected_at),
             state_ms: ms(client.since.get()),
             transactions: client.transactions.get(),
-            statements: 0,
+            statements: client.statements.get(),
             prepared: client.prepared.get(),
         });
         WorkerSnapshot {
