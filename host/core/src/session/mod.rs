@@ -20,13 +20,15 @@ pub mod prepared;
 
 mod client; // what a client sends
 mod expected; // the replies that are owed, in order
+mod pins; // why a client keeps its server
 mod replies; // what a server sends
 mod settle; // when a server may go back, and what it takes along
 mod state; // what is known of a server connection
 #[cfg(test)]
 mod tests;
 
-pub use settle::{Gone, Pins, Settled};
+pub use pins::Pins;
+pub use settle::{Gone, Settled};
 pub use state::ServerState;
 
 use crate::ids::ClientId;

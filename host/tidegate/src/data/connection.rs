@@ -3,102 +3,30 @@
 //! One loop, polled: read a side only when what it sent before has gone out to the other (back-pressure without
 //! queues), try to write at once, wait only when nothing moves. The loop knows no protocol; the session does.
 
+mod ends; // how a connection ends
+
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 use tidegate_core::plan::{Plan, Target};
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
-use tidegate_core::session::gather::{Gather, Segment};
 use tidegate_core::session::{
-    ClientNext, CloseReason, Gone, Io, Pins, ServerNext, Session, Settled, Tally,
+    ClientNext, CloseReason, Io, Pins, ServerNext, Session, Settled, Tally,
 };
-use tokio::io::AsyncWrite;
 
-use super::buffers::{Buffers, Input};
-use super::clients::{Cancel, Client, CloseRequest, State};
+use super::buffers::Input;
+use super::clients::{Client, CloseRequest, State};
+use super::way::Way;
 use super::worker::Worker;
 use crate::observe::stats::{ErrorKind, PinReason};
 use crate::stream::Stream;
 use crate::upstream::pool::{Acquired, Lease};
-
-/// The server of a client that is gone is given this long to finish and be cleaned.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
-/// A client is given this long to take the last message before the connection closes.
-const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
-/// Segments of one vectored write.
-const SLICES_MAX: usize = 16;
-
-/// One direction: what came in, how much of it is dealt with, and what goes out for it.
-#[derive(Debug)]
-struct Way {
-    input: Input,
-    /// Bytes of the input that are dealt with but may still be referred to by `out`.
-    consumed: usize,
-    /// Input needed before the session is asked again.
-    wanted: usize,
-    out: Gather,
-}
-
-impl Way {
-    fn new(input: Input) -> Self {
-        Self { input, consumed: 0, wanted: 1, out: Gather::default() }
-    }
-
-    /// Sends what goes out, as far as the socket takes it. Ready when nothing is left.
-    fn poll_flush(
-        &mut self,
-        to: &mut Stream,
-        buffers: &Buffers,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<u64>> {
-        let mut sent = 0;
-        while !self.out.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let mut used = 0;
-            for (slice, segment) in slices.iter_mut().zip(self.out.segments()) {
-                *slice = IoSlice::new(match *segment {
-                    Segment::Input { start, end } => &self.input.bytes()[start..end],
-                    Segment::Own { start, end } => &self.out.own_bytes()[start..end],
-                });
-                used += 1;
-            }
-            let written = if used == 1 {
-                Pin::new(&mut *to).poll_write(cx, &slices[0])
-            } else {
-                Pin::new(&mut *to).poll_write_vectored(cx, &slices[..used])
-            };
-            match written {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(count)) => {
-                    self.out.sent(count);
-                    sent += count as u64;
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        if to.is_encrypted() && Pin::new(to).poll_flush(cx)?.is_pending() {
-            return Poll::Pending;
-        }
-        self.settle_input(buffers);
-        Poll::Ready(Ok(sent))
-    }
-
-    /// Nothing refers to the input any more: what is dealt with may go.
-    fn settle_input(&mut self, buffers: &Buffers) {
-        if self.consumed > 0 {
-            self.input.consume(self.consumed, buffers);
-            self.consumed = 0;
-        }
-    }
-}
 
 /// What the client's side of the loop does next.
 #[derive(Debug)]
@@ -549,113 +477,6 @@ impl Connection {
                 Poll::Ready(())
             }
         }
-    }
-
-    // --- ends ----------------------------------------------------------------------------------------
-
-    /// The client said Terminate, broke the protocol, or was refused for good.
-    fn close_by_client(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
-        if reason == CloseReason::ClientTerminated {
-            self.client_gone(reason, cx);
-        } else {
-            self.close(reason);
-        }
-    }
-
-    /// Nobody reads any more: cleans the server if there is one.
-    fn client_gone(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
-        if matches!(self.phase, ClientPhase::Gone(..) | ClientPhase::Closing(_)) {
-            return;
-        }
-        self.worker.pools.give_up(&self.client.slot, Instant::now());
-        self.client.slot.set_waker(cx.waker());
-        self.from_server.out.clear();
-        self.from_server.settle_input(&self.worker.buffers);
-        if self.lease.is_some() {
-            match self.session.handle_client_gone(&mut self.from_client.out) {
-                Gone::Close => self.drop_server(),
-                Gone::Drain => {}
-                Gone::CancelAndDrain => self.cancel_on_server(None),
-            }
-        }
-        self.phase = ClientPhase::Gone(reason, Box::pin(tokio::time::sleep(DRAIN_TIME_MAX)));
-        self.client.set_state(State::Closing, Instant::now());
-        let _ = self.flush_to_server(cx);
-        self.settle(cx);
-    }
-
-    /// The server connection is of no more use, or not worth cleaning.
-    fn drop_server(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.release(Fitness::Unfit, Instant::now());
-        }
-        // What was on its way to it, or came from it unread, concerns nobody any more.
-        self.from_client.out.clear();
-        self.from_client.settle_input(&self.worker.buffers);
-        self.client.server.set(None);
-    }
-
-    fn server_gone(&mut self) {
-        self.drop_server();
-        if let ClientPhase::Gone(..) = self.phase {
-            return;
-        }
-        let refusal = Refusal::fatal("08006", "the server closed the connection unexpectedly")
-            .detail("What the statement in progress did is not known; a transaction that was not committed is rolled back.")
-            .hint("Reconnect, and look at the server's log for the cause.");
-        self.from_server.out.send(|out| refusal.write(out));
-        self.close(CloseReason::ServerDisconnected);
-    }
-
-    fn close(&mut self, reason: CloseReason) {
-        self.drop_server();
-        if !matches!(self.phase, ClientPhase::Gone(..)) {
-            self.phase = ClientPhase::Closing(reason);
-        }
-    }
-
-    /// Sends the last message and waits until the client has taken it: closing at once, with input unread, would make
-    /// the system throw it away.
-    fn poll_goodbye(&mut self, reason: CloseReason, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        let deadline =
-            self.goodbye.get_or_insert_with(|| Box::pin(tokio::time::sleep(GOODBYE_TIME_MAX)));
-        if deadline.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(reason);
-        }
-        if ready!(self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx)).is_err()
-        {
-            return Poll::Ready(reason);
-        }
-        if ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
-            return Poll::Ready(reason);
-        }
-        loop {
-            let buffers = &self.worker.buffers;
-            self.from_client.consumed = 0;
-            self.from_client.out.clear();
-            let length = self.from_client.input.len();
-            self.from_client.input.consume(length, buffers);
-            match ready!(self.from_client.input.poll_read(&mut self.stream, 1, buffers, cx)) {
-                Ok(count) if count > 0 => {}
-                _ => return Poll::Ready(reason),
-            }
-        }
-    }
-
-    /// Asks the server to cancel what it runs for this client.
-    fn cancel_on_server(&mut self, asked: Option<Cancel>) {
-        let Some(lease) = &self.lease else { return };
-        let Some(key) = lease.server.backend_key.clone() else { return };
-        if !self.session.is_waiting_for_replies() {
-            return;
-        }
-        self.cancelling.set(self.cancelling.get() + 1);
-        let (under_way, client) = (self.cancelling.clone(), self.client.clone());
-        self.worker.cancel_server(lease.server.target.clone(), key, move || {
-            under_way.set(under_way.get() - 1);
-            drop(asked);
-            client.wake();
-        });
     }
 
     /// Nothing moves: gives back what an idle client does not need.
