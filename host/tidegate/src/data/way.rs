@@ -19,7 +19,7 @@ pub(super) struct Way {
     pub(super) input: Input,
     /// Bytes of the input that are dealt with but may still be referred to by `out`.
     pub(super) consumed: usize,
-    /// Input needed before the session is asked again.
+    /// Input needed before the session is asked again, what is dealt with included.
     pub(super) wanted: usize,
     pub(super) out: Gather,
 }
@@ -73,6 +73,7 @@ impl Way {
     pub(super) fn settle_input(&mut self, buffers: &Buffers) {
         if self.consumed > 0 {
             self.input.consume(self.consumed, buffers);
+            self.wanted = self.wanted.saturating_sub(self.consumed);
             self.consumed = 0;
         }
     }
