@@ -216,9 +216,12 @@ impl Session {
         if !parse.name.is_empty() && self.is_uncertain(parse.name, io) {
             return Frame::Wait(ClientNext::Replies);
         }
+        let prepared = self.intern(parse.sql, parse.types, io.interner);
+        if self.deallocates_uncertain(&prepared.analysis, io) {
+            return Frame::Wait(ClientNext::Replies);
+        }
         let Some(server) = io.server.as_deref_mut() else { return self.lease() };
         self.batch = Batch::Open;
-        let prepared = self.intern(parse.sql, parse.types, io.interner);
         if parse.name.is_empty() {
             let before = self.unnamed.replace(prepared.clone());
             self.unnamed_in = self.batches.now;
@@ -282,8 +285,14 @@ impl Session {
         if self.is_uncertain(names.statement, io) {
             return Frame::Wait(ClientNext::Replies);
         }
-        self.batch = Batch::Open;
         let prepared = self.statement_named(names.statement, io);
+        if prepared
+            .as_ref()
+            .is_some_and(|prepared| self.deallocates_uncertain(&prepared.analysis, io))
+        {
+            return Frame::Wait(ClientNext::Replies);
+        }
+        self.batch = Batch::Open;
         let renamed = self.statement_on_server(names.statement, prepared.as_ref(), io);
         let deallocated = prepared.and_then(|prepared| self.note_bound(&prepared.analysis, io));
         self.expected.push(Expected::Bind { deallocated });

@@ -254,6 +254,8 @@ pub struct Session {
     /// A statement that drops all prepared statements is bound in this transaction; any Execute may run it.
     drops_statements: Option<()>,
     gone: Option<Gone>,
+    /// A text that may change the schema went to the server since the last ReadyForQuery outside a transaction.
+    changes_schema: Option<()>,
     tally: Tally,
 }
 
@@ -283,6 +285,7 @@ impl Session {
             pins: Pins::NONE,
             drops_statements: None,
             gone: None,
+            changes_schema: None,
             tally: Tally::default(),
         }
     }

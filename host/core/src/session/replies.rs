@@ -197,6 +197,9 @@ impl Session {
         server.status = status;
         if status == TransactionStatus::Idle {
             self.drops_statements = None;
+            if self.changes_schema.take().is_some() {
+                io.interner.schema_changed();
+            }
         }
         let reply = match self.expected.pop() {
             Some(Expected::Sync | Expected::Query { .. } | Expected::FunctionCall) => {

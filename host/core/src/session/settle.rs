@@ -123,6 +123,11 @@ impl Session {
         if analysis.effects.is_empty() && analysis.names.is_empty() {
             return;
         }
+        if analysis.effects.contains(Effects::DDL)
+            && !analysis.effects.contains(Effects::TEMP_OBJECTS)
+        {
+            self.changes_schema = Some(());
+        }
         if !analysis.names.is_empty() || analysis.effects.intersects(PARSES_OTHERWISE) {
             self.settings_now = SettingsNow::InDoubt;
         }

@@ -10,12 +10,14 @@ use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tidegate_core::plan::{Plan, Target};
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
+use tidegate_core::session::prepared::SchemaGeneration;
 use tidegate_core::session::{
     ClientNext, CloseReason, Io, Pins, ServerNext, Session, Settled, Tally,
 };
@@ -238,6 +240,8 @@ impl Connection {
     fn feed_client(&mut self, cx: &mut Context<'_>) {
         let (step, leased) = {
             let mut interner = self.worker.interner.borrow_mut();
+            let schema = self.worker.shared.schema.load(Ordering::Relaxed);
+            interner.set_generation(SchemaGeneration(schema));
             let io = Io {
                 server: self.lease.as_mut().map(|lease| &mut lease.server.state),
                 interner: &mut interner,
@@ -349,13 +353,19 @@ impl Connection {
         let Some(lease) = &mut self.lease else { return };
         let step = {
             let mut interner = self.worker.interner.borrow_mut();
+            let SchemaGeneration(before) = interner.generation();
             let io = Io {
                 server: Some(&mut lease.server.state),
                 interner: &mut interner,
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };
-            self.session.handle_server(self.from_server.input.bytes(), io)
+            let step = self.session.handle_server(self.from_server.input.bytes(), io);
+            let SchemaGeneration(now) = interner.generation();
+            if now > before {
+                self.worker.shared.schema.fetch_max(now, Ordering::Relaxed);
+            }
+            step
         };
         self.client.status.set(self.session.status());
         self.from_server.consumed = step.consumed;

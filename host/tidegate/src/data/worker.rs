@@ -78,6 +78,8 @@ pub struct Shared {
     pub stats: Vec<Arc<WorkerStats>>,
     pub senders: Vec<mpsc::Sender<Message>>,
     next_client: AtomicU64,
+    /// Changes of schemas that any worker saw pass: see `core::session::prepared::SchemaGeneration`.
+    pub schema: AtomicU64,
     /// By worker: whether it has a connection to the primary.
     primary: Vec<AtomicBool>,
 }
@@ -93,6 +95,7 @@ impl Shared {
             stats: (0..workers).map(|_| Arc::default()).collect(),
             senders,
             next_client: AtomicU64::new(1),
+            schema: AtomicU64::new(0),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
         (Arc::new(shared), receivers)

@@ -81,6 +81,11 @@ impl Session {
             || found.and_then(|found| found.batch).is_some_and(|b| batches.is_uncertain(b))
     }
 
+    /// Does the text drop a name of which it is not yet known whether the client has it?
+    pub(super) fn deallocates_uncertain(&mut self, analysis: &Analysis, io: &mut Io<'_>) -> bool {
+        deallocated_name(analysis).is_some_and(|name| self.is_uncertain(name.as_bytes(), io))
+    }
+
     /// Notes what ends with ReadyForQuery.
     pub(in crate::session) fn push_end(&mut self, note: Expected) {
         self.expected.push(note);
@@ -95,7 +100,8 @@ impl Session {
         interner: &mut Interner,
     ) -> Arc<Prepared> {
         match (self.string_syntax(sql), self.settings_now) {
-            (Some(strings), SettingsNow::Known) => {
+            // Inside a transaction that changes the schema, names mean what nobody else sees.
+            (Some(strings), SettingsNow::Known) if self.changes_schema.is_none() => {
                 interner.intern(sql, types, &self.settings, strings)
             }
             (strings, _) => Prepared::private(sql, types, &self.settings, strings),
