@@ -149,7 +149,8 @@ impl Session {
             if self.is_uncertain(name, io) || self.batches.is_uncertain(self.unnamed_in) {
                 return Frame::Wait(ClientNext::Replies);
             }
-            if self.batch == Batch::Closed
+            // With a server in hand it goes there in another form: a Query also ends portals and batches.
+            if io.server.is_none()
                 && let Some(undo) = self.take_deallocated(&analysis)
             {
                 self.unnamed = None;
@@ -157,13 +158,10 @@ impl Session {
                 return Frame::Done;
             }
         }
-        let mut deallocated = None;
         if io.server.is_none() {
             return self.lease();
         }
-        if self.batch == Batch::Open {
-            deallocated = self.take_deallocated(&analysis);
-        }
+        let deallocated = self.take_deallocated(&analysis);
         self.note_effects(&analysis);
         if drops_all_statements(&analysis) {
             self.hold = Hold::Statements;
