@@ -216,9 +216,12 @@ impl Session {
         if !parse.name.is_empty() && self.is_uncertain(parse.name, io) {
             return Frame::Wait(ClientNext::Replies);
         }
+        let prepared = self.intern(parse.sql, parse.types, io.interner);
+        if self.drops_uncertain(&prepared, io) {
+            return Frame::Wait(ClientNext::Replies);
+        }
         let Some(server) = io.server.as_deref_mut() else { return self.lease() };
         self.batch = Batch::Open;
-        let prepared = self.intern(parse.sql, parse.types, io.interner);
         if parse.name.is_empty() {
             let before = self.unnamed.replace(prepared.clone());
             self.unnamed_in = self.batches.now;
@@ -282,8 +285,13 @@ impl Session {
         if self.is_uncertain(names.statement, io) {
             return Frame::Wait(ClientNext::Replies);
         }
-        self.batch = Batch::Open;
         let prepared = self.statement_named(names.statement, io);
+        if let Some(prepared) = &prepared
+            && self.drops_uncertain(prepared, io)
+        {
+            return Frame::Wait(ClientNext::Replies);
+        }
+        self.batch = Batch::Open;
         let renamed = self.statement_on_server(names.statement, prepared.as_ref(), io);
         let deallocated = prepared.and_then(|prepared| self.note_bound(&prepared.analysis, io));
         self.expected.push(Expected::Bind { deallocated });
@@ -485,6 +493,12 @@ impl Session {
             || found.and_then(|found| found.batch).is_some_and(|b| batches.is_uncertain(b))
     }
 
+    /// Does the statement drop one of which that is uncertain?
+    fn drops_uncertain(&mut self, prepared: &Prepared, io: &mut Io<'_>) -> bool {
+        deallocated_name(&prepared.analysis)
+            .is_some_and(|name| self.is_uncertain(name.as_bytes(), io))
+    }
+
     /// Notes what ends with ReadyForQuery.
     pub(super) fn push_end(&mut self, note: Expected) {
         self.expected.push(note);
@@ -559,7 +573,13 @@ impl Session {
         if drops_all_statements(analysis) {
             self.drops_statements = Some(());
         }
-        let undo = self.take_deallocated(analysis)?;
+        deallocated_name(analysis)?;
+        let Some(undo) = self.take_deallocated(analysis) else {
+            // It was there when the text was parsed; now the server has to find nothing.
+            io.to_server.send(|out| frontend::close(out, Named::Statement(SCRATCH_NAME)));
+            self.expected.push(Expected::OwnClose { closed: None });
+            return None;
+        };
         self.send_scratch(io.to_server, b"select", &[0, 0]);
         Some(undo)
     }
