@@ -268,6 +268,9 @@ impl Session {
                     self.batches.ended(1);
                 }
                 Expected::FunctionCall => self.batches.ended(1),
+                Expected::Answer(Answer::Closed { undo: Some(undo) }) if undo.0.is_empty() => {
+                    unnamed = Some(Some(undo.1));
+                }
                 other => self.take_back(other, io),
             }
         }
@@ -323,7 +326,6 @@ impl Session {
 
     fn put_back(&mut self, undo: super::expected::Undo) {
         match undo.map(|undo| *undo) {
-            Some((name, prepared)) if name.is_empty() => self.unnamed = Some(prepared),
             Some((name, prepared)) => {
                 let since = self.batches.past();
                 self.named.insert(name, Held { prepared, since });
