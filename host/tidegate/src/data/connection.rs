@@ -38,7 +38,7 @@ struct Way {
     input: Input,
     /// Bytes of the input that are dealt with but may still be referred to by `out`.
     consumed: usize,
-    /// Input needed before the session is asked again.
+    /// Input needed before the session is asked again, `consumed` included.
     wanted: usize,
     out: Gather,
 }
@@ -92,6 +92,8 @@ impl Way {
     fn settle_input(&mut self, buffers: &Buffers) {
         if self.consumed > 0 {
             self.input.consume(self.consumed, buffers);
+            // What is wanted was counted from the first byte of what is gone now.
+            self.wanted = self.wanted.saturating_sub(self.consumed);
             self.consumed = 0;
         }
     }
@@ -355,7 +357,7 @@ impl Connection {
                 self.client.server.set(Some(lease.server.id));
                 self.session.handle_lease(&mut lease.server.state, &mut self.from_client.out);
                 self.lease = Some(lease);
-                self.from_server.wanted = 1;
+                self.from_server.wanted = 1 + self.from_server.consumed;
                 self.phase = ClientPhase::Reading;
                 self.feed_client(cx);
             }
