@@ -175,7 +175,13 @@ impl Session {
         if drops_all_statements(analysis) {
             self.drops_statements = Some(());
         }
-        let undo = self.take_deallocated(analysis)?;
+        deallocated_name(analysis)?;
+        let Some(undo) = self.take_deallocated(analysis) else {
+            // It was there when the text was parsed; now the server has to find nothing.
+            io.to_server.send(|out| frontend::close(out, Named::Statement(SCRATCH_NAME)));
+            self.expected.push(Expected::OwnClose { closed: None });
+            return None;
+        };
         self.send_scratch(io.to_server, b"select", &[0, 0]);
         Some(undo)
     }

@@ -77,7 +77,10 @@ fn stray(who: usize) -> BoxedStrategy<Vec<Message>> {
     let statement = || select(&STATEMENTS[..]);
     let portal = || select(&PORTALS[..]);
     prop_oneof![
-        3 => (statement(), text(who)).prop_map(|(name, sql)| Parse(name, sql)),
+        // A text whose meaning changes between Parse and Bind: docs/protocol.md names it as a gap.
+        3 => (statement(), text(who).prop_filter("names that only we know", |t| {
+            !t.starts_with("DEALLOCATE s")
+        })).prop_map(|(name, sql)| Parse(name, sql)),
         3 => (portal(), statement()).prop_map(|(p, s)| Bind(p, s, None)),
         1 => statement().prop_map(DescribeStatement),
         1 => portal().prop_map(DescribePortal),
