@@ -1,9 +1,9 @@
 //! What a client sends: each frame is forwarded, rewritten, answered, refused or held.
 
-use super::expected::{Answer, Copying, Expected, Queue, Undo};
+use super::expected::{Answer, Copying, Expected, Own, Queue, Undo};
 use super::gather::Gather;
 use super::prepared::{Interner, Prepared, SERVER_NAME_PREFIX, ServerName};
-use super::state::Unnamed;
+use super::state::{Sequences, Unnamed};
 use super::{Batch, ClientNext, ClientStep, CloseReason, Held, Hold, Io};
 use super::{Rest, ServerState, Session, SettingsNow};
 use crate::limits;
@@ -163,6 +163,8 @@ impl Session {
         if io.server.is_none() {
             return self.lease();
         }
+        self.forget_sequences(&analysis, io);
+        self.begin_running(io);
         if self.batch == Batch::Open {
             deallocated = self.take_deallocated(&analysis);
         }
@@ -220,6 +222,7 @@ impl Session {
         if self.drops_uncertain(&prepared, io) {
             return Frame::Wait(ClientNext::Replies);
         }
+        self.forget_sequences(&prepared.analysis, io);
         let Some(server) = io.server.as_deref_mut() else { return self.lease() };
         self.batch = Batch::Open;
         if parse.name.is_empty() {
@@ -291,6 +294,9 @@ impl Session {
         {
             return Frame::Wait(ClientNext::Replies);
         }
+        if let Some(prepared) = &prepared {
+            self.forget_sequences(&prepared.analysis, io);
+        }
         self.batch = Batch::Open;
         let renamed = self.statement_on_server(names.statement, prepared.as_ref(), io);
         let deallocated = prepared.and_then(|prepared| self.note_bound(&prepared.analysis, io));
@@ -346,6 +352,7 @@ impl Session {
             return self.lease();
         }
         self.batch = Batch::Open;
+        self.begin_running(io);
         self.expected.push(Expected::Execute);
         if !drops {
             return pass(self, header);
@@ -512,6 +519,24 @@ impl Session {
                 interner.intern(sql, types, &self.settings, strings)
             }
             (strings, _) => Prepared::private(sql, types, &self.settings, strings),
+        }
+    }
+
+    /// Before a statement that reads what `nextval` left: forgets what it left for another client. Only as the first of
+    /// a lease, since later this client's own values are there as well.
+    fn forget_sequences(&mut self, analysis: &Analysis, io: &mut Io<'_>) {
+        let Some(server) = io.server.as_deref_mut() else { return };
+        let reads = analysis.effects.contains(Effects::SEQUENCE_STATE);
+        if reads && server.sequences == Sequences::Foreign && self.batch == Batch::Closed {
+            server.sequences = Sequences::Own;
+            self.ask(Own::Sequences, "DISCARD SEQUENCES", server, io.to_server);
+        }
+    }
+
+    /// A statement of this client's runs, and may leave values of its own.
+    fn begin_running(&mut self, io: &mut Io<'_>) {
+        if let Some(server) = io.server.as_deref_mut() {
+            server.sequences = Sequences::Own;
         }
     }
 

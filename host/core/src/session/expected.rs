@@ -68,6 +68,8 @@ pub(super) enum Own {
     Restore,
     /// Asks the server what state its session holds.
     Probe,
+    /// Forgets another client's sequence values.
+    Sequences,
     /// Ends the transaction of a client that is gone.
     Rollback,
     /// Clears the session of a client that is gone.
@@ -119,6 +121,11 @@ impl Queue {
         self.notes.iter().any(|note| {
             matches!(note, Expected::Sync | Expected::Query { .. } | Expected::FunctionCall)
         })
+    }
+
+    /// Is a Sync among the notes?
+    pub(super) fn has_sync(&self) -> bool {
+        self.notes.iter().any(|note| matches!(note, Expected::Sync))
     }
 
     /// May the server still enter copy mode?

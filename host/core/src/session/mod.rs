@@ -319,7 +319,7 @@ impl Session {
     /// A server has been lent. Gives it this client's settings first when they differ.
     pub fn handle_lease(&mut self, server: &mut ServerState, to_server: &mut Gather) {
         debug_assert!(self.expected.is_empty());
-        server.begin_lease(self.batches.past());
+        server.begin_lease(self.client, self.batches.past());
         self.switch_settings(server, to_server);
     }
 

@@ -388,11 +388,13 @@ impl Session {
             tag::COPY_OUT_RESPONSE => Copying::Out,
             _ => Copying::Both,
         };
-        if matches!(self.copying, Copying::In { .. }) && self.batch == Batch::Closed {
-            // The Sync that closed this batch was swallowed; another one will.
-            if matches!(self.expected.front(), Some(Expected::Execute)) {
-                self.batch = Batch::Open;
-            }
+        let extended = matches!(self.expected.front(), Some(Expected::Execute));
+        if extended && self.batch == Batch::Closed && !self.expected.has_sync() {
+            // The Sync that closed this batch was swallowed; it takes another one.
+            self.batch = Batch::Open;
+        }
+        if self.gone.is_some() {
+            self.end_batch_of_gone(io.to_server);
         }
         Reply::Pass
     }
@@ -451,7 +453,9 @@ impl Session {
                 io.to_client.send(|out| refusal.write(out));
                 Reply::Close(CloseReason::ServerProtocol)
             }
-            Own::Rollback | Own::Discard => Reply::Close(CloseReason::ServerProtocol),
+            Own::Rollback | Own::Discard | Own::Sequences => {
+                Reply::Close(CloseReason::ServerProtocol)
+            }
         }
     }
 
@@ -459,7 +463,7 @@ impl Session {
         match own {
             Own::Switch => server.settings = self.settings.clone(),
             Own::Probe => self.probe_finished(server),
-            Own::Rollback | Own::Restore => {}
+            Own::Rollback | Own::Restore | Own::Sequences => {}
             Own::Discard => {
                 server.statements_dropped();
                 server.settings = Arc::new(Settings::default());
