@@ -17,8 +17,11 @@ use tidegate_wire::frontend::{self, Named, tag};
 
 /// A name on the server for a statement that is only made to be dropped.
 const SCRATCH_NAME: &[u8] = b"tidegate_scratch";
-/// What `DEALLOCATE name` is turned into, for a name that only we know; the statement is made before each use.
+/// The statement that drops it. It is bound in place of `DEALLOCATE name`, for a name that only we know.
+const DEALLOCATE_NAME: &[u8] = b"tidegate_deallocate";
 const DEALLOCATE_TEXT: &[u8] = b"DEALLOCATE tidegate_scratch";
+/// What a text becomes that names one of our names on the server: it fails as if there were none.
+const NO_SUCH_TEXT: &[u8] = b"DEALLOCATE \"tidegate: no such statement\"";
 /// The same for a Query in the middle of an extended batch, which must end that batch.
 const DEALLOCATE_QUERY: &[u8] = b"PREPARE tidegate_dropped AS SELECT;DEALLOCATE tidegate_dropped";
 /// Statement and portal names longer than this are refused, in bytes.
@@ -87,22 +90,27 @@ impl Session {
             Hold::Nothing => false,
             Hold::All => true,
             Hold::Statements => !is_copy_frame(header.tag),
+            Hold::Many => {
+                let many = self.expected.len() > limits::OUTSTANDING_REPLIES_MAX / 2;
+                if !many {
+                    self.hold = Hold::Nothing;
+                }
+                many && self.copying == Copying::Nothing && header.tag != tag::TERMINATE
+            }
         };
         if waits {
             return Some(ClientNext::Replies);
         }
-        if self.expected.len() >= limits::OUTSTANDING_REPLIES_MAX
-            && self.copying == Copying::Nothing
-            && !matches!(
-                header.tag,
-                tag::SYNC | tag::TERMINATE | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL
-            )
+        if self.expected.len() < limits::OUTSTANDING_REPLIES_MAX
+            || self.copying != Copying::Nothing
+            || header.tag == tag::TERMINATE
         {
-            // A server may keep replies until it is told to flush; without this both would wait for ever.
-            io.to_server.send(frontend::flush);
-            return Some(ClientNext::Replies);
+            return None;
         }
-        None
+        // A server may keep replies until it is told to flush; without this both would wait for ever.
+        io.to_server.send(frontend::flush);
+        self.hold = Hold::Many;
+        Some(ClientNext::Replies)
     }
 
     fn handle_frame(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
@@ -184,11 +192,13 @@ impl Session {
         }
         let replaced = deallocated.is_some();
         self.push_end(Expected::Query { unnamed, deallocated });
-        if replaced {
-            io.to_server.send(|out| frontend::query(out, DEALLOCATE_QUERY));
-            return Frame::Done;
-        }
-        pass(self, header)
+        let text = match replaced {
+            true => DEALLOCATE_QUERY,
+            false if reaches_our_names(&analysis) => NO_SUCH_TEXT,
+            false => return pass(self, header),
+        };
+        io.to_server.send(|out| frontend::query(out, text));
+        Frame::Done
     }
 
     fn function_call(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
@@ -218,7 +228,11 @@ impl Session {
         if !parse.name.is_empty() && self.is_uncertain(parse.name, io) {
             return Frame::Wait(ClientNext::Replies);
         }
-        let prepared = self.intern(parse.sql, parse.types, io.interner);
+        let mut prepared = self.intern(parse.sql, parse.types, io.interner);
+        let replaced = reaches_our_names(&prepared.analysis);
+        if replaced {
+            prepared = self.intern(NO_SUCH_TEXT, parse.types, io.interner);
+        }
         if self.drops_uncertain(&prepared, io) {
             return Frame::Wait(ClientNext::Replies);
         }
@@ -230,10 +244,10 @@ impl Session {
             self.unnamed_in = self.batches.now;
             self.expected.push(Expected::ParseUnnamed { before });
             server.set_unnamed(Unnamed::Known(prepared.clone()), self.batches.now);
-            if self.text_on_server(&prepared).is_none() {
+            if !replaced {
                 return pass(self, header);
             }
-            self.send_parse(io.to_server, b"", &prepared);
+            send_parse(io.to_server, b"", &prepared);
             return Frame::Done;
         }
         if self.named.contains_key(parse.name) {
@@ -241,7 +255,7 @@ impl Session {
             let refusal =
                 Refusal::error("42P05", format!("prepared statement \"{name}\" already exists"));
             // The server looks at the text first, so an error in that is what the client is told.
-            self.send_scratch(io.to_server, parse.sql, parse.types);
+            self.send_own(io.to_server, SCRATCH_NAME, parse.sql, parse.types);
             return self.refuse_in_batch(refusal, header, io);
         }
         if self.named.len() >= limits::PREPARED_PER_CLIENT_MAX {
@@ -266,7 +280,7 @@ impl Session {
         let batch = self.batches.now;
         let on_server =
             insert_on_server(server, &prepared, batch, io.to_server, &mut self.expected);
-        self.send_parse(io.to_server, &on_server.to_bytes(), &prepared);
+        send_parse(io.to_server, &on_server.to_bytes(), &prepared);
         self.expected.push(Expected::Parse { name, prepared, on_server });
         Frame::Done
     }
@@ -298,8 +312,19 @@ impl Session {
             self.forget_sequences(&prepared.analysis, io);
         }
         self.batch = Batch::Open;
-        let renamed = self.statement_on_server(names.statement, prepared.as_ref(), io);
-        let deallocated = prepared.and_then(|prepared| self.note_bound(&prepared.analysis, io));
+        let deallocated = match &prepared {
+            Some(prepared) => {
+                self.note_bound(&prepared.analysis);
+                self.take_deallocated(&prepared.analysis)
+            }
+            None => None,
+        };
+        let renamed = match &prepared {
+            Some(prepared) if deallocated.is_some() => {
+                Some(self.send_deallocate(&prepared.types, io.to_server))
+            }
+            _ => self.statement_on_server(names.statement, prepared.as_ref(), io),
+        };
         self.expected.push(Expected::Bind { deallocated });
         let Some(name) = renamed else { return pass(self, header) };
         let tail_bytes = header.body_bytes as usize - names.names_bytes;
@@ -460,14 +485,14 @@ impl Session {
             }
             let batch = self.batches.now;
             let name = insert_on_server(server, prepared, batch, io.to_server, &mut self.expected);
-            self.send_parse(io.to_server, &name.to_bytes(), prepared);
+            send_parse(io.to_server, &name.to_bytes(), prepared);
             self.expected.push(Expected::OwnParse { made: Some((prepared.clone(), Some(name))) });
             return Some(name.to_bytes());
         }
         match (prepared, &server.unnamed) {
             (Some(wanted), Unnamed::Known(there)) if Arc::ptr_eq(wanted, there) => {}
             (Some(wanted), _) => {
-                self.send_parse(io.to_server, b"", wanted);
+                send_parse(io.to_server, b"", wanted);
                 self.expected.push(Expected::OwnParse { made: Some((wanted.clone(), None)) });
                 server.set_unnamed(Unnamed::Known(wanted.clone()), self.batches.now);
             }
@@ -581,39 +606,26 @@ impl Session {
         Some(again)
     }
 
-    fn send_parse(&self, to_server: &mut Gather, name: &[u8], prepared: &Prepared) {
-        let sql = self.text_on_server(prepared).unwrap_or(&prepared.sql);
-        to_server.send(|out| frontend::parse(out, name, sql, &prepared.types));
-    }
-
-    /// What stands for the statement's text on a server: DEALLOCATE of a name that only we know drops another.
-    fn text_on_server(&self, prepared: &Prepared) -> Option<&'static [u8]> {
-        let name = deallocated_name(&prepared.analysis)?;
-        self.named.contains_key(name.as_bytes()).then_some(DEALLOCATE_TEXT)
-    }
-
-    /// A statement is bound, so it counts as executed. Makes what its DEALLOCATE drops.
-    fn note_bound(&mut self, analysis: &Analysis, io: &mut Io<'_>) -> Undo {
+    /// A statement is bound, so it counts as executed.
+    fn note_bound(&mut self, analysis: &Analysis) {
         self.note_effects(analysis);
         if drops_all_statements(analysis) {
             self.drops_statements = Some(());
         }
-        deallocated_name(analysis)?;
-        let Some(undo) = self.take_deallocated(analysis) else {
-            // It was there when the text was parsed; now the server has to find nothing.
-            io.to_server.send(|out| frontend::close(out, Named::Statement(SCRATCH_NAME)));
-            self.expected.push(Expected::OwnClose { closed: None });
-            return None;
-        };
-        self.send_scratch(io.to_server, b"select", &[0, 0]);
-        Some(undo)
     }
 
-    /// Makes a statement that nobody uses.
-    fn send_scratch(&mut self, to_server: &mut Gather, sql: &[u8], types: &[u8]) {
+    /// What stands for a DEALLOCATE of a name that only we know: a statement that drops one made for it.
+    fn send_deallocate(&mut self, types: &[u8], to_server: &mut Gather) -> Vec<u8> {
+        self.send_own(to_server, SCRATCH_NAME, b"select", &[0, 0]);
+        self.send_own(to_server, DEALLOCATE_NAME, DEALLOCATE_TEXT, types);
+        DEALLOCATE_NAME.to_vec()
+    }
+
+    /// Makes a statement of our own, whatever had its name.
+    fn send_own(&mut self, to_server: &mut Gather, name: &[u8], sql: &[u8], types: &[u8]) {
         to_server.send(|out| {
-            frontend::close(out, Named::Statement(SCRATCH_NAME));
-            frontend::parse(out, SCRATCH_NAME, sql, types);
+            frontend::close(out, Named::Statement(name));
+            frontend::parse(out, name, sql, types);
         });
         self.expected.push(Expected::OwnClose { closed: None });
         self.expected.push(Expected::OwnParse { made: None });
@@ -731,6 +743,20 @@ fn insert_on_server(
         close(evicted, name);
     }
     name
+}
+
+fn send_parse(to_server: &mut Gather, name: &[u8], prepared: &Prepared) {
+    to_server.send(|out| frontend::parse(out, name, &prepared.sql, &prepared.types));
+}
+
+/// Does the text name one of the statements that we keep on servers? It may be another client's.
+fn reaches_our_names(analysis: &Analysis) -> bool {
+    analysis.prepared.iter().any(|touched| match touched {
+        PreparedTouched::Prepare(name)
+        | PreparedTouched::Execute(name)
+        | PreparedTouched::Deallocate(name) => name.as_bytes().starts_with(SERVER_NAME_PREFIX),
+        PreparedTouched::DeallocateAll => false,
+    })
 }
 
 /// The one name that the text deallocates, if that is all it does.

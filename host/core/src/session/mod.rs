@@ -162,6 +162,8 @@ enum Hold {
     All,
     /// Sync, Flush, Terminate and the data of a copy pass: a statement runs that may drop all prepared statements.
     Statements,
+    /// Everything waits, but for an open copy: as many replies are owed as may be, and the server has been told to flush them.
+    Many,
 }
 
 /// A statement by the name that its client gave it.

@@ -3,7 +3,7 @@
 use super::expected::{Answer, CopyEnded, Copying, Expected, Own};
 use super::gather::Gather;
 use super::state::Unnamed;
-use super::{Batch, CloseReason, Held, Io, Rest, ServerNext, ServerStep, Session};
+use super::{Batch, CloseReason, Held, Hold, Io, Rest, ServerNext, ServerStep, Session};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
@@ -195,9 +195,6 @@ impl Session {
             return self.unexpected(io);
         };
         server.status = status;
-        if status == TransactionStatus::Idle {
-            self.drops_statements = None;
-        }
         let reply = match self.expected.pop() {
             Some(Expected::Sync | Expected::Query { .. } | Expected::FunctionCall) => {
                 self.status = status;
@@ -210,6 +207,10 @@ impl Session {
             }
             _ => return self.unexpected(io),
         };
+        let over = self.expected.is_empty() && self.batch == Batch::Closed;
+        if over && status == TransactionStatus::Idle {
+            self.drops_statements = None;
+        }
         self.copying = Copying::Nothing;
         reply
     }
@@ -254,7 +255,7 @@ impl Session {
     /// The oldest note failed: the server skips to Sync, so nothing before it happens.
     fn fail_batch(&mut self, io: &mut Io<'_>) {
         let failed_unnamed = matches!(self.expected.front(), Some(Expected::ParseUnnamed { .. }));
-        let skipped: Vec<Expected> = self.expected.take_until_sync().collect();
+        let skipped = self.expected.take_until_sync();
         let mut unnamed = None;
         for note in skipped.into_iter().rev() {
             match note {
@@ -388,6 +389,8 @@ impl Session {
             tag::COPY_OUT_RESPONSE => Copying::Out,
             _ => Copying::Both,
         };
+        // The server waits for data now, and perhaps for a Sync.
+        self.hold = Hold::Nothing;
         let extended = matches!(self.expected.front(), Some(Expected::Execute));
         if extended && self.batch == Batch::Closed && !self.expected.has_sync() {
             // The Sync that closed this batch was swallowed; it takes another one.

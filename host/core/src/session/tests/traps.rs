@@ -3,6 +3,7 @@
 use super::fake::Map;
 use super::program::*;
 use super::world::{World, alone, map, told};
+use crate::limits;
 use crate::refusal::Refusal;
 use crate::session::{CloseReason, Pins, PoolMode};
 
@@ -548,6 +549,18 @@ fn trap_61_sql_prepare_pins_until_it_is_gone() {
 }
 
 #[test]
+fn trap_61_sql_does_not_reach_what_we_prepared_for_others() {
+    let mut world = two();
+    world.ask(1, &bytes(&[parse("s", "SELECT 'secret'"), Sync]));
+    for sql in ["EXECUTE tidegate_1", "DEALLOCATE tidegate_1"] {
+        assert_eq!(world.ask(0, &query(sql)), words(&["E ERROR 26000", "Z I"]));
+        let batch = [run(sql), vec![Sync]].concat();
+        assert_eq!(world.ask(0, &bytes(&batch)), words(&["1", "2", "E ERROR 26000", "Z I"]));
+    }
+    assert_eq!(world.ask(1, &bytes(&[bind("", "s"), Execute("", 0), Sync]))[0], "2");
+}
+
+#[test]
 fn trap_62_63_discard_in_a_transaction_and_prepare_in_one_rolled_back() {
     same_as_alone(&[
         vec![
@@ -782,6 +795,30 @@ fn session_mode_keeps_its_server_and_leaves_it_clean() {
     world.run_dry();
     assert_eq!(world.releases, 1);
     assert!(world.ask(1, &query("SELECT 'a'"))[1].contains("timezone=UTC"));
+}
+
+#[test]
+fn a_pipeline_longer_than_the_bound_goes_on() {
+    let count = limits::OUTSTANDING_REPLIES_MAX;
+    let mut with_syncs = Vec::new();
+    let mut without = Vec::new();
+    for _ in 0..count {
+        without.extend(run("SELECT 'a'"));
+        with_syncs.extend([
+            parse("", "SELECT 'a'"),
+            bind("", ""),
+            Sync,
+            CloseStatement("s"),
+            parse("s", "SELECT 'b'"),
+        ]);
+    }
+    without.push(Sync);
+    with_syncs.push(Sync);
+    same_as_alone(&[without]);
+    let world = same_as_alone(&[with_syncs]);
+    assert!(world.clients[0].input.is_empty());
+    // Many held Syncs are bounded as well.
+    same_as_alone(&[vec![Sync; 3 * count]]);
 }
 
 #[test]
