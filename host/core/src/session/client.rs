@@ -12,11 +12,16 @@ use crate::limits;
 use crate::plan::{Advice, RoutePreference, SessionFacts, plan};
 use crate::refusal::Refusal;
 use crate::statement::{Analysis, Effects, Kind};
-use statements::{deallocated_name, drops_all_statements, insert_on_server};
+use statements::{
+    SCRATCH_NAME, deallocated_name, drops_all_statements, insert_on_server, reaches_our_names,
+    send_parse,
+};
 use tidegate_wire::backend::{self, TransactionStatus};
 use tidegate_wire::frame::{HEADER_BYTES, Header};
 use tidegate_wire::frontend::{self, Named, tag};
 
+/// What a text becomes that names one of our names on the server: it fails as if there were none.
+const NO_SUCH_TEXT: &[u8] = b"DEALLOCATE \"tidegate: no such statement\"";
 /// The same for a Query in the middle of an extended batch, which must end that batch.
 const DEALLOCATE_QUERY: &[u8] = b"PREPARE tidegate_dropped AS SELECT;DEALLOCATE tidegate_dropped";
 /// Statement and portal names longer than this are refused, in bytes.
@@ -85,22 +90,27 @@ impl Session {
             Hold::Nothing => false,
             Hold::All => true,
             Hold::Statements => !is_copy_frame(header.tag),
+            Hold::Many => {
+                let many = self.expected.len() > limits::OUTSTANDING_REPLIES_MAX / 2;
+                if !many {
+                    self.hold = Hold::Nothing;
+                }
+                many && self.copying == Copying::Nothing && header.tag != tag::TERMINATE
+            }
         };
         if waits {
             return Some(ClientNext::Replies);
         }
-        if self.expected.len() >= limits::OUTSTANDING_REPLIES_MAX
-            && self.copying == Copying::Nothing
-            && !matches!(
-                header.tag,
-                tag::SYNC | tag::TERMINATE | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL
-            )
+        if self.expected.len() < limits::OUTSTANDING_REPLIES_MAX
+            || self.copying != Copying::Nothing
+            || header.tag == tag::TERMINATE
         {
-            // A server may keep replies until it is told to flush; without this both would wait for ever.
-            io.to_server.send(frontend::flush);
-            return Some(ClientNext::Replies);
+            return None;
         }
-        None
+        // A server may keep replies until it is told to flush; without this both would wait for ever.
+        io.to_server.send(frontend::flush);
+        self.hold = Hold::Many;
+        Some(ClientNext::Replies)
     }
 
     fn handle_frame(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
@@ -161,6 +171,8 @@ impl Session {
         if io.server.is_none() {
             return self.lease();
         }
+        self.forget_sequences(&analysis, io);
+        self.begin_running(io);
         let deallocated = self.take_deallocated(&analysis);
         self.note_effects(&analysis);
         if drops_all_statements(&analysis) {
@@ -179,11 +191,13 @@ impl Session {
         let replaced = deallocated.is_some();
         self.tally.statements += 1;
         self.push_end(Expected::Query { unnamed, deallocated });
-        if replaced {
-            io.to_server.send(|out| frontend::query(out, DEALLOCATE_QUERY));
-            return Frame::Done;
-        }
-        pass(self, header)
+        let text = match replaced {
+            true => DEALLOCATE_QUERY,
+            false if reaches_our_names(&analysis) => NO_SUCH_TEXT,
+            false => return pass(self, header),
+        };
+        io.to_server.send(|out| frontend::query(out, text));
+        Frame::Done
     }
 
     fn function_call(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
@@ -214,10 +228,15 @@ impl Session {
         if !parse.name.is_empty() && self.is_uncertain(parse.name, io) {
             return Frame::Wait(ClientNext::Replies);
         }
-        let prepared = self.intern(parse.sql, parse.types, io.interner);
-        if self.deallocates_uncertain(&prepared.analysis, io) {
+        let mut prepared = self.intern(parse.sql, parse.types, io.interner);
+        let replaced = reaches_our_names(&prepared.analysis);
+        if replaced {
+            prepared = self.intern(NO_SUCH_TEXT, parse.types, io.interner);
+        }
+        if self.drops_uncertain(&prepared, io) {
             return Frame::Wait(ClientNext::Replies);
         }
+        self.forget_sequences(&prepared.analysis, io);
         let Some(server) = io.server.as_deref_mut() else { return self.lease() };
         self.batch = Batch::Open;
         if parse.name.is_empty() {
@@ -225,10 +244,10 @@ impl Session {
             self.unnamed_in = self.batches.now;
             self.expected.push(Expected::ParseUnnamed { before });
             server.set_unnamed(Unnamed::Known(prepared.clone()), self.batches.now);
-            if self.text_on_server(&prepared).is_none() {
+            if !replaced {
                 return pass(self, header);
             }
-            self.send_parse(io.to_server, b"", &prepared);
+            send_parse(io.to_server, b"", &prepared);
             return Frame::Done;
         }
         if self.named.contains_key(parse.name) {
@@ -236,7 +255,7 @@ impl Session {
             let refusal =
                 Refusal::error("42P05", format!("prepared statement \"{name}\" already exists"));
             // The server looks at the text first, so an error in that is what the client is told.
-            self.send_scratch(io.to_server, parse.sql, parse.types);
+            self.send_own(io.to_server, SCRATCH_NAME, parse.sql, parse.types);
             return self.refuse_in_batch(refusal, header, io);
         }
         if self.named.len() >= limits::PREPARED_PER_CLIENT_MAX {
@@ -261,7 +280,7 @@ impl Session {
         let batch = self.batches.now;
         let on_server =
             insert_on_server(server, &prepared, batch, io.to_server, &mut self.expected);
-        self.send_parse(io.to_server, &on_server.to_bytes(), &prepared);
+        send_parse(io.to_server, &on_server.to_bytes(), &prepared);
         self.expected.push(Expected::Parse { name, prepared, on_server });
         Frame::Done
     }
@@ -284,15 +303,28 @@ impl Session {
             return Frame::Wait(ClientNext::Replies);
         }
         let prepared = self.statement_named(names.statement, io);
-        if prepared
-            .as_ref()
-            .is_some_and(|prepared| self.deallocates_uncertain(&prepared.analysis, io))
+        if let Some(prepared) = &prepared
+            && self.drops_uncertain(prepared, io)
         {
             return Frame::Wait(ClientNext::Replies);
         }
+        if let Some(prepared) = &prepared {
+            self.forget_sequences(&prepared.analysis, io);
+        }
         self.batch = Batch::Open;
-        let renamed = self.statement_on_server(names.statement, prepared.as_ref(), io);
-        let deallocated = prepared.and_then(|prepared| self.note_bound(&prepared.analysis, io));
+        let deallocated = match &prepared {
+            Some(prepared) => {
+                self.note_bound(&prepared.analysis);
+                self.take_deallocated(&prepared.analysis)
+            }
+            None => None,
+        };
+        let renamed = match &prepared {
+            Some(prepared) if deallocated.is_some() => {
+                Some(self.send_deallocate(&prepared.types, io.to_server))
+            }
+            _ => self.statement_on_server(names.statement, prepared.as_ref(), io),
+        };
         self.expected.push(Expected::Bind { deallocated });
         let Some(name) = renamed else { return pass(self, header) };
         let tail_bytes = header.body_bytes as usize - names.names_bytes;
@@ -345,6 +377,7 @@ impl Session {
             return self.lease();
         }
         self.batch = Batch::Open;
+        self.begin_running(io);
         self.tally.statements += 1;
         self.expected.push(Expected::Execute);
         if !drops {

@@ -175,6 +175,8 @@ enum Hold {
     All,
     /// Sync, Flush, Terminate and the data of a copy pass: a statement runs that may drop all prepared statements.
     Statements,
+    /// Everything waits, but for an open copy: as many replies are owed as may be, and the server has been told to flush them.
+    Many,
 }
 
 /// A statement by the name that its client gave it.
@@ -342,7 +344,7 @@ impl Session {
     /// A server has been lent. Gives it this client's settings first when they differ.
     pub fn handle_lease(&mut self, server: &mut ServerState, to_server: &mut Gather) {
         debug_assert!(self.expected.is_empty());
-        server.begin_lease(self.batches.past());
+        server.begin_lease(self.client, self.batches.past());
         self.switch_settings(server, to_server);
     }
 

@@ -300,6 +300,14 @@ impl Session {
             return Gone::Close;
         }
         self.client_rest.0 = 0;
+        self.end_batch_of_gone(to_server);
+        let gone = if running { Gone::CancelAndDrain } else { Gone::Drain };
+        self.gone = Some(gone);
+        gone
+    }
+
+    /// Says what the client that is gone no longer says, so that the server comes to ReadyForQuery.
+    pub(super) fn end_batch_of_gone(&mut self, to_server: &mut Gather) {
         if matches!(self.copying, Copying::In { .. }) {
             to_server.send(|out| frontend::copy_fail(out, b"client disconnected"));
             self.copying = Copying::Nothing;
@@ -309,9 +317,6 @@ impl Session {
             self.push_end(Expected::Sync);
             self.batch = Batch::Closed;
         }
-        let gone = if running { Gone::CancelAndDrain } else { Gone::Drain };
-        self.gone = Some(gone);
-        gone
     }
 
     /// Brings the server's settings to this client's.
@@ -331,7 +336,13 @@ impl Session {
         Switching::UnderWay
     }
 
-    fn ask(&mut self, own: Own, sql: &str, server: &mut ServerState, to_server: &mut Gather) {
+    pub(super) fn ask(
+        &mut self,
+        own: Own,
+        sql: &str,
+        server: &mut ServerState,
+        to_server: &mut Gather,
+    ) {
         // Like every Query, it ends the unnamed statement.
         server.set_unnamed(Unnamed::Absent, self.batches.past());
         to_server.send(|out| frontend::query(out, sql.as_bytes()));

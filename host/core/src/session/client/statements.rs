@@ -2,10 +2,10 @@
 
 use super::{Frame, discard};
 use crate::refusal::Refusal;
-use crate::session::expected::{Answer, Expected, Queue, Undo};
+use crate::session::expected::{Answer, Expected, Own, Queue, Undo};
 use crate::session::gather::Gather;
 use crate::session::prepared::{Interner, Prepared, SERVER_NAME_PREFIX, ServerName};
-use crate::session::state::Unnamed;
+use crate::session::state::{Sequences, Unnamed};
 use crate::session::{Batch, Io, ServerState, Session, SettingsNow};
 use crate::statement::{Analysis, Effects, Kind, PreparedTouched};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use tidegate_wire::frame::Header;
 use tidegate_wire::frontend::{self, Named};
 
 /// A name on the server for a statement that is only made to be dropped.
-const SCRATCH_NAME: &[u8] = b"tidegate_scratch";
-
-/// What `DEALLOCATE name` is turned into, for a name that only we know; the statement is made before each use.
-const DEALLOCATE_TEXT: &[u8] = b"DEALLOCATE tidegate_scratch";
+pub(super) const SCRATCH_NAME: &[u8] = b"tidegate_scratch";
+/// The statement that drops it. It is bound in place of `DEALLOCATE name`, for a name that only we know.
+pub(super) const DEALLOCATE_NAME: &[u8] = b"tidegate_deallocate";
+pub(super) const DEALLOCATE_TEXT: &[u8] = b"DEALLOCATE tidegate_scratch";
 
 impl Session {
     /// Brings the statement to the server if need be and gives its name there; `None` when the client's own name
@@ -40,7 +40,7 @@ impl Session {
             }
             let batch = self.batches.now;
             let name = insert_on_server(server, prepared, batch, io.to_server, &mut self.expected);
-            self.send_parse(io.to_server, &name.to_bytes(), prepared);
+            send_parse(io.to_server, &name.to_bytes(), prepared);
             self.tally.reprepared += 1;
             self.expected.push(Expected::OwnParse { made: Some((prepared.clone(), Some(name))) });
             return Some(name.to_bytes());
@@ -48,7 +48,7 @@ impl Session {
         match (prepared, &server.unnamed) {
             (Some(wanted), Unnamed::Known(there)) if Arc::ptr_eq(wanted, there) => {}
             (Some(wanted), _) => {
-                self.send_parse(io.to_server, b"", wanted);
+                send_parse(io.to_server, b"", wanted);
                 self.expected.push(Expected::OwnParse { made: Some((wanted.clone(), None)) });
                 server.set_unnamed(Unnamed::Known(wanted.clone()), self.batches.now);
             }
@@ -81,9 +81,10 @@ impl Session {
             || found.and_then(|found| found.batch).is_some_and(|b| batches.is_uncertain(b))
     }
 
-    /// Does the text drop a name of which it is not yet known whether the client has it?
-    pub(super) fn deallocates_uncertain(&mut self, analysis: &Analysis, io: &mut Io<'_>) -> bool {
-        deallocated_name(analysis).is_some_and(|name| self.is_uncertain(name.as_bytes(), io))
+    /// Does the statement drop one of which that is uncertain?
+    pub(super) fn drops_uncertain(&mut self, prepared: &Prepared, io: &mut Io<'_>) -> bool {
+        deallocated_name(&prepared.analysis)
+            .is_some_and(|name| self.is_uncertain(name.as_bytes(), io))
     }
 
     /// Notes what ends with ReadyForQuery.
@@ -105,6 +106,24 @@ impl Session {
                 interner.intern(sql, types, &self.settings, strings)
             }
             (strings, _) => Prepared::private(sql, types, &self.settings, strings),
+        }
+    }
+
+    /// Before a statement that reads what `nextval` left: forgets what it left for another client. Only as the first of
+    /// a lease, since later this client's own values are there as well.
+    pub(super) fn forget_sequences(&mut self, analysis: &Analysis, io: &mut Io<'_>) {
+        let Some(server) = io.server.as_deref_mut() else { return };
+        let reads = analysis.effects.contains(Effects::SEQUENCE_STATE);
+        if reads && server.sequences == Sequences::Foreign && self.batch == Batch::Closed {
+            server.sequences = Sequences::Own;
+            self.ask(Own::Sequences, "DISCARD SEQUENCES", server, io.to_server);
+        }
+    }
+
+    /// A statement of this client's runs, and may leave values of its own.
+    pub(super) fn begin_running(&mut self, io: &mut Io<'_>) {
+        if let Some(server) = io.server.as_deref_mut() {
+            server.sequences = Sequences::Own;
         }
     }
 
@@ -158,39 +177,32 @@ impl Session {
         Some(again)
     }
 
-    pub(super) fn send_parse(&self, to_server: &mut Gather, name: &[u8], prepared: &Prepared) {
-        let sql = self.text_on_server(prepared).unwrap_or(&prepared.sql);
-        to_server.send(|out| frontend::parse(out, name, sql, &prepared.types));
-    }
-
-    /// What stands for the statement's text on a server: DEALLOCATE of a name that only we know drops another.
-    pub(super) fn text_on_server(&self, prepared: &Prepared) -> Option<&'static [u8]> {
-        let name = deallocated_name(&prepared.analysis)?;
-        self.named.contains_key(name.as_bytes()).then_some(DEALLOCATE_TEXT)
-    }
-
-    /// A statement is bound, so it counts as executed. Makes what its DEALLOCATE drops.
-    pub(super) fn note_bound(&mut self, analysis: &Analysis, io: &mut Io<'_>) -> Undo {
+    /// A statement is bound, so it counts as executed.
+    pub(super) fn note_bound(&mut self, analysis: &Analysis) {
         self.note_effects(analysis);
         if drops_all_statements(analysis) {
             self.drops_statements = Some(());
         }
-        deallocated_name(analysis)?;
-        let Some(undo) = self.take_deallocated(analysis) else {
-            // It was there when the text was parsed; now the server has to find nothing.
-            io.to_server.send(|out| frontend::close(out, Named::Statement(SCRATCH_NAME)));
-            self.expected.push(Expected::OwnClose { closed: None });
-            return None;
-        };
-        self.send_scratch(io.to_server, b"select", &[0, 0]);
-        Some(undo)
     }
 
-    /// Makes a statement that nobody uses.
-    pub(super) fn send_scratch(&mut self, to_server: &mut Gather, sql: &[u8], types: &[u8]) {
+    /// What stands for a DEALLOCATE of a name that only we know: a statement that drops one made for it.
+    pub(super) fn send_deallocate(&mut self, types: &[u8], to_server: &mut Gather) -> Vec<u8> {
+        self.send_own(to_server, SCRATCH_NAME, b"select", &[0, 0]);
+        self.send_own(to_server, DEALLOCATE_NAME, DEALLOCATE_TEXT, types);
+        DEALLOCATE_NAME.to_vec()
+    }
+
+    /// Makes a statement of our own, whatever had its name.
+    pub(super) fn send_own(
+        &mut self,
+        to_server: &mut Gather,
+        name: &[u8],
+        sql: &[u8],
+        types: &[u8],
+    ) {
         to_server.send(|out| {
-            frontend::close(out, Named::Statement(SCRATCH_NAME));
-            frontend::parse(out, SCRATCH_NAME, sql, types);
+            frontend::close(out, Named::Statement(name));
+            frontend::parse(out, name, sql, types);
         });
         self.expected.push(Expected::OwnClose { closed: None });
         self.expected.push(Expected::OwnParse { made: None });
@@ -224,6 +236,20 @@ pub(super) fn insert_on_server(
         close(evicted, name);
     }
     name
+}
+
+pub(super) fn send_parse(to_server: &mut Gather, name: &[u8], prepared: &Prepared) {
+    to_server.send(|out| frontend::parse(out, name, &prepared.sql, &prepared.types));
+}
+
+/// Does the text name one of the statements that we keep on servers? It may be another client's.
+pub(super) fn reaches_our_names(analysis: &Analysis) -> bool {
+    analysis.prepared.iter().any(|touched| match touched {
+        PreparedTouched::Prepare(name)
+        | PreparedTouched::Execute(name)
+        | PreparedTouched::Deallocate(name) => name.as_bytes().starts_with(SERVER_NAME_PREFIX),
+        PreparedTouched::DeallocateAll => false,
+    })
 }
 
 /// The one name that the text deallocates, if that is all it does.

@@ -835,7 +835,7 @@ impl Fake {
                 self.named.clear();
                 tag("DEALLOCATE ALL")
             }
-            ["deallocate", name] => {
+            ["deallocate", name, ..] => {
                 self.statement(name.as_bytes())?;
                 self.named.remove(name.as_bytes());
                 tag("DEALLOCATE")
