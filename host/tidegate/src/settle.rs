@@ -140,5 +140,7 @@ fn login_context(
         )),
     };
     let time_max = config.limits.login_timeout;
-    Ok(LoginContext { policy, time_max, tls, users, fake_secret })
+    let primary = &config.cluster.primary;
+    let own_user = Some((primary.user.as_str().into(), credentials(primary)));
+    Ok(LoginContext { policy, time_max, tls, users, fake_secret, own_user })
 }

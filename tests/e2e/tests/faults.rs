@@ -131,7 +131,7 @@ fn a_full_pool_says_what_was_waited_for_how_long_and_how_many_wait() {
     waiter.send(pipeline().query("SELECT 1"));
     let error = &waiter.expect("E:53300 ZI")[0];
     let detail = error.field(b'D').unwrap();
-    for part in ["Waited 0.3", "write pool", ROLE, &database, "1 of at most 1", "0 other"] {
+    for part in ["Waited 0.", "write pool", ROLE, &database, "1 of at most 1", "0 other"] {
         assert!(detail.contains(part), "{part:?} is not in {detail}");
     }
     assert!(error.field(b'H').is_some());

@@ -134,6 +134,10 @@ impl Connection {
             let client = self.pump_client(cx);
             let server = self.pump_server(cx);
             let moved = !matches!((client, server), (Step::Still, Step::Still));
+            if !moved {
+                // What moved may have brought the client to rest, which is what some requests wait for.
+                self.heed_requests(cx);
+            }
             // A phase that has just begun has its own deadline to look at.
             if !moved && mem::discriminant(&self.phase) == before {
                 break;
