@@ -1,6 +1,6 @@
 //! pgbench against one target, and what it cost the proxy.
 
-use crate::targets::{DATABASE, Target, pgbench};
+use crate::targets::Door;
 use std::fs;
 use std::path::Path;
 use std::str::FromStr;
@@ -65,14 +65,10 @@ const LOGGED: &str = "0.2";
 
 impl Load {
     /// Runs `pgbench -S` and reads its report and its log.
-    pub fn run(&self, cluster: &Cluster, target: &Target, folder: &Path) -> Result<Sample, String> {
-        let database = match self.mode {
-            Mode::Prepared => target.prepared_database,
-            _ => DATABASE,
-        };
+    pub fn run(&self, cluster: &Cluster, door: &Door, folder: &Path) -> Result<Sample, String> {
         let prefix = folder.join("pgbench");
         remove_logs(folder);
-        let mut command = pgbench(cluster, target.port, database);
+        let mut command = door.pgbench(cluster);
         command.args(["-n", "-S", "-M", self.mode.label()]);
         command.args(["-c", &self.clients.to_string(), "-j", &self.clients.min(2).to_string()]);
         command.args(["-T", &self.seconds.to_string(), "-l", "--sampling-rate", LOGGED]);
@@ -80,13 +76,13 @@ impl Load {
         if self.connections == Connections::PerTransaction {
             command.arg("-C");
         }
-        let before = target.tree.map(|tree| tree.cpu_us());
+        let before = door.tree.map(|tree| tree.cpu_us());
         let output = command.output().map_err(|error| format!("pgbench: {error}"))?;
-        let after = target.tree.map(|tree| tree.cpu_us());
+        let after = door.tree.map(|tree| tree.cpu_us());
         let text = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
             let error = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("pgbench through {}: {error}", target.name.label()));
+            return Err(format!("pgbench -M {} -c {}: {error}", self.mode.label(), self.clients));
         }
         let transactions = number_after(&text, "number of transactions actually processed: ")
             .filter(|count| *count > 0.0)

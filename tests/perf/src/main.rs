@@ -1,14 +1,16 @@
 //! Benchmarks: `micro` for single functions, `proxy` for Tidegate beside PostgreSQL itself and PgBouncer.
 
+mod json; // the results for machines
 mod load; // pgbench
 mod memory; // what idle clients and a long result cost
 mod micro; // single functions
+mod pgbouncer; // its process
 mod picture; // the results as SVG
 mod process; // CPU time and memory of a process and its children
 mod quiet; // waiting for a quiet machine
-mod report; // the results as a table and as JSON
+mod report; // the results as a table
 mod run; // the rounds
-mod targets; // the three that are compared
+mod targets; // those that are compared
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! What a proxy's idle clients and a long result cost it.
 
-use crate::targets::Target;
+use crate::process::Tree;
+use crate::targets::Door;
 use std::io::Read;
 use std::time::Duration;
 use tidegate_test_support::Client;
@@ -18,53 +19,57 @@ pub struct Idle {
 #[derive(Clone, Copy, Debug)]
 pub struct Transfer {
     pub bytes: u64,
+    /// Of the proxy; not a number for the database itself, like the next.
     pub cpu_us_per_mb: f64,
     pub mb_per_second: f64,
     /// Above what was resident before.
-    pub peak_extra_bytes: u64,
+    pub peak_extra_bytes: f64,
 }
 
 /// Connects clients that then do nothing, and shares out what the proxy grew by.
-pub fn idle(target: &Target, clients: u32) -> Result<Option<Idle>, String> {
-    let Some(tree) = target.tree else { return Ok(None) };
+pub fn idle(door: &Door, clients: u32) -> Result<Option<Idle>, String> {
+    let Some(tree) = door.tree else { return Ok(None) };
     // The first clients fill pools and caches, which is not their cost.
-    let warm: Vec<Client> = (0..20).map(|_| connect(target)).collect::<Result<_, _>>()?;
+    let warm: Vec<Client> = (0..20).map(|_| connect(door)).collect::<Result<_, _>>()?;
     let before = tree.resident_bytes();
-    let idle: Vec<Client> = (0..clients).map(|_| connect(target)).collect::<Result<_, _>>()?;
+    let idle: Vec<Client> = (0..clients).map(|_| connect(door)).collect::<Result<_, _>>()?;
     let grown = tree.resident_bytes().saturating_sub(before);
     drop((warm, idle));
     Ok(Some(Idle { clients, bytes_per_client: grown as f64 / f64::from(clients) }))
 }
 
-fn connect(target: &Target) -> Result<Client, String> {
-    Client::try_connect(&target.url(), &[])
-        .map_err(|error| format!("{} refuses a client: {}", target.name.label(), error.describe()))
+fn connect(door: &Door) -> Result<Client, String> {
+    Client::try_connect(&door.url(), &[])
+        .map_err(|error| format!("a client is refused: {}", error.describe()))
 }
 
 /// Reads a result of about `megabytes`, and counts what that took.
-pub fn transfer(target: &Target, megabytes: u32) -> Result<Transfer, String> {
-    let mut client = connect(target)?;
+pub fn transfer(door: &Door, megabytes: u32) -> Result<Transfer, String> {
+    let mut client = connect(door)?;
     let rows = megabytes * 1000;
     let sql = format!("SELECT repeat('x', 1000) FROM generate_series(1, {rows})");
     let mut query = Vec::new();
     frontend::query(&mut query, sql.as_bytes());
-    if let Some(tree) = target.tree {
+    if let Some(tree) = door.tree {
         tree.reset_peak();
     }
-    let resident = target.tree.map_or(0, |tree| tree.resident_bytes());
-    let cpu_before = target.tree.map_or(0, |tree| tree.cpu_us());
+    let usage = |tree: Tree| (tree.cpu_us(), tree.resident_bytes());
+    let before = door.tree.map(usage);
     let begun = std::time::Instant::now();
     client.send(&query);
     let bytes = read_to_ready(client.stream())?;
     let seconds = begun.elapsed().as_secs_f64();
     let megabytes = bytes as f64 / 1e6;
-    let cpu = target.tree.map_or(0, |tree| tree.cpu_us()).saturating_sub(cpu_before);
-    let peak = target.tree.map_or(0, |tree| tree.peak_bytes()).saturating_sub(resident);
+    let grown = door.tree.zip(before).map(|(tree, (cpu, resident))| {
+        let cpu = tree.cpu_us().saturating_sub(cpu) as f64;
+        (cpu, tree.peak_bytes().saturating_sub(resident) as f64)
+    });
+    let (cpu, peak_extra_bytes) = grown.unwrap_or((f64::NAN, f64::NAN));
     Ok(Transfer {
         bytes,
-        cpu_us_per_mb: cpu as f64 / megabytes,
+        cpu_us_per_mb: cpu / megabytes,
         mb_per_second: megabytes / seconds,
-        peak_extra_bytes: peak,
+        peak_extra_bytes,
     })
 }
 

@@ -6,6 +6,7 @@ use crate::targets::Name;
 use std::fmt::Write;
 
 const BAR_WIDTH: f64 = 14.0;
+const GROUP_WIDTH: f64 = BAR_WIDTH * Name::ALL.len() as f64;
 const GROUP_GAP: f64 = 16.0;
 const PANEL_HEIGHT: f64 = 200.0;
 const LEFT: f64 = 70.0;
@@ -17,14 +18,16 @@ fn colour(name: Name) -> &'static str {
         Name::Direct => "#9aa5b1",
         Name::PgBouncer => "#d9822b",
         Name::Tidegate => "#1769aa",
+        Name::TidegateTwo => "#76b5e6",
     }
 }
 
 /// Draws the report.
 pub fn draw(report: &Report) -> String {
     let loads = report.loads();
-    let group = BAR_WIDTH * 3.0 + GROUP_GAP;
-    let width = LEFT + group * loads.len() as f64 + 20.0;
+    let group = GROUP_WIDTH + GROUP_GAP;
+    // The legend and the titles need some width, however few loads there are.
+    let width = (LEFT + group * loads.len() as f64 + 20.0).max(500.0);
     let height = 2.0 * (PANEL_HEIGHT + 80.0) + 40.0;
     let mut out = String::new();
     let _ = write!(
@@ -67,7 +70,7 @@ fn panel(
     for quarter in 0..=4 {
         let share = f64::from(quarter) / 4.0;
         let y = bottom - share * PANEL_HEIGHT;
-        let right = LEFT + loads.len() as f64 * (BAR_WIDTH * 3.0 + GROUP_GAP);
+        let right = LEFT + loads.len() as f64 * (GROUP_WIDTH + GROUP_GAP);
         let _ = writeln!(
             out,
             "<line x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{right:.1}\" y2=\"{y:.1}\" stroke=\"#e4e7eb\"/>"
@@ -76,7 +79,7 @@ fn panel(
         text(out, (LEFT - 6.0, y + 4.0), "end", &format!("{:.decimals$}", share * highest));
     }
     for (group, load) in loads.iter().enumerate() {
-        let x = LEFT + group as f64 * (BAR_WIDTH * 3.0 + GROUP_GAP) + GROUP_GAP / 2.0;
+        let x = LEFT + group as f64 * (GROUP_WIDTH + GROUP_GAP) + GROUP_GAP / 2.0;
         for (bar, name) in Name::ALL.into_iter().enumerate() {
             let height = value(*load, name) / highest * PANEL_HEIGHT;
             if height.is_finite() {
@@ -85,7 +88,7 @@ fn panel(
                 rectangle(out, corner, (BAR_WIDTH - 2.0, height), colour(name), &note);
             }
         }
-        let middle = x + BAR_WIDTH * 1.5;
+        let middle = x + GROUP_WIDTH / 2.0;
         text(out, (middle, bottom + 14.0), "middle", load.0.label());
         text(out, (middle, bottom + 27.0), "middle", &load.1.to_string());
     }

@@ -4,50 +4,65 @@ use crate::load::{Mode, Sample};
 use crate::memory::{Idle, Transfer};
 use crate::quiet;
 use crate::run::Options;
-use crate::targets::Name;
-use serde_json::{Value, json};
+use crate::targets::{Name, POOL_SIZE, Stage};
+use crate::pgbouncer;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use std::process::Command;
-use tidegate_test_support::Cluster;
 
 /// What was measured on.
 pub struct Machine {
-    cpu: String,
-    cores: usize,
-    postgres: String,
-    pgbouncer: String,
-    load_average: f64,
+    pub cpu: String,
+    pub cores: usize,
+    pub postgres: String,
+    pub pgbouncer: String,
+    /// How PgBouncer serves prepared statements.
+    pub pgbouncer_prepares: &'static str,
+    pub load_average: f64,
+}
+
+/// How clients prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Login {
+    Trust,
+    Scram,
+}
+
+impl Login {
+    pub fn label(self) -> &'static str {
+        match self {
+            Login::Trust => "trust",
+            Login::Scram => "scram-sha-256",
+        }
+    }
 }
 
 impl Machine {
-    pub fn look(cluster: &Cluster) -> Machine {
+    pub fn look(stage: &Stage) -> Machine {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model =
             cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let version = Command::new("/usr/sbin/pgbouncer").arg("--version").output();
-        let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
         Machine {
             cpu: model.map_or("unknown", |(_, name)| name).to_owned(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
-            postgres: cluster.installation().version(),
-            pgbouncer: version.unwrap_or_default().lines().next().unwrap_or("none").to_owned(),
+            postgres: stage.cluster.installation().version(),
+            pgbouncer: pgbouncer::version_line().unwrap_or_else(|| "no PgBouncer".to_owned()),
+            pgbouncer_prepares: stage.pgbouncer_prepares(),
             load_average: quiet::load_average(),
         }
     }
 }
 
 pub struct Report {
-    machine: Machine,
-    options: Options,
+    pub machine: Machine,
+    pub options: Options,
     /// How busy the machine was when each round began, in percent.
     pub busy_percent: Vec<u64>,
-    samples: BTreeMap<(Mode, u32, Name), Vec<Sample>>,
-    pub connects: BTreeMap<Name, Vec<Sample>>,
+    pub samples: BTreeMap<(Mode, u32, Name), Vec<Sample>>,
+    pub connects: BTreeMap<(Login, Name), Vec<Sample>>,
     pub transfers: BTreeMap<Name, Vec<Transfer>>,
     pub idle: BTreeMap<Name, Idle>,
-    failures: Vec<String>,
+    pub failures: Vec<String>,
 }
 
 /// The median of what a reading of each value gives; NaN when there is none.
@@ -61,7 +76,7 @@ pub fn median<T>(values: &[T], read: impl Fn(&T) -> f64) -> f64 {
     }
 }
 
-fn cpu(sample: &Sample) -> f64 {
+pub fn cpu(sample: &Sample) -> f64 {
     sample.cpu_us.unwrap_or(f64::NAN)
 }
 
@@ -71,11 +86,11 @@ impl Report {
             machine,
             options: options.clone(),
             busy_percent: Vec::new(),
-            samples: BTreeMap::new(),
+            pub samples: BTreeMap::new(),
             connects: BTreeMap::new(),
             transfers: BTreeMap::new(),
             idle: BTreeMap::new(),
-            failures: Vec::new(),
+            pub failures: Vec::new(),
         }
     }
 
@@ -112,36 +127,38 @@ impl Report {
     /// The table for people.
     pub fn table(&self) -> String {
         let mut out = String::new();
-        let machine = &self.machine;
+        let (machine, options) = (&self.machine, &self.options);
         let _ = writeln!(
             out,
-            "{}, {} cores; {}; {}\nmedians of {} rounds of {} s; machine busy by others at each round: {:?} %\n",
+            "{}, {} cores; {}; {}; pools of {POOL_SIZE}\n\
+             medians of {} rounds of {} s; CPU in use by others before each round: {:?} %",
             machine.cpu,
             machine.cores,
             machine.postgres,
             machine.pgbouncer,
-            self.options.rounds,
-            self.options.seconds,
+            options.rounds,
+            options.seconds,
             self.busy_percent
         );
+        out.push_str("in parentheses: times PgBouncer's\n\n");
         let _ = writeln!(
             out,
-            "{:<9} {:>7} {:<10} {:>10} {:>9} {:>9} {:>10}   ratios of tidegate to pgbouncer",
-            "mode", "clients", "target", "TPS", "p50 µs", "p99 µs", "CPU µs/q"
+            "{:<9} {:>7} {:<11}{:>16}{:>16}{:>16}{:>16}",
+            "mode", "clients", "target", "TPS", "p50 µs", "p99 µs", "CPU µs/query"
         );
         for load in self.loads() {
             for name in Name::ALL {
                 self.row(&mut out, load, name);
             }
         }
-        self.connects_and_transfers(&mut out);
+        self.connect_rows(&mut out);
+        self.transfer_rows(&mut out);
+        self.idle_rows(&mut out);
+        if self.loads().iter().any(|(mode, _)| *mode == Mode::Prepared) {
+            let _ = writeln!(out, "\nprepared through pgbouncer: {}", machine.pgbouncer_prepares);
+        }
         for failure in &self.failures {
             let _ = writeln!(out, "failed: {}", failure.trim());
-        }
-        if self.loads().iter().any(|(mode, _)| *mode == Mode::Prepared) {
-            out.push_str(
-                "prepared through pgbouncer: a pool in session mode (before 1.21 no other works)\n",
-            );
         }
         out
     }
@@ -151,138 +168,82 @@ impl Report {
         if samples.is_empty() {
             return;
         }
-        let _ = write!(
-            out,
-            "{:<9} {:>7} {:<10} {:>10} {:>9} {:>9} {:>10}",
-            load.0.label(),
-            load.1,
-            name.label(),
-            show(self.per_second(load, name), 0),
-            show(median(samples, |sample| sample.p50_us), 0),
-            show(median(samples, |sample| sample.p99_us), 0),
-            show(self.cpu_us(load, name), 1),
-        );
-        if name == Name::Tidegate {
-            let tps = self.per_second(load, name) / self.per_second(load, Name::PgBouncer);
-            let cpu = self.cpu_us(load, name) / self.cpu_us(load, Name::PgBouncer);
-            let _ = write!(out, "   TPS {}× CPU {}×", show(tps, 2), show(cpu, 2));
+        let (mode, clients) = (load.0.label(), load.1);
+        let _ = write!(out, "{mode:<9} {clients:>7} {:<11}", name.label());
+        let readings: [(fn(&Sample) -> f64, usize); 4] =
+            [(|s| s.per_second, 0), (|s| s.p50_us, 0), (|s| s.p99_us, 0), (cpu, 1)];
+        for (read, decimals) in readings {
+            let reference = median(self.of(load, Name::PgBouncer), read);
+            cell(out, name, median(samples, read), reference, decimals);
         }
         out.push('\n');
     }
 
-    fn connects_and_transfers(&self, out: &mut String) {
-        let _ = writeln!(out, "\n{:<12} {:>12} {:>14}", "connecting", "per second", "CPU µs each");
-        for (name, samples) in &self.connects {
-            let rate = show(median(samples, |sample| sample.per_second), 0);
-            let _ = writeln!(
-                out,
-                "{:<12} {:>12} {:>14}",
-                name.label(),
-                rate,
-                show(median(samples, cpu), 0)
-            );
-        }
+    fn connect_rows(&self, out: &mut String) {
         let _ = writeln!(
             out,
-            "\n{:<12} {:>12} {:>14} {:>16}",
-            format!("{} MB", self.options.megabytes),
-            "MB/s",
-            "CPU µs/MB",
-            "peak + KB"
+            "\n{:<17} {:<11}{:>16}{:>16}",
+            "connecting by", "target", "per second", "CPU µs each"
         );
-        for (name, transfers) in &self.transfers {
-            let has_proxy = *name != Name::Direct;
-            let of_proxy = |value: f64| if has_proxy { show(value, 0) } else { "-".to_owned() };
-            let _ = writeln!(
-                out,
-                "{:<12} {:>12} {:>14} {:>16}",
-                name.label(),
-                show(median(transfers, |t| t.mb_per_second), 0),
-                of_proxy(median(transfers, |t| t.cpu_us_per_mb)),
-                of_proxy(median(transfers, |t| t.peak_extra_bytes as f64 / 1024.0)),
-            );
+        for ((login, name), samples) in &self.connects {
+            let reference =
+                self.connects.get(&(*login, Name::PgBouncer)).map_or(&[][..], Vec::as_slice);
+            let _ = write!(out, "{:<17} {:<11}", login.label(), name.label());
+            let readings: [fn(&Sample) -> f64; 2] = [|sample| sample.per_second, cpu];
+            for read in readings {
+                cell(out, *name, median(samples, read), median(reference, read), 0);
+            }
+            out.push('\n');
         }
-        let _ = writeln!(out, "\n{:<12} {:>12} {:>14}", "idle clients", "count", "bytes each");
-        for (name, idle) in &self.idle {
-            let each = show(idle.bytes_per_client, 0);
-            let _ = writeln!(out, "{:<12} {:>12} {:>14}", name.label(), idle.clients, each);
-        }
-        out.push('\n');
     }
 
-    /// Everything, for machines: medians and the single values.
-    pub fn json(&self) -> Value {
-        let loads: Vec<Value> = self
-            .samples
-            .iter()
-            .map(|((mode, clients, name), samples)| {
-                json!({
-                    "mode": mode.label(), "clients": clients, "target": name.label(),
-                    "tps": number(median(samples, |s| s.per_second)),
-                    "p50_us": number(median(samples, |s| s.p50_us)),
-                    "p99_us": number(median(samples, |s| s.p99_us)),
-                    "cpu_us_per_query": number(median(samples, cpu)),
-                    "rounds": samples.iter().map(|s| json!({
-                        "tps": number(s.per_second), "cpu_us_per_query": number(cpu(s)),
-                    })).collect::<Vec<_>>(),
-                })
-            })
-            .collect();
-        let connects: Vec<Value> = self
-            .connects
-            .iter()
-            .map(|(name, samples)| {
-                json!({
-                    "target": name.label(),
-                    "connections_per_second": number(median(samples, |s| s.per_second)),
-                    "cpu_us_per_connection": number(median(samples, cpu)),
-                })
-            })
-            .collect();
-        let transfers: Vec<Value> = self
-            .transfers
-            .iter()
-            .map(|(name, transfers)| {
-                json!({
-                    "target": name.label(),
-                    "bytes": transfers.first().map(|t| t.bytes),
-                    "mb_per_second": number(median(transfers, |t| t.mb_per_second)),
-                    "cpu_us_per_mb": number(median(transfers, |t| t.cpu_us_per_mb)),
-                    "peak_extra_bytes": number(median(transfers, |t| t.peak_extra_bytes as f64)),
-                })
-            })
-            .collect();
-        let idle: Vec<Value> = self
-            .idle
-            .iter()
-            .map(|(name, idle)| {
-                json!({
-                    "target": name.label(), "clients": idle.clients,
-                    "bytes_per_client": number(idle.bytes_per_client),
-                })
-            })
-            .collect();
-        json!({
-            "machine": {
-                "cpu": self.machine.cpu, "cores": self.machine.cores, "postgres": self.machine.postgres,
-                "pgbouncer": self.machine.pgbouncer, "load_average": self.machine.load_average,
-                "busy_percent_by_round": self.busy_percent,
-            },
-            "options": { "seconds": self.options.seconds, "rounds": self.options.rounds },
-            "loads": loads, "connects": connects, "transfers": transfers, "idle": idle,
-            "failures": self.failures,
-        })
+    fn transfer_rows(&self, out: &mut String) {
+        let _ = writeln!(
+            out,
+            "\n{:<17} {:<11}{:>16}{:>16}{:>16}",
+            "one result", "target", "MB/s", "CPU µs/MB", "peak RSS + KB"
+        );
+        let reference = self.transfers.get(&Name::PgBouncer).map_or(&[][..], Vec::as_slice);
+        for (name, transfers) in &self.transfers {
+            let megabytes = format!("{} MB", self.options.megabytes);
+            let _ = write!(out, "{megabytes:<17} {:<11}", name.label());
+            let readings: [fn(&Transfer) -> f64; 3] = [
+                |transfer| transfer.mb_per_second,
+                |transfer| transfer.cpu_us_per_mb,
+                |transfer| transfer.peak_extra_bytes / 1024.0,
+            ];
+            for read in readings {
+                cell(out, *name, median(transfers, read), median(reference, read), 0);
+            }
+            out.push('\n');
+        }
     }
+
+    fn idle_rows(&self, out: &mut String) {
+        let _ = writeln!(out, "\n{:<17} {:<11}{:>16}", "idle clients", "target", "bytes each");
+        let reference = self.idle.get(&Name::PgBouncer).map_or(f64::NAN, |i| i.bytes_per_client);
+        for (name, idle) in &self.idle {
+            let _ = write!(out, "{:<17} {:<11}", idle.clients, name.label());
+            cell(out, *name, idle.bytes_per_client, reference, 0);
+            out.push('\n');
+        }
+    }
+}
+
+/// A value, and for Tidegate how many times PgBouncer's it is.
+fn cell(out: &mut String, name: Name, value: f64, reference: f64, decimals: usize) {
+    let ratio = value / reference;
+    let note = if name.is_tidegate() && ratio.is_finite() {
+        format!("({ratio:.2}×)")
+    } else {
+        String::new()
+    };
+    let _ = write!(out, "{:>8}{note:>8}", show(value, decimals));
 }
 
 /// A number for people; `-` when there is none.
 fn show(value: f64, decimals: usize) -> String {
     if value.is_finite() { format!("{value:.decimals$}") } else { "-".to_owned() }
-}
-
-/// A number for machines; null when there is none.
-fn number(value: f64) -> Value {
-    if value.is_finite() { json!((value * 100.0).round() / 100.0) } else { Value::Null }
 }
 
 #[cfg(test)]

@@ -1,61 +1,101 @@
-//! The three that are compared: PostgreSQL itself, PgBouncer and Tidegate, all on one throw-away primary.
+//! Those that are compared: PostgreSQL itself, PgBouncer and Tidegate, all on one throw-away primary.
 
+use crate::pgbouncer::{self, PgBouncer};
 use crate::process::Tree;
 use std::fs;
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 use tidegate_test_support::{
-    Client, Cluster, ClusterOptions, Durability, Tidegate, TidegateOptions, free_port, password_of,
+    Client, Cluster, ClusterOptions, Durability, Tidegate, TidegateOptions, password_of,
     wait_until,
 };
 
+/// Logs in by SCRAM everywhere.
 pub const ROLE: &str = "app";
+/// PostgreSQL and PgBouncer let it in without a question. Tidegate has one method for all users, hence a process for
+/// this.
+pub const TRUSTED_ROLE: &str = "trusted";
 pub const DATABASE: &str = "bench";
-/// PgBouncer's name for the same database with a pool in session mode: PgBouncer before 1.21 keeps no prepared
-/// statements in transaction mode.
-pub const SESSION_DATABASE: &str = "bench_session";
-/// Server connections of a pool; the same for both proxies.
-const POOL_SIZE: u32 = 50;
-const START_TIME_MAX: Duration = Duration::from_secs(20);
+/// Server connections of a pool; the same for all proxies.
+pub const POOL_SIZE: u32 = 20;
+pub const START_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
     Direct,
     PgBouncer,
+    /// One worker: PgBouncer has one thread.
     Tidegate,
+    /// Two workers.
+    TidegateTwo,
 }
 
 impl Name {
-    pub const ALL: [Name; 3] = [Name::Direct, Name::PgBouncer, Name::Tidegate];
+    pub const ALL: [Name; 4] = [Name::Direct, Name::PgBouncer, Name::Tidegate, Name::TidegateTwo];
 
     pub fn label(self) -> &'static str {
         match self {
             Name::Direct => "direct",
             Name::PgBouncer => "pgbouncer",
             Name::Tidegate => "tidegate",
+            Name::TidegateTwo => "tidegate-2",
         }
     }
+
+    pub fn is_tidegate(self) -> bool {
+        matches!(self, Name::Tidegate | Name::TidegateTwo)
+    }
 }
 
-/// One of the three, ready to be asked.
-#[derive(Clone, Debug)]
-pub struct Target {
-    pub name: Name,
+/// Where, as whom and in whose account clients work.
+#[derive(Clone, Copy, Debug)]
+pub struct Door {
     pub port: u16,
+    pub role: &'static str,
+    pub database: &'static str,
     /// The proxy's processes; none for the database itself.
     pub tree: Option<Tree>,
-    /// The database's name where statements are prepared by name.
-    pub prepared_database: &'static str,
 }
 
-impl Target {
+impl Door {
     pub fn url(&self) -> String {
-        format!("postgres://{ROLE}:{}@127.0.0.1:{}/{DATABASE}", password_of(ROLE), self.port)
+        let password = password_of(self.role);
+        format!("postgres://{}:{password}@127.0.0.1:{}/{}", self.role, self.port, self.database)
     }
+
+    /// pgbench against it, without its task.
+    pub fn pgbench(&self, cluster: &Cluster) -> Command {
+        let mut command = cluster.installation().client("pgbench");
+        command.env("PGPASSWORD", password_of(self.role)).env("PGSSLMODE", "disable");
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        command.args(["-U", self.role, self.database]);
+        command
+    }
+
+    /// One look at whether somebody logs clients in there.
+    pub fn answers(&self) -> bool {
+        let quietly = std::panic::take_hook();
+        // The vocabulary of the tests panics where we ask.
+        std::panic::set_hook(Box::new(|_| {}));
+        let url = self.url();
+        let answer = std::panic::catch_unwind(|| Client::connect(&url).value("SELECT 1"));
+        std::panic::set_hook(quietly);
+        answer.is_ok_and(|value| value.as_deref() == Some("1"))
+    }
+}
+
+/// One of those compared, ready to be asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    pub name: Name,
+    /// Asks for SCRAM.
+    pub door: Door,
+    /// For statements that are prepared by name.
+    pub prepared: Door,
+    /// Asks for nothing; none where that is not measured.
+    pub trusting: Option<Door>,
 }
 
 /// Everything that runs while we measure. Dropping it stops it.
@@ -63,19 +103,9 @@ pub struct Stage {
     // Dropped in this order: proxies first.
     pgbouncer: Option<PgBouncer>,
     tidegate: Option<Tidegate>,
+    tidegate_two: Option<Tidegate>,
+    tidegate_trusting: Option<Tidegate>,
     pub cluster: Cluster,
-}
-
-struct PgBouncer {
-    child: Child,
-    port: u16,
-}
-
-impl Drop for PgBouncer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Stage {
@@ -83,148 +113,114 @@ impl Stage {
     pub fn start(scale: u32) -> Result<Stage, String> {
         let options = ClusterOptions {
             durability: Durability::None,
+            hba: vec![format!("host all {TRUSTED_ROLE} 127.0.0.1/32 trust")],
             conf: vec!["max_connections = 500".into(), "shared_buffers = 256MB".into()],
             ..ClusterOptions::default()
         };
         let cluster = Cluster::start(&options).map_err(|error| error.to_string())?;
-        cluster.create_role(ROLE).map_err(|error| error.to_string())?;
-        cluster.create_database(DATABASE, ROLE).map_err(|error| error.to_string())?;
-        let output = pgbench(&cluster, cluster.primary().port(), DATABASE)
-            .args(["-i", "-q", "-s", &scale.to_string()])
-            .output();
-        let output = output.map_err(|error| format!("pgbench: {error}"))?;
-        if !output.status.success() {
-            return Err(format!("pgbench -i: {}", String::from_utf8_lossy(&output.stderr)));
-        }
-        let pgbouncer = start_pgbouncer(&cluster)
-            .inspect_err(|error| eprintln!("  without PgBouncer: {error}"))
-            .ok();
-        let tidegate = start_tidegate(&cluster)
-            .inspect_err(|error| eprintln!("  without Tidegate: {error}"))
-            .ok();
-        Ok(Stage { pgbouncer, tidegate, cluster })
+        fill(&cluster, scale)?;
+        let users = cluster.directory().join("users.txt");
+        let lines = [ROLE, TRUSTED_ROLE]
+            .map(|role| format!("\"{role}\" \"{}\"\n", password_of(role)))
+            .concat();
+        fs::write(&users, lines).map_err(|error| format!("{}: {error}", users.display()))?;
+        cluster.installation().hand_over(&users).map_err(|error| error.to_string())?;
+        let pgbouncer = told("PgBouncer", pgbouncer::start(&cluster, &users));
+        let tidegate = |workers, auth| told("Tidegate", tidegate(&cluster, &users, workers, auth));
+        Ok(Stage {
+            pgbouncer,
+            tidegate: tidegate(1, "scram-sha-256"),
+            tidegate_two: tidegate(2, "scram-sha-256"),
+            tidegate_trusting: tidegate(1, "trust"),
+            cluster,
+        })
     }
 
     /// Those that run, in the order in which they are asked.
     pub fn targets(&self) -> Vec<Target> {
-        let direct = Target {
+        let direct = direct(&self.cluster);
+        let mut targets = vec![Target {
             name: Name::Direct,
-            port: self.cluster.primary().port(),
-            tree: None,
-            prepared_database: DATABASE,
-        };
-        let pgbouncer = self.pgbouncer.as_ref().map(|running| Target {
-            name: Name::PgBouncer,
-            port: running.port,
-            tree: Some(Tree(running.child.id())),
-            prepared_database: SESSION_DATABASE,
-        });
-        let tidegate = self.tidegate.as_ref().map(|running| Target {
-            name: Name::Tidegate,
-            port: port_of(&running.address()),
-            tree: Some(Tree(running.pid())),
-            prepared_database: DATABASE,
-        });
-        [Some(direct), pgbouncer, tidegate].into_iter().flatten().collect()
+            door: direct,
+            prepared: direct,
+            trusting: Some(Door { role: TRUSTED_ROLE, ..direct }),
+        }];
+        if let Some(running) = &self.pgbouncer {
+            let door = running.door();
+            targets.push(Target {
+                name: Name::PgBouncer,
+                door,
+                prepared: Door { database: running.prepared_database(), ..door },
+                trusting: Some(Door { role: TRUSTED_ROLE, ..door }),
+            });
+        }
+        let trusting = self.tidegate_trusting.as_ref().map(door_of);
+        if let Some(running) = &self.tidegate {
+            let door = door_of(running);
+            targets.push(Target { name: Name::Tidegate, door, prepared: door, trusting });
+        }
+        if let Some(running) = &self.tidegate_two {
+            let door = door_of(running);
+            targets.push(Target {
+                name: Name::TidegateTwo,
+                door,
+                prepared: door,
+                trusting: None,
+            });
+        }
+        targets
+    }
+
+    /// How PgBouncer serves prepared statements here.
+    pub fn pgbouncer_prepares(&self) -> &'static str {
+        self.pgbouncer.as_ref().map_or("not measured", PgBouncer::prepares)
     }
 }
 
-/// pgbench for a database of a target, without its task.
-pub fn pgbench(cluster: &Cluster, port: u16, database: &str) -> Command {
-    let mut command = cluster.installation().client("pgbench");
-    command.env("PGPASSWORD", password_of(ROLE)).env("PGSSLMODE", "disable");
-    command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", ROLE, database]);
-    command
+fn direct(cluster: &Cluster) -> Door {
+    Door { port: cluster.primary().port(), role: ROLE, database: DATABASE, tree: None }
 }
 
-fn port_of(address: &str) -> u16 {
-    address.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0)
+fn door_of(running: &Tidegate) -> Door {
+    let address = running.address();
+    let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0);
+    Door { port, role: ROLE, database: DATABASE, tree: Some(Tree(running.pid())) }
 }
 
-/// One look at whether somebody logs clients in there.
-fn answers(port: u16) -> bool {
-    let url = format!("postgres://{ROLE}:{}@127.0.0.1:{port}/{DATABASE}", password_of(ROLE));
-    let quietly = std::panic::take_hook();
-    // The vocabulary of the tests panics where we ask.
-    std::panic::set_hook(Box::new(|_| {}));
-    let answer = std::panic::catch_unwind(|| Client::connect(&url).value("SELECT 1"));
-    std::panic::set_hook(quietly);
-    answer.is_ok_and(|value| value.as_deref() == Some("1"))
+fn told<T>(name: &str, started: Result<T, String>) -> Option<T> {
+    started.inspect_err(|error| eprintln!("  without {name}: {error}")).ok()
 }
 
-fn start_tidegate(cluster: &Cluster) -> Result<Tidegate, String> {
-    let mut tidegate = Tidegate::launch(TidegateOptions::for_cluster(cluster, DATABASE));
+/// Roles, database and pgbench's tables.
+fn fill(cluster: &Cluster, scale: u32) -> Result<(), String> {
+    let error = |error: tidegate_test_support::ClusterError| error.to_string();
+    cluster.create_role(ROLE).map_err(error)?;
+    cluster.create_role(TRUSTED_ROLE).map_err(error)?;
+    cluster.primary().psql(&format!("GRANT {ROLE} TO {TRUSTED_ROLE}")).map_err(error)?;
+    cluster.create_database(DATABASE, ROLE).map_err(error)?;
+    let mut command = direct(cluster).pgbench(cluster);
+    let output = command.args(["-i", "-q", "-s", &scale.to_string()]).output();
+    let output = output.map_err(|error| format!("pgbench: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("pgbench -i: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn tidegate(cluster: &Cluster, users: &Path, workers: u32, auth: &str) -> Result<Tidegate, String> {
+    let mut options = TidegateOptions::for_cluster(cluster, DATABASE);
+    options.arguments = ["--auth", auth, "--users-file"].map(str::to_owned).into();
+    options.arguments.push(users.display().to_string());
+    options.arguments.extend(["--workers".to_owned(), workers.to_string()]);
+    options.arguments.extend(["--pool-size".to_owned(), POOL_SIZE.to_string()]);
+    let mut tidegate = Tidegate::launch(options);
     let up = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         wait_until(START_TIME_MAX, "Tidegate serves", || tidegate.is_healthy());
     }));
-    if up.is_err() || !answers(port_of(&tidegate.address())) {
+    if up.is_err() || !door_of(&tidegate).answers() {
         let log = tidegate.log_tail();
         tidegate.kill();
         return Err(format!("it does not serve; its log ends with:\n{log}"));
     }
     Ok(tidegate)
-}
-
-fn start_pgbouncer(cluster: &Cluster) -> Result<PgBouncer, String> {
-    let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .ok_or("it is not installed (apt-get install pgbouncer)")?;
-    let port = free_port().map_err(|error| error.to_string())?;
-    let folder = cluster.directory().join("pgbouncer");
-    let config = folder.join("pgbouncer.ini");
-    let write = || -> io::Result<()> {
-        fs::create_dir_all(&folder)?;
-        let users = format!("\"{ROLE}\" \"{}\"\n", password_of(ROLE));
-        fs::write(folder.join("users.txt"), users)?;
-        fs::write(&config, configuration(cluster.primary().port(), port, &folder))
-    };
-    write().map_err(|error| format!("{}: {error}", folder.display()))?;
-    for path in [&folder, &config, &folder.join("users.txt")] {
-        cluster.installation().hand_over(path).map_err(|error| error.to_string())?;
-    }
-    let mut command = cluster.installation().server(program);
-    command.arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| {
-            // Ends with us, however we end.
-            match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        });
-    }
-    let child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
-    let running = PgBouncer { child, port };
-    let up = std::panic::catch_unwind(|| {
-        wait_until(START_TIME_MAX, "PgBouncer serves", || answers(port));
-    });
-    match up {
-        Ok(()) => Ok(running),
-        Err(_) => Err(fs::read_to_string(folder.join("log")).unwrap_or_default()),
-    }
-}
-
-fn configuration(server_port: u16, port: u16, folder: &Path) -> String {
-    let server = format!("host=127.0.0.1 port={server_port} dbname={DATABASE}");
-    let folder = folder.display();
-    format!(
-        "[databases]\n\
-         {DATABASE} = {server}\n\
-         {SESSION_DATABASE} = {server} pool_mode=session pool_size=300\n\
-         [pgbouncer]\n\
-         listen_addr = 127.0.0.1\n\
-         listen_port = {port}\n\
-         unix_socket_dir =\n\
-         auth_type = scram-sha-256\n\
-         auth_file = {folder}/users.txt\n\
-         logfile = {folder}/log\n\
-         pool_mode = transaction\n\
-         default_pool_size = {POOL_SIZE}\n\
-         max_client_conn = 15000\n\
-         log_connections = 0\n\
-         log_disconnections = 0\n\
-         ignore_startup_parameters = extra_float_digits\n"
-    )
 }
