@@ -56,6 +56,8 @@ pub struct Connection {
     from_server: Way,
     phase: ClientPhase,
     goodbye: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// How often what runs for a client that is gone is cancelled again.
+    cancels_left: u32,
     /// Cancel requests for the server in hand that are under way; it does not go back before they have ended.
     cancelling: Rc<Cell<usize>>,
     held: Held,
@@ -98,6 +100,7 @@ impl Connection {
             from_server,
             phase: ClientPhase::Reading,
             goodbye: None,
+            cancels_left: 0,
             cancelling: Rc::default(),
             held: Held::No,
         }
@@ -124,7 +127,7 @@ impl Connection {
             if let ClientPhase::Gone(reason, deadline) = &mut self.phase {
                 let reason = *reason;
                 if deadline.as_mut().poll(cx).is_ready() {
-                    self.drop_server();
+                    self.drain_on(cx);
                 }
                 if self.lease.is_none() {
                     return Poll::Ready(reason);
@@ -371,6 +374,9 @@ impl Connection {
             }
             step
         };
+        if !self.session.is_waiting_for_replies() {
+            self.cancels_left = 0;
+        }
         self.client.status.set(self.session.status());
         self.from_server.consumed = step.consumed;
         if matches!(self.phase, ClientPhase::Gone(..)) {

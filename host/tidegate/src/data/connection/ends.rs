@@ -15,6 +15,9 @@ use crate::data::clients::{Cancel, State};
 
 /// The server of a client that is gone is given this long to finish and be cleaned.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// A cancel that comes before its statement has begun does nothing, so it is repeated.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
+const CANCELS_MAX: u32 = 20;
 /// A client is given this long to take the last message before the connection closes.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -41,13 +44,32 @@ impl Connection {
             match self.session.handle_client_gone(&mut self.from_client.out) {
                 Gone::Close => self.drop_server(),
                 Gone::Drain => {}
-                Gone::CancelAndDrain => self.cancel_on_server(None),
+                Gone::CancelAndDrain => {
+                    self.cancel_on_server(None);
+                    self.cancels_left = CANCELS_MAX;
+                }
             }
         }
-        self.phase = ClientPhase::Gone(reason, Box::pin(tokio::time::sleep(DRAIN_TIME_MAX)));
+        let time = if self.cancels_left > 0 { CANCEL_INTERVAL } else { DRAIN_TIME_MAX };
+        self.phase = ClientPhase::Gone(reason, Box::pin(tokio::time::sleep(time)));
         self.client.set_state(State::Closing, Instant::now());
         let _ = self.flush_to_server(cx);
         self.settle(cx);
+    }
+
+    /// The time has come to cancel again what runs for a client that is gone, or to give its server up.
+    pub(super) fn drain_on(&mut self, cx: &mut Context<'_>) {
+        if self.cancels_left == 0 {
+            return self.drop_server();
+        }
+        self.cancels_left -= 1;
+        self.cancel_on_server(None);
+        if let ClientPhase::Gone(_, timer) = &mut self.phase {
+            let time = if self.cancels_left > 0 { CANCEL_INTERVAL } else { DRAIN_TIME_MAX };
+            timer.set(tokio::time::sleep(time));
+            // Polled once, so that it wakes.
+            let _ = timer.as_mut().poll(cx);
+        }
     }
 
     /// The server connection is of no more use, or not worth cleaning.
