@@ -196,7 +196,9 @@ impl Session {
         };
         server.status = status;
         if status == TransactionStatus::Idle {
-            self.drops_statements = None;
+            if self.expected.len() == 1 && self.batch == Batch::Closed {
+                self.drops_statements = None;
+            }
             if self.changes_schema.take().is_some() {
                 io.interner.schema_changed();
             }
@@ -301,6 +303,12 @@ impl Session {
             Expected::OwnParse { made: Some((prepared, Some(name))) } => {
                 if let Some(server) = server {
                     server.prepared.forget(&prepared, name);
+                }
+            }
+            Expected::OwnClose { closed: None } => {
+                // If it was to close the unnamed statement, that is still there, and may be another client's.
+                if let Some(server) = server {
+                    server.unnamed = Unnamed::Unknown;
                 }
             }
             Expected::OwnClose { closed: Some((prepared, name)) } => {
