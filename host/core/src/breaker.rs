@@ -1,4 +1,5 @@
-//! A circuit breaker over the last minute: stops asking a server that mostly fails, and probes it (property 42).
+//! A circuit breaker over the last minute: stops asking a server that mostly fails, and probes it
+//! (property 42).
 
 use crate::limits::{
     BREAKER_CALLS_MIN, BREAKER_FAILURE_PERCENT, BREAKER_OPEN_TIME, BREAKER_WINDOW_SECS,
@@ -44,14 +45,14 @@ impl BreakerState {
 }
 
 /// ```text
-/// closed -- 50 % of at least 5 calls in 60 s failed --> open -- 30 s, then a call --> half-open (one probe)
-///   ^ \________________________________________________ ^                               | |
-///   |                                                   +------- probe failed ----------+ |
-///   +-------------------------------------------------- probe succeeded ------------------+
+/// closed -- half of at least 5 calls in 60 s failed --> open
+/// open -- 30 s, then a call --> half-open (that call is the probe)
+/// half-open -- the probe failed --> open
+/// half-open -- the probe succeeded --> closed
 /// ```
 ///
-/// getters: `state`, `open_until`; command: `try_call`; event: `handle_outcome`. A call that was allowed before the breaker
-/// opened and ends after changes nothing.
+/// getters: `state`, `open_until`; command: `try_call`; event: `handle_outcome`. A call that was
+/// allowed before the breaker opened and ends after changes nothing.
 #[derive(Clone, Debug)]
 pub struct Breaker {
     state: State,
@@ -128,7 +129,8 @@ impl Breaker {
     }
 }
 
-/// Calls and failures of the last minute, in one-second buckets; the present second is the newest bucket.
+/// Calls and failures of the last minute, in one-second buckets; the present second is the newest
+/// bucket.
 #[derive(Clone, Debug)]
 struct Window {
     start: Instant,
@@ -166,7 +168,8 @@ impl Window {
             && failures * 100 >= calls * u64::from(BREAKER_FAILURE_PERCENT)
     }
 
-    /// Empties the buckets of the seconds that passed. A clock that seems to go back changes nothing.
+    /// Empties the buckets of the seconds that passed. A clock that seems to go back changes
+    /// nothing.
     fn advance(&mut self, now: Instant) {
         let second = now.saturating_duration_since(self.start).as_secs();
         let passed = second.saturating_sub(self.second).min(BREAKER_WINDOW_SECS as u64);
@@ -304,8 +307,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
-        // Property 42: opens at 50 % failures over 60 s (with a minimum of calls), rejects at once, after 30 s lets one
-        // probe through, closes or reopens.
+        // Property 42: opens at 50 % failures over 60 s (with a minimum of calls), rejects at once,
+        // after 30 s lets one probe through, closes or reopens.
         #[test]
         fn the_breaker_is_its_model(steps in prop::collection::vec(step(), 1..200)) {
             let start = Instant::now();

@@ -94,12 +94,12 @@ pub const ADMIN_CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
 pub const ADMIN_LIST_DEFAULT: usize = 1_000;
 pub const ADMIN_LIST_MAX: usize = 100_000;
 
-/// A server connection is replaced after this, so that changed roles, settings and memory growth do not stay for ever.
-pub const POOL_LIFETIME_MAX: Duration = Duration::from_secs(3_600);
 /// Connections one worker opens at the same time for one pool; more would only make the server's fork queue longer.
 pub const POOL_CONNECTING_MAX: usize = 8;
 /// Pause between two calls for help from a worker whose clients wait while others hold the pool's connections.
 pub const POOL_BEG_INTERVAL: Duration = Duration::from_millis(100);
+/// A client waits this long before its worker calls for help, if the worker has connections of the pool at all.
+pub const POOL_BEG_AFTER: Duration = Duration::from_millis(50);
 /// Calls for help one pool part remembers; a worker has at most one, so this bounds the number of workers that can starve.
 pub const POOL_DEBTS_MAX: usize = 256;
 /// Pause before an idle connection that the minimum keeps alive is looked at again.
@@ -136,6 +136,8 @@ pub const USER_DENIED_TIME_MAX: Duration = Duration::from_secs(30);
 pub const USERS_CACHED_MAX: usize = 1_000;
 /// Logins that may wait for their user to be looked up; more are refused.
 pub const USER_LOOKUPS_WAITING_MAX: usize = 1_000;
+/// Logins tried at the server at a time on behalf of clients that nobody knows yet.
+pub const LOGIN_TRIALS_MAX: usize = 8;
 /// A message from a server while we log in or ask it something ourselves is at most this long, in bytes.
 pub const SERVER_MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// After telling a client why it is refused, this long is given for the message to be read before the socket goes.

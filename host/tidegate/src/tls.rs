@@ -1,18 +1,21 @@
 //! TLS towards clients and towards servers: rustls configurations, reload, and libpq's sslmodes.
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+mod verify;
+
+pub use verify::common_name;
+
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio_rustls::TlsAcceptor;
-use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
+use verify::{Authority, Checks, LibpqVerifier};
 
 /// The protocol name that PostgreSQL 17 and later negotiate by ALPN.
 pub const ALPN: &[u8] = b"postgresql";
@@ -26,7 +29,8 @@ pub enum TlsError {
     Rejected(String),
     /// `verify-ca` and `verify-full` need an authority to trust.
     RootMissing,
-    /// `sslrootcert = "system"` with an sslmode below `verify-full` would trust everybody with any certificate.
+    /// `sslrootcert = "system"` with an sslmode below `verify-full` would trust everybody with any
+    /// certificate.
     SystemNeedsVerifyFull,
 }
 
@@ -36,7 +40,8 @@ impl fmt::Display for TlsError {
             Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::Rejected(reason) => f.write_str(reason),
             Self::RootMissing => f.write_str(
-                "sslmode verify-ca and verify-full need sslrootcert: a file of certificates, or \"system\"",
+                "sslmode verify-ca and verify-full need sslrootcert: \
+                 a file of certificates, or \"system\"",
             ),
             Self::SystemNeedsVerifyFull => {
                 f.write_str("sslrootcert \"system\" needs sslmode verify-full")
@@ -47,7 +52,7 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-// --- towards clients ---------------------------------------------------------------------------------
+// --- towards clients -----------------------------------------------------------------------------
 
 /// The files that let us be a TLS server.
 #[derive(Clone, Debug)]
@@ -123,18 +128,14 @@ fn accept_config(files: &AcceptFiles) -> Result<Arc<ServerConfig>, TlsError> {
             error => rejected(error),
         })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
+    // No client of PostgreSQL resumes sessions, and PostgreSQL does not offer it: nothing is kept
+    // for it.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 
-/// The common name of a certificate that has been verified; `None` when it has none that is plain text.
-pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
-    // A zero in the middle would let "alice\0.evil.example" pass for alice.
-    if name.contains('\0') { None } else { Some(name) }
-}
-
-// --- towards servers ---------------------------------------------------------------------------------
+// --- towards servers -----------------------------------------------------------------------------
 
 /// libpq's `sslmode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -228,185 +229,21 @@ impl ServerTls {
                 .map_err(rejected)?,
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = Resumption::disabled();
         Ok(Self { mode, config: Arc::new(config) })
     }
 }
 
 /// The name to check a certificate against, and to send as SNI.
 ///
-/// A host that is no valid name can only be used where names are not checked, and the certificate never fits it.
+/// A host that is no valid name can only be used where names are not checked, and the certificate
+/// never fits it.
 pub fn server_name(host: &str) -> ServerName<'static> {
     ServerName::try_from(host.to_owned())
         .unwrap_or(ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()))
 }
 
-/// Checks a server's certificate as far as its sslmode says.
-#[derive(Debug)]
-struct LibpqVerifier {
-    checks: Checks,
-    provider: Arc<CryptoProvider>,
-}
-
-#[derive(Debug)]
-enum Checks {
-    Nothing,
-    Authority(Authority),
-    AuthorityAndName(Authority),
-}
-
-#[derive(Debug)]
-struct Authority {
-    webpki: Arc<WebPkiServerVerifier>,
-    /// As they stand in the file: a server's own self-signed certificate may be among them.
-    certificates: Vec<CertificateDer<'static>>,
-}
-
-impl Authority {
-    fn new(roots: &RootCertificates, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
-        let certificates = match roots {
-            RootCertificates::File(path) => read_certificates(path)?,
-            RootCertificates::System => rustls_native_certs::load_native_certs().certs,
-        };
-        let store = match roots {
-            RootCertificates::File(_) => root_store(&certificates)?,
-            RootCertificates::System => {
-                // A few of a system's certificates may be beyond us; the others still count.
-                let mut store = RootCertStore::empty();
-                store.add_parsable_certificates(certificates.iter().cloned());
-                store
-            }
-        };
-        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider)
-            .build()
-            .map_err(rejected)?;
-        Ok(Self { webpki, certificates })
-    }
-
-    /// Checks chain and name; the error tells which of them failed.
-    fn check(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        now: UnixTime,
-    ) -> Result<(), rustls::Error> {
-        let pinned = self.certificates.iter().any(|known| known == end_entity);
-        let outcome = if pinned {
-            // webpki takes no authority's certificate for a server's, OpenSSL does when it is trusted itself.
-            check_validity(end_entity, now)?;
-            let parsed = rustls::server::ParsedCertificate::try_from(end_entity)?;
-            rustls::client::verify_server_name(&parsed, name)
-        } else {
-            self.webpki
-                .verify_server_cert(end_entity, intermediates, name, &[], now)
-                .map(|ServerCertVerified { .. }| ())
-        };
-        match outcome {
-            Err(error) if is_wrong_name(&error) && fits_common_name(end_entity, name) => Ok(()),
-            outcome => outcome,
-        }
-    }
-}
-
-fn is_wrong_name(error: &rustls::Error) -> bool {
-    matches!(
-        error,
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
-        )
-    )
-}
-
-fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
-    let encoding = |_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding);
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(encoding)?;
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    match ASN1Time::from_timestamp(now) {
-        Ok(now) if parsed.validity().is_valid_at(now) => Ok(()),
-        _ => Err(rustls::Error::InvalidCertificate(CertificateError::Expired)),
-    }
-}
-
-/// Whether the common name fits, asked only of certificates that carry no alternative names: libpq's rule.
-fn fits_common_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
-    let ServerName::DnsName(host) = name else { return false };
-    let host = host.as_ref();
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
-    if !matches!(parsed.subject_alternative_name(), Ok(None)) {
-        return false;
-    }
-    let Some(pattern) = common_name(certificate) else { return false };
-    match pattern.strip_prefix("*.") {
-        Some(domain) => host
-            .split_once('.')
-            .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(domain)),
-        None => pattern.eq_ignore_ascii_case(host),
-    }
-}
-
-impl ServerCertVerifier for LibpqVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        match &self.checks {
-            Checks::Nothing => {}
-            Checks::AuthorityAndName(authority) => {
-                authority.check(end_entity, intermediates, server_name, now)?;
-            }
-            // The name is checked last, so that a wrong name means that all else is right.
-            Checks::Authority(authority) => {
-                match authority.check(end_entity, intermediates, server_name, now) {
-                    Err(error) if !is_wrong_name(&error) => return Err(error),
-                    _ => {}
-                }
-            }
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        match self.checks {
-            // An unverified certificate proves nothing, its signature neither; and webpki cannot read the version 1
-            // certificates that `openssl x509 -req` makes.
-            Checks::Nothing => Ok(HandshakeSignatureValid::assertion()),
-            _ => {
-                let algorithms = &self.provider.signature_verification_algorithms;
-                rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-            }
-        }
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        match self.checks {
-            Checks::Nothing => Ok(HandshakeSignatureValid::assertion()),
-            _ => {
-                let algorithms = &self.provider.signature_verification_algorithms;
-                rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-            }
-        }
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-// --- files -------------------------------------------------------------------------------------------
+// --- files ---------------------------------------------------------------------------------------
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())

@@ -1,11 +1,13 @@
 //! The untyped first packets: SSLRequest, GSSENCRequest, CancelRequest and StartupMessage.
 //!
 //! Source: "Start-up" in PostgreSQL's protocol documentation, and `ProcessStartupPacket` in
-//! `src/backend/tcop/backend_startup.c`. A packet is a 32-bit length that counts itself, a 32-bit code, and a body.
+//! `src/backend/tcop/backend_startup.c`. A packet is a 32-bit length that counts itself, a 32-bit
+//! code, and a body.
 
 use crate::frame::{self, Reader, write_cstr};
 
-/// A packet is at most this long, its length field included (PostgreSQL: MAX_STARTUP_PACKET_LENGTH).
+/// A packet is at most this long, its length field included (PostgreSQL:
+/// MAX_STARTUP_PACKET_LENGTH).
 pub const PACKET_BYTES_MAX: usize = 10_000;
 /// The length and the code.
 pub const PACKET_BYTES_MIN: usize = 8;
@@ -41,7 +43,8 @@ pub struct CancelRequest {
 pub struct Startup {
     pub major: u16,
     pub minor: u16,
-    /// Names and values in the client's order, without protocol options. When a name comes twice, the last one counts.
+    /// Names and values in the client's order, without protocol options. When a name comes twice,
+    /// the last one counts.
     pub parameters: Vec<(String, String)>,
     /// Names of the `_pq_.` protocol options asked for. We know none of them.
     pub unknown_options: Vec<String>,
@@ -53,7 +56,8 @@ impl Startup {
         self.parameters.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
-    /// The minor version both sides speak: the client's, or the newest of ours. Minor 1 was never released.
+    /// The minor version both sides speak: the client's, or the newest of ours. Minor 1 was never
+    /// released.
     pub fn minor_agreed(&self) -> u16 {
         match self.minor {
             0 | 1 => 0,
@@ -82,9 +86,11 @@ pub enum StartupError {
     Encoding,
 }
 
-/// Reads the packet at the start of `input`: the packet and its length in bytes, or `None` when it is not all there.
+/// Reads the packet at the start of `input`: the packet and its length in bytes, or `None` when it
+/// is not all there.
 ///
-/// The length is judged as soon as its four bytes are there, so that a reader never waits or allocates for a false one.
+/// The length is judged as soon as its four bytes are there, so that a reader never waits or
+/// allocates for a false one.
 pub fn read(input: &[u8]) -> Result<Option<(Packet, usize)>, StartupError> {
     let Some(head) = input.first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_be_bytes(*head);
@@ -134,7 +140,8 @@ fn read_startup(major: u16, minor: u16, rest: &[u8]) -> Result<Packet, StartupEr
         if name.starts_with(b"_pq_.") {
             startup.unknown_options.push(text(name)?);
         } else if name == b"application_name" {
-            // PostgreSQL makes it printable ASCII whatever it is, so that it is never a reason to refuse.
+            // PostgreSQL makes it printable ASCII whatever it is, so that it is never a reason to
+            // refuse.
             startup.parameters.push((text(name)?, String::from_utf8_lossy(value).into_owned()));
         } else {
             startup.parameters.push((text(name)?, text(value)?));
@@ -156,11 +163,12 @@ pub enum OptionsError {
     UnknownSwitch(String),
 }
 
-/// Reads the `options` parameter: the server's command-line switches that are settings, in their order (the last one
-/// with a name counts).
+/// Reads the `options` parameter: the server's command-line switches that are settings, in their
+/// order (the last one with a name counts).
 ///
-/// Source: `pg_split_opts`, `ParseLongOption` and `process_postgres_switches`. White space separates words, a
-/// backslash takes the next character as it is, and dashes in a setting's name stand for underscores.
+/// Source: `pg_split_opts`, `ParseLongOption` and `process_postgres_switches`. White space
+/// separates words, a backslash takes the next character as it is, and dashes in a setting's name
+/// stand for underscores.
 pub fn parse_options(options: &str) -> Result<Vec<(String, String)>, OptionsError> {
     let mut settings = Vec::new();
     let mut words = split_words(options).into_iter();
@@ -238,9 +246,11 @@ pub fn startup_message<'a>(
     });
 }
 
-/// Appends a NegotiateProtocolVersion: the version we agree to, and every protocol option we do not know.
+/// Appends a NegotiateProtocolVersion: the version we agree to, and every protocol option we do not
+/// know.
 ///
-/// PostgreSQL writes the whole version (major and minor) where its documentation says "minor"; libpq expects that.
+/// PostgreSQL writes the whole version (major and minor) where its documentation says "minor";
+/// libpq expects that.
 pub fn negotiate_protocol_version(out: &mut Vec<u8>, minor: u16, unknown_options: &[String]) {
     frame::write(out, crate::backend::tag::NEGOTIATE_PROTOCOL_VERSION, |out| {
         out.extend_from_slice(&(3 << 16 | u32::from(minor)).to_be_bytes());

@@ -1,1 +1,47 @@
-fn main() {}
+//! Benchmarks: `micro` for single functions, `proxy` for Tidegate beside PostgreSQL itself and PgBouncer.
+
+mod json; // the results for machines
+mod load; // pgbench
+mod memory; // what idle clients and a long result cost
+mod micro; // single functions
+mod pgbouncer; // its process
+mod picture; // the results as SVG
+mod process; // CPU time and memory of a process and its children
+mod quiet; // waiting for a quiet machine
+mod report; // the results as a table
+mod run; // the rounds
+mod targets; // those that are compared
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Measures Tidegate.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Single pure functions, in nanoseconds per call.
+    Micro,
+    /// pgbench direct, through PgBouncer and through Tidegate, interleaved in one run.
+    Proxy(run::Options),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().what {
+        What::Micro => {
+            micro::run();
+            ExitCode::SUCCESS
+        }
+        What::Proxy(options) => match run::run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("bench: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}

@@ -2,11 +2,11 @@
 
 use super::state::{Mode, Pool, Replacement, Warming};
 use super::*;
-use crate::limits::{POOL_BEG_INTERVAL, POOL_CONNECTING_MAX, POOL_IDLE_RECHECK};
+use crate::limits::{POOL_BEG_AFTER, POOL_BEG_INTERVAL, POOL_CONNECTING_MAX, POOL_IDLE_RECHECK};
 
 impl Pool {
-    /// The next thing to do. Poll after every event but the hot ones (a grant, a release that became `Idle` or
-    /// `HandTo`), and at `poll_timeout`.
+    /// The next thing to do. Poll after every event but the hot ones (a grant, a release that
+    /// became `Idle` or `HandTo`), and at `poll_timeout`.
     pub fn poll_action(&mut self, now: Instant, budget: &mut impl Budget) -> Option<PoolAction> {
         if let Some((server, reason)) = self.doomed.pop() {
             budget.give_back();
@@ -32,8 +32,8 @@ impl Pool {
         self.poll_beg(now)
     }
 
-    /// When to poll again though nothing happens: a waiter's deadline, the next attempt, an idle connection that is
-    /// due, the next call for help.
+    /// When to poll again though nothing happens: a waiter's deadline, the next attempt, an idle
+    /// connection that is due, the next call for help.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let expires = self.waiters.oldest().map(|waiter| waiter.since + self.config.wait_max);
         let idle = self.idle.front().filter(|_| self.opening == 0).map(|idle| {
@@ -41,8 +41,7 @@ impl Pool {
             let due = self.age_due.map_or(due, |at| at.min(due));
             self.idle_recheck_at.map_or(due, |at| at.max(due))
         });
-        let begs = self.beg_at.filter(|_| self.waiters.len() > self.opening);
-        [expires, self.open_due, idle, begs].into_iter().flatten().min()
+        [expires, self.open_due, idle, self.beg_due()].into_iter().flatten().min()
     }
 
     fn poll_expired(&mut self, now: Instant, budget: &impl Budget) -> Option<Expired> {
@@ -98,10 +97,20 @@ impl Pool {
         false
     }
 
-    fn poll_beg(&mut self, now: Instant) -> Option<PoolAction> {
-        if self.waiters.len() <= self.opening || self.beg_at.is_some_and(|at| at > now) {
+    /// A part that serves its clients, if slowly, leaves the others alone for a while: where every
+    /// part is busy, moving connections around helps nobody.
+    fn beg_due(&self) -> Option<Instant> {
+        if self.waiters.len() <= self.opening {
             return None;
         }
+        let since = self.waiters.oldest()?.since;
+        let has_none = self.in_use + self.opening == 0;
+        let due = if has_none { since } else { since + POOL_BEG_AFTER };
+        Some(self.beg_at.map_or(due, |at| at.max(due)))
+    }
+
+    fn poll_beg(&mut self, now: Instant) -> Option<PoolAction> {
+        self.beg_due().filter(|due| *due <= now)?;
         let Waiter { priority, since, .. } = self.waiters.first()?;
         self.beg_at = Some(now + POOL_BEG_INTERVAL);
         Some(PoolAction::Beg { priority, since })

@@ -3,7 +3,8 @@
 use crate::limits::{CONNECT_BACKOFF_FIRST, CONNECT_BACKOFF_MAX};
 use std::time::{Duration, Instant};
 
-/// A random part for one pause, drawn by the caller: 0 adds nothing, 255 adds a quarter of the pause.
+/// A random part for one pause, drawn by the caller: 0 adds nothing, 255 adds a quarter of the
+/// pause.
 ///
 /// It keeps the workers (and other Tidegates) from trying in step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

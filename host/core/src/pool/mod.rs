@@ -1,20 +1,23 @@
 //! Connection pools: bounds, waiters, priority, idle cleanup, utilisation, backoff.
 //!
-//! A pool belongs to one (database, user, instance, kind). Every worker thread has its own *part* of it, a [`Pool`];
-//! the parts share one count of server connections, the [`Budget`], and move idle connections to each other.
-//! Nothing here knows a socket: the shell opens and closes, and tells.
+//! A pool belongs to one (database, user, instance, kind). Every worker thread has its own *part*
+//! of it, a [`Pool`]; the parts share one count of server connections, the [`Budget`], and move
+//! idle connections to each other. Nothing here knows a socket: the shell opens and closes, and
+//! tells.
 //!
 //! ```text
 //!            Open                 handle_opened           acquire / HandTo
 //!   (budget) ----> opening ------------------> idle  <----------------------> in use
-//!      ^              | handle_open_failed       | Close, take_idle             | Released::Close, Donate
-//!      +--------------+--------------------------+------------------------------+ handle_closed
+//!      ^              | handle_open_failed       | Close, take_idle     | Close, Donate
+//!      +--------------+--------------------------+----------------------+ handle_closed
 //! ```
 //!
-//! What a pool tells the shell to close is already off its books, and its place in the budget given back.
+//! What a pool tells the shell to close is already off its books, and its place in the budget given
+//! back.
 
 mod actions; // poll_action, poll_timeout: what is due
 mod backoff; // pauses between failed attempts
+mod place; // where a free connection goes
 mod state; // the pool: getters, commands, handle_*
 mod utilisation; // the warning with hysteresis
 mod waiters; // the queues
@@ -35,8 +38,8 @@ use std::time::{Duration, Instant};
 
 /// Server connections all parts of one pool have together, open or being opened.
 ///
-/// The shell backs it with an atomic; tests with a `Cell`. Both conditional operations must be atomic, since they are
-/// what keeps the pool within its bounds while several workers act at once.
+/// The shell backs it with an atomic; tests with a `Cell`. Both conditional operations must be
+/// atomic, since they are what keeps the pool within its bounds while several workers act at once.
 pub trait Budget {
     /// Places taken now.
     fn taken(&self) -> usize;
@@ -52,7 +55,8 @@ pub trait Budget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub usize);
 
-/// Connections made before an operator's RECONNECT (or a changed target) have a lower generation and are not reused.
+/// Connections made before an operator's RECONNECT (or a changed target) have a lower generation
+/// and are not reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub u64);
 
@@ -63,14 +67,14 @@ pub enum Priority {
     Normal,
 }
 
-/// Bounds of one pool, over all workers.
+/// Bounds of one pool, over all workers. Durations count up to `CONFIG_DURATION_MAX`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
     pub size_min: usize,
     pub size_max: usize,
     /// Idle for longer: closed, down to `size_min`.
     pub idle_max: Duration,
-    /// Open for longer: replaced once nobody uses it.
+    /// Open for longer: replaced once nobody uses it. `CONFIG_DURATION_MAX` is as good as never.
     pub lifetime_max: Duration,
     /// A client waits at most this long.
     pub wait_max: Duration,
@@ -84,7 +88,7 @@ impl Default for PoolConfig {
             size_min: limits::POOL_SIZE_MIN,
             size_max: limits::POOL_SIZE_MAX,
             idle_max: limits::POOL_IDLE_MAX,
-            lifetime_max: limits::POOL_LIFETIME_MAX,
+            lifetime_max: limits::SERVER_LIFETIME_MAX,
             wait_max: limits::POOL_WAIT_MAX,
             waiters_max: limits::POOL_WAITERS_MAX,
         }
@@ -100,6 +104,13 @@ pub struct Counts {
     pub waiting: usize,
     /// Connections in use in all parts, in percent of `size_max`.
     pub utilisation_percent: u32,
+}
+
+/// The other workers' parts together, as last told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    pub idle: usize,
+    pub in_use: usize,
 }
 
 /// Answer to a client that asks for a server connection.
@@ -224,8 +235,20 @@ impl CloseReason {
 pub enum OpenFailure {
     /// The next attempt may well succeed: unreachable, timed out, starting up.
     Passing,
+    /// The server is well and has no room. Clients are told at once, unless connections exist that
+    /// will become free; attempts go on.
+    Full,
     /// Trying again answers the same: wrong password, unknown database.
     Definitive,
+}
+
+/// Whether a failed attempt says something new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureCount {
+    /// One more failure in a row.
+    Counted,
+    /// Another attempt of the same moment failed before, or it was made for an older generation.
+    Repeated,
 }
 
 /// What the shell has to do. `poll_action` until it answers `None`.
@@ -236,7 +259,8 @@ pub enum PoolAction {
     Close(ServerId, CloseReason),
     /// A client waited for `wait_max`.
     Expire(Expired),
-    /// The connection this client waited for could not be opened in `attempts` attempts (property 41).
+    /// The connection this client waited for could not be opened in `attempts` attempts (property
+    /// 41).
     Fail {
         waiter: ClientId,
         attempts: u32,
@@ -252,7 +276,8 @@ pub enum PoolAction {
 /// One attempt to open a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// 1 after a success, one more after each failure. Attempts that run at the same time share a number.
+    /// 1 after a success, one more after each failure. Attempts that run at the same time share a
+    /// number.
     pub number: u32,
     pub generation: Generation,
 }

@@ -1,21 +1,24 @@
 //! One worker's part of a pool: its books, and what events do to them.
 
 use super::*;
-use crate::limits::{CONNECT_ATTEMPTS_MAX, POOL_BEG_INTERVAL, POOL_DEBTS_MAX};
+use crate::limits::{CONFIG_DURATION_MAX, CONNECT_ATTEMPTS_MAX, POOL_BEG_INTERVAL, POOL_DEBTS_MAX};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 
 /// One worker's part of a pool (see the module for its states).
 ///
 /// - getters: `counts`, `config`, `connect_failures`, `retry_at`
-/// - commands: `acquire`, `cancel_wait`, `set_config`, `set_generation`, `drain`, `take_idle`, `hold_opens_until`,
+/// - commands: `acquire`, `cancel_wait`, `set_config`, `set_generation`, `drain`, `take_idle`,
+///   `hold_opens_until`,
 ///   `retry_now`
-/// - events: `handle_released`, `handle_opened`, `handle_open_failed`, `handle_closed`, `handle_donated`,
+/// - events: `handle_released`, `handle_opened`, `handle_open_failed`, `handle_closed`,
+///   `handle_donated`,
 ///   `handle_begged`, `handle_elsewhere`
 /// - results: `poll_action` until `None`, then again at `poll_timeout` or after the next event
 ///
-/// A connection is idle only while nobody waits: it is handed straight to the first waiter otherwise. `acquire` with an
-/// idle connection and `handle_released` without waiters are O(1), allocate nothing and scan nothing.
+/// A connection is idle only while nobody waits: it is handed straight to the first waiter
+/// otherwise. `acquire` with an idle connection and `handle_released` without waiters are O(1),
+/// allocate nothing and scan nothing.
 #[derive(Debug)]
 pub struct Pool {
     pub(super) config: PoolConfig,
@@ -23,16 +26,17 @@ pub struct Pool {
     pub(super) generation: Generation,
     /// Every connection of this part except those in `doomed`.
     pub(super) servers: FxHashMap<ServerId, Server>,
-    /// Least recently used first, so `since` ascends; the last is used next, which keeps few connections hot.
+    /// Least recently used first, so `since` ascends; the last is used next, which keeps few
+    /// connections hot.
     pub(super) idle: VecDeque<Idle>,
     pub(super) in_use: usize,
     pub(super) opening: usize,
-    /// Connections in use in the other workers' parts, as last told.
-    pub(super) in_use_elsewhere: usize,
+    pub(super) elsewhere: Elsewhere,
     pub(super) waiters: Waiters,
     /// To be closed as soon as somebody polls; they still hold their places in the budget.
     pub(super) doomed: Vec<(ServerId, CloseReason)>,
-    /// Clients whose connection could not be opened, to be told at the next poll, and after how many attempts.
+    /// Clients whose connection could not be opened, to be told at the next poll, and after how
+    /// many attempts.
     pub(super) failed: VecDeque<(ClientId, u32)>,
     pub(super) debts: VecDeque<(Debt, Instant)>,
     pub(super) backoff: Backoff,
@@ -99,7 +103,7 @@ impl Pool {
             idle: VecDeque::new(),
             in_use: 0,
             opening: 0,
-            in_use_elsewhere: 0,
+            elsewhere: Elsewhere::default(),
             waiters: Waiters::default(),
             doomed: Vec::new(),
             failed: VecDeque::new(),
@@ -117,7 +121,7 @@ impl Pool {
         pool
     }
 
-    // --- getters -------------------------------------------------------------------------------------
+    // --- getters ----------------------------------------------------------
 
     pub fn config(&self) -> &PoolConfig {
         &self.config
@@ -149,7 +153,7 @@ impl Pool {
 
     /// Whether a connection exists anywhere that could become free for a client of this part.
     pub fn is_served(&self) -> bool {
-        self.in_use + self.in_use_elsewhere + self.idle.len() > 0
+        self.in_use + self.idle.len() + self.elsewhere.in_use + self.elsewhere.idle > 0
     }
 
     /// How long the client that waits longest has waited; zero when nobody does.
@@ -167,7 +171,7 @@ impl Pool {
             && self.waiters.is_empty()
     }
 
-    // --- commands ------------------------------------------------------------------------------------
+    // --- commands ----------------------------------------------------------
 
     /// Asks for a connection. After `Queued`, poll: a connection may have to be opened.
     #[inline]
@@ -206,16 +210,26 @@ impl Pool {
         self.failed.len() < before
     }
 
-    /// New bounds, at once for new connections; polls close what is too many. A minimum above the maximum is lowered.
+    /// New bounds, at once for new connections; polls close what is too many. Bounds that make no
+    /// sense are put right.
     pub fn set_config(&mut self, config: PoolConfig) {
         let size_max = config.size_max.max(1);
-        self.config = PoolConfig { size_min: config.size_min.min(size_max), size_max, ..config };
+        self.config = PoolConfig {
+            size_min: config.size_min.min(size_max),
+            size_max,
+            // No deadline may overflow the clock.
+            idle_max: config.idle_max.min(CONFIG_DURATION_MAX),
+            lifetime_max: config.lifetime_max.min(CONFIG_DURATION_MAX),
+            wait_max: config.wait_max.min(CONFIG_DURATION_MAX),
+            waiters_max: config.waiters_max,
+        };
         self.idle_recheck_at = None;
         self.age_due = self.servers.values().map(|s| s.opened_at).min();
         self.observe();
     }
 
-    /// Connections of earlier generations are closed: idle ones at the next poll, used ones when they come back.
+    /// Connections of earlier generations are closed: idle ones at the next poll, used ones when
+    /// they come back.
     pub fn set_generation(&mut self, generation: Generation) {
         if generation <= self.generation {
             return;
@@ -225,14 +239,16 @@ impl Pool {
         self.retry_now();
     }
 
-    /// No new work, no minimum: idle connections close at the next poll, others when they come back and nobody waits.
+    /// No new work, no minimum: idle connections close at the next poll, others when they come back
+    /// and nobody waits.
     pub fn drain(&mut self) {
         self.mode = Mode::Draining;
         self.config.size_min = 0;
         self.doom_idle(CloseReason::Drained);
     }
 
-    /// Takes the least recently used idle connection out, place in the budget included, for another worker.
+    /// Takes the least recently used idle connection out, place in the budget included, for another
+    /// worker.
     pub fn take_idle(&mut self) -> Option<Donation> {
         let idle = self.idle.pop_front()?;
         let server = self.servers.remove(&idle.server)?;
@@ -251,7 +267,7 @@ impl Pool {
         self.warming = Warming::Wanted;
     }
 
-    // --- events --------------------------------------------------------------------------------------
+    // --- events ----------------------------------------------------------
 
     /// A client gives `server` back.
     #[inline]
@@ -294,8 +310,9 @@ impl Pool {
 
     /// The attempt failed. Of attempts that ran at the same time only the first failure counts.
     ///
-    /// Waiters are told when `CONNECT_ATTEMPTS_MAX` attempts in a row failed, or at once after a definitive failure;
-    /// but not while connections exist that will become free for them.
+    /// Waiters are told when `CONNECT_ATTEMPTS_MAX` attempts in a row failed, or at once when the
+    /// failure does not pass by itself; but not while connections exist that will become free for
+    /// them.
     pub fn handle_open_failed(
         &mut self,
         attempt: Attempt,
@@ -303,23 +320,24 @@ impl Pool {
         jitter: Jitter,
         now: Instant,
         budget: &mut impl Budget,
-    ) {
+    ) -> FailureCount {
         self.opening = self.opening.saturating_sub(1);
         budget.give_back();
         if attempt.generation < self.generation || attempt.number <= self.backoff.failures() {
-            return;
+            return FailureCount::Repeated;
         }
         self.backoff.handle_failure(now, jitter);
         if failure == OpenFailure::Definitive {
             self.warming = Warming::Dormant;
         }
         let exhausted = self.backoff.failures() >= CONNECT_ATTEMPTS_MAX;
-        if (exhausted || failure == OpenFailure::Definitive) && !self.is_served() {
+        if (exhausted || failure != OpenFailure::Passing) && !self.is_served() {
             let attempts = self.backoff.failures();
             while let Some(waiter) = self.waiters.pop() {
                 self.failed.push_back((waiter.client, attempts));
             }
         }
+        FailureCount::Counted
     }
 
     /// A connection ended without our doing, idle or in use. False when it was not in the books.
@@ -358,132 +376,15 @@ impl Pool {
         Begged::Owed
     }
 
-    /// Connections in use in the other workers' parts, for utilisation and for the decision whether waiting has sense.
-    pub fn handle_elsewhere(&mut self, in_use: usize) {
-        self.in_use_elsewhere = in_use;
+    /// Connections in use in the other workers' parts, for utilisation and for the decision whether
+    /// waiting has sense.
+    pub fn handle_elsewhere(&mut self, elsewhere: Elsewhere) {
+        self.elsewhere = elsewhere;
         self.observe();
-    }
-
-    // --- inside --------------------------------------------------------------------------------------
-
-    fn adopt(&mut self, donation: Donation) {
-        let Donation { server, opened_at, generation } = donation;
-        self.servers.insert(server, Server { opened_at, generation, place: Place::InUse });
-    }
-
-    /// Finds the place of a connection that is in the books and that nobody uses.
-    #[inline]
-    fn place(&mut self, id: ServerId, now: Instant, budget: &mut impl Budget) -> Released {
-        let Some(server) = self.servers.get(&id).copied() else {
-            return Released::Close(CloseReason::Unfit);
-        };
-        let released = self.place_of(id, server, now, budget);
-        match released {
-            Released::HandTo(_) => self.in_use += 1,
-            Released::Idle => {
-                if let Some(server) = self.servers.get_mut(&id) {
-                    server.place = Place::Idle;
-                }
-                self.idle.push_back(Idle { server: id, since: now });
-                let due = self.lifetime_end(id, server.opened_at);
-                self.age_due = Some(self.age_due.map_or(due, |at| at.min(due)));
-            }
-            Released::Close(_) | Released::Donate(..) => {
-                self.servers.remove(&id);
-            }
-        }
-        self.observe();
-        released
-    }
-
-    /// Decides, and gives the place in the budget back when the answer is `Close`.
-    fn place_of(
-        &mut self,
-        id: ServerId,
-        server: Server,
-        now: Instant,
-        budget: &mut impl Budget,
-    ) -> Released {
-        if server.generation < self.generation {
-            budget.give_back();
-            return Released::Close(CloseReason::Stale);
-        }
-        if budget.try_give_back(self.config.size_max) {
-            return Released::Close(CloseReason::OverMaximum);
-        }
-        if self.lifetime_end(id, server.opened_at) <= now && self.try_retire(budget) {
-            return Released::Close(CloseReason::TooOld);
-        }
-        let first = self.waiters.first();
-        if let Some(debt) = self.debt_before(first, now) {
-            let Server { opened_at, generation, .. } = server;
-            return Released::Donate(debt.worker, Donation { server: id, opened_at, generation });
-        }
-        if let Some(waiter) = first {
-            self.waiters.remove(waiter.client);
-            return Released::HandTo(waiter.client);
-        }
-        if self.mode == Mode::Draining {
-            budget.give_back();
-            return Released::Close(CloseReason::Drained);
-        }
-        Released::Idle
-    }
-
-    /// The debt to a worker whose client comes before our own first waiter.
-    fn debt_before(&mut self, first: Option<Waiter>, now: Instant) -> Option<Debt> {
-        if self.debts.is_empty() {
-            return None;
-        }
-        self.debts.retain(|(_, until)| *until > now);
-        let rank = |debt: &Debt| (debt.priority, debt.since);
-        let index = (0..self.debts.len()).min_by_key(|index| rank(&self.debts[*index].0))?;
-        let debt = self.debts[index].0;
-        if first.is_some_and(|waiter| (waiter.priority, waiter.since) <= rank(&debt)) {
-            return None;
-        }
-        self.debts.remove(index);
-        Some(debt)
-    }
-
-    /// Gives a place back for a connection that is too old, if the minimum allows that and its successor can be
-    /// expected to open. A pool of fixed size has no room for the successor first: it undercuts the minimum by one
-    /// until the next poll.
-    pub(super) fn try_retire(&self, budget: &mut impl Budget) -> bool {
-        let PoolConfig { size_min, size_max, .. } = self.config;
-        let floor = if size_min == size_max { size_min - 1 } else { size_min };
-        self.backoff.failures() == 0 && budget.try_give_back(floor)
-    }
-
-    /// Spread over the last tenth of the lifetime, so that a pool warmed at once is not replaced at once.
-    pub(super) fn lifetime_end(&self, server: ServerId, opened_at: Instant) -> Instant {
-        let spread = (server.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u32;
-        let lifetime = self.config.lifetime_max;
-        opened_at + (lifetime - lifetime / 10 * spread / 256)
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_too_old(&self, server: ServerId, now: Instant) -> bool {
-        let opened_at = self.servers.get(&server).map(|server| server.opened_at);
-        opened_at.is_some_and(|opened_at| self.lifetime_end(server, opened_at) <= now)
-    }
-
-    fn forget(&mut self, server: ServerId, budget: &mut impl Budget) {
-        if self.servers.remove(&server).is_some() {
-            budget.give_back();
-        }
-        self.observe();
-    }
-
-    fn doom_idle(&mut self, reason: CloseReason) {
-        for idle in std::mem::take(&mut self.idle) {
-            self.servers.remove(&idle.server);
-            self.doomed.push((idle.server, reason));
-        }
     }
 
     #[inline]
     pub(super) fn observe(&mut self) {
-        self.utilisation.observe(self.in_use + self.in_use_elsewhere, self.config.size_max);
+        self.utilisation.observe(self.in_use + self.elsewhere.in_use, self.config.size_max);
     }
 }

@@ -171,6 +171,16 @@ fn one_refused_login_tells_every_waiter_and_stops_warming() {
 }
 
 #[test]
+fn a_full_server_tells_every_waiter_and_warming_goes_on() {
+    let mut f = Fixture::new(2, 4);
+    f.acquire(1, Normal);
+    assert_eq!(f.fail_open(OpenFailure::Full), fails(&[1], 1));
+    assert_eq!(f.pool.poll_timeout(), Some(f.now + Duration::from_secs(1)));
+    f.pass(Duration::from_secs(1));
+    assert_eq!(f.open_all(), [Released::Idle]);
+}
+
+#[test]
 fn waiters_are_not_failed_while_connections_exist_that_will_be_free() {
     let mut f = Fixture::new(0, 5);
     f.acquire(1, Normal);
@@ -243,13 +253,37 @@ fn an_old_connection_stays_until_its_successor_is_there() {
     let mut f = Fixture::new(1, 2);
     f.open_all();
     f.acquire(1, Normal);
-    f.pass(limits::POOL_LIFETIME_MAX);
+    f.pass(limits::SERVER_LIFETIME_MAX);
     assert_eq!(f.release(1), Released::Idle);
     // Nothing closes yet: the minimum would be undercut.
     assert_eq!(f.open_all(), [Released::Idle]);
     let closed = PoolAction::Close(ServerId(1), CloseReason::TooOld);
     assert_eq!(f.poll(), [closed]);
     assert_eq!((f.budget.0, f.pool.counts().idle), (1, 1));
+}
+
+#[test]
+fn bounds_that_make_no_sense_are_put_right() {
+    let config = PoolConfig {
+        size_min: 9,
+        size_max: 0,
+        idle_max: Duration::MAX,
+        lifetime_max: Duration::MAX,
+        wait_max: Duration::MAX,
+        waiters_max: 1,
+    };
+    let mut f = Fixture::new(0, 1);
+    f.pool.set_config(config);
+    f.acquire(1, Normal);
+    f.open_all();
+    f.acquire(2, Normal);
+    assert!(f.pool.poll_timeout().is_some());
+    assert_eq!(f.release(1), Released::HandTo(ClientId(2)));
+    assert_eq!(f.release(1), Released::Idle);
+    f.poll();
+    f.pass(limits::CONFIG_DURATION_MAX / 2);
+    assert_eq!(f.poll(), []);
+    assert_eq!((f.pool.config().size_min, f.pool.config().size_max), (1, 1));
 }
 
 #[test]

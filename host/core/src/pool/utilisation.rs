@@ -13,7 +13,8 @@ pub enum Crossing {
 
 /// `Normal -- above 80 % --> High -- below 70 % --> Normal`.
 ///
-/// A peak between two polls is kept and reported, since a pool may fill and empty within a millisecond.
+/// A peak between two polls is kept and reported, since a pool may fill and empty within a
+/// millisecond.
 #[derive(Clone, Debug, Default)]
 pub struct Utilisation {
     percent: u32,

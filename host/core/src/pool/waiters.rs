@@ -16,8 +16,8 @@ pub struct Waiter {
 
 /// Two queues and an index. Joining, leaving and serving are O(1) amortised.
 ///
-/// A client that leaves from the middle leaves a hole; holes never outnumber the waiters by more than
-/// `HOLES_SLACK`, since the queue is packed then.
+/// A client that leaves from the middle leaves a hole; holes never outnumber the waiters by more
+/// than `HOLES_SLACK`, since the queue is packed then.
 #[derive(Debug, Default)]
 pub struct Waiters {
     critical: Lane,

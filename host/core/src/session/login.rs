@@ -1,4 +1,5 @@
-//! One client's login as a state machine: bytes in, actions out, up to and including AuthenticationOk.
+//! One client's login as a state machine: bytes in, actions out, up to and including
+//! AuthenticationOk.
 //!
 //! ```text
 //!            SSLRequest                handle_tls
@@ -8,10 +9,12 @@
 //!    ▼        handle_user              the client's answer           handle_password
 //!   User ───────────────▶ Challenge ──────────────────▶ Checking ────────────────────▶ Finished
 //! ```
-//! SCRAM and md5 are checked here, so that they go from Challenge to Finished; so do users who need no password.
+//! SCRAM and md5 are checked here, so that they go from Challenge to Finished; so do users who need
+//! no password.
 //!
-//! The caller performs each [`LoginAction`] in order, gives what it reads to [`Login::handle_input`], and calls
-//! [`Login::handle_timeout`] at [`Login::deadline`]. Nothing here reads a clock or draws a random number.
+//! The caller performs each [`LoginAction`] in order, gives what it reads to
+//! [`Login::handle_input`], and calls [`Login::handle_timeout`] at [`Login::deadline`]. Nothing
+//! here reads a clock or draws a random number.
 
 mod challenge;
 mod policy;
@@ -21,11 +24,11 @@ pub use policy::{CloseReason, LoginPolicy, Method, PeerKind, TlsPolicy, TrustSco
 pub use policy::{PasswordCheck, Proven, Standing, Stored, User};
 pub use request::{LoginRequest, Replication};
 
-use crate::limits::{AUTH_MESSAGE_BYTES_MAX, LOGIN_TIME_MAX, STARTUP_PACKET_BYTES_MAX};
+use crate::limits::{AUTH_MESSAGE_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
 use crate::refusal::{Refusal, Severity};
 use challenge::{Challenge, Step};
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidegate_wire::auth::{self, Secret};
 use tidegate_wire::error_fields::{self, Fields};
 use tidegate_wire::frame::{HEADER_BYTES, Header};
@@ -42,7 +45,8 @@ pub enum LoginAction {
     LookUpUser { user: String, database: String },
     /// A login failed with what was known of this user: it may be out of date.
     ForgetUser { user: String },
-    /// Check a password in clear (slow work, or a question to the server), then call [`Login::handle_password`].
+    /// Check a password in clear (slow work, or a question to the server), then call
+    /// [`Login::handle_password`].
     VerifyPassword { user: String, database: String, password: Secret, against: PasswordCheck },
     /// The client wants a query cancelled. There is no answer.
     Cancel { pid: i32, secret: Vec<u8> },
@@ -64,6 +68,8 @@ pub struct LoginDone {
 #[derive(Debug)]
 pub struct LoginParams {
     pub now: Instant,
+    /// The whole login must be over this long after `now`.
+    pub time_max: Duration,
     pub peer: PeerKind,
     pub policy: LoginPolicy,
     /// Fresh random printable text without commas, for SCRAM.
@@ -112,7 +118,8 @@ enum Asked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Encryption {
     None,
-    /// TLS, with the common name of the client's certificate if it showed one that its authority signed.
+    /// TLS, with the common name of the client's certificate if it showed one that its authority
+    /// signed.
     Tls {
         certificate_name: Option<String>,
     },
@@ -132,7 +139,7 @@ impl Login {
         let negotiated =
             Negotiated { ssl: Asked::NotYet, gssenc: Asked::NotYet, encryption: Encryption::None };
         Self {
-            deadline: params.now + LOGIN_TIME_MAX,
+            deadline: params.now + params.time_max,
             params,
             state: State::Startup(negotiated),
             actions: VecDeque::new(),
@@ -149,16 +156,19 @@ impl Login {
         self.actions.pop_front()
     }
 
-    /// Bytes the caller may hold unread for this machine: a longer message is refused from its header.
+    /// Bytes the caller may hold unread for this machine: a longer message is refused from its
+    /// header.
     pub const INPUT_BYTES_MAX: usize = if AUTH_MESSAGE_BYTES_MAX > STARTUP_PACKET_BYTES_MAX {
         AUTH_MESSAGE_BYTES_MAX + HEADER_BYTES
     } else {
         STARTUP_PACKET_BYTES_MAX
     };
 
-    /// Takes the next message from all that has been read and not yet taken; yields the bytes it took (0: read more).
+    /// Takes the next message from all that has been read and not yet taken; yields the bytes it
+    /// took (0: read more).
     ///
-    /// `input` must be everything that was read: what lies behind an SSLRequest is part of the judgement.
+    /// `input` must be everything that was read: what lies behind an SSLRequest is part of the
+    /// judgement.
     pub fn handle_input(&mut self, input: &[u8]) -> usize {
         match &self.state {
             State::Startup(negotiated) => match startup::read(input) {
@@ -187,11 +197,14 @@ impl Login {
 
     /// The client began with TLS, without asking, and the handshake is done.
     ///
-    /// Without the ALPN name it could be a browser that was sent here by an attacker (the ALPACA attack).
+    /// Without the ALPN name it could be a browser that was sent here by an attacker (the ALPACA
+    /// attack).
     pub fn handle_direct_tls(&mut self, encryption: Encryption, alpn: Option<&[u8]>) {
         if alpn != Some(startup_alpn()) {
-            let detail = "A connection that begins with TLS must negotiate the ALPN protocol \"postgresql\".";
-            let refusal = Refusal::fatal("08P01", "received direct SSL connection request without ALPN protocol negotiation extension").detail(detail);
+            let refusal = Refusal::fatal(
+                "08P01",
+                "received direct SSL connection request without ALPN protocol negotiation extension",
+            );
             self.refuse(CloseReason::AlpnMissing, &refusal);
         } else if matches!(self.state, State::Startup(_)) {
             let ssl = Asked::Already;
@@ -228,7 +241,8 @@ impl Login {
         }
         match self.state {
             State::Finished => {}
-            // Before a StartupMessage nobody is known to speak the protocol: PostgreSQL says nothing either.
+            // Before a StartupMessage nobody is known to speak the protocol: PostgreSQL says
+            // nothing either.
             State::Startup(_) | State::Tls(_) => self.close(CloseReason::TimedOut),
             _ => {
                 let refusal = Refusal::fatal("57014", "canceling authentication due to timeout");
@@ -268,7 +282,10 @@ impl Login {
                     "08P01",
                     format!("received unencrypted data after {name} request"),
                 )
-                .detail("This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.");
+                .detail(
+                    "This could be either a client-software bug or evidence of an attempted \
+                     man-in-the-middle attack.",
+                );
                 self.refuse(CloseReason::BytesBeforeTls, &refusal);
             }
             Packet::SslRequest if negotiated.ssl == Asked::NotYet => self.take_ssl(negotiated),

@@ -207,6 +207,9 @@ impl Session {
             }
             _ => return self.unexpected(io),
         };
+        if status == TransactionStatus::Idle && self.changes_schema.take().is_some() {
+            io.interner.schema_changed();
+        }
         let over = self.expected.is_empty() && self.batch == Batch::Closed;
         if over && status == TransactionStatus::Idle {
             self.drops_statements = None;
@@ -301,6 +304,12 @@ impl Session {
                     server.prepared.forget(&prepared, name);
                 }
             }
+            Expected::OwnClose { closed: None } => {
+                // If it was to close the unnamed statement, that is still there, and may be another client's.
+                if let Some(server) = server {
+                    server.unnamed = Unnamed::Unknown;
+                }
+            }
             Expected::OwnClose { closed: Some((prepared, name)) } => {
                 if let Some(server) = server {
                     server.prepared.restore(&prepared, name);
@@ -323,12 +332,9 @@ impl Session {
     }
 
     fn put_back(&mut self, undo: super::expected::Undo) {
-        match undo.map(|undo| *undo) {
-            Some((name, prepared)) => {
-                let since = self.batches.past();
-                self.named.insert(name, Held { prepared, since });
-            }
-            None => {}
+        if let Some((name, prepared)) = undo.map(|undo| *undo) {
+            let since = self.batches.past();
+            self.named.insert(name, Held { prepared, since });
         }
     }
 

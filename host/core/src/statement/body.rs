@@ -1,34 +1,31 @@
 //! Any statement, token by token: calls of functions, temporary objects, and the words that matter anywhere.
 
 use super::functions::{self, Function};
+use super::grammar::{is_column_list_of_cte, is_syntax};
 use super::lexer::{Kind as TokenKind, Token};
 use super::words::{self as w, Key};
 use super::{Effects, Ending, Kind, Reader};
 
-/// What stands before a name, when it is no keyword. Keys of one byte that begin no word.
-const NOTHING: Key = 0;
-const CLOSE: Key = b')' as Key;
-const CAST: Key = b':' as Key;
-
-/// The schema before a name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Qualifier {
-    None,
-    /// `pg_catalog` or `information_schema`.
-    System,
-    Other,
-}
-
-/// A name, perhaps qualified, that may turn out to be a function's.
+/// The last part of a name that may turn out to be a function's.
 #[derive(Clone, Copy)]
 struct Name {
-    /// The last part.
-    token: Token,
-    /// The last part as a keyword; 0 where it can be none.
-    key: Key,
-    qualifier: Qualifier,
-    /// The token before the first part.
-    before: Key,
+    start: usize,
+    end: usize,
+    form: Form,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// No name: the previous token was something else.
+    None,
+    /// One word without quotes; perhaps a keyword.
+    Bare,
+    /// Quoted, without a schema.
+    Quoted,
+    /// Behind `pg_catalog.` or `information_schema.`
+    System,
+    /// Behind any other schema.
+    Foreign,
 }
 
 /// Things seen on the way that change how later tokens are read.
@@ -65,48 +62,48 @@ pub(super) struct Body {
     atomic: u32,
     /// The previous token, where it was a keyword or one of the marks above.
     before: Key,
-    name: Option<Name>,
+    name: Name,
+    /// What `before` was at the first part of `name`.
+    before_name: Key,
     seen: Seen,
 }
 
 impl Body {
     pub(super) fn new(kind: Kind, first: Key, depth: u32) -> Self {
         let seen = if kind == Kind::Update { Seen::UPDATE } else { 0 };
-        Self { kind, depth, atomic: 0, before: first, name: None, seen: Seen(seen) }
+        let name = Name { start: 0, end: 0, form: Form::None };
+        let (before, seen) = (first, Seen(seen));
+        Self { kind, depth, atomic: 0, before, name, before_name: w::NOTHING, seen }
     }
 
     /// Reads to the end of the statement; the reader then stands on the semicolon or the end of the text.
     pub(super) fn read(mut self, reader: &mut Reader<'_>) -> Ending {
         loop {
-            match reader.token.kind {
+            match reader.lexer.token.kind {
                 TokenKind::Word => self.word(reader),
                 TokenKind::Quoted => self.quoted(reader),
                 TokenKind::UnicodeQuoted => {
                     // Escapes may spell any name.
                     reader.may(Effects::ANY_STATE);
-                    self.other(NOTHING);
+                    self.other(w::NOTHING);
                 }
-                TokenKind::Dot => match self.name.is_some() {
-                    true => self.qualified(reader),
-                    false => self.other(NOTHING),
-                },
+                TokenKind::Dot if self.name.form == Form::None => self.other(w::NOTHING),
+                TokenKind::Dot => self.qualified(reader),
                 TokenKind::Open => {
-                    if let Some(name) = self.name.take() {
-                        self.call(reader, name);
-                    }
+                    self.call(reader);
                     self.depth += 1;
-                    self.before = NOTHING;
+                    self.other(w::NOTHING);
                 }
                 TokenKind::Close if self.depth == 0 => return Ending::Broken,
                 TokenKind::Close => {
                     self.depth -= 1;
-                    self.other(CLOSE);
+                    self.other(w::PAREN_CLOSE);
                 }
-                TokenKind::Cast => self.other(CAST),
+                TokenKind::Cast => self.other(w::COLONS),
                 TokenKind::Semicolon if self.depth == 0 && self.atomic == 0 => break,
                 TokenKind::End if self.depth == 0 && self.atomic == 0 => break,
                 TokenKind::End | TokenKind::Broken => return Ending::Broken,
-                _ => self.other(NOTHING),
+                _ => self.other(w::NOTHING),
             }
             reader.advance();
         }
@@ -120,15 +117,27 @@ impl Body {
     #[inline]
     fn other(&mut self, mark: Key) {
         self.before = mark;
-        self.name = None;
+        self.name.form = Form::None;
     }
 
     #[inline]
     fn word(&mut self, reader: &mut Reader<'_>) {
         let key = reader.word();
         let before = self.before;
-        self.name = Some(Name { token: reader.token, key, qualifier: Qualifier::None, before });
+        self.named(reader.lexer.token, Form::Bare);
+        self.before_name = before;
         self.before = key;
+        if may_matter(key, reader.lexer.token.end() - reader.lexer.token.start()) {
+            self.keyword(reader, key, before);
+        }
+    }
+
+    #[inline]
+    fn named(&mut self, token: Token, form: Form) {
+        self.name = Name { start: token.start(), end: token.end(), form };
+    }
+
+    fn keyword(&mut self, reader: &mut Reader<'_>, key: Key, before: Key) {
         match key {
             w::TEMP | w::TEMPORARY => self.temporary(reader, before),
             w::INTO => self.selected_into(reader, before),
@@ -165,34 +174,30 @@ impl Body {
     }
 
     fn quoted(&mut self, reader: &mut Reader<'_>) {
-        let token = inner(reader.token);
-        let key = w::key_of(reader.lexer.text, token.start, token.end);
+        let token = reader.lexer.token.inner();
+        let key = w::key_of(reader.lexer.text, token.start(), token.end());
         self.known_relation(reader, key);
-        let name = Name { token, key: 0, qualifier: Qualifier::None, before: self.before };
-        self.name = Some(name);
-        self.before = NOTHING;
+        self.named(token, Form::Quoted);
+        self.before_name = self.before;
+        self.before = w::NOTHING;
     }
 
     /// The part after a dot: no keyword, whatever it spells.
     fn qualified(&mut self, reader: &mut Reader<'_>) {
-        let Some(mut name) = self.name.take() else { return };
-        let schema = reader.text(name.token);
+        let schema = &reader.lexer.text[self.name.start..self.name.end];
         let mut ahead = reader.lexer;
         let part = ahead.next();
         let token = match part.kind {
             TokenKind::Word => part,
-            TokenKind::Quoted => inner(part),
-            _ => return self.other(NOTHING),
+            TokenKind::Quoted => part.inner(),
+            _ => return self.other(w::NOTHING),
         };
+        reader.lexer = ahead;
+        self.known_relation(reader, w::key_of(reader.lexer.text, token.start(), token.end()));
         let system = schema.eq_ignore_ascii_case(b"pg_catalog")
             || schema.eq_ignore_ascii_case(b"information_schema");
-        name.qualifier = if system { Qualifier::System } else { Qualifier::Other };
-        name.token = token;
-        name.key = 0;
-        reader.lexer = ahead;
-        self.known_relation(reader, w::key_of(reader.lexer.text, token.start, token.end));
-        self.name = Some(name);
-        self.before = NOTHING;
+        self.named(token, if system { Form::System } else { Form::Foreign });
+        self.before = w::NOTHING;
     }
 
     fn temporary(&self, reader: &mut Reader<'_>, before: Key) {
@@ -243,27 +248,33 @@ impl Body {
         }
     }
 
-    /// A name before an opening parenthesis.
-    fn call(&mut self, reader: &mut Reader<'_>, name: Name) {
-        if is_syntax(name.key, name.before) {
-            return;
-        }
-        let function = match name.qualifier {
-            Qualifier::Other => Function::Unknown,
-            Qualifier::None | Qualifier::System => functions::lookup(reader.text(name.token)),
+    /// An opening parenthesis: what does the name before it, if there is one, call?
+    #[inline]
+    fn call(&mut self, reader: &mut Reader<'_>) {
+        let name = self.name;
+        let text = &reader.lexer.text[name.start..name.end];
+        let function = match name.form {
+            Form::None => return,
+            Form::Bare if is_syntax(self.before, self.before_name) => return,
+            Form::Bare | Form::Quoted | Form::System => functions::lookup(text),
+            Form::Foreign => Function::Unknown,
         };
         match function {
             Function::SetConfig => reader.set_config(),
             Function::Known(effects) => reader.may(effects),
-            Function::Unknown if self.is_no_call(reader, name) => {}
-            Function::Unknown if is_information_schema(reader, name) => {}
+            Function::Unknown if self.is_no_call(reader) => {}
+            // Helpers of information_schema's views, all stable or better.
+            Function::Unknown if name.form == Form::System && text.starts_with(b"_pg_") => {}
             Function::Unknown => reader.may(Effects::UNKNOWN_SETTINGS),
         }
     }
 
     /// Do grammar and position say that the parenthesis after an unknown name opens no argument list?
-    fn is_no_call(&self, reader: &Reader<'_>, name: Name) -> bool {
-        match name.before {
+    fn is_no_call(&self, reader: &Reader<'_>) -> bool {
+        if matches!(self.kind, Kind::Drop | Kind::OtherDdl | Kind::Maintenance) {
+            return true;
+        }
+        match self.before_name {
             w::INTO
             | w::AS
             | w::REFERENCES
@@ -279,14 +290,12 @@ impl Body {
             | w::EXECUTE
             | w::COPY
             | w::ORDINALITY
-            | CAST => true,
+            | w::COLONS => true,
+            w::THEN => self.kind == Kind::Merge && self.before == w::INSERT,
             w::ON | w::USING | w::ONLY => self.seen.has(Seen::INDEX),
             // `(VALUES …) v(a, b)`, `unnest(…) u(x)`
-            CLOSE => queries(self.kind) && !self.seen.has(Seen::EXPRESSION_AFTER_CLOSE),
-            _ => {
-                matches!(self.kind, Kind::Drop | Kind::OtherDdl | Kind::Maintenance)
-                    || is_column_list_of_cte(reader)
-            }
+            w::PAREN_CLOSE => queries(self.kind) && !self.seen.has(Seen::EXPRESSION_AFTER_CLOSE),
+            _ => is_column_list_of_cte(reader.lexer),
         }
     }
 }
@@ -304,167 +313,40 @@ fn queries(kind: Kind) -> bool {
     )
 }
 
-/// A quoted identifier without its quotes. A doubled quote stays doubled: no name we know has one.
-fn inner(token: Token) -> Token {
-    Token { start: token.start + 1, end: token.end - 1, ..token }
-}
-
-fn is_information_schema(reader: &Reader<'_>, name: Name) -> bool {
-    // Its functions are helpers of its views, all immutable or stable, and begin so.
-    name.qualifier == Qualifier::System && reader.text(name.token).starts_with(b"_pg_")
-}
-
-/// With the lexer behind `name (`: is this `name (a, b) AS [NOT MATERIALIZED] (query)`?
-///
-/// A function in FROM may be followed by `AS (column type, …)`, so the query has to begin like one.
-fn is_column_list_of_cte(reader: &Reader<'_>) -> bool {
-    let mut ahead = reader.lexer;
-    // Only names and commas are passed over, which no other look-ahead passes again: linear.
-    loop {
-        match ahead.next().kind {
-            TokenKind::Word | TokenKind::Quoted | TokenKind::Comma => {}
-            TokenKind::Close => break,
-            _ => return false,
+/// Can [`Body::keyword`] care about a word? A cheap no for most: first letter and length decide.
+#[inline]
+fn may_matter(key: Key, length: usize) -> bool {
+    const LENGTHS: [u32; 32] = {
+        const WORDS: [Key; 18] = [
+            w::TEMP,
+            w::TEMPORARY,
+            w::INTO,
+            w::ON,
+            w::OPERATOR,
+            w::WITH,
+            w::UPDATE,
+            w::FROM,
+            w::TO,
+            w::HOLD,
+            w::EXECUTE,
+            w::CASE,
+            w::END,
+            w::ATOMIC,
+            w::INDEX,
+            w::FUNCTION,
+            w::PROCEDURE,
+            w::EXTENSION,
+        ];
+        let mut lengths = [0; 32];
+        let mut at = 0;
+        while at < WORDS.len() {
+            let length = 16 - WORDS[at].leading_zeros() / 8;
+            lengths[(WORDS[at] & 31) as usize] |= 1 << length;
+            at += 1;
         }
-    }
-    let mut word = || {
-        let token = ahead.next();
-        match token.kind {
-            TokenKind::Word => w::key_of(reader.lexer.text, token.start, token.end),
-            TokenKind::Open => b'(' as Key,
-            _ => NOTHING,
-        }
+        // pg_temp, pg_temp_12, pg_settings
+        lengths[(b'p' & 31) as usize] |= 0x1ff80;
+        lengths
     };
-    const OPEN: Key = b'(' as Key;
-    if word() != w::AS {
-        return false;
-    }
-    let mut next = word();
-    if next == w::NOT {
-        next = word();
-    }
-    if next == w::MATERIALIZED {
-        next = word();
-    }
-    next == OPEN
-        && match word() {
-            w::SELECT | w::WITH | w::TABLE | OPEN => true,
-            w::VALUES => word() == OPEN,
-            w::INSERT | w::MERGE => word() == w::INTO,
-            w::DELETE => word() == w::FROM,
-            _ => false,
-        }
-}
-
-/// Is a keyword before a parenthesis part of the grammar rather than a function's name?
-///
-/// Reserved words and the words that can't name a function (`pg_get_keywords()`, categories R and C) always are;
-/// others are, behind the words that the grammar demands before them.
-fn is_syntax(key: Key, before: Key) -> bool {
-    match key {
-        w::IN
-        | w::VALUES
-        | w::EXISTS
-        | w::COALESCE
-        | w::AS
-        | w::AND
-        | w::OR
-        | w::NOT
-        | w::ANY
-        | w::ALL
-        | w::SOME
-        | w::FROM
-        | w::WHERE
-        | w::SELECT
-        | w::ON
-        | w::USING
-        | w::WHEN
-        | w::THEN
-        | w::ELSE
-        | w::CASE
-        | w::END
-        | w::ARRAY
-        | w::ROW
-        | w::NULLIF
-        | w::GREATEST
-        | w::LEAST
-        | w::EXTRACT
-        | w::SUBSTRING
-        | w::POSITION
-        | w::OVERLAY
-        | w::TRIM
-        | w::TREAT
-        | w::NORMALIZE
-        | w::GROUPING
-        | w::UNION
-        | w::EXCEPT
-        | w::INTERSECT
-        | w::DISTINCT
-        | w::LIMIT
-        | w::OFFSET
-        | w::FETCH
-        | w::HAVING
-        | w::RETURNING
-        | w::LATERAL
-        | w::BETWEEN
-        | w::TO
-        | w::BOTH
-        | w::GROUP
-        | w::ONLY
-        | w::WITH
-        | w::WINDOW
-        | w::FOR => true,
-        w::CHECK
-        | w::UNIQUE
-        | w::REFERENCES
-        | w::DEFAULT
-        | w::TABLE
-        | w::INTO
-        | w::ANALYZE
-        | w::ANALYSE
-        | w::DO
-        | w::COLLATE => true,
-        w::VARCHAR
-        | w::CHAR
-        | w::CHARACTER
-        | w::NUMERIC
-        | w::DECIMAL
-        | w::DEC
-        | w::FLOAT
-        | w::BIT
-        | w::INTERVAL
-        | w::TIME
-        | w::TIMESTAMP
-        | w::PRECISION
-        | w::INT
-        | w::NCHAR
-        | w::CURRENT_TIME
-        | w::LOCALTIME
-        | w::LOCALTIMESTAMP => true,
-        w::XMLATTRIBUTES
-        | w::XMLCONCAT
-        | w::XMLELEMENT
-        | w::XMLEXISTS
-        | w::XMLFOREST
-        | w::XMLNAMESPACES
-        | w::XMLPARSE
-        | w::XMLPI
-        | w::XMLROOT
-        | w::XMLSERIALIZE
-        | w::XMLTABLE => true,
-        // These may name functions, but only if somebody went to the trouble of quoting them at creation.
-        w::LIKE | w::ILIKE | w::SIMILAR | w::IS | w::JOIN | w::OPERATOR => true,
-        w::OVER | w::FILTER | w::WITHIN => before == CLOSE,
-        w::BY => matches!(before, w::ORDER | w::GROUP | w::PARTITION),
-        w::KEY => matches!(before, w::PRIMARY | w::FOREIGN),
-        w::CONFLICT => before == w::ON,
-        w::MATERIALIZED => matches!(before, w::AS | w::NOT),
-        w::VARYING => matches!(before, w::CHARACTER | w::CHAR | w::BIT),
-        w::SETS => before == w::GROUPING,
-        w::ROLLUP | w::CUBE | w::RANGE | w::LIST | w::HASH => before == w::BY,
-        w::INCLUDE => before == CLOSE,
-        w::STDIN => before == w::FROM,
-        w::STDOUT => before == w::TO,
-        _ => false,
-    }
+    length <= 16 && LENGTHS[(key & 31) as usize] >> length & 1 == 1
 }

@@ -143,9 +143,9 @@ impl Reader<'_> {
     }
 
     fn prepare(&mut self) -> Kind {
-        let name = self.token;
+        let name = self.lexer.token;
         let transaction = self.take(w::TRANSACTION);
-        if transaction && self.token.kind != TokenKind::Open && self.word() != w::AS {
+        if transaction && self.lexer.token.kind != TokenKind::Open && self.word() != w::AS {
             self.may(Effects::TWO_PHASE | Effects::ENDS);
             return self.is(Kind::PrepareTransaction);
         }
@@ -162,21 +162,23 @@ impl Reader<'_> {
 
     /// The name after EXECUTE.
     pub(super) fn executed_name(&mut self) {
-        if let Some(name) = self.identifier(self.token) {
+        if let Some(name) = self.identifier(self.lexer.token) {
             self.analysis.prepared.push(PreparedTouched::Execute(name));
         }
         self.skip_name();
     }
 
     fn deallocate(&mut self) -> Effects {
-        let mut name = self.token;
+        let mut name = self.lexer.token;
         let first = self.word();
         self.skip_name();
-        if first == w::PREPARE && matches!(self.token.kind, TokenKind::Word | TokenKind::Quoted) {
-            name = self.token;
+        if first == w::PREPARE
+            && matches!(self.lexer.token.kind, TokenKind::Word | TokenKind::Quoted)
+        {
+            name = self.lexer.token;
             self.advance();
         }
-        let all = w::key_of(self.lexer.text, name.start, name.end) == w::ALL;
+        let all = w::key_of(self.lexer.text, name.start(), name.end()) == w::ALL;
         if all {
             self.analysis.prepared.push(PreparedTouched::DeallocateAll);
         } else if let Some(name) = self.identifier(name) {
@@ -200,7 +202,7 @@ impl Reader<'_> {
 
     /// Skips a token that should be a name; anything else is the body's to judge.
     fn skip_name(&mut self) {
-        if matches!(self.token.kind, TokenKind::Word | TokenKind::Quoted) {
+        if matches!(self.lexer.token.kind, TokenKind::Word | TokenKind::Quoted) {
             self.advance();
         }
     }

@@ -234,7 +234,8 @@ pub enum PreparedTouched {
     DeallocateAll,
 }
 
-/// A statement about Tidegate's own settings. Names come without `tidegate.`, in lower case.
+/// A statement about Tidegate's own settings. Names come without `tidegate.`, in lower case; `Analysis::names`
+/// has them in full, as for any setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TidegateCommand {
     /// `SET [SESSION] tidegate.name = value`.

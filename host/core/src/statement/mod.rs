@@ -8,6 +8,7 @@ mod body; // any statement, token by token: calls, temporary objects, cursors
 mod commands; // transaction control, DISCARD, prepared statements, …
 mod effects; // the answer's types
 mod functions; // which functions matter
+mod grammar; // parentheses that call nothing
 mod lexer;
 mod settings; // SET, RESET, SHOW, set_config
 mod words; // keywords as integers
@@ -17,6 +18,7 @@ mod tests;
 
 pub use effects::{Effects, Kind, PreparedTouched, SettingTouched, TidegateCommand};
 
+use crate::limits::STATEMENT_BYTES_MAX;
 use body::Body;
 use lexer::{Kind as TokenKind, Lexer, Token};
 
@@ -71,9 +73,12 @@ pub fn analyse(sql: &[u8]) -> Analysis {
 
 /// [`analyse`] for a session with the given string syntax.
 pub fn analyse_with(sql: &[u8], strings: StringSyntax) -> Analysis {
+    if sql.len() > STATEMENT_BYTES_MAX {
+        return Analysis::unknown();
+    }
     let mut reader = Reader::new(Lexer::new(sql, strings));
     loop {
-        match reader.token.kind {
+        match reader.lexer.token.kind {
             TokenKind::End => break,
             TokenKind::Semicolon => reader.advance(),
             _ => match reader.statement() {
@@ -97,35 +102,36 @@ enum Ending {
     Broken,
 }
 
-/// A text being read: the current token, and what is known so far.
+/// A text being read: the lexer on the current token, and what is known so far.
 struct Reader<'a> {
     lexer: Lexer<'a>,
-    token: Token,
     analysis: Analysis,
 }
 
 impl<'a> Reader<'a> {
     fn new(mut lexer: Lexer<'a>) -> Self {
-        let token = lexer.next();
-        Self { lexer, token, analysis: Analysis::default() }
+        lexer.advance();
+        Self { lexer, analysis: Analysis::default() }
     }
 
     #[inline]
     fn advance(&mut self) {
-        self.token = self.lexer.next();
+        self.lexer.advance();
     }
 
     /// The text of a token.
     #[inline]
     fn text(&self, token: Token) -> &'a [u8] {
-        &self.lexer.text[token.start..token.end]
+        &self.lexer.text[token.start()..token.end()]
     }
 
     /// The current token as a keyword; 0 when it is none.
     #[inline]
     fn word(&self) -> words::Key {
-        match self.token.kind {
-            TokenKind::Word => words::key_of(self.lexer.text, self.token.start, self.token.end),
+        match self.lexer.token.kind {
+            TokenKind::Word => {
+                words::key_of(self.lexer.text, self.lexer.token.start(), self.lexer.token.end())
+            }
             _ => 0,
         }
     }
@@ -137,11 +143,11 @@ impl<'a> Reader<'a> {
     /// Reads one statement: its command's own grammar as far as that matters, then the rest as a body.
     fn statement(&mut self) -> Ending {
         let mut depth = 0;
-        while self.token.kind == TokenKind::Open {
+        while self.lexer.token.kind == TokenKind::Open {
             depth += 1;
             self.advance();
         }
-        let first = self.token;
+        let first = self.lexer.token;
         let word = self.word();
         let kind = commands::kind(word, self.text(first));
         if self.analysis.statements == 0 {

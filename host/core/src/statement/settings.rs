@@ -39,12 +39,12 @@ impl Reader<'_> {
             }
             _ => {}
         }
-        let before = self.token;
+        let before = self.lexer.token;
         let special = self.word();
         let Some(name) = self.setting_name() else {
             return self.set_unknown();
         };
-        let assigned = self.word() == w::TO || self.text(self.token).first() == Some(&b'=');
+        let assigned = self.word() == w::TO || self.text(self.lexer.token).first() == Some(&b'=');
         if assigned {
             self.advance();
             return self.set_value(scope, name);
@@ -53,7 +53,7 @@ impl Reader<'_> {
             w::TIME if self.take(w::ZONE) => self.set_special(scope, "timezone"),
             w::NAMES => self.set_special(scope, "client_encoding"),
             w::ROLE => self.set_special(scope, "role"),
-            w::SCHEMA => self.set_path(scope, before.end),
+            w::SCHEMA => self.set_path(scope, before.end()),
             w::XML if self.take(w::OPTION) => self.set_special(scope, "xmloption"),
             _ => self.set_unknown(),
         }
@@ -66,7 +66,7 @@ impl Reader<'_> {
             return self.set_virtual(scope, own);
         }
         if name == "search_path" {
-            return self.set_path(scope, self.token.start);
+            return self.set_path(scope, self.lexer.token.start());
         }
         self.set_special(scope, &name)
     }
@@ -77,7 +77,7 @@ impl Reader<'_> {
             w::DEFAULT => true,
             w::LOCAL => name == "timezone",
             // SET NAMES without a value.
-            _ => matches!(self.token.kind, TokenKind::Semicolon | TokenKind::End),
+            _ => matches!(self.lexer.token.kind, TokenKind::Semicolon | TokenKind::End),
         };
         let name = name.to_owned();
         self.touch(match (scope, reset) {
@@ -92,11 +92,11 @@ impl Reader<'_> {
     fn set_path(&mut self, scope: Scope, value_start: usize) -> Kind {
         let kind = self.set_special(scope, "search_path");
         let mut ahead = self.lexer;
-        let mut token = self.token;
+        let mut token = self.lexer.token;
         while !matches!(token.kind, TokenKind::Semicolon | TokenKind::End | TokenKind::Broken) {
             token = ahead.next();
         }
-        if may_name_temporary_schema(&self.lexer.text[value_start..token.start]) {
+        if may_name_temporary_schema(&self.lexer.text[value_start..token.start()]) {
             self.may(Effects::TEMP_OBJECTS);
             if scope == Scope::Session {
                 self.may(Effects::SESSION_BOUND);
@@ -108,15 +108,17 @@ impl Reader<'_> {
     fn set_characteristics(&mut self, scope: Scope) -> Kind {
         let before = self.analysis.names.len();
         self.advance();
-        while !matches!(self.token.kind, TokenKind::Semicolon | TokenKind::End | TokenKind::Broken)
-        {
+        while !matches!(
+            self.lexer.token.kind,
+            TokenKind::Semicolon | TokenKind::End | TokenKind::Broken
+        ) {
             let name = match self.word() {
                 w::ISOLATION => "default_transaction_isolation",
                 w::READ => "default_transaction_read_only",
                 w::DEFERRABLE => "default_transaction_deferrable",
                 _ => "",
             };
-            let level = self.token;
+            let level = self.lexer.token;
             self.advance();
             // READ UNCOMMITTED and READ COMMITTED are levels.
             let read = self.text(level).eq_ignore_ascii_case(b"read");
@@ -155,14 +157,24 @@ impl Reader<'_> {
     }
 
     fn set_virtual(&mut self, scope: Scope, name: String) -> Kind {
-        let command = if self.word() == w::DEFAULT && scope == Scope::Session {
-            Some(TidegateCommand::Reset { name })
-        } else {
-            self.virtual_value().map(|value| match scope {
-                Scope::Session => TidegateCommand::Set { name, value },
-                Scope::Transaction => TidegateCommand::SetLocal { name, value },
-            })
+        let full = format!("{VIRTUAL}{name}");
+        let reset = self.word() == w::DEFAULT;
+        let (touched, command) = match (scope, reset) {
+            (Scope::Session, true) => {
+                (SettingTouched::Reset(full), Some(TidegateCommand::Reset { name }))
+            }
+            (Scope::Session, false) => {
+                let value = self.virtual_value();
+                let command = value.map(|value| TidegateCommand::Set { name, value });
+                (SettingTouched::Set(full), command)
+            }
+            (Scope::Transaction, _) => {
+                let value = self.virtual_value();
+                let command = value.map(|value| TidegateCommand::SetLocal { name, value });
+                (SettingTouched::SetLocal(full), command)
+            }
         };
+        self.analysis.names.push(touched);
         self.virtual_setting(command);
         self.scoped(scope)
     }
@@ -175,26 +187,26 @@ impl Reader<'_> {
     /// The value of a virtual setting: one literal, or the text as it stands for words and numbers.
     fn virtual_value(&self) -> Option<String> {
         let mut ahead = self.lexer;
-        let mut end = self.token.end;
+        let mut end = self.lexer.token.end();
         let mut token = ahead.next();
-        if matches!(self.token.kind, TokenKind::Plain | TokenKind::Escape) {
+        if matches!(self.lexer.token.kind, TokenKind::Plain | TokenKind::Escape) {
             let over = matches!(token.kind, TokenKind::Semicolon | TokenKind::End);
-            return self.literal(self.token).filter(|_| over);
+            return self.literal(self.lexer.token).filter(|_| over);
         }
         let bare = |kind| {
             matches!(kind, TokenKind::Word | TokenKind::Number | TokenKind::Dot | TokenKind::Other)
         };
-        if !bare(self.token.kind) {
+        if !bare(self.lexer.token.kind) {
             return None;
         }
         while !matches!(token.kind, TokenKind::Semicolon | TokenKind::End) {
-            if !bare(token.kind) || token.start != end {
+            if !bare(token.kind) || token.start() != end {
                 return None;
             }
-            end = token.end;
+            end = token.end();
             token = ahead.next();
         }
-        let text = std::str::from_utf8(&self.lexer.text[self.token.start..end]).ok()?;
+        let text = std::str::from_utf8(&self.lexer.text[self.lexer.token.start()..end]).ok()?;
         Some(text.to_ascii_lowercase())
     }
 
@@ -205,8 +217,9 @@ impl Reader<'_> {
             _ => match self.shown_name() {
                 Some(name) => match name.strip_prefix(VIRTUAL) {
                     Some(own) => {
-                        let name = own.to_owned();
-                        self.virtual_setting(Some(TidegateCommand::Reset { name }));
+                        let own = own.to_owned();
+                        self.analysis.names.push(SettingTouched::Reset(name));
+                        self.virtual_setting(Some(TidegateCommand::Reset { name: own }));
                     }
                     None => self.touch(SettingTouched::Reset(name)),
                 },
@@ -218,7 +231,7 @@ impl Reader<'_> {
 
     /// SHOW after the first word.
     pub(super) fn show(&mut self) -> Kind {
-        if self.text(self.token).len() >= VIRTUAL.len() - 1
+        if self.text(self.lexer.token).len() >= VIRTUAL.len() - 1
             && let Some(name) = self.shown_name()
             && let Some(own) = name.strip_prefix(VIRTUAL)
         {
@@ -291,12 +304,12 @@ impl Reader<'_> {
 
     /// A setting's name, dotted or not, in its canonical form; skips it.
     fn setting_name(&mut self) -> Option<String> {
-        let mut name = self.identifier(self.token)?;
+        let mut name = self.identifier(self.lexer.token)?;
         self.advance();
-        while self.token.kind == TokenKind::Dot {
+        while self.lexer.token.kind == TokenKind::Dot {
             self.advance();
             name.push('.');
-            name.push_str(&self.identifier(self.token)?);
+            name.push_str(&self.identifier(self.lexer.token)?);
             self.advance();
         }
         Some(canonical(&name))

@@ -1,7 +1,7 @@
 //! Drives one client's login over its socket, from the first byte to AuthenticationOk.
 //!
-//! All decisions are `tidegate_core::session::login`'s; here are the socket, the clock, the random numbers, TLS, and
-//! the questions about users.
+//! All decisions are `tidegate_core::session::login`'s; here are the socket, the clock, the random
+//! numbers, TLS, and the questions about users.
 
 use super::users::Users;
 use crate::stream::{Socket, Stream};
@@ -10,6 +10,7 @@ use crate::upstream::Credentials;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_core::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
 pub use tidegate_core::session::login::{
     CloseReason, LoginPolicy, Method, PeerKind, Replication, TrustScope,
@@ -30,11 +31,17 @@ const READ_BYTES: usize = 1_024;
 #[derive(Clone, Debug)]
 pub struct LoginContext {
     pub policy: LoginPolicy,
+    /// From the connection to the end of the login: `LOGIN_TIME_MAX` unless the operator says
+    /// otherwise.
+    pub time_max: Duration,
     /// Required unless the policy's `tls` is `Unavailable`.
     pub tls: Option<Arc<Acceptor>>,
     pub users: Users,
     /// Drawn once per process: see [`draw_secret`].
     pub fake_secret: [u8; 32],
+    /// The primary's user as configured: what it logs in with when its login here (trust, certificate) proved nothing
+    /// that the server takes.
+    pub own_user: Option<(Arc<str>, Credentials)>,
 }
 
 /// Where a client comes from.
@@ -85,14 +92,16 @@ pub struct LoggedIn {
     pub pending: Vec<u8>,
 }
 
-/// 256 random bits, drawn once per process, from which the salts of users who do not exist are made.
+/// 256 random bits, drawn once per process, from which the salts of users who do not exist are
+/// made.
 pub fn draw_secret() -> io::Result<[u8; 32]> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)?;
     Ok(secret)
 }
 
-/// Logs one client in, or answers why not. Over within `LOGIN_TIME_MAX` (and a moment to say goodbye).
+/// Logs one client in, or answers why not. Over within `time_max` (and a moment to say
+/// goodbye).
 pub async fn login(socket: Socket, peer: Peer, context: &LoginContext) -> LoginOutcome {
     let login = match LoginParams::draw(peer, context) {
         Ok(params) => Login::new(params),
@@ -115,7 +124,8 @@ pub async fn login(socket: Socket, peer: Peer, context: &LoginContext) -> LoginO
         Ok(Err(_)) => LoginOutcome::Closed(CloseReason::Io),
         Err(_) => {
             driver.login.handle_timeout(driver.login.deadline());
-            // Only what the client is told is left to do; it has no second deadline's worth of time to take it.
+            // Only what the client is told is left to do; it has no second deadline's worth of time
+            // to take it.
             let _ = timeout(LINGER_TIME_MAX, driver.exchange()).await;
             LoginOutcome::Closed(CloseReason::TimedOut)
         }
@@ -136,9 +146,10 @@ impl Draw for LoginParams {
         }
         Ok(Self {
             now: std::time::Instant::now(),
+            time_max: context.time_max,
             peer: peer.kind(),
             policy,
-            nonce: crate::upstream::login::nonce()?,
+            nonce: crate::upstream::nonce()?,
             md5_salt,
             fake_secret: context.fake_secret,
         })
@@ -221,6 +232,11 @@ impl Driver<'_> {
     fn finish(&mut self, done: LoginDone) -> Option<LoginOutcome> {
         let LoginDone { request, proven } = done;
         let stream = self.line.take()?;
+        let credentials = self.credentials.take().unwrap_or_else(|| proven.into());
+        let credentials = match (credentials, &self.context.own_user) {
+            (Credentials::None, Some((user, own))) if **user == *request.user => own.clone(),
+            (credentials, _) => credentials,
+        };
         Some(LoginOutcome::Done(Box::new(LoggedIn {
             stream,
             user: request.user,
@@ -228,7 +244,7 @@ impl Driver<'_> {
             parameters: request.parameters,
             replication: request.replication,
             minor: request.minor,
-            credentials: self.credentials.take().unwrap_or_else(|| proven.into()),
+            credentials,
             pending: std::mem::take(&mut *self.input),
         })))
     }
@@ -239,7 +255,8 @@ impl Driver<'_> {
 
     async fn read(&mut self) -> io::Result<()> {
         let mut chunk = Zeroizing::new([0; READ_BYTES]);
-        // The machine refuses longer messages from their header, so that this is never what stops one.
+        // The machine refuses longer messages from their header, so that this is never what stops
+        // one.
         let room = Login::INPUT_BYTES_MAX.saturating_sub(self.input.len()).min(READ_BYTES);
         let bytes = self.line()?.read(&mut chunk[..room]).await?;
         if bytes == 0 {
@@ -303,7 +320,8 @@ struct Tls {
     alpn: Option<Vec<u8>>,
 }
 
-/// Ends our direction and lets the client read: a socket closed with bytes unread is reset, and our message is lost.
+/// Ends our direction and lets the client read: a socket closed with bytes unread is reset, and our
+/// message is lost.
 async fn say_goodbye(mut line: Stream) {
     let linger = async {
         line.shutdown().await?;

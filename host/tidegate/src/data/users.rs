@@ -1,8 +1,8 @@
 //! Who may log in: the users of a file, or those that the server knows.
 
 use crate::config::UserSecret;
-use crate::upstream::Credentials;
-use crate::upstream::directory::{Found, UserDirectory, check_stored, make_verifier};
+use crate::upstream::directory::{Found, UserDirectory};
+use crate::upstream::{Credentials, check_stored, make_verifier};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use tidegate_core::session::login::{

@@ -49,9 +49,10 @@ pub fn run(options: DemoOptions) -> Result<(), String> {
     let begun = Instant::now();
     let cluster = make_cluster(&options).map_err(|error| error.to_string())?;
     let front = make_front(&options, &cluster)?;
+    let configured = front.configure(cluster.directory())?;
     let farewell = farewell(&options, &cluster);
-    let welcome = welcome(&front, &cluster, begun);
-    let ended = front.run(move || print(&welcome));
+    print("starting Tidegate in front …");
+    let ended = front.run(configured, || print(&welcome(&front, &cluster, begun)));
     println!("\nStopping the servers …");
     drop(cluster);
     println!("{farewell}");
@@ -102,7 +103,6 @@ fn make_front(options: &DemoOptions, cluster: &Cluster) -> Result<Front, String>
     Ok(Front {
         listen: local(options.port)?,
         admin: local(options.admin_port)?,
-        admin_token: token,
         admin_token_file: token_file,
         primary: cluster.primary().url(ROLE, DATABASE),
         replicas: cluster.replicas().iter().map(|node| node.url(ROLE, DATABASE)).collect(),
@@ -148,7 +148,8 @@ fn welcome(front: &Front, cluster: &Cluster, begun: Instant) -> String {
     let admin = front.admin;
     let token_file = front.admin_token_file.display();
     format!(
-        "
+        " done
+
 Tidegate is ready, {seconds:.1} s after the start. {version}: {servers}
 
   connect    {url}

@@ -14,7 +14,8 @@ pub enum Credentials {
     Password(Secret),
     /// `md5` and 32 digits: answers an md5 question.
     Md5Hash(Secret),
-    /// Learnt when the user logged in: answers SCRAM, where the server has the very verifier that we checked.
+    /// Learnt when the user logged in: answers SCRAM, where the server has the very verifier that
+    /// we checked.
     ScramKeys(Keys),
 }
 

@@ -1,28 +1,31 @@
 //! The users a server knows: what pass-through authentication asks.
 //!
-//! In this order: the operator's own user is known from the URL; others are read from `pg_authid`; a client on this
-//! machine whom the server would let in without a password is let in; and where `pg_authid` may not be read, the
-//! server decides about a password in clear.
+//! In this order: the operator's own user is known from the URL; others are read from `pg_authid`;
+//! a client on this machine whom the server would let in without a password is let in; and where
+//! `pg_authid` may not be read, the server decides about a password in clear.
 
 use super::credentials::{Credentials, Secret};
 use super::error::ConnectError;
 use super::login::{Address, NewServer, Target, connect, simple_query};
+use super::passwords::make_verifier;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tidegate_core::limits::{
-    USER_CACHE_TIME_MAX, USER_DENIED_TIME_MAX, USER_LOOKUPS_WAITING_MAX, USERS_CACHED_MAX,
+    LOGIN_TRIALS_MAX, USER_CACHE_TIME_MAX, USER_DENIED_TIME_MAX, USER_LOOKUPS_WAITING_MAX,
+    USERS_CACHED_MAX,
 };
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::login::{
     CloseReason, PasswordOutcome, PeerKind, Standing, Stored, User,
 };
-use tidegate_wire::auth::{self, Verifier, md5};
+use tidegate_wire::auth::{Verifier, md5};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
-/// Settings of the connection that reads `pg_authid`: nothing a user could have created is found by name there.
+/// Settings of the connection that reads `pg_authid`: nothing a user could have created is found by
+/// name there.
 const LOOKUP_SETTINGS: [(&str, &str); 3] = [
     ("application_name", "tidegate: user look-up"),
     ("client_encoding", "UTF8"),
@@ -57,6 +60,8 @@ pub struct UserDirectory {
     /// One look-up at a time; the connection lives only while others wait for it.
     connection: tokio::sync::Mutex<Option<NewServer>>,
     waiting: AtomicUsize,
+    /// Logins that are tried at the server on behalf of strangers.
+    trials: tokio::sync::Semaphore,
     denied_until: Mutex<Option<Instant>>,
 }
 
@@ -87,7 +92,8 @@ enum Answer {
 }
 
 impl UserDirectory {
-    /// `user` and `password` are the operator's, from the server's URL; `fake_secret` as in `LoginParams`.
+    /// `user` and `password` are the operator's, from the server's URL; `fake_secret` as in
+    /// `LoginParams`.
     pub fn new(
         target: Target,
         database: String,
@@ -105,6 +111,7 @@ impl UserDirectory {
             slots: Mutex::default(),
             connection: tokio::sync::Mutex::default(),
             waiting: AtomicUsize::new(0),
+            trials: tokio::sync::Semaphore::new(LOGIN_TRIALS_MAX),
             denied_until: Mutex::default(),
         }
     }
@@ -159,7 +166,7 @@ impl UserDirectory {
         password: Secret,
     ) -> PasswordOutcome {
         let credentials = Credentials::Password(password);
-        match connect(&self.target, database, user, &credentials, &[]).await {
+        match self.try_login(user, database, &credentials).await {
             Ok(server) => {
                 close(server).await;
                 PasswordOutcome::Right
@@ -188,7 +195,8 @@ impl UserDirectory {
         }
     }
 
-    /// Whether the server lets this user in from here without a password, or refuses for another reason.
+    /// Whether the server lets this user in from here without a password, or refuses for another
+    /// reason.
     async fn let_in(&self, user: &str, database: &str) -> Option<User> {
         let question = Question::LetIn { user: user.to_owned(), database: database.to_owned() };
         match self.ask(question).await {
@@ -233,7 +241,7 @@ impl UserDirectory {
     }
 
     async fn try_without_password(&self, user: &str, database: &str) -> Result<Answer, User> {
-        match connect(&self.target, database, user, &Credentials::None, &[]).await {
+        match self.try_login(user, database, &Credentials::None).await {
             Ok(server) => {
                 close(server).await;
                 Ok(Answer::User(User::LetIn))
@@ -243,11 +251,24 @@ impl UserDirectory {
         }
     }
 
+    /// Strangers must not fill the server with connections: a few are tried at a time.
+    async fn try_login(
+        &self,
+        user: &str,
+        database: &str,
+        credentials: &Credentials,
+    ) -> Result<NewServer, ConnectError> {
+        let permit = self.trials.acquire().await;
+        let outcome = connect(&self.target, database, user, credentials, &[]).await;
+        drop(permit);
+        outcome
+    }
+
     async fn read_stored(&self, user: &str) -> Result<Answer, User> {
         if self.is_denied() {
             return Ok(Answer::Denied);
         }
-        let waiting = Waiting::new(&self.waiting);
+        let waiting = Waiting::new(self);
         if waiting.position > USER_LOOKUPS_WAITING_MAX {
             let refusal =
                 Refusal::fatal("53300", "too many logins wait for their user to be looked up")
@@ -313,19 +334,8 @@ impl UserDirectory {
     }
 }
 
-/// Makes the verifier of a password known in clear, with a salt that is the user's for the life of the process.
-pub async fn make_verifier(fake_secret: &[u8; 32], user: &str, password: &Secret) -> Verifier {
-    let fake = Verifier::fake(fake_secret, user);
-    let password = password.clone();
-    let (salt, iterations) = (fake.salt.clone(), fake.iterations);
-    let task = tokio::task::spawn_blocking(move || {
-        Verifier::from_password(password.reveal(), &salt, iterations)
-    });
-    // Cancelled only when the process ends: then a verifier that nothing fits is as good as any.
-    task.await.unwrap_or(fake)
-}
-
-/// Every name and operator is qualified, and the user's name is a literal that no setting can change the meaning of.
+/// Every name and operator is qualified, and the user's name is a literal that no setting can
+/// change the meaning of.
 fn stored_query(user: &str) -> String {
     let user = user.replace('\\', r"\\").replace('\'', "''");
     format!(
@@ -387,40 +397,31 @@ async fn close(mut server: NewServer) {
 
 /// Counts those who look up or wait to, also when they give up.
 struct Waiting<'a> {
-    count: &'a AtomicUsize,
+    directory: &'a UserDirectory,
     position: usize,
 }
 
 impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        Self { count, position: count.fetch_add(1, Ordering::Relaxed) }
+    fn new(directory: &'a UserDirectory) -> Self {
+        let position = directory.waiting.fetch_add(1, Ordering::Relaxed);
+        Self { directory, position }
     }
 
     fn is_alone(&self) -> bool {
-        self.count.load(Ordering::Relaxed) == 1
+        self.directory.waiting.load(Ordering::Relaxed) == 1
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Whether a password in clear is the stored one. The slow part runs on a thread that serves no clients.
-pub async fn check_stored(user: &str, password: Secret, stored: Stored) -> PasswordOutcome {
-    let right = match stored {
-        Stored::Plain(known, _) => known == password,
-        Stored::Md5(hash) => auth::same(
-            md5::stored_hash(user, password.reveal()).reveal().as_bytes(),
-            hash.reveal().as_bytes(),
-        ),
-        Stored::Scram(verifier) => {
-            let task = tokio::task::spawn_blocking(move || verifier.fits(password.reveal()));
-            task.await.unwrap_or(false)
+        let others = self.directory.waiting.fetch_sub(1, Ordering::Relaxed) - 1;
+        // Whoever waits last may give up: then nobody would close the connection kept for it.
+        if others == 0
+            && let Ok(mut kept) = self.directory.connection.try_lock()
+        {
+            *kept = None;
         }
-    };
-    if right { PasswordOutcome::Right } else { PasswordOutcome::Wrong }
+    }
 }
 
 #[cfg(test)]

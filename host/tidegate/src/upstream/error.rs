@@ -16,7 +16,8 @@ pub enum ConnectError {
     Tls(String),
     /// The server answered with an error of its own.
     Refused(Box<ServerError>),
-    /// The server asks for what we do not give: a password in clear over an open line, or one that we do not have.
+    /// The server asks for what we do not give: a password in clear over an open line, or one that
+    /// we do not have.
     Policy(String),
     /// The server does not keep to the protocol.
     Protocol(String),
@@ -124,7 +125,8 @@ impl From<io::Error> for ConnectError {
     }
 }
 
-/// A refusal's SQLSTATE lives as long as the program: those that a login can meet, or that the connection failed.
+/// A refusal's SQLSTATE lives as long as the program: those that a login can meet, or that the
+/// connection failed.
 fn known_sqlstate(sqlstate: &str) -> &'static str {
     const KNOWN: [&str; 27] = [
         "08000", "08003", "08004", "08006", "08P01", "0A000", "22021", "22023", "25006", "28000",

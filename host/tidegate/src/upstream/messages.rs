@@ -1,4 +1,5 @@
-//! Reads a server's messages one at a time, outside the data path: for logging in and for our own questions.
+//! Reads a server's messages one at a time, outside the data path: for logging in and for our own
+//! questions.
 
 use super::error::ConnectError;
 use std::io;

@@ -1,13 +1,18 @@
-//! Server connections: where the servers are, how to connect and log in, and what is known of their users.
+//! Server connections: where the servers are, how to connect and log in, and what is known of their
+//! users.
 
+mod authenticate; // a server's questions after the StartupMessage
 pub mod credentials; // with what we act for a user
 pub mod directory; // the users a server knows, for pass-through
 pub mod error; // why a connection did not come about
 pub mod login; // connect, TLS, authentication, first ReadyForQuery; cancel
 mod messages; // reading a server's messages outside the data path
+mod passwords; // checking and making them, off the threads that serve clients
 pub mod pool; // one worker's pools: leases, waiting, opening, closing
+mod socket; // addresses, TLS as an sslmode wants it
 
 pub use credentials::{Credentials, Secret};
 pub use directory::UserDirectory;
 pub use error::{ConnectError, ServerError};
 pub use login::{Address, BackendKey, NewServer, Target, cancel, connect, simple_query};
+pub use passwords::{check_stored, make_verifier, nonce};

@@ -1,7 +1,7 @@
 //! md5 authentication: the stored hash, and its answer to a salt.
 //!
-//! Source: `pg_md5_encrypt` in PostgreSQL's `src/common/md5_common.c`. Broken by design (who knows the stored hash can
-//! log in), and kept because servers with such users exist.
+//! Source: `pg_md5_encrypt` in PostgreSQL's `src/common/md5_common.c`. Broken by design (who knows
+//! the stored hash can log in), and kept because servers with such users exist.
 
 use super::{Secret, same};
 use ::md5::{Digest, Md5};

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-/// The normal form of `password` (RFC 4013), or `password` itself when it has a character that RFC forbids.
+/// The normal form of `password` (RFC 4013), or `password` itself when it has a character that RFC
+/// forbids.
 ///
 /// Source: `pg_saslprep` and its callers in `src/common/scram-common.c` and `auth-scram.c`.
 pub fn saslprep(password: &str) -> Cow<'_, str> {

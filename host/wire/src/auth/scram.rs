@@ -8,8 +8,8 @@
 //! ClientFinal::finish ◀─ server-final ── └▶ ServerFinal
 //! ```
 //!
-//! Source: RFC 5802, RFC 7677; PostgreSQL's `auth-scram.c` and `fe-auth-scram.c`. Channel binding is not offered, so
-//! that `n` and `y` are the only headers accepted. Nonces are arguments.
+//! Source: RFC 5802, RFC 7677; PostgreSQL's `auth-scram.c` and `fe-auth-scram.c`. Channel binding
+//! is not offered, so that `n` and `y` are the only headers accepted. Nonces are arguments.
 
 use super::verifier::{
     Key, SALT_BYTES_MAX, decode, decode_key, encode, hmac_sha256, parse_iterations, sha256,
@@ -41,7 +41,7 @@ pub enum ScramError {
     ServerError,
 }
 
-// --- the server's side -------------------------------------------------------------------------------
+// --- the server's side ---------------------------------------------------------------------------
 
 /// The server has answered the client's first message and waits for its proof.
 #[derive(Debug)]
@@ -63,10 +63,11 @@ pub struct ServerFinal {
 }
 
 impl ServerFirst {
-    /// Reads the client's first message; yields the state and the data of AuthenticationSASLContinue.
+    /// Reads the client's first message; yields the state and the data of
+    /// AuthenticationSASLContinue.
     ///
-    /// `nonce` is fresh random printable text without commas. The user name in the message is ignored, as PostgreSQL
-    /// does: the one of the StartupMessage counts.
+    /// `nonce` is fresh random printable text without commas. The user name in the message is
+    /// ignored, as PostgreSQL does: the one of the StartupMessage counts.
     pub fn start(
         client_first: &[u8],
         verifier: Verifier,
@@ -130,7 +131,7 @@ impl ServerFirst {
     }
 }
 
-// --- the client's side -------------------------------------------------------------------------------
+// --- the client's side ---------------------------------------------------------------------------
 
 /// What a client proves that it knows.
 #[derive(Clone, Debug)]
@@ -160,7 +161,8 @@ impl fmt::Debug for ClientFinal {
 }
 
 impl ClientFirst {
-    /// Yields the state and the data of SASLInitialResponse. The user name stays empty, as libpq does.
+    /// Yields the state and the data of SASLInitialResponse. The user name stays empty, as libpq
+    /// does.
     pub fn start(secret: ScramSecret, nonce: &str) -> (Self, String) {
         let bare = format!("n=,r={nonce}");
         let message = format!("n,,{bare}");

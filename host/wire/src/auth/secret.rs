@@ -3,7 +3,8 @@
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// A password or a password hash. Never printed, compared in constant time, overwritten when dropped.
+/// A password or a password hash. Never printed, compared in constant time, overwritten when
+/// dropped.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 

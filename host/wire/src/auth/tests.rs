@@ -4,7 +4,8 @@ use super::*;
 use proptest::prelude::*;
 
 /// `CREATE ROLE … PASSWORD 'pencil'` on PostgreSQL 15.
-const POSTGRES_VERIFIER: &str = "SCRAM-SHA-256$4096:WVrsfSLRPwQw/LgxeB/15Q==$MMsQDJ9lk7mhwRMRnPq2wbWc48c4UKmMIwbHPgrocks=:3VtPkeOr8ALNaTGvRfxbtzkiTg/0LJ+IreiX5JwuYPQ=";
+const POSTGRES_VERIFIER: &str = "SCRAM-SHA-256$4096:WVrsfSLRPwQw/LgxeB/15Q==$\
+    MMsQDJ9lk7mhwRMRnPq2wbWc48c4UKmMIwbHPgrocks=:3VtPkeOr8ALNaTGvRfxbtzkiTg/0LJ+IreiX5JwuYPQ=";
 
 fn password(text: &str) -> ScramSecret {
     ScramSecret::Password(Secret::new(text))
@@ -23,7 +24,8 @@ fn exchange(secret: ScramSecret, verifier: &Verifier) -> Result<Keys, ScramError
 
 #[test]
 fn the_exchange_of_rfc_7677_is_reproduced() {
-    // RFC 7677 names a user in the first message; libpq and we do not, so only the server side can replay it.
+    // RFC 7677 names a user in the first message; libpq and we do not, so only the server side can
+    // replay it.
     let salt = verifier::decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
     let verifier = Verifier::from_password("pencil", &salt, 4096);
     let (server, first) = ServerFirst::start(
@@ -38,7 +40,8 @@ fn the_exchange_of_rfc_7677_is_reproduced() {
     );
     let done = server
         .verify(
-            b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
+            b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+              p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
         )
         .unwrap();
     assert_eq!(done.message, "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
@@ -230,10 +233,15 @@ proptest! {
     }
 
     #[test]
-    fn no_message_makes_either_side_panic(message in proptest::collection::vec(any::<u8>(), 0..60), text in "[nyprsicv=,a-zA-Z0-9/+]{0,60}") {
+    fn no_message_makes_either_side_panic(
+        message in proptest::collection::vec(any::<u8>(), 0..60),
+        text in "[nyprsicv=,a-zA-Z0-9/+]{0,60}",
+    ) {
         for message in [message.as_slice(), text.as_bytes()] {
             let verifier = Verifier::fake(&[0; 32], "u");
-            prop_assert!(ServerFirst::start(message, verifier.clone(), "s").map(|(_, reply)| reply.len() < 300).unwrap_or(true));
+            if let Ok((_, reply)) = ServerFirst::start(message, verifier.clone(), "s") {
+                prop_assert!(reply.len() < 300);
+            }
             let (server, _) = ServerFirst::start(b"n,,n=,r=c", verifier, "s").unwrap();
             prop_assert!(server.verify(message).is_err());
             let (client, _) = ClientFirst::start(password("p"), "c");

@@ -1,6 +1,7 @@
 //! SCRAM-SHA-256 verifiers: what a server stores instead of a password.
 //!
-//! Source: RFC 5802, RFC 7677, and `scram_build_secret` / `parse_scram_secret` in PostgreSQL's `scram-common.c`.
+//! Source: RFC 5802, RFC 7677, and `scram_build_secret` / `parse_scram_secret` in PostgreSQL's
+//! `scram-common.c`.
 
 use super::{same, saslprep};
 use base64::Engine as _;
@@ -12,7 +13,8 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 /// Iterations of a verifier we make ourselves (PostgreSQL's default of `scram_iterations`).
 pub const ITERATIONS_DEFAULT: u32 = 4_096;
-/// More iterations than this are refused on both sides: a hostile peer must not buy minutes of our processor.
+/// More iterations than this are refused on both sides: a hostile peer must not buy minutes of our
+/// processor.
 pub const ITERATIONS_MAX: u32 = 1_000_000;
 /// Bytes of a salt we make ourselves (PostgreSQL: SCRAM_DEFAULT_SALT_LEN).
 pub const SALT_BYTES: usize = 16;
@@ -53,8 +55,8 @@ impl Verifier {
         }
     }
 
-    /// A verifier that no password fits, the same one for the same user each time, so that a user who does not exist
-    /// is answered like one who does. `secret` is drawn once per process.
+    /// A verifier that no password fits, the same one for the same user each time, so that a user
+    /// who does not exist is answered like one who does. `secret` is drawn once per process.
     pub fn fake(secret: &[u8; 32], user: &str) -> Self {
         let part = |label: &[u8]| hmac_sha256(secret, &[label, user.as_bytes()]);
         Self {
@@ -91,7 +93,8 @@ impl Verifier {
     }
 }
 
-/// Prints the form that [`Verifier::parse`] reads and PostgreSQL stores: not for logs, hence not `Debug`.
+/// Prints the form that [`Verifier::parse`] reads and PostgreSQL stores: not for logs, hence not
+/// `Debug`.
 impl fmt::Display for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { iterations, salt, stored_key, server_key } = self;

@@ -167,7 +167,9 @@ proptest! {
     }
 
     #[test]
-    fn startup_parameters_round_trip(parameters in proptest::collection::vec(("[a-z]{1,9}", "[^\0]{0,9}"), 0..9)) {
+    fn startup_parameters_round_trip(
+        parameters in proptest::collection::vec(("[a-z]{1,9}", "[^\0]{0,9}"), 0..9),
+    ) {
         let list: Vec<_> = parameters.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
         let startup = read_startup_of(&startup(0, &list));
         prop_assert_eq!(startup.parameters, parameters);

@@ -24,7 +24,8 @@ enum Question {
     Password(PasswordCheck),
 }
 
-/// What happens however right the answer is. Decided before the question, so that all are asked alike.
+/// What happens however right the answer is. Decided before the question, so that all are asked
+/// alike.
 #[derive(Clone, Copy, Debug)]
 enum Doom {
     None,

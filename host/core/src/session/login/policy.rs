@@ -10,7 +10,8 @@ pub enum Method {
     /// As the server would have it: by SCRAM or md5, whichever the user's stored password is.
     Passthrough,
     Scram,
-    /// By md5, or by SCRAM for users whose stored password allows only that (as PostgreSQL's `md5` method does).
+    /// By md5, or by SCRAM for users whose stored password allows only that (as PostgreSQL's `md5`
+    /// method does).
     Md5,
     /// The password in clear: only over TLS, the loopback or a Unix socket.
     Password,
@@ -62,7 +63,8 @@ pub enum User {
         stored: Stored,
         standing: Standing,
     },
-    /// There is no such user, or it has no password. The client cannot tell this from a wrong password.
+    /// There is no such user, or it has no password. The client cannot tell this from a wrong
+    /// password.
     Unknown,
     /// We cannot read passwords; the server decides about one in clear.
     OnlyServerKnows,

@@ -12,8 +12,8 @@ pub struct LoginRequest {
     pub user: String,
     /// The user's name when the client gave none.
     pub database: String,
-    /// Settings in the order the server applies them: those from `options`, then the packet's own. A name may come
-    /// twice; the last one counts.
+    /// Settings in the order the server applies them: those from `options`, then the packet's own.
+    /// A name may come twice; the last one counts.
     pub parameters: Vec<(String, String)>,
     pub replication: Replication,
     /// The minor version of protocol 3 that both sides speak from here on.
@@ -93,7 +93,8 @@ fn replication(value: &str) -> Result<Replication, (CloseReason, Refusal)> {
     }
 }
 
-/// PostgreSQL's `parse_bool`: any unambiguous beginning of true, false, yes, no, on, off, or 1 and 0.
+/// PostgreSQL's `parse_bool`: any unambiguous beginning of true, false, yes, no, on, off, or 1 and
+/// 0.
 fn parse_bool(value: &str) -> Option<bool> {
     let value = value.to_ascii_lowercase();
     let begins = |word: &str| !value.is_empty() && word.starts_with(&value);

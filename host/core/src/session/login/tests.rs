@@ -1,9 +1,8 @@
 //! Logins message by message, without a socket.
 
 use super::*;
-use crate::limits::IDENTIFIER_BYTES_MAX;
+use crate::limits::{IDENTIFIER_BYTES_MAX, LOGIN_TIME_MAX};
 use proptest::prelude::*;
-use std::time::Duration;
 use tidegate_wire::auth::{ClientFirst, Keys, Request, ScramSecret, Verifier, md5, read_request};
 use tidegate_wire::error_fields::{field, find};
 
@@ -16,6 +15,7 @@ fn policy(method: Method) -> LoginPolicy {
 fn begin(policy: LoginPolicy, peer: PeerKind) -> Login {
     Login::new(LoginParams {
         now: Instant::now(),
+        time_max: LOGIN_TIME_MAX,
         peer,
         policy,
         nonce: "servernonce".to_owned(),
@@ -485,8 +485,16 @@ proptest! {
     /// Nobody gets in with noise, whatever the method, and every end is said once.
     #[test]
     fn noise_never_logs_in(
-        method in prop_oneof![Just(Method::Passthrough), Just(Method::Scram), Just(Method::Md5), Just(Method::Password)],
-        inputs in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..60)), 1..8),
+        method in prop_oneof![
+            Just(Method::Passthrough),
+            Just(Method::Scram),
+            Just(Method::Md5),
+            Just(Method::Password),
+        ],
+        inputs in proptest::collection::vec(
+            (any::<bool>(), proptest::collection::vec(any::<u8>(), 0..60)),
+            1..8,
+        ),
     ) {
         let mut login = begin(policy(method), PeerKind::Loopback);
         give(&mut login, &startup_packet(&[("user", "alice")]));
@@ -501,7 +509,9 @@ proptest! {
             while let Some(action) = login.poll_action() {
                 match action {
                     LoginAction::Done(_) => prop_assert!(false, "logged in"),
-                    LoginAction::VerifyPassword { .. } => login.handle_password(PasswordOutcome::Wrong),
+                    LoginAction::VerifyPassword { .. } => {
+                        login.handle_password(PasswordOutcome::Wrong);
+                    }
                     LoginAction::Close(_) => closed += 1,
                     _ => {}
                 }

@@ -1,4 +1,5 @@
-//! One pool of one worker: the books of the core, the connections themselves, and the clients that wait.
+//! One pool of one worker: the books of the core, the connections themselves, and the clients that
+//! wait.
 
 use super::idle::{self, Liveness};
 use super::open::{self, ConnectFailure};
@@ -22,7 +23,8 @@ use tidegate_core::pool::{
 };
 use tidegate_core::refusal::Refusal;
 
-/// One pool of one worker. Found by `Pools::pool`; a client keeps it as long as it may need a connection.
+/// One pool of one worker. Found by `Pools::pool`; a client keeps it as long as it may need a
+/// connection.
 pub struct PoolCell {
     pub(super) key: PoolKey,
     pub(super) home: Rc<Home>,
@@ -120,7 +122,7 @@ impl PoolCell {
         SharedBudget(&self.shared)
     }
 
-    // --- a client wants a connection, or no more ------------------------------------------------------
+    // --- a client wants a connection, or no more ----------------------------------------------------------
 
     pub(super) fn acquire(self: &Rc<Self>, slot: &Rc<WaitSlot>, now: Instant) -> Acquired {
         loop {
@@ -196,7 +198,8 @@ impl PoolCell {
     /// A lease was dropped; its connection is closed already.
     pub(super) fn abandon(self: &Rc<Self>, server: ServerId) {
         self.inner.borrow_mut().lose(server, CloseReason::Abandoned, &mut self.budget());
-        // A drop may be anywhere, also where no task can be started: the worker opens what is missing.
+        // A drop may be anywhere, also where no task can be started: the worker opens what is
+        // missing.
         self.home.due.notify_one();
     }
 
@@ -246,7 +249,7 @@ impl PoolCell {
         }
     }
 
-    // --- opening --------------------------------------------------------------------------------------
+    // --- opening ----------------------------------------------------------
 
     pub(super) fn handle_opened(
         self: &Rc<Self>,
@@ -265,7 +268,7 @@ impl PoolCell {
         self.pump(now);
     }
 
-    // --- what is due ----------------------------------------------------------------------------------
+    // --- what is due ----------------------------------------------------------
 
     /// Does everything the core has to do.
     pub(super) fn pump(self: &Rc<Self>, now: Instant) {
@@ -339,7 +342,7 @@ impl PoolCell {
         drop(dead);
     }
 
-    // --- between workers ------------------------------------------------------------------------------
+    // --- between workers ----------------------------------------------------------
 
     fn beg(&self, priority: Priority, since: Instant) {
         let worker = self.home.worker;
@@ -404,6 +407,16 @@ impl PoolCell {
 }
 
 impl Inner {
+    /// What the other workers and operators did meanwhile, and tells them what there is here.
+    pub(super) fn learn(&mut self, shared: &SharedPool, worker: WorkerId, now: Instant) {
+        let counts = self.pool.counts();
+        self.pool.handle_elsewhere(shared.exchange(worker, counts));
+        self.pool.set_generation(shared.generation());
+        if counts.in_use > 0 {
+            self.used_at = now;
+        }
+    }
+
     /// Takes a connection that the core granted, if it is alive.
     fn take_alive(&mut self, id: ServerId, client: ClientId, now: Instant) -> Option<Box<Server>> {
         let entry = self.servers.get_mut(&id)?;

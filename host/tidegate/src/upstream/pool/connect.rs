@@ -19,7 +19,8 @@ pub trait Connect {
     ) -> Connecting;
 }
 
-/// Logs in at the target, with the same start-up parameters each time: those of a client are set when it gets a lease.
+/// Logs in at the target, with the same start-up parameters each time: those of a client are set
+/// when it gets a lease.
 #[derive(Clone, Debug, Default)]
 pub struct ServerLogin {
     pub parameters: Arc<[(String, String)]>,

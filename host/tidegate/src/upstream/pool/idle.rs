@@ -16,9 +16,11 @@ pub(super) enum Liveness {
     Dead,
 }
 
-/// Parameter changes are taken over; notices and notifications are dropped, since nobody is there to hear them.
+/// Parameter changes are taken over; notices and notifications are dropped, since nobody is there
+/// to hear them.
 ///
-/// tokio knows from its last poll of the reactor whether something may be there: usually this is no system call.
+/// tokio knows from its last poll of the reactor whether something may be there: usually this is no
+/// system call.
 pub(super) fn check(server: &mut Server) -> Liveness {
     let mut cx = Context::from_waker(Waker::noop());
     let mut chunk = [0u8; 512];

@@ -9,7 +9,8 @@ use tidegate_core::ids::{ClientId, ServerId};
 use tidegate_core::pool::{Fitness, Priority};
 use tidegate_core::refusal::Refusal;
 
-/// A server connection in a client's hands. Give it back with `release`; dropped, the connection closes.
+/// A server connection in a client's hands. Give it back with `release`; dropped, the connection
+/// closes.
 #[derive(Debug)]
 pub struct Lease {
     pub server: Box<Server>,
@@ -56,7 +57,8 @@ pub struct WaitSlot {
     waker: RefCell<Option<Waker>>,
 }
 
-/// `None -- Queued --> Waiting -- grant --> Ended -- take_grant --> None`; `give_up` leads back to `None` from anywhere.
+/// `None -- Queued --> Waiting -- grant --> Ended -- take_grant --> None`; `give_up` leads back to
+/// `None` from anywhere.
 #[derive(Debug, Default)]
 pub(super) enum Wait {
     #[default]

@@ -1,8 +1,8 @@
 //! One worker's pools of server connections: the shell around `tidegate_core::pool`.
 //!
-//! Everything here lives on one worker thread (`Rc`, `RefCell`) inside its `LocalSet`, but for [`SharedPools`], the counts
-//! all workers share, and [`PoolMessage`], what they send each other. A `RefCell` is never borrowed while a waker is
-//! called, a lease is dropped, or anything is awaited.
+//! Everything here lives on one worker thread (`Rc`, `RefCell`) inside its `LocalSet`, but for
+//! [`SharedPools`], the counts all workers share, and [`PoolMessage`], what they send each other. A
+//! `RefCell` is never borrowed while a waker is called, a lease is dropped, or anything is awaited.
 
 mod cell; // one pool: the books and the connections
 mod connect; // how connections are opened
@@ -15,6 +15,7 @@ mod server; // an open connection, and moving it to another worker
 mod shared; // what workers share
 mod snapshot; // plain data for the admin API
 
+#[cfg(test)]
 #[cfg(test)]
 mod tests;
 

@@ -1,13 +1,14 @@
 //! Attempts to open a server connection, and what their failures mean.
 
-use super::{PoolCell, Server};
+use super::cell::Inner;
+use super::{PoolCell, PoolKey, Server};
 use crate::upstream::ConnectError;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use tidegate_core::breaker::{Breaker, BreakerState, Outcome, Permit};
 use tidegate_core::limits::CONNECT_TIME_MAX;
-use tidegate_core::pool::{Attempt, Jitter, OpenFailure};
+use tidegate_core::pool::{Attempt, FailureCount, Jitter, OpenFailure};
 use tidegate_core::refusal::Refusal;
 
 /// Why an attempt failed, as far as clients, logs and the breaker need to know.
@@ -18,8 +19,6 @@ pub(super) struct ConnectFailure {
     pub(super) refusal: Refusal,
     /// For logs, and as a part of other refusals.
     pub(super) text: String,
-    /// Of the server's own answer, if it gave one.
-    sqlstate: Option<String>,
 }
 
 /// Starts an attempt on the worker's tasks.
@@ -27,7 +26,8 @@ pub(super) fn start(cell: &Rc<PoolCell>, attempt: Attempt, now: Instant) {
     let connecting = {
         let mut inner = cell.inner.borrow_mut();
         if let Permit::Rejected { until } = inner.breaker.try_call(now) {
-            // The pool holds its attempts while the breaker is open, so this is a race of two attempts.
+            // The pool holds its attempts while the breaker is open, so this is a race of two
+            // attempts.
             let (passing, budget) = (OpenFailure::Passing, &mut cell.budget());
             inner.pool.handle_open_failed(attempt, passing, Jitter::NONE, now, budget);
             inner.pool.hold_opens_until(until);
@@ -49,7 +49,7 @@ pub(super) fn start(cell: &Rc<PoolCell>, attempt: Attempt, now: Instant) {
             Ok((Ok(new), target)) => {
                 let id = cell.home.shared.next_server();
                 let server = Box::new(Server::new(id, new, target, now));
-                record(&cell, Outcome::Success, now);
+                record(&mut cell.inner.borrow_mut(), &cell.key, Outcome::Success, now);
                 cell.handle_opened(server, attempt, now);
             }
             Ok((Err(error), _)) => failed(&cell, attempt, &error, now),
@@ -60,9 +60,6 @@ pub(super) fn start(cell: &Rc<PoolCell>, attempt: Attempt, now: Instant) {
 
 fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Instant) {
     let failure = ConnectFailure::new(error, &cell.inner.borrow().target.name);
-    if failure.counts_for_breaker() {
-        record(cell, Outcome::Failure, now);
-    }
     {
         let mut inner = cell.inner.borrow_mut();
         let inner = &mut *inner;
@@ -75,8 +72,14 @@ fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Inst
             let error = &*failure.text;
             tracing::warn!(target_server = target, database, user, error, "cannot connect");
         }
+        // Connections elsewhere decide whether the waiters are told.
+        inner.learn(&cell.shared, cell.home.worker, now);
         let budget = &mut cell.budget();
-        inner.pool.handle_open_failed(attempt, failure.failure, jitter(), now, budget);
+        let count = inner.pool.handle_open_failed(attempt, failure.failure, jitter(), now, budget);
+        // Attempts that run at the same time fail for one reason: eight of them are no eight signs.
+        if count == FailureCount::Counted && failure.counts_for_breaker() {
+            record(inner, &cell.key, Outcome::Failure, now);
+        }
         if inner.breaker.state() == BreakerState::Open
             && let Some(until) = inner.breaker.open_until()
         {
@@ -86,13 +89,12 @@ fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Inst
     cell.pump(now);
 }
 
-fn record(cell: &PoolCell, outcome: Outcome, now: Instant) {
-    let mut inner = cell.inner.borrow_mut();
+fn record(inner: &mut Inner, key: &PoolKey, outcome: Outcome, now: Instant) {
     let before = inner.breaker.state();
     inner.breaker.handle_outcome(outcome, now);
     let after = inner.breaker.state();
     if before != after {
-        let (database, user) = (&*cell.key.database, &*cell.key.user);
+        let (database, user) = (&*key.database, &*key.user);
         let (target, state) = (&*inner.target.name, after.name());
         tracing::warn!(target_server = target, database, user, state, "circuit breaker");
     }
@@ -112,33 +114,26 @@ impl PoolCell {
 
 impl ConnectFailure {
     fn new(error: &ConnectError, target: &str) -> Self {
-        let sqlstate = match error {
-            ConnectError::Refused(error) => Some(error.sqlstate.clone()),
-            _ => None,
-        };
         let refusal = error.to_refusal(target);
-        Self { failure: judge(error), refusal, text: error.to_string(), sqlstate }
+        Self { failure: judge(error), refusal, text: error.to_string() }
     }
 
-    /// The breaker counts what speaks against the server. A refused password or database is the answer of a healthy
-    /// one, and must not let one client lock the pool for all.
+    /// The breaker counts what speaks against the server's health. A refused password, database or
+    /// slot is the answer of a healthy one, and one client's wrong password must not lock the pool
+    /// for all.
     fn counts_for_breaker(&self) -> bool {
-        match &self.sqlstate {
-            Some(sqlstate) => sqlstate.starts_with("53") || sqlstate.starts_with("57P"),
-            None => self.failure == OpenFailure::Passing,
-        }
+        self.failure == OpenFailure::Passing
     }
 
     /// Other credentials (or a database made meanwhile) may succeed at once.
     pub(super) fn is_about_login(&self) -> bool {
-        self.failure == OpenFailure::Definitive && !self.counts_for_breaker()
+        self.failure == OpenFailure::Definitive
     }
 }
 
 /// Whether another attempt can be expected to end differently.
 ///
-/// A server that starts up or shuts down (57P03) will be there again, so that passes. One without a free slot (53300)
-/// says so to clients at once, unless connections exist that will become free (the core knows).
+/// A server that starts up or shuts down (57P03) will be there again soon, so that passes.
 fn judge(error: &ConnectError) -> OpenFailure {
     match error {
         ConnectError::Unreachable(_)
@@ -148,6 +143,7 @@ fn judge(error: &ConnectError) -> OpenFailure {
         ConnectError::Policy(_) => OpenFailure::Definitive,
         ConnectError::Refused(error) => match error.sqlstate.as_str() {
             "57P01" | "57P02" | "57P03" => OpenFailure::Passing,
+            "53300" => OpenFailure::Full,
             _ => OpenFailure::Definitive,
         },
     }

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_core::pool::{Budget, CloseReason, PoolConfig, WorkerId};
+use tidegate_core::pool::{Budget, CloseReason, Counts, PoolConfig, WorkerId};
 use tidegate_core::refusal::Refusal;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -32,11 +32,11 @@ pub enum Acquired {
     Refused(Refusal),
 }
 
-/// The pools of one worker, inside its `LocalSet`. A task of the worker must call `maintain` after each `tick`;
-/// everything else is events.
+/// The pools of one worker, inside its `LocalSet`. A task of the worker must call `maintain` after
+/// each `tick`; everything else is events.
 ///
-/// Pools exist as long as a client holds them, a connection is lent, or they were warmed; one that nobody used for
-/// its `idle_max` is closed. So their number is bounded by the number of clients.
+/// Pools exist as long as a client holds them, a connection is lent, or they were warmed; one that
+/// nobody used for its `idle_max` is closed. So their number is bounded by the number of clients.
 pub struct Pools {
     home: Rc<Home>,
     config: RefCell<Arc<PoolsConfig>>,
@@ -99,8 +99,8 @@ impl Pools {
         })
     }
 
-    /// Finds or makes the pool. New credentials are used from the next attempt on, and end the pause after a refusal
-    /// of the old ones.
+    /// Finds or makes the pool. New credentials are used from the next attempt on, and end the
+    /// pause after a refusal of the old ones.
     pub fn pool(
         self: &Rc<Self>,
         key: &PoolKey,
@@ -110,7 +110,8 @@ impl Pools {
         self.find_or_make(key, credentials, Keep::WhileUsed, now)
     }
 
-    /// Makes the pool and fills it to its minimum, and keeps it so. Call it for configured pools at start.
+    /// Makes the pool and fills it to its minimum, and keeps it so. Call it for configured pools at
+    /// start.
     pub fn warm(self: &Rc<Self>, key: &PoolKey, credentials: &Credentials, now: Instant) {
         self.find_or_make(key, credentials, Keep::Always, now);
     }
@@ -163,7 +164,8 @@ impl Pools {
         pool.acquire(slot, now)
     }
 
-    /// The client went away or was cancelled: it waits no more, and a connection it was granted meanwhile goes on.
+    /// The client went away or was cancelled: it waits no more, and a connection it was granted
+    /// meanwhile goes on.
     pub fn give_up(&self, slot: &WaitSlot, now: Instant) {
         super::lease::give_up(slot, now);
     }
@@ -177,7 +179,8 @@ impl Pools {
         }
     }
 
-    /// Waits until `maintain` is to be called again: for `TICK`, or less when a lease was dropped. Cancel safe.
+    /// Waits until `maintain` is to be called again: for `TICK`, or less when a lease was dropped.
+    /// Cancel safe.
     pub async fn tick(&self) {
         // A timeout is an answer too.
         let _ = tokio::time::timeout(Self::TICK, self.home.due.notified()).await;
@@ -198,7 +201,7 @@ impl Pools {
         let checks =
             checked_at.is_none_or(|at| now.saturating_duration_since(at) >= CHECK_INTERVAL);
         for cell in self.all() {
-            self.learn(&cell, now);
+            cell.inner.borrow_mut().learn(&cell.shared, self.home.worker, now);
             if checks {
                 cell.check_idle();
             }
@@ -207,18 +210,6 @@ impl Pools {
         if checks {
             self.checked_at.set(Some(now));
             self.retire_unused(now);
-        }
-    }
-
-    /// What the other workers and operators did meanwhile.
-    fn learn(&self, cell: &PoolCell, now: Instant) {
-        let mut inner = cell.inner.borrow_mut();
-        let in_use = inner.pool.counts().in_use;
-        let elsewhere = cell.shared.exchange_in_use(self.home.worker, in_use);
-        inner.pool.handle_elsewhere(elsewhere);
-        inner.pool.set_generation(cell.shared.generation());
-        if in_use > 0 {
-            inner.used_at = now;
         }
     }
 
@@ -244,12 +235,13 @@ impl Pools {
         }
         for cell in retired {
             close_idle(&cell, CloseReason::IdleTooLong);
+            cell.shared.exchange(self.home.worker, Counts::default());
         }
         self.home.shared.forget_unused();
     }
 
-    /// Takes over a reloaded configuration: new bounds at once, new targets from the next attempt on. To leave the
-    /// old targets too, call `SharedPools::reconnect` once, for all workers.
+    /// Takes over a reloaded configuration: new bounds at once, new targets from the next attempt
+    /// on. To leave the old targets too, call `SharedPools::reconnect` once, for all workers.
     pub fn set_config(&self, config: Arc<PoolsConfig>, now: Instant) {
         drop(self.config.replace(config));
         for cell in self.all() {
@@ -263,7 +255,8 @@ impl Pools {
         }
     }
 
-    /// Shutting down: no new leases, idle connections close now, lent ones when they come back and nobody waits.
+    /// Shutting down: no new leases, idle connections close now, lent ones when they come back and
+    /// nobody waits.
     pub fn drain(&self, now: Instant) {
         for cell in self.all() {
             cell.inner.borrow_mut().pool.drain();
@@ -271,7 +264,8 @@ impl Pools {
         }
     }
 
-    /// The end: drains, ends attempts, closes every idle connection. Leases close as they are dropped.
+    /// The end: drains, ends attempts, closes every idle connection. Leases close as they are
+    /// dropped.
     pub fn close_all(&self, now: Instant) {
         self.drain(now);
         self.home.tasks.borrow_mut().abort_all();

@@ -33,7 +33,8 @@ pub(super) fn expired(
 ) -> Refusal {
     let Expired { waited, waiting, size, size_max, .. } = expired;
     let mut detail = format!(
-        "Waited {:.1} s for {}, which has {size} of at most {size_max} connections; {waiting} other {}.",
+        "Waited {:.1} s for {}, which has {size} of at most {size_max} connections; \
+         {waiting} other {}.",
         waited.as_secs_f64(),
         named(key),
         if *waiting == 1 { "client waits" } else { "clients wait" },
@@ -67,7 +68,9 @@ pub(super) fn not_opened(
     match failure {
         OpenFailure::Definitive => refusal,
         // Nothing is wrong with the client's connection, and the next statement may succeed.
-        OpenFailure::Passing => Refusal { severity: Severity::Error, ..refusal },
+        OpenFailure::Passing | OpenFailure::Full => {
+            Refusal { severity: Severity::Error, ..refusal }
+        }
     }
 }
 

@@ -45,8 +45,8 @@ impl Server {
         }
     }
 
-    /// Says goodbye as far as the socket takes it at once, and closes. Never blocks: a full send buffer means that the
-    /// server learns it from the end of the stream.
+    /// Says goodbye as far as the socket takes it at once, and closes. Never blocks: a full send
+    /// buffer means that the server learns it from the end of the stream.
     #[allow(clippy::boxed_local, reason = "a server lives in its box")]
     pub fn close(mut self: Box<Self>) {
         let mut cx = Context::from_waker(Waker::noop());
@@ -58,8 +58,8 @@ impl Server {
         }
     }
 
-    /// Takes the connection off this worker's reactor; `Err` is the connection, when its stream cannot move (TLS);
-    /// its place in the budget is given back then.
+    /// Takes the connection off this worker's reactor; `Err` is the connection, when its stream
+    /// cannot move (TLS); its place in the budget is given back then.
     pub(super) fn into_moved(
         self: Box<Self>,
         donation: Donation,
@@ -100,7 +100,8 @@ enum MovedSocket {
 }
 
 impl MovedServer {
-    /// Puts the connection on this worker's reactor. Dropped, or failed, its place in the budget is given back.
+    /// Puts the connection on this worker's reactor. Dropped, or failed, its place in the budget is
+    /// given back.
     pub(super) fn into_server(self) -> io::Result<Box<Server>> {
         let socket = match self.socket? {
             MovedSocket::Tcp(tcp) => Socket::Tcp(TcpStream::from_std(tcp)?),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tidegate_core::ids::ServerId;
-use tidegate_core::pool::{Budget, Generation, Priority, WorkerId};
+use tidegate_core::pool::{Budget, Counts, Elsewhere, Generation, Priority, WorkerId};
 
 /// The counts of all pools. A worker locks it when it first sees a pool, never after.
 #[derive(Debug)]
@@ -23,8 +23,15 @@ pub(super) struct SharedPool {
     generation: AtomicU64,
     /// Whether the utilisation warning stands, so that only one worker logs it.
     pub(super) is_warned: AtomicBool,
-    /// Connections in use, by worker, as each last told.
-    in_use: Box<[AtomicUsize]>,
+    /// By worker, as each last told.
+    parts: Box<[SharedPart]>,
+}
+
+/// One worker's part of a pool in numbers, for the others.
+#[derive(Debug, Default)]
+struct SharedPart {
+    idle: AtomicUsize,
+    in_use: AtomicUsize,
 }
 
 impl SharedPools {
@@ -32,8 +39,8 @@ impl SharedPools {
         Arc::new(Self { workers, next_server: AtomicU64::new(1), pools: Mutex::default() })
     }
 
-    /// Connections of the pools that match are used no more: idle ones close within a tick of their workers, others
-    /// when they come back. From any thread.
+    /// Connections of the pools that match are used no more: idle ones close within a tick of their
+    /// workers, others when they come back. From any thread.
     pub fn reconnect(&self, matches: impl Fn(&PoolKey) -> bool) {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, pool) in pools.iter().filter(|(key, _)| matches(key)) {
@@ -48,7 +55,7 @@ impl SharedPools {
                 taken: AtomicUsize::new(0),
                 generation: AtomicU64::new(0),
                 is_warned: AtomicBool::new(false),
-                in_use: (0..self.workers).map(|_| AtomicUsize::new(0)).collect(),
+                parts: (0..self.workers).map(|_| SharedPart::default()).collect(),
             })
         };
         Arc::clone(pools.entry(key.clone()).or_insert_with(new))
@@ -71,16 +78,19 @@ impl SharedPool {
         Generation(self.generation.load(Ordering::Relaxed))
     }
 
-    /// Tells the others what `worker` has in use; answers what they have.
-    pub(super) fn exchange_in_use(&self, worker: WorkerId, in_use: usize) -> usize {
-        let others = self.in_use.iter().enumerate().map(|(index, cell)| {
+    /// Tells the others what `worker` has; answers what they have.
+    pub(super) fn exchange(&self, worker: WorkerId, own: Counts) -> Elsewhere {
+        let mut elsewhere = Elsewhere::default();
+        for (index, part) in self.parts.iter().enumerate() {
             if index == worker.0 {
-                cell.store(in_use, Ordering::Relaxed);
-                return 0;
+                part.idle.store(own.idle, Ordering::Relaxed);
+                part.in_use.store(own.in_use, Ordering::Relaxed);
+            } else {
+                elsewhere.idle += part.idle.load(Ordering::Relaxed);
+                elsewhere.in_use += part.in_use.load(Ordering::Relaxed);
             }
-            cell.load(Ordering::Relaxed)
-        });
-        others.sum()
+        }
+        elsewhere
     }
 }
 
@@ -113,7 +123,8 @@ impl Budget for SharedBudget<'_> {
     }
 }
 
-/// The place in the budget of a connection between two workers: given back unless the connection arrives.
+/// The place in the budget of a connection between two workers: given back unless the connection
+/// arrives.
 #[derive(Debug)]
 pub(super) struct TravellingPlace {
     pool: Option<Arc<SharedPool>>,
@@ -138,7 +149,8 @@ impl Drop for TravellingPlace {
     }
 }
 
-/// What one worker's pools tell another's. Losing one is harmless: a lost connection is closed and its place free.
+/// What one worker's pools tell another's. Losing one is harmless: a lost connection is closed and
+/// its place free.
 #[derive(Debug)]
 pub enum PoolMessage {
     /// `worker` has a client waiting and cannot open a connection.

@@ -21,7 +21,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 
-/// Connections as the servers see them, in order, and how the next attempts end (`None`: they succeed).
+/// Connections as the servers see them, in order, and how the next attempts end (`None`: they
+/// succeed).
 #[derive(Default)]
 struct Fake {
     accepted: RefCell<Vec<TcpStream>>,
@@ -409,6 +410,7 @@ fn a_starving_worker_gets_a_live_connection_of_another_one() {
         let there = f.workers[1].pool(&key, &Credentials::None, Instant::now());
         let slot = WaitSlot::new(ClientId(2));
         f.workers[1].acquire(&there, &slot, Instant::now());
+        assert!(slot.is_waiting());
         f.deliver(); // nothing idle: it is owed
         assert!(slot.take_grant().is_none());
         lease.release(Fitness::Fit, Instant::now());
@@ -470,4 +472,104 @@ fn a_drained_pool_lends_nothing_and_closes_what_comes_back() {
         assert_eq!((f.pools().in_use(), f.taken(PoolKind::Write)), (0, 0));
         f.pools().close_all(Instant::now());
     });
+}
+
+/// Repeatable numbers: xorshift.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+/// One client's life: asks, waits, leaves, returns, drops, as the dice say.
+async fn live(f: Rc<Fixture>, client: u64, seed: u64) {
+    let mut dice = Dice(seed * 2_654_435_769 + client + 1);
+    let pools = Rc::clone(&f.workers[(client % 2) as usize]);
+    let pool = pools.pool(&key(PoolKind::Write), &Credentials::None, Instant::now());
+    let slot = WaitSlot::new(ClientId(client));
+    for _ in 0..40 {
+        if dice.roll(8) == 0 {
+            slot.set_priority(Priority::Critical);
+        }
+        let lease = match pools.acquire(&pool, &slot, Instant::now()) {
+            Acquired::Now(lease) => lease,
+            Acquired::Refused(_) => continue,
+            Acquired::Queued if dice.roll(6) == 0 => {
+                tokio::task::yield_now().await;
+                pools.give_up(&slot, Instant::now());
+                continue;
+            }
+            Acquired::Queued => match granted(&slot).await {
+                Ok(lease) => lease,
+                Err(_) => continue,
+            },
+        };
+        for _ in 0..dice.roll(4) {
+            tokio::task::yield_now().await;
+        }
+        match dice.roll(12) {
+            0 => drop(lease),
+            1 => lease.release(Fitness::Unfit, Instant::now()),
+            2 => {
+                let mut accepted = f.fake.accepted.borrow_mut();
+                if !accepted.is_empty() {
+                    let victim = dice.roll(accepted.len() as u64) as usize;
+                    accepted.swap_remove(victim);
+                }
+                drop(accepted);
+                lease.release(Fitness::Fit, Instant::now());
+            }
+            _ => lease.release(Fitness::Fit, Instant::now()),
+        }
+    }
+}
+
+#[test]
+fn after_a_storm_of_clients_deaths_and_donations_the_books_are_right() {
+    for seed in 1..=8 {
+        run(async move {
+            let f = Rc::new(Fixture::new(1, 4));
+            let mut clients = tokio::task::JoinSet::new();
+            for client in 0..40 {
+                clients.spawn_local(live(Rc::clone(&f), client, seed));
+            }
+            let mut ended = 0;
+            let maintain = || {
+                f.deliver();
+                f.workers.iter().for_each(|pools| pools.maintain(Instant::now()));
+                assert!(f.taken(PoolKind::Write) <= 4, "property 13: the maximum");
+            };
+            within(async {
+                while ended < 40 {
+                    maintain();
+                    tokio::task::yield_now().await;
+                    while let Some(client) = clients.try_join_next() {
+                        client.unwrap();
+                        ended += 1;
+                    }
+                }
+            })
+            .await;
+            let open = || {
+                let parts = f.workers.iter().flat_map(|pools| pools.snapshot(Instant::now()));
+                parts.map(|part| (part.counts, part.servers.len())).collect::<Vec<_>>()
+            };
+            until(|| {
+                maintain();
+                open().iter().all(|(counts, _)| counts.opening == 0)
+            })
+            .await;
+            let parts = open();
+            assert!(parts.iter().all(|(counts, servers)| counts.idle == *servers));
+            assert!(parts.iter().all(|(counts, _)| (counts.in_use, counts.waiting) == (0, 0)));
+            let servers: usize = parts.iter().map(|(_, servers)| servers).sum();
+            assert_eq!(servers, f.taken(PoolKind::Write));
+            assert!((1..=4).contains(&servers), "property 13: {servers}");
+        });
+    }
 }

@@ -1,0 +1,240 @@
+//! Answers a server's questions after the StartupMessage, up to its first ReadyForQuery.
+
+use super::credentials::Credentials;
+use super::error::{ConnectError, ServerError};
+use super::login::BackendKey;
+use super::messages::Messages;
+use super::passwords::nonce;
+use super::socket::{Line, send};
+use crate::stream::Stream;
+use tidegate_wire::auth::{self, ClientFinal, ClientFirst, Request, SCRAM_SHA_256, ScramError};
+use tidegate_wire::backend::{self, TransactionStatus, tag};
+use tidegate_wire::startup;
+
+/// Who we say we are, with what to prove it, and over what line.
+pub(super) struct Applicant<'a> {
+    pub(super) user: &'a str,
+    pub(super) credentials: &'a Credentials,
+    pub(super) line: Line,
+}
+
+/// Whether the server has said how it wants us to authenticate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Connecting,
+    /// The StartupMessage is sent: an error now comes from the server's rules on who may connect
+    /// how.
+    Asking,
+    Authenticating,
+}
+
+impl Applicant<'_> {
+    /// Answers the server's questions until it says AuthenticationOk.
+    pub(super) async fn authenticate(
+        &self,
+        messages: &mut Messages<'_, Stream>,
+        stage: &mut Stage,
+    ) -> Result<(), ConnectError> {
+        let mut scram = Scram::NotBegun;
+        loop {
+            let (message_tag, body) = messages.next().await?;
+            let request = match message_tag {
+                tag::AUTHENTICATION => {
+                    auth::read_request(body).map_err(|_| malformed("Authentication"))?
+                }
+                tag::ERROR_RESPONSE => return Err(refused(body)),
+                tag::NEGOTIATE_PROTOCOL_VERSION => {
+                    check_negotiation(body)?;
+                    continue;
+                }
+                tag::NOTICE_RESPONSE => continue,
+                other => return Err(unexpected(other)),
+            };
+            let mut out = Vec::new();
+            if request != Request::Ok {
+                *stage = Stage::Authenticating;
+            }
+            match (request, scram) {
+                (Request::Ok, Scram::NotBegun | Scram::Proven) => return Ok(()),
+                (Request::CleartextPassword, Scram::NotBegun) => {
+                    auth::write_password(&mut out, self.cleartext()?.as_bytes());
+                    scram = Scram::NotBegun;
+                }
+                (Request::Md5Password { salt }, Scram::NotBegun) => {
+                    let hash =
+                        self.credentials.for_md5(self.user).ok_or_else(|| self.lacking("md5"))?;
+                    let answer = auth::md5::answer(hash.reveal(), salt);
+                    auth::write_password(&mut out, answer.as_bytes());
+                    scram = Scram::NotBegun;
+                }
+                (request @ Request::Sasl { .. }, Scram::NotBegun) => {
+                    if !request.offers(SCRAM_SHA_256) {
+                        let reason = "the server offers no SASL mechanism that we know";
+                        return Err(ConnectError::Policy(reason.to_owned()));
+                    }
+                    let secret =
+                        self.credentials.for_scram().ok_or_else(|| self.lacking("SCRAM"))?;
+                    let (state, data) = ClientFirst::start(secret, &nonce()?);
+                    auth::write_sasl_initial(&mut out, SCRAM_SHA_256, data.as_bytes());
+                    scram = Scram::First(state);
+                }
+                (Request::SaslContinue(data), Scram::First(state)) => {
+                    let (state, data) = answer_scram(state, data.to_vec()).await?;
+                    auth::write_sasl_response(&mut out, data.as_bytes());
+                    scram = Scram::Final(state);
+                }
+                (Request::SaslFinal(data), Scram::Final(state)) => {
+                    state.finish(data).map_err(scram_failed)?;
+                    scram = Scram::Proven;
+                }
+                (request, _) => return Err(not_answered(&request)),
+            }
+            if !out.is_empty() {
+                send(messages.stream(), &out).await?;
+            }
+            zeroize::Zeroize::zeroize(&mut out);
+        }
+    }
+
+    fn cleartext(&self) -> Result<&str, ConnectError> {
+        match (self.credentials, self.line) {
+            (Credentials::Password(password), Line::Private) => Ok(password.reveal()),
+            (Credentials::Password(_), Line::Open) => Err(ConnectError::Policy(
+                "the server wants the password in clear over an unencrypted line".to_owned(),
+            )),
+            _ => Err(self.lacking("a password")),
+        }
+    }
+
+    fn lacking(&self, wanted: &str) -> ConnectError {
+        let have = match self.credentials {
+            Credentials::None => "nothing",
+            Credentials::Password(_) => "a password",
+            Credentials::Md5Hash(_) => "an md5 hash",
+            Credentials::ScramKeys(_) => "SCRAM keys",
+        };
+        let user = self.user;
+        ConnectError::Policy(format!(
+            "the server wants {wanted} from user \"{user}\", and we have {have}"
+        ))
+    }
+}
+
+enum Scram {
+    NotBegun,
+    First(ClientFirst),
+    Final(ClientFinal),
+    Proven,
+}
+
+/// Thousands of hashes: not on a thread that serves clients.
+async fn answer_scram(
+    state: ClientFirst,
+    server_first: Vec<u8>,
+) -> Result<(ClientFinal, String), ConnectError> {
+    tokio::task::spawn_blocking(move || state.answer(&server_first))
+        .await
+        .map_err(|_| ConnectError::Protocol("SCRAM was interrupted".to_owned()))?
+        .map_err(scram_failed)
+}
+
+fn scram_failed(error: ScramError) -> ConnectError {
+    match error {
+        ScramError::WrongServer => ConnectError::Policy(
+            "the server could not prove that it knows the password: it may be an impostor"
+                .to_owned(),
+        ),
+        ScramError::Iterations => {
+            ConnectError::Policy("the server wants too many SCRAM iterations".to_owned())
+        }
+        error => ConnectError::Protocol(format!("SCRAM failed: {error:?}")),
+    }
+}
+
+/// Reads what follows AuthenticationOk, up to the first ReadyForQuery and whatever came along with
+/// it.
+pub(super) async fn await_ready(
+    messages: &mut Messages<'_, Stream>,
+) -> Result<(Option<BackendKey>, Vec<(String, String)>), ConnectError> {
+    let mut backend_key = None;
+    let mut parameters = Vec::new();
+    let mut ready = false;
+    while !ready || !messages.is_drained() {
+        match messages.next().await? {
+            (tag::PARAMETER_STATUS, body) => {
+                let (name, value) = backend::read_parameter_status(body)
+                    .map_err(|_| malformed("ParameterStatus"))?;
+                let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+                parameters.push((text(name), text(value)));
+            }
+            (tag::BACKEND_KEY_DATA, body) => {
+                let (pid, secret) = backend::read_backend_key_data(body)
+                    .map_err(|_| malformed("BackendKeyData"))?;
+                if !(startup::SECRET_BYTES_MIN..=startup::SECRET_BYTES_MAX).contains(&secret.len())
+                {
+                    return Err(malformed("BackendKeyData"));
+                }
+                backend_key = Some(BackendKey { pid, secret: secret.to_vec() });
+            }
+            (tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE, _) => {}
+            (tag::READY_FOR_QUERY, body) if !ready => {
+                let status = body.first().copied().and_then(TransactionStatus::from_byte);
+                if status != Some(TransactionStatus::Idle) {
+                    return Err(malformed("ReadyForQuery"));
+                }
+                ready = true;
+            }
+            (tag::ERROR_RESPONSE, body) => return Err(refused(body)),
+            (tag::NEGOTIATE_PROTOCOL_VERSION, body) if !ready => check_negotiation(body)?,
+            (other, _) => return Err(unexpected(other)),
+        }
+    }
+    Ok((backend_key, parameters))
+}
+
+/// We ask for 3.0 without options: a server that offers less speaks another protocol.
+fn check_negotiation(body: &[u8]) -> Result<(), ConnectError> {
+    let version = body.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes));
+    // The documentation says "minor version", PostgreSQL sends major and minor.
+    match version {
+        Some(version) if version == 3 << 16 || version == 0 => Ok(()),
+        _ => Err(malformed("NegotiateProtocolVersion")),
+    }
+}
+
+/// A request that we have no answer to, or not now.
+fn not_answered(request: &Request<'_>) -> ConnectError {
+    match request {
+        Request::Other(code) => ConnectError::Policy(format!(
+            "the server wants authentication method {code}, which we do not have"
+        )),
+        request => {
+            ConnectError::Protocol(format!("the server sent {} out of turn", request_name(request)))
+        }
+    }
+}
+
+fn request_name(request: &Request<'_>) -> &'static str {
+    match request {
+        Request::Ok => "AuthenticationOk",
+        Request::CleartextPassword => "AuthenticationCleartextPassword",
+        Request::Md5Password { .. } => "AuthenticationMD5Password",
+        Request::Sasl { .. } => "AuthenticationSASL",
+        Request::SaslContinue(_) => "AuthenticationSASLContinue",
+        Request::SaslFinal(_) => "AuthenticationSASLFinal",
+        Request::Other(_) => "an unknown Authentication message",
+    }
+}
+
+fn refused(body: &[u8]) -> ConnectError {
+    ConnectError::Refused(Box::new(ServerError::read(body)))
+}
+
+pub(super) fn malformed(message: &str) -> ConnectError {
+    ConnectError::Protocol(format!("the server sent a {message} that cannot be right"))
+}
+
+fn unexpected(message_tag: u8) -> ConnectError {
+    let message_tag = char::from(message_tag);
+    ConnectError::Protocol(format!("the server sent a message of type {message_tag:?} out of turn"))
+}

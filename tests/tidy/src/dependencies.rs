@@ -1,0 +1,119 @@
+//! What the pure crates may depend on, directly or not, and what they may use of the standard library.
+
+use crate::rust;
+use crate::tree::{self, File};
+use std::process::Command;
+
+/// Crates that stay pure.
+const PURE: &[&str] = &["tidegate-wire", "tidegate-core"];
+
+/// Dependencies that bring I/O, clocks, tasks or randomness.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "hyper",
+    "redis",
+    "wasmtime",
+    "rand",
+    "getrandom",
+    "mio",
+    "socket2",
+    "async-std",
+    "smol",
+    "futures",
+    "rustls",
+    "chrono",
+    "time",
+    "crossbeam",
+    "parking_lot",
+    "rayon",
+    "tracing",
+    "metrics",
+    "log",
+];
+
+/// Parts of the standard library that do.
+const IMPURE_STD: &[&str] = &[
+    "Instant::now",
+    "SystemTime",
+    "std::thread",
+    "thread::spawn",
+    "Mutex",
+    "RwLock",
+    "Condvar",
+    "LazyLock",
+    "OnceLock",
+    "thread_local!",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::process",
+    "println!",
+    "eprintln!",
+];
+
+pub fn check_tree() -> Vec<String> {
+    let mut complaints = Vec::new();
+    for package in PURE {
+        let output = Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--offline",
+                "--locked",
+                "-e",
+                "normal",
+                "--prefix",
+                "none",
+                "-p",
+                package,
+            ])
+            .current_dir(tree::root())
+            .output();
+        let output = match output {
+            Ok(output) if output.status.success() => output,
+            Ok(output) => {
+                let error = String::from_utf8_lossy(&output.stderr).into_owned();
+                complaints.push(format!("cargo tree -p {package}: {error}"));
+                continue;
+            }
+            Err(error) => {
+                complaints.push(format!("cargo tree -p {package}: {error}"));
+                continue;
+            }
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let names = text.lines().filter_map(|line| line.split_whitespace().next());
+        let family = |name: &str| {
+            IMPURE.iter().any(|impure| {
+                name == *impure
+                    || name.strip_prefix(impure).is_some_and(|rest| rest.starts_with('-'))
+            })
+        };
+        for name in names.filter(|name| family(name)) {
+            complaints.push(format!(
+                "{package} depends on {name}: keep it out (`cargo tree -p {package} -i {name}` shows the way \
+                 in), and let the shell, host/tidegate, do what needs it"
+            ));
+        }
+    }
+    complaints
+}
+
+pub fn check_std(files: &[File]) -> Vec<String> {
+    let pure = |file: &&File| {
+        file.path.starts_with("host/core/src/") || file.path.starts_with("host/wire/src/")
+    };
+    let mut complaints = Vec::new();
+    for file in files.iter().filter(pure) {
+        for name in IMPURE_STD {
+            for (at, _) in file.program.match_indices(name) {
+                let line = rust::line_of(&file.program, at);
+                complaints.push(format!(
+                    "{}:{line}: `{name}` in a pure crate: take the time as an argument and return what the \
+                     shell is to do",
+                    file.path
+                ));
+            }
+        }
+    }
+    complaints
+}
