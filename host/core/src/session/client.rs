@@ -88,6 +88,8 @@ impl Session {
         }
         let waits = match self.hold {
             Hold::Nothing => false,
+            // The server answers nothing before it has read on.
+            _ if matches!(self.copying, Copying::In { .. }) => false,
             // A copy among what is held for waits for data, and for a Sync when it swallowed that of its batch.
             Hold::All => {
                 let copies = self.expected.may_copy() && is_copy_data(header.tag);
@@ -99,7 +101,7 @@ impl Session {
                 if !many {
                     self.hold = Hold::Nothing;
                 }
-                many && self.copying == Copying::Nothing && header.tag != tag::TERMINATE
+                many && header.tag != tag::TERMINATE
             }
         };
         if waits {
