@@ -2,10 +2,10 @@
 
 use crate::load::{Mode, Sample};
 use crate::memory::{Idle, Transfer};
+use crate::pgbouncer;
 use crate::quiet;
 use crate::run::Options;
 use crate::targets::{Name, POOL_SIZE, Stage};
-use crate::pgbouncer;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
@@ -86,11 +86,11 @@ impl Report {
             machine,
             options: options.clone(),
             busy_percent: Vec::new(),
-            pub samples: BTreeMap::new(),
+            samples: BTreeMap::new(),
             connects: BTreeMap::new(),
             transfers: BTreeMap::new(),
             idle: BTreeMap::new(),
-            pub failures: Vec::new(),
+            failures: Vec::new(),
         }
     }
 
