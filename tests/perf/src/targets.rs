@@ -7,8 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use tidegate_test_support::{
-    Client, Cluster, ClusterOptions, Durability, Tidegate, TidegateOptions, password_of,
-    wait_until,
+    Client, Cluster, ClusterOptions, Durability, Tidegate, TidegateOptions, password_of, wait_until,
 };
 
 /// Logs in by SCRAM everywhere.
@@ -161,12 +160,7 @@ impl Stage {
         }
         if let Some(running) = &self.tidegate_two {
             let door = door_of(running);
-            targets.push(Target {
-                name: Name::TidegateTwo,
-                door,
-                prepared: door,
-                trusting: None,
-            });
+            targets.push(Target { name: Name::TidegateTwo, door, prepared: door, trusting: None });
         }
         targets
     }
