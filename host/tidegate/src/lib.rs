@@ -8,9 +8,10 @@ pub mod config; // as written, as checked, and what is wrong with it
 pub mod data; // DATA PLANE: listener, login, connection, cancel
 pub mod demo; // a throw-away cluster with the proxy in front
 pub mod exit; // how the process ends
-pub mod observe;
+pub mod observe; // logs and metrics
+mod open_files; // the limit of open files
 pub mod serve; // builds everything, waits, drains
 pub mod settle; // from a checked configuration to what the data plane runs on
 pub mod stream; // one type for TCP, Unix and TLS byte streams
 pub mod tls; // rustls configurations, libpq's sslmodes
-pub mod upstream; // server connections: connect, log in, pool // logs and metrics
+pub mod upstream; // server connections: connect, log in, pool

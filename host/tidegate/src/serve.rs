@@ -16,6 +16,7 @@ use crate::data::worker::{self, Message, Settled, Shared, WorkerSnapshot};
 use crate::exit::Exit;
 use crate::observe::log;
 use crate::observe::snapshot::{PoolSnapshot, Scope, ServerSnapshot, Snapshot};
+use crate::open_files;
 use crate::settle;
 use crate::upstream::pool::ServerPlace;
 
@@ -33,6 +34,20 @@ pub fn run(config: Config, source: ConfigSource) -> Exit {
             return Exit::Usage;
         }
     };
+    for warning in crate::config::redact::warnings(&config) {
+        tracing::warn!("{warning}");
+    }
+    match open_files::raise() {
+        Ok(limit) if limit < 2 * config.limits.clients_max as u64 => {
+            tracing::warn!(
+                limit,
+                clients_max = config.limits.clients_max,
+                "few open files are allowed: raise ulimit -n"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
     let server = match Server::start(config, source) {
         Ok(server) => server,
         Err((exit, message)) => {

@@ -30,7 +30,8 @@ pub fn settle(config: Config, fake_secret: [u8; 32]) -> Result<Settled, String> 
     };
     let pools = Arc::new(PoolsConfig { targets, bounds });
     let warm = configured_pools(&config);
-    let server_parameters = Arc::new([("application_name".to_owned(), "tidegate".to_owned())]);
+    // None of our own, not even a name: what a fresh connection has is what a client's RESET goes back to.
+    let server_parameters = Arc::new([]);
     Ok(Settled { config, login, pools, warm, server_parameters })
 }
 
@@ -139,5 +140,7 @@ fn login_context(
         )),
     };
     let time_max = config.limits.login_timeout;
-    Ok(LoginContext { policy, time_max, tls, users, fake_secret })
+    let primary = &config.cluster.primary;
+    let own_user = Some((primary.user.as_str().into(), credentials(primary)));
+    Ok(LoginContext { policy, time_max, tls, users, fake_secret, own_user })
 }

@@ -55,10 +55,12 @@ fn pgbench_in_all_modes() {
     let url = front_url(ROLE, &test_database("pgbench"));
     succeed(postgres_program("pgbench").args(["-i", "-s", "1", "-q", &url]));
     for mode in ["simple", "extended", "prepared"] {
+        // A thread for each client: pgbench waits in its thread until a statement is prepared, meanwhile the thread's
+        // other clients stay inside their transactions, and those hold the connections that are waited for.
         for script in ["select-only", "tpcb-like", "simple-update"] {
             let output = succeed(
                 postgres_program("pgbench")
-                    .args(["-M", mode, "-b", script, "-c", "20", "-j", "2", "-t", "25"])
+                    .args(["-M", mode, "-b", script, "-c", "20", "-j", "20", "-t", "25"])
                     .args(["-n", &url]),
             );
             assert!(output.contains("transactions actually processed: 500/500"), "{output}");

@@ -1,6 +1,12 @@
 //! End-to-end scenarios: applications and raw connections, through Tidegate, against real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests
 
+mod auth; // who gets in, and how
 mod clients; // applications in other languages, and PostgreSQL's own programs
+mod faults; // servers that die, clients that vanish, pools that are full
+mod leaks; // one server connection for two clients
+mod operations; // reload, drain, admin API, exit codes
+mod own; // a Tidegate of a test's own
 mod rust_client; // tokio-postgres
+mod soak; // everything at once
 mod wire; // message by message

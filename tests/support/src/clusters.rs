@@ -21,13 +21,20 @@ pub fn shared_cluster() -> &'static Cluster {
     })
 }
 
-/// One Tidegate, with default settings, in front of the shared cluster. A test that needs settings, or that stops
-/// it, starts its own.
+/// Few server connections, so that clients share them and what one leaves behind meets the next; and none that
+/// outlive their test by much, since every test has a database of its own.
+const FEW_CONNECTIONS: &str = "\
+    [pool]\nsize_min = 0\nsize_max = 3\nidle_max = \"1s\"\nutilisation_warn_percent = 100\n";
+
+/// One Tidegate in front of the shared cluster, with three server connections for each database. A test that needs
+/// other settings, or that stops it, starts its own.
 pub fn shared_tidegate() -> &'static Tidegate {
     static TIDEGATE: OnceLock<Tidegate> = OnceLock::new();
     TIDEGATE.get_or_init(|| {
         let database = test_database("shared");
-        let tidegate = Tidegate::start(TidegateOptions::for_cluster(shared_cluster(), &database));
+        let mut options = TidegateOptions::for_cluster(shared_cluster(), &database);
+        options.toml = Some(FEW_CONNECTIONS.to_owned());
+        let tidegate = Tidegate::start(options);
         let log = tidegate.log_path();
         let earlier_hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {

@@ -19,9 +19,10 @@ pub const CRATES: &[Layers] = &[
             &["cli"],
             &["demo"],
             &["serve"],
+            &["settle"],
             &["admin", "data"],
             &["upstream"],
-            &["config", "exit", "observe", "stream", "tls"],
+            &["config", "exit", "observe", "open_files", "stream", "tls"],
         ],
     },
     Layers {

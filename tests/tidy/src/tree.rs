@@ -75,7 +75,8 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
     }
 }
 
-/// Files that a `#[cfg(test)] mod name;` declares, and files below them, hold no program.
+/// Files that a `#[cfg(test)] mod name;` declares, and files below them, hold no program; nor do a crate's integration
+/// tests.
 fn blank_test_files(files: &mut [File]) {
     let mut tests = BTreeSet::new();
     for file in files.iter().filter(|file| file.is_rust()) {
@@ -91,7 +92,9 @@ fn blank_test_files(files: &mut [File]) {
             stem.strip_prefix(test.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
-        if declared {
+        let integration =
+            file.path.starts_with("host/") && file.path.split('/').nth(2) == Some("tests");
+        if declared || integration {
             file.program.clear();
         }
     }

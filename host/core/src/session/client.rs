@@ -1,24 +1,27 @@
 //! What a client sends: each frame is forwarded, rewritten, answered, refused or held.
 
-use super::expected::{Answer, Copying, Expected, Queue, Undo};
+mod statements; // prepared statements on whichever server there is
+
+use super::expected::{Answer, Copying, Expected};
 use super::gather::Gather;
-use super::prepared::{Interner, Prepared, SERVER_NAME_PREFIX, ServerName};
+use super::prepared::SERVER_NAME_PREFIX;
 use super::state::Unnamed;
 use super::{Batch, ClientNext, ClientStep, CloseReason, Held, Hold, Io};
-use super::{Rest, ServerState, Session, SettingsNow};
+use super::{Rest, Session};
 use crate::limits;
 use crate::plan::{Advice, RoutePreference, SessionFacts, plan};
 use crate::refusal::Refusal;
-use crate::statement::{Analysis, Effects, Kind, PreparedTouched};
-use std::sync::Arc;
+use crate::statement::{Analysis, Effects, Kind};
+use statements::{
+    SCRATCH_NAME, deallocated_name, drops_all_statements, insert_on_server, reaches_our_names,
+    send_parse,
+};
 use tidegate_wire::backend::{self, TransactionStatus};
 use tidegate_wire::frame::{HEADER_BYTES, Header};
 use tidegate_wire::frontend::{self, Named, tag};
 
-/// A name on the server for a statement that is only made to be dropped.
-const SCRATCH_NAME: &[u8] = b"tidegate_scratch";
-/// What `DEALLOCATE name` is turned into, for a name that only we know; the statement is made before each use.
-const DEALLOCATE_TEXT: &[u8] = b"DEALLOCATE tidegate_scratch";
+/// What a text becomes that names one of our names on the server: it fails as if there were none.
+const NO_SUCH_TEXT: &[u8] = b"DEALLOCATE \"tidegate: no such statement\"";
 /// The same for a Query in the middle of an extended batch, which must end that batch.
 const DEALLOCATE_QUERY: &[u8] = b"PREPARE tidegate_dropped AS SELECT;DEALLOCATE tidegate_dropped";
 /// Statement and portal names longer than this are refused, in bytes.
@@ -85,24 +88,35 @@ impl Session {
         }
         let waits = match self.hold {
             Hold::Nothing => false,
-            Hold::All => true,
+            // The server answers nothing before it has read on.
+            _ if matches!(self.copying, Copying::In { .. }) => false,
+            // A copy among what is held for waits for data, and for a Sync when it swallowed that of its batch.
+            Hold::All => {
+                let copies = self.expected.may_copy() && is_copy_data(header.tag);
+                !(copies || self.batch == Batch::Open && is_copy_frame(header.tag))
+            }
             Hold::Statements => !is_copy_frame(header.tag),
+            Hold::Many => {
+                let many = self.expected.len() > limits::OUTSTANDING_REPLIES_MAX / 2;
+                if !many {
+                    self.hold = Hold::Nothing;
+                }
+                many && header.tag != tag::TERMINATE
+            }
         };
         if waits {
             return Some(ClientNext::Replies);
         }
-        if self.expected.len() >= limits::OUTSTANDING_REPLIES_MAX
-            && self.copying == Copying::Nothing
-            && !matches!(
-                header.tag,
-                tag::SYNC | tag::TERMINATE | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL
-            )
+        if self.expected.len() < limits::OUTSTANDING_REPLIES_MAX
+            || self.copying != Copying::Nothing
+            || header.tag == tag::TERMINATE
         {
-            // A server may keep replies until it is told to flush; without this both would wait for ever.
-            io.to_server.send(frontend::flush);
-            return Some(ClientNext::Replies);
+            return None;
         }
-        None
+        // A server may keep replies until it is told to flush; without this both would wait for ever.
+        io.to_server.send(frontend::flush);
+        self.hold = Hold::Many;
+        Some(ClientNext::Replies)
     }
 
     fn handle_frame(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
@@ -151,7 +165,8 @@ impl Session {
             if self.is_uncertain(name, io) || self.batches.is_uncertain(self.unnamed_in) {
                 return Frame::Wait(ClientNext::Replies);
             }
-            if self.batch == Batch::Closed
+            // With a server in hand it goes there in another form: a Query also ends portals and batches.
+            if io.server.is_none()
                 && let Some(undo) = self.take_deallocated(&analysis)
             {
                 self.unnamed = None;
@@ -159,13 +174,12 @@ impl Session {
                 return Frame::Done;
             }
         }
-        let mut deallocated = None;
         if io.server.is_none() {
             return self.lease();
         }
-        if self.batch == Batch::Open {
-            deallocated = self.take_deallocated(&analysis);
-        }
+        self.forget_sequences(&analysis, io);
+        self.begin_running(io);
+        let deallocated = self.take_deallocated(&analysis);
         self.note_effects(&analysis);
         if drops_all_statements(&analysis) {
             self.hold = Hold::Statements;
@@ -181,12 +195,15 @@ impl Session {
             server.set_unnamed(Unnamed::Absent, self.batches.now);
         }
         let replaced = deallocated.is_some();
+        self.tally.statements += 1;
         self.push_end(Expected::Query { unnamed, deallocated });
-        if replaced {
-            io.to_server.send(|out| frontend::query(out, DEALLOCATE_QUERY));
-            return Frame::Done;
-        }
-        pass(self, header)
+        let text = match replaced {
+            true => DEALLOCATE_QUERY,
+            false if reaches_our_names(&analysis) => NO_SUCH_TEXT,
+            false => return pass(self, header),
+        };
+        io.to_server.send(|out| frontend::query(out, text));
+        Frame::Done
     }
 
     fn function_call(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
@@ -195,6 +212,7 @@ impl Session {
         }
         // It may call any function, by number.
         self.touch(Effects::UNKNOWN_SETTINGS);
+        self.tally.statements += 1;
         self.push_end(Expected::FunctionCall);
         pass(self, header)
     }
@@ -216,18 +234,26 @@ impl Session {
         if !parse.name.is_empty() && self.is_uncertain(parse.name, io) {
             return Frame::Wait(ClientNext::Replies);
         }
+        let mut prepared = self.intern(parse.sql, parse.types, io.interner);
+        let replaced = reaches_our_names(&prepared.analysis);
+        if replaced {
+            prepared = self.intern(NO_SUCH_TEXT, parse.types, io.interner);
+        }
+        if self.drops_uncertain(&prepared, io) {
+            return Frame::Wait(ClientNext::Replies);
+        }
+        self.forget_sequences(&prepared.analysis, io);
         let Some(server) = io.server.as_deref_mut() else { return self.lease() };
         self.batch = Batch::Open;
-        let prepared = self.intern(parse.sql, parse.types, io.interner);
         if parse.name.is_empty() {
             let before = self.unnamed.replace(prepared.clone());
             self.unnamed_in = self.batches.now;
             self.expected.push(Expected::ParseUnnamed { before });
             server.set_unnamed(Unnamed::Known(prepared.clone()), self.batches.now);
-            if self.text_on_server(&prepared).is_none() {
+            if !replaced {
                 return pass(self, header);
             }
-            self.send_parse(io.to_server, b"", &prepared);
+            send_parse(io.to_server, b"", &prepared);
             return Frame::Done;
         }
         if self.named.contains_key(parse.name) {
@@ -235,7 +261,7 @@ impl Session {
             let refusal =
                 Refusal::error("42P05", format!("prepared statement \"{name}\" already exists"));
             // The server looks at the text first, so an error in that is what the client is told.
-            self.send_scratch(io.to_server, parse.sql, parse.types);
+            self.send_own(io.to_server, SCRATCH_NAME, parse.sql, parse.types);
             return self.refuse_in_batch(refusal, header, io);
         }
         if self.named.len() >= limits::PREPARED_PER_CLIENT_MAX {
@@ -260,7 +286,7 @@ impl Session {
         let batch = self.batches.now;
         let on_server =
             insert_on_server(server, &prepared, batch, io.to_server, &mut self.expected);
-        self.send_parse(io.to_server, &on_server.to_bytes(), &prepared);
+        send_parse(io.to_server, &on_server.to_bytes(), &prepared);
         self.expected.push(Expected::Parse { name, prepared, on_server });
         Frame::Done
     }
@@ -282,10 +308,29 @@ impl Session {
         if self.is_uncertain(names.statement, io) {
             return Frame::Wait(ClientNext::Replies);
         }
-        self.batch = Batch::Open;
         let prepared = self.statement_named(names.statement, io);
-        let renamed = self.statement_on_server(names.statement, prepared.as_ref(), io);
-        let deallocated = prepared.and_then(|prepared| self.note_bound(&prepared.analysis, io));
+        if let Some(prepared) = &prepared
+            && self.drops_uncertain(prepared, io)
+        {
+            return Frame::Wait(ClientNext::Replies);
+        }
+        if let Some(prepared) = &prepared {
+            self.forget_sequences(&prepared.analysis, io);
+        }
+        self.batch = Batch::Open;
+        let deallocated = match &prepared {
+            Some(prepared) => {
+                self.note_bound(&prepared.analysis);
+                self.take_deallocated(&prepared.analysis)
+            }
+            None => None,
+        };
+        let renamed = match &prepared {
+            Some(prepared) if deallocated.is_some() => {
+                Some(self.send_deallocate(&prepared.types, io.to_server))
+            }
+            _ => self.statement_on_server(names.statement, prepared.as_ref(), io),
+        };
         self.expected.push(Expected::Bind { deallocated });
         let Some(name) = renamed else { return pass(self, header) };
         let tail_bytes = header.body_bytes as usize - names.names_bytes;
@@ -338,6 +383,8 @@ impl Session {
             return self.lease();
         }
         self.batch = Batch::Open;
+        self.begin_running(io);
+        self.tally.statements += 1;
         self.expected.push(Expected::Execute);
         if !drops {
             return pass(self, header);
@@ -422,164 +469,7 @@ impl Session {
         pass(self, header)
     }
 
-    // --- helpers -------------------------------------------------------------------------------------
-
-    /// Brings the statement to the server if need be and gives its name there; `None` when the client's own name
-    /// stands (the unnamed statement, or one that only the server can know).
-    fn statement_on_server(
-        &mut self,
-        client_name: &[u8],
-        prepared: Option<&Arc<Prepared>>,
-        io: &mut Io<'_>,
-    ) -> Option<Vec<u8>> {
-        let server = io.server.as_deref_mut()?;
-        if !client_name.is_empty() {
-            let Some(prepared) = prepared else {
-                // A name with our prefix would reach another client's statement.
-                return client_name
-                    .starts_with(SERVER_NAME_PREFIX)
-                    .then(|| b"tidegate: no such statement".to_vec());
-            };
-            if let Some(found) = server.prepared.touch(prepared, server.lease_mark) {
-                return Some(found.name.to_bytes());
-            }
-            let batch = self.batches.now;
-            let name = insert_on_server(server, prepared, batch, io.to_server, &mut self.expected);
-            self.send_parse(io.to_server, &name.to_bytes(), prepared);
-            self.expected.push(Expected::OwnParse { made: Some((prepared.clone(), Some(name))) });
-            return Some(name.to_bytes());
-        }
-        match (prepared, &server.unnamed) {
-            (Some(wanted), Unnamed::Known(there)) if Arc::ptr_eq(wanted, there) => {}
-            (Some(wanted), _) => {
-                self.send_parse(io.to_server, b"", wanted);
-                self.expected.push(Expected::OwnParse { made: Some((wanted.clone(), None)) });
-                server.set_unnamed(Unnamed::Known(wanted.clone()), self.batches.now);
-            }
-            (None, Unnamed::Absent) => {}
-            (None, _) => {
-                // What is there is another client's; without it the server gives the right error.
-                io.to_server.send(|out| frontend::close(out, Named::Statement(b"")));
-                self.expected.push(Expected::OwnClose { closed: None });
-                server.set_unnamed(Unnamed::Absent, self.batches.now);
-            }
-        }
-        None
-    }
-
-    /// Has an earlier batch, which may yet fail, done something to this name, here or on the server?
-    fn is_uncertain(&mut self, name: &[u8], io: &mut Io<'_>) -> bool {
-        let batches = self.batches;
-        if name.is_empty() {
-            return batches.is_uncertain(self.unnamed_in)
-                || io.server.as_ref().is_some_and(|s| batches.is_uncertain(s.unnamed_batch));
-        }
-        let Some(held) = self.named.get(name) else {
-            return batches.is_uncertain(self.removed_in) && self.expected.closes(name);
-        };
-        let found = io
-            .server
-            .as_deref_mut()
-            .and_then(|server| server.prepared.touch(&held.prepared, server.lease_mark));
-        batches.is_uncertain(held.since)
-            || found.and_then(|found| found.batch).is_some_and(|b| batches.is_uncertain(b))
-    }
-
-    /// Notes what ends with ReadyForQuery.
-    pub(super) fn push_end(&mut self, note: Expected) {
-        self.expected.push(note);
-        self.batches.sent();
-    }
-
-    /// The statement for a text that is parsed now.
-    fn intern(&self, sql: &[u8], types: &[u8], interner: &mut Interner) -> Arc<Prepared> {
-        match (self.string_syntax(sql), self.settings_now) {
-            (Some(strings), SettingsNow::Known) => {
-                interner.intern(sql, types, &self.settings, strings)
-            }
-            (strings, _) => Prepared::private(sql, types, &self.settings, strings),
-        }
-    }
-
-    /// Answers in place of the server, when the turn comes.
-    fn answer(&mut self, answer: Answer, io: &mut Io<'_>) {
-        self.expected.push(Expected::Answer(answer));
-        self.give_due_answers(io.to_client);
-    }
-
-    /// Fails the batch with our error. A message that cannot succeed goes to the server in place of the refused one,
-    /// so that its transaction fails exactly as the client is told.
-    fn refuse_in_batch(&mut self, refusal: Refusal, header: Header, io: &mut Io<'_>) -> Frame {
-        io.to_server.send(|out| frontend::describe(out, Named::Statement(b"tidegate: refused")));
-        io.to_server.send(frontend::flush);
-        self.expected.push(Expected::Refused(Box::new(refusal)));
-        self.batch = Batch::SkipToSync;
-        discard(self, header)
-    }
-
-    /// The client's statement of that name, as it is to be known to the server that it has now.
-    fn statement_named(&mut self, name: &[u8], io: &mut Io<'_>) -> Option<Arc<Prepared>> {
-        let prepared = match name {
-            b"" => self.unnamed.clone()?,
-            _ => self.named.get(name)?.prepared.clone(),
-        };
-        let server = io.server.as_deref_mut()?;
-        let there = match (name, &server.unnamed) {
-            (b"", Unnamed::Known(there)) => Arc::ptr_eq(there, &prepared),
-            (b"", _) => false,
-            _ => server.prepared.touch(&prepared, server.lease_mark).is_some(),
-        };
-        let known = self.settings_now == SettingsNow::Known;
-        if there || (known && prepared.fits(&self.settings)) {
-            return Some(prepared);
-        }
-        // It will be parsed under other settings than it was, so nobody else may take it for what it was.
-        let again = self.intern(&prepared.sql, &prepared.types, io.interner);
-        match self.named.get_mut(name) {
-            Some(held) => held.prepared = again.clone(),
-            None => self.unnamed = Some(again.clone()),
-        }
-        Some(again)
-    }
-
-    fn send_parse(&self, to_server: &mut Gather, name: &[u8], prepared: &Prepared) {
-        let sql = self.text_on_server(prepared).unwrap_or(&prepared.sql);
-        to_server.send(|out| frontend::parse(out, name, sql, &prepared.types));
-    }
-
-    /// What stands for the statement's text on a server: DEALLOCATE of a name that only we know drops another.
-    fn text_on_server(&self, prepared: &Prepared) -> Option<&'static [u8]> {
-        let name = deallocated_name(&prepared.analysis)?;
-        self.named.contains_key(name.as_bytes()).then_some(DEALLOCATE_TEXT)
-    }
-
-    /// A statement is bound, so it counts as executed. Makes what its DEALLOCATE drops.
-    fn note_bound(&mut self, analysis: &Analysis, io: &mut Io<'_>) -> Undo {
-        self.note_effects(analysis);
-        if drops_all_statements(analysis) {
-            self.drops_statements = Some(());
-        }
-        let undo = self.take_deallocated(analysis)?;
-        self.send_scratch(io.to_server, b"select", &[0, 0]);
-        Some(undo)
-    }
-
-    /// Makes a statement that nobody uses.
-    fn send_scratch(&mut self, to_server: &mut Gather, sql: &[u8], types: &[u8]) {
-        to_server.send(|out| {
-            frontend::close(out, Named::Statement(SCRATCH_NAME));
-            frontend::parse(out, SCRATCH_NAME, sql, types);
-        });
-        self.expected.push(Expected::OwnClose { closed: None });
-        self.expected.push(Expected::OwnParse { made: None });
-    }
-
-    /// Takes from the client the prepared statement that the text drops, if it is one that only we know.
-    fn take_deallocated(&mut self, analysis: &Analysis) -> Undo {
-        let (name, held) = self.named.remove_entry(deallocated_name(analysis)?.as_bytes())?;
-        self.removed_in = self.batches.now;
-        Some(Box::new((name, held.prepared)))
-    }
+    // --- what a frame comes to ----------------------------------------------------------------------
 
     fn lease(&self) -> Frame {
         let route = RoutePreference::from_setting(self.settings.get(RoutePreference::SETTING));
@@ -652,6 +542,10 @@ fn is_copy_frame(tag: u8) -> bool {
     )
 }
 
+fn is_copy_data(tag: u8) -> bool {
+    matches!(tag, tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL)
+}
+
 fn arrived_body(header: Header, input: &[u8], at: usize) -> &[u8] {
     let start = at + HEADER_BYTES;
     &input[start..(start + header.body_bytes as usize).min(input.len())]
@@ -664,43 +558,4 @@ fn whole_body(header: Header, input: &[u8], at: usize) -> Option<&[u8]> {
 
 fn wait_for(header: Header) -> Frame {
     Frame::Wait(ClientNext::Read { bytes: header.frame_bytes() })
-}
-
-/// Gives the statement a name on the server, closing the one that makes room for it.
-fn insert_on_server(
-    server: &mut ServerState,
-    prepared: &Arc<Prepared>,
-    batch: u32,
-    to_server: &mut Gather,
-    expected: &mut Queue,
-) -> ServerName {
-    let (name, before) = server.prepared.insert(prepared, batch);
-    let mut close = |prepared: Arc<Prepared>, name: ServerName| {
-        to_server.send(|out| frontend::close(out, Named::Statement(&name.to_bytes())));
-        expected.push(Expected::OwnClose { closed: Some((prepared, name)) });
-    };
-    if let Some(before) = before {
-        close(prepared.clone(), before);
-    }
-    while let Some((evicted, name)) = server.prepared.evict(server.lease_mark) {
-        close(evicted, name);
-    }
-    name
-}
-
-/// The one name that the text deallocates, if that is all it does.
-fn deallocated_name(analysis: &Analysis) -> Option<&str> {
-    match analysis.prepared.as_slice() {
-        [PreparedTouched::Deallocate(name)]
-            if analysis.kind == Kind::Deallocate && analysis.statements == 1 =>
-        {
-            Some(name)
-        }
-        _ => None,
-    }
-}
-
-fn drops_all_statements(analysis: &Analysis) -> bool {
-    analysis.effects.contains(Effects::DISCARD_ALL)
-        || analysis.prepared.contains(&PreparedTouched::DeallocateAll)
 }

@@ -59,6 +59,16 @@ pub(super) enum Expected {
     Answer(Answer),
 }
 
+impl Expected {
+    fn ends(&self) -> bool {
+        matches!(self, Self::Sync | Self::Query { .. } | Self::FunctionCall)
+    }
+
+    fn may_copy(&self) -> bool {
+        matches!(self, Self::Execute | Self::Query { .. })
+    }
+}
+
 /// A Query of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Own {
@@ -68,6 +78,8 @@ pub(super) enum Own {
     Restore,
     /// Asks the server what state its session holds.
     Probe,
+    /// Forgets another client's sequence values.
+    Sequences,
     /// Ends the transaction of a client that is gone.
     Rollback,
     /// Clears the session of a client that is gone.
@@ -91,6 +103,9 @@ pub(super) enum Answer {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     notes: VecDeque<Expected>,
+    /// How many of them end with ReadyForQuery for the client, and how many may copy; so that no hot path counts.
+    ends: usize,
+    copies: usize,
 }
 
 impl Queue {
@@ -103,6 +118,8 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, note: Expected) {
+        self.ends += usize::from(note.ends());
+        self.copies += usize::from(note.may_copy());
         self.notes.push_back(note);
     }
 
@@ -111,29 +128,38 @@ impl Queue {
     }
 
     pub(super) fn pop(&mut self) -> Option<Expected> {
-        self.notes.pop_front()
+        let note = self.notes.pop_front()?;
+        self.forget(&note);
+        Some(note)
+    }
+
+    fn forget(&mut self, note: &Expected) {
+        self.ends -= usize::from(note.ends());
+        self.copies -= usize::from(note.may_copy());
     }
 
     /// Is a ReadyForQuery still owed, so that the transaction status may be another when a new frame is reached?
     pub(super) fn status_may_change(&self) -> bool {
-        self.notes.iter().any(|note| {
-            matches!(note, Expected::Sync | Expected::Query { .. } | Expected::FunctionCall)
-        })
+        self.ends > 0
     }
 
     /// May the server still enter copy mode?
     pub(super) fn may_copy(&self) -> bool {
-        self.notes.iter().any(|note| matches!(note, Expected::Execute | Expected::Query { .. }))
+        self.copies > 0
+    }
+
+    /// Is a Sync among the notes?
+    pub(super) fn has_sync(&self) -> bool {
+        self.notes.iter().any(|note| matches!(note, Expected::Sync))
     }
 
     /// Takes out everything before the next Sync, oldest first: what a server skips after an error.
-    pub(super) fn take_until_sync(&mut self) -> std::collections::vec_deque::Drain<'_, Expected> {
-        let end = self
-            .notes
-            .iter()
-            .position(|note| matches!(note, Expected::Sync))
-            .unwrap_or(self.notes.len());
-        self.notes.drain(..end)
+    pub(super) fn take_until_sync(&mut self) -> Vec<Expected> {
+        let mut skipped = Vec::new();
+        while !matches!(self.front(), None | Some(Expected::Sync)) {
+            skipped.extend(self.pop());
+        }
+        skipped
     }
 
     /// What the Query that is the oldest note was to drop: it failed.
@@ -182,6 +208,7 @@ impl Queue {
             match note {
                 Expected::Sync => {
                     self.notes.remove(1);
+                    self.ends -= 1;
                     syncs += 1;
                 }
                 Expected::CopyEnd => {

@@ -20,13 +20,15 @@ pub mod prepared;
 
 mod client; // what a client sends
 mod expected; // the replies that are owed, in order
+mod pins; // why a client keeps its server
 mod replies; // what a server sends
 mod settle; // when a server may go back, and what it takes along
 mod state; // what is known of a server connection
 #[cfg(test)]
 mod tests;
 
-pub use settle::{Gone, Pins, Settled};
+pub use pins::Pins;
+pub use settle::{Gone, Settled};
 pub use state::ServerState;
 
 use crate::ids::ClientId;
@@ -136,6 +138,17 @@ impl CloseReason {
     }
 }
 
+/// What a session did since it was last asked; for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Query, Execute and FunctionCall that went to a server.
+    pub statements: u32,
+    /// Prepared statements that were sent again, since this server did not know them.
+    pub reprepared: u32,
+    /// Times a server was given this client's settings.
+    pub settings_applied: u32,
+}
+
 /// What becomes of the frames of an extended batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Batch {
@@ -162,6 +175,8 @@ enum Hold {
     All,
     /// Sync, Flush, Terminate and the data of a copy pass: a statement runs that may drop all prepared statements.
     Statements,
+    /// Everything waits, but for an open copy: as many replies are owed as may be, and the server has been told to flush them.
+    Many,
 }
 
 /// A statement by the name that its client gave it.
@@ -241,6 +256,9 @@ pub struct Session {
     /// A statement that drops all prepared statements is bound in this transaction; any Execute may run it.
     drops_statements: Option<()>,
     gone: Option<Gone>,
+    /// A text that may change the schema went to the server since the last ReadyForQuery outside a transaction.
+    changes_schema: Option<()>,
+    tally: Tally,
 }
 
 impl Session {
@@ -269,6 +287,8 @@ impl Session {
             pins: Pins::NONE,
             drops_statements: None,
             gone: None,
+            changes_schema: None,
+            tally: Tally::default(),
         }
     }
 
@@ -291,6 +311,11 @@ impl Session {
     /// Named prepared statements the client holds.
     pub fn prepared_count(&self) -> usize {
         self.named.len()
+    }
+
+    /// What happened since the last call.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
     }
 
     /// Does the server owe replies?
@@ -319,7 +344,7 @@ impl Session {
     /// A server has been lent. Gives it this client's settings first when they differ.
     pub fn handle_lease(&mut self, server: &mut ServerState, to_server: &mut Gather) {
         debug_assert!(self.expected.is_empty());
-        server.begin_lease(self.batches.past());
+        server.begin_lease(self.client, self.batches.past());
         self.switch_settings(server, to_server);
     }
 

@@ -22,11 +22,16 @@ pub struct Prepared {
     sharing: Sharing,
 }
 
+/// Counts the changes of schemas that passed. A statement parsed before one may stand for types and tables that are gone:
+/// PostgreSQL keeps what it made of such a statement, so those who parse it later get one of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SchemaGeneration(pub u64);
+
 /// Who may use what a server made of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sharing {
-    /// Everybody who parses the same text and types under the same settings.
-    Interned,
+    /// Everybody who parses the same text and types under the same settings and schema.
+    Interned(SchemaGeneration),
     /// Its client alone: it was parsed while it was not known which settings were in force.
     Private,
 }
@@ -40,8 +45,8 @@ impl PartialEq for PreparedKey {
         let (left, right) = (&self.0, &other.0);
         Arc::ptr_eq(left, right)
             || (left.digest == right.digest
-                && left.sharing == Sharing::Interned
-                && right.sharing == Sharing::Interned
+                && left.sharing != Sharing::Private
+                && left.sharing == right.sharing
                 && left.sql == right.sql
                 && left.types == right.types
                 && left.settings == right.settings)
@@ -91,6 +96,7 @@ fn digest_of(sql: &[u8], types: &[u8], settings: &Settings) -> u64 {
 /// The statements that the sessions of one worker hold, each kept once.
 #[derive(Debug, Default)]
 pub struct Interner {
+    generation: SchemaGeneration,
     statements: FxHashMap<u64, Vec<Arc<Prepared>>>,
     count: usize,
     purge_at: usize,
@@ -100,6 +106,20 @@ pub struct Interner {
 const INTERNER_PURGE_FIRST: usize = 1024;
 
 impl Interner {
+    pub fn generation(&self) -> SchemaGeneration {
+        self.generation
+    }
+
+    /// What the other workers saw; never goes back.
+    pub fn set_generation(&mut self, generation: SchemaGeneration) {
+        self.generation.0 = self.generation.0.max(generation.0);
+    }
+
+    /// A schema may have changed: statements that are parsed from now on are not shared with earlier ones.
+    pub fn schema_changed(&mut self) {
+        self.generation.0 += 1;
+    }
+
     /// The shared statement for this text, types and settings. `strings` follows from the settings.
     pub fn intern(
         &mut self,
@@ -108,10 +128,14 @@ impl Interner {
         settings: &Arc<Settings>,
         strings: StringSyntax,
     ) -> Arc<Prepared> {
-        let digest = digest_of(sql, types, settings);
+        let sharing = Sharing::Interned(self.generation);
+        let digest = digest_of(sql, types, settings).wrapping_add(self.generation.0);
         let bucket = self.statements.entry(digest).or_default();
         let known = bucket.iter().find(|known| {
-            *known.sql == *sql && *known.types == *types && known.settings == *settings
+            known.sharing == sharing
+                && *known.sql == *sql
+                && *known.types == *types
+                && known.settings == *settings
         });
         if let Some(known) = known {
             return known.clone();
@@ -122,7 +146,7 @@ impl Interner {
             settings: settings.clone(),
             analysis: analyse_with(sql, strings),
             digest,
-            sharing: Sharing::Interned,
+            sharing,
         });
         bucket.push(prepared.clone());
         self.count += 1;
@@ -311,6 +335,20 @@ mod tests {
         let other = interner.intern(b"select 1", &[0, 0], &tokyo, StringSyntax::Standard);
         assert!(PreparedKey(one) != PreparedKey(other));
         assert_eq!(interner.len(), 2);
+    }
+
+    #[test]
+    fn what_is_parsed_after_a_change_of_schema_is_another_statement() {
+        let mut interner = Interner::default();
+        let settings = Arc::new(Settings::default());
+        let parse = |interner: &mut Interner| {
+            interner.intern(b"select 'x'::mood", &[0, 0], &settings, StringSyntax::Standard)
+        };
+        let before = parse(&mut interner);
+        interner.schema_changed();
+        let after = parse(&mut interner);
+        assert!(PreparedKey(before) != PreparedKey(after.clone()));
+        assert!(Arc::ptr_eq(&after, &parse(&mut interner)));
     }
 
     #[test]

@@ -195,9 +195,6 @@ impl Session {
             return self.unexpected(io);
         };
         server.status = status;
-        if status == TransactionStatus::Idle {
-            self.drops_statements = None;
-        }
         let reply = match self.expected.pop() {
             Some(Expected::Sync | Expected::Query { .. } | Expected::FunctionCall) => {
                 self.status = status;
@@ -210,6 +207,13 @@ impl Session {
             }
             _ => return self.unexpected(io),
         };
+        if status == TransactionStatus::Idle && self.changes_schema.take().is_some() {
+            io.interner.schema_changed();
+        }
+        let over = self.expected.is_empty() && self.batch == Batch::Closed;
+        if over && status == TransactionStatus::Idle {
+            self.drops_statements = None;
+        }
         self.copying = Copying::Nothing;
         reply
     }
@@ -254,7 +258,7 @@ impl Session {
     /// The oldest note failed: the server skips to Sync, so nothing before it happens.
     fn fail_batch(&mut self, io: &mut Io<'_>) {
         let failed_unnamed = matches!(self.expected.front(), Some(Expected::ParseUnnamed { .. }));
-        let skipped: Vec<Expected> = self.expected.take_until_sync().collect();
+        let skipped = self.expected.take_until_sync();
         let mut unnamed = None;
         for note in skipped.into_iter().rev() {
             match note {
@@ -265,6 +269,9 @@ impl Session {
                     self.batches.ended(1);
                 }
                 Expected::FunctionCall => self.batches.ended(1),
+                Expected::Answer(Answer::Closed { undo: Some(undo) }) if undo.0.is_empty() => {
+                    unnamed = Some(Some(undo.1));
+                }
                 other => self.take_back(other, io),
             }
         }
@@ -297,6 +304,12 @@ impl Session {
                     server.prepared.forget(&prepared, name);
                 }
             }
+            Expected::OwnClose { closed: None } => {
+                // If it was to close the unnamed statement, that is still there, and may be another client's.
+                if let Some(server) = server {
+                    server.unnamed = Unnamed::Unknown;
+                }
+            }
             Expected::OwnClose { closed: Some((prepared, name)) } => {
                 if let Some(server) = server {
                     server.prepared.restore(&prepared, name);
@@ -319,13 +332,9 @@ impl Session {
     }
 
     fn put_back(&mut self, undo: super::expected::Undo) {
-        match undo.map(|undo| *undo) {
-            Some((name, prepared)) if name.is_empty() => self.unnamed = Some(prepared),
-            Some((name, prepared)) => {
-                let since = self.batches.past();
-                self.named.insert(name, Held { prepared, since });
-            }
-            None => {}
+        if let Some((name, prepared)) = undo.map(|undo| *undo) {
+            let since = self.batches.past();
+            self.named.insert(name, Held { prepared, since });
         }
     }
 
@@ -386,11 +395,13 @@ impl Session {
             tag::COPY_OUT_RESPONSE => Copying::Out,
             _ => Copying::Both,
         };
-        if matches!(self.copying, Copying::In { .. }) && self.batch == Batch::Closed {
-            // The Sync that closed this batch was swallowed; another one will.
-            if matches!(self.expected.front(), Some(Expected::Execute)) {
-                self.batch = Batch::Open;
-            }
+        let extended = matches!(self.expected.front(), Some(Expected::Execute));
+        if extended && self.batch == Batch::Closed && !self.expected.has_sync() {
+            // The Sync that closed this batch was swallowed; it takes another one.
+            self.batch = Batch::Open;
+        }
+        if self.gone.is_some() {
+            self.end_batch_of_gone(io.to_server);
         }
         Reply::Pass
     }
@@ -449,7 +460,9 @@ impl Session {
                 io.to_client.send(|out| refusal.write(out));
                 Reply::Close(CloseReason::ServerProtocol)
             }
-            Own::Rollback | Own::Discard => Reply::Close(CloseReason::ServerProtocol),
+            Own::Rollback | Own::Discard | Own::Sequences => {
+                Reply::Close(CloseReason::ServerProtocol)
+            }
         }
     }
 
@@ -457,7 +470,7 @@ impl Session {
         match own {
             Own::Switch => server.settings = self.settings.clone(),
             Own::Probe => self.probe_finished(server),
-            Own::Rollback | Own::Restore => {}
+            Own::Rollback | Own::Restore | Own::Sequences => {}
             Own::Discard => {
                 server.statements_dropped();
                 server.settings = Arc::new(Settings::default());

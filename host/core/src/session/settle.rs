@@ -6,6 +6,7 @@
 
 use super::expected::{Copying, Expected, Own};
 use super::gather::Gather;
+use super::pins::Pins;
 use super::state::Unnamed;
 use super::{Batch, Hold, PoolMode, Rest, ServerState, Session, SettingsNow};
 use crate::settings::{Settings, quote_literal, same, switch_sql};
@@ -15,72 +16,6 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use tidegate_wire::backend::{TransactionStatus, read_data_row};
 use tidegate_wire::frontend;
-
-/// Why a client keeps its server between transactions, one bit per cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pins(u16);
-
-impl Pins {
-    pub const NONE: Self = Self(0);
-    pub const TEMPORARY_OBJECTS: Self = Self(1);
-    pub const ADVISORY_LOCKS: Self = Self(1 << 1);
-    pub const HOLD_CURSORS: Self = Self(1 << 2);
-    pub const LISTEN: Self = Self(1 << 3);
-    pub const SQL_PREPARED: Self = Self(1 << 4);
-    pub const SESSION_AUTHORIZATION: Self = Self(1 << 5);
-    /// `setseed`, until the session is discarded.
-    pub const SEED: Self = Self(1 << 6);
-    /// `currval` or `lastval` was used, until the session is discarded.
-    pub const SEQUENCES: Self = Self(1 << 7);
-    /// A library was loaded; only closing the connection undoes it.
-    pub const LOADED: Self = Self(1 << 8);
-    /// State that cannot be asked for; only closing the connection undoes it.
-    pub const SESSION_BOUND: Self = Self(1 << 9);
-
-    /// Every cause with the word for it in metrics and the admin API, which is also what the probe answers.
-    pub const ALL: [(Self, &'static str); 10] = [
-        (Self::TEMPORARY_OBJECTS, "temporary_objects"),
-        (Self::ADVISORY_LOCKS, "advisory_locks"),
-        (Self::HOLD_CURSORS, "hold_cursors"),
-        (Self::LISTEN, "listen"),
-        (Self::SQL_PREPARED, "sql_prepared"),
-        (Self::SESSION_AUTHORIZATION, "session_authorization"),
-        (Self::SEED, "seed"),
-        (Self::SEQUENCES, "sequences"),
-        (Self::LOADED, "loaded_library"),
-        (Self::SESSION_BOUND, "session_bound"),
-    ];
-
-    /// The causes that no probe can show, so they stay until DISCARD ALL or the end.
-    const STICKY: Self =
-        Self(Self::SEED.0 | Self::SEQUENCES.0 | Self::LOADED.0 | Self::SESSION_BOUND.0);
-    /// The causes that not even DISCARD ALL ends.
-    const FOR_EVER: Self = Self(Self::LOADED.0 | Self::SESSION_BOUND.0);
-
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Self::ALL.iter().filter(move |(pin, _)| self.contains(*pin)).map(|(_, name)| *name)
-    }
-
-    fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    fn only(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-}
 
 /// Whether the server may go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +122,11 @@ impl Session {
     pub(super) fn note_effects(&mut self, analysis: &Analysis) {
         if analysis.effects.is_empty() && analysis.names.is_empty() {
             return;
+        }
+        if analysis.effects.contains(Effects::DDL)
+            && !analysis.effects.contains(Effects::TEMP_OBJECTS)
+        {
+            self.changes_schema = Some(());
         }
         if !analysis.names.is_empty() || analysis.effects.intersects(PARSES_OTHERWISE) {
             self.settings_now = SettingsNow::InDoubt;
@@ -360,6 +300,14 @@ impl Session {
             return Gone::Close;
         }
         self.client_rest.0 = 0;
+        self.end_batch_of_gone(to_server);
+        let gone = if running { Gone::CancelAndDrain } else { Gone::Drain };
+        self.gone = Some(gone);
+        gone
+    }
+
+    /// Says what the client that is gone no longer says, so that the server comes to ReadyForQuery.
+    pub(super) fn end_batch_of_gone(&mut self, to_server: &mut Gather) {
         if matches!(self.copying, Copying::In { .. }) {
             to_server.send(|out| frontend::copy_fail(out, b"client disconnected"));
             self.copying = Copying::Nothing;
@@ -369,9 +317,6 @@ impl Session {
             self.push_end(Expected::Sync);
             self.batch = Batch::Closed;
         }
-        let gone = if running { Gone::CancelAndDrain } else { Gone::Drain };
-        self.gone = Some(gone);
-        gone
     }
 
     /// Brings the server's settings to this client's.
@@ -386,11 +331,18 @@ impl Session {
         let Some(sql) = switch_sql(&server.settings, &self.settings) else {
             return Switching::NotNeeded;
         };
+        self.tally.settings_applied += 1;
         self.ask(Own::Switch, &sql, server, to_server);
         Switching::UnderWay
     }
 
-    fn ask(&mut self, own: Own, sql: &str, server: &mut ServerState, to_server: &mut Gather) {
+    pub(super) fn ask(
+        &mut self,
+        own: Own,
+        sql: &str,
+        server: &mut ServerState,
+        to_server: &mut Gather,
+    ) {
         // Like every Query, it ends the unnamed statement.
         server.set_unnamed(Unnamed::Absent, self.batches.past());
         to_server.send(|out| frontend::query(out, sql.as_bytes()));

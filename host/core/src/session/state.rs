@@ -1,6 +1,7 @@
 //! What is known of one server connection's session, whoever is using it.
 
 use super::prepared::{Prepared, ServerPrepared};
+use crate::ids::ClientId;
 use crate::settings::Settings;
 use std::sync::Arc;
 use tidegate_wire::backend::TransactionStatus;
@@ -16,6 +17,15 @@ pub(super) enum Unnamed {
     Unknown,
 }
 
+/// Whose values a server's `nextval` has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sequences {
+    /// None, the present client's, or a mixture that nobody can take apart.
+    Own,
+    /// Another client's; the present one has run nothing yet.
+    Foreign,
+}
+
 /// One server connection's session as far as it outlives a lease.
 #[derive(Debug)]
 pub struct ServerState {
@@ -25,6 +35,10 @@ pub struct ServerState {
     pub(super) unnamed: Unnamed,
     /// The session's batch in which `unnamed` was changed.
     pub(super) unnamed_batch: u32,
+    /// Who used the server last.
+    pub(super) client: Option<ClientId>,
+    /// What `lastval` and `currval` would tell.
+    pub(super) sequences: Sequences,
     /// Statements used since this mark belong to the present lease and are not evicted.
     pub(super) lease_mark: u64,
 }
@@ -44,6 +58,8 @@ impl ServerState {
             prepared: ServerPrepared::with_capacity(prepared_max),
             unnamed: Unnamed::Absent,
             unnamed_batch: 0,
+            client: None,
+            sequences: Sequences::Own,
             lease_mark: 0,
         }
     }
@@ -67,9 +83,13 @@ impl ServerState {
     }
 
     /// `past_batch` is a batch of the new session that is over.
-    pub(super) fn begin_lease(&mut self, past_batch: u32) {
+    pub(super) fn begin_lease(&mut self, client: ClientId, past_batch: u32) {
         self.lease_mark = self.prepared.mark();
         self.unnamed_batch = past_batch;
+        let before = self.client.replace(client);
+        if before.is_some_and(|before| before != client) {
+            self.sequences = Sequences::Foreign;
+        }
     }
 
     pub(super) fn set_unnamed(&mut self, unnamed: Unnamed, batch: u32) {

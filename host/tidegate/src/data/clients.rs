@@ -10,6 +10,7 @@ use tidegate_core::ids::{ClientId, ServerId};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::Pins;
 use tidegate_wire::backend::TransactionStatus;
+use tokio::sync::oneshot;
 
 use super::login::Peer;
 use crate::upstream::Credentials;
@@ -54,12 +55,13 @@ pub struct Client {
     pub pins: Cell<Pins>,
     pub server: Cell<Option<ServerId>>,
     pub transactions: Cell<u64>,
+    pub statements: Cell<u64>,
     pub prepared: Cell<usize>,
     pub application: RefCell<Rc<str>>,
     pub write_pool: Rc<PoolCell>,
     /// By replica; found when first used.
     pub read_pools: RefCell<Vec<Option<Rc<PoolCell>>>>,
-    cancel: Cell<Cancel>,
+    cancel: RefCell<Option<Cancel>>,
     close: RefCell<Option<CloseRequest>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -70,10 +72,16 @@ pub enum Encrypted {
     Yes,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cancel {
-    NotAsked,
-    Asked,
+/// A cancel request. Whoever sent it waits until this is dropped: libpq takes the end of its connection for the answer.
+#[derive(Debug)]
+pub struct Cancel(#[expect(dead_code, reason = "dropping it is what tells")] oneshot::Sender<()>);
+
+impl Cancel {
+    /// A request, and what resolves when it has been seen to.
+    pub fn new() -> (Self, oneshot::Receiver<()>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(sender), receiver)
+    }
 }
 
 /// What a client is made of.
@@ -106,11 +114,12 @@ impl Client {
             pins: Cell::new(Pins::NONE),
             server: Cell::new(None),
             transactions: Cell::new(0),
+            statements: Cell::new(0),
             prepared: Cell::new(0),
             application: RefCell::new("".into()),
             write_pool: new.write_pool,
             read_pools: RefCell::default(),
-            cancel: Cell::new(Cancel::NotAsked),
+            cancel: RefCell::default(),
             close: RefCell::default(),
             waker: RefCell::default(),
         })
@@ -137,13 +146,13 @@ impl Client {
     }
 
     /// Somebody with its key wants its statement cancelled.
-    pub fn request_cancel(&self) {
-        self.cancel.set(Cancel::Asked);
+    pub fn request_cancel(&self, cancel: Cancel) {
+        *self.cancel.borrow_mut() = Some(cancel);
         self.wake();
     }
 
-    pub fn take_cancel(&self) -> Cancel {
-        self.cancel.replace(Cancel::NotAsked)
+    pub fn take_cancel(&self) -> Option<Cancel> {
+        self.cancel.borrow_mut().take()
     }
 
     /// A request to close it now replaces one to close it later, not the other way round.

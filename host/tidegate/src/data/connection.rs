@@ -3,99 +3,32 @@
 //! One loop, polled: read a side only when what it sent before has gone out to the other (back-pressure without
 //! queues), try to write at once, wait only when nothing moves. The loop knows no protocol; the session does.
 
+mod ends; // how a connection ends
+
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 use tidegate_core::plan::{Plan, Target};
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
-use tidegate_core::session::gather::{Gather, Segment};
-use tidegate_core::session::{ClientNext, CloseReason, Gone, Io, ServerNext, Session, Settled};
-use tokio::io::AsyncWrite;
+use tidegate_core::session::prepared::SchemaGeneration;
+use tidegate_core::session::{
+    ClientNext, CloseReason, Io, Pins, ServerNext, Session, Settled, Tally,
+};
 
-use super::buffers::{Buffers, Input};
-use super::clients::{Cancel, Client, CloseRequest, State};
+use super::buffers::Input;
+use super::clients::{Client, CloseRequest, State};
+use super::way::Way;
 use super::worker::Worker;
-use crate::observe::stats::ErrorKind;
+use crate::observe::stats::{ErrorKind, PinReason};
 use crate::stream::Stream;
 use crate::upstream::pool::{Acquired, Lease};
-
-/// The server of a client that is gone is given this long to finish and be cleaned.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
-/// A client is given this long to take the last message before the connection closes.
-const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
-/// Segments of one vectored write.
-const SLICES_MAX: usize = 16;
-
-/// One direction: what came in, how much of it is dealt with, and what goes out for it.
-#[derive(Debug)]
-struct Way {
-    input: Input,
-    /// Bytes of the input that are dealt with but may still be referred to by `out`.
-    consumed: usize,
-    /// Input needed before the session is asked again.
-    wanted: usize,
-    out: Gather,
-}
-
-impl Way {
-    fn new(input: Input) -> Self {
-        Self { input, consumed: 0, wanted: 1, out: Gather::default() }
-    }
-
-    /// Sends what goes out, as far as the socket takes it. Ready when nothing is left.
-    fn poll_flush(
-        &mut self,
-        to: &mut Stream,
-        buffers: &Buffers,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<u64>> {
-        let mut sent = 0;
-        while !self.out.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let mut used = 0;
-            for (slice, segment) in slices.iter_mut().zip(self.out.segments()) {
-                *slice = IoSlice::new(match *segment {
-                    Segment::Input { start, end } => &self.input.bytes()[start..end],
-                    Segment::Own { start, end } => &self.out.own_bytes()[start..end],
-                });
-                used += 1;
-            }
-            let written = if used == 1 {
-                Pin::new(&mut *to).poll_write(cx, &slices[0])
-            } else {
-                Pin::new(&mut *to).poll_write_vectored(cx, &slices[..used])
-            };
-            match written {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(count)) => {
-                    self.out.sent(count);
-                    sent += count as u64;
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        if to.is_encrypted() && Pin::new(to).poll_flush(cx)?.is_pending() {
-            return Poll::Pending;
-        }
-        self.settle_input(buffers);
-        Poll::Ready(Ok(sent))
-    }
-
-    /// Nothing refers to the input any more: what is dealt with may go.
-    fn settle_input(&mut self, buffers: &Buffers) {
-        if self.consumed > 0 {
-            self.input.consume(self.consumed, buffers);
-            self.consumed = 0;
-        }
-    }
-}
 
 /// What the client's side of the loop does next.
 #[derive(Debug)]
@@ -123,6 +56,8 @@ pub struct Connection {
     from_server: Way,
     phase: ClientPhase,
     goodbye: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// How often what runs for a client that is gone is cancelled again.
+    cancels_left: u32,
     /// Cancel requests for the server in hand that are under way; it does not go back before they have ended.
     cancelling: Rc<Cell<usize>>,
     held: Held,
@@ -165,6 +100,7 @@ impl Connection {
             from_server,
             phase: ClientPhase::Reading,
             goodbye: None,
+            cancels_left: 0,
             cancelling: Rc::default(),
             held: Held::No,
         }
@@ -191,15 +127,22 @@ impl Connection {
             if let ClientPhase::Gone(reason, deadline) = &mut self.phase {
                 let reason = *reason;
                 if deadline.as_mut().poll(cx).is_ready() {
-                    self.lease = None;
+                    self.drain_on(cx);
                 }
                 if self.lease.is_none() {
                     return Poll::Ready(reason);
                 }
             }
+            let before = mem::discriminant(&self.phase);
             let client = self.pump_client(cx);
             let server = self.pump_server(cx);
-            if matches!((client, server), (Step::Still, Step::Still)) {
+            let moved = !matches!((client, server), (Step::Still, Step::Still));
+            if !moved {
+                // What moved may have brought the client to rest, which is what some requests wait for.
+                self.heed_requests(cx);
+            }
+            // A phase that has just begun has its own deadline to look at.
+            if !moved && mem::discriminant(&self.phase) == before {
                 break;
             }
         }
@@ -209,13 +152,13 @@ impl Connection {
 
     /// What others asked of this client: cancel its query, close it.
     fn heed_requests(&mut self, cx: &mut Context<'_>) {
-        if self.client.take_cancel() == Cancel::Asked {
+        if let Some(cancel) = self.client.take_cancel() {
             if matches!(self.phase, ClientPhase::Queued) {
                 self.worker.pools.give_up(&self.client.slot, Instant::now());
                 self.client.slot.set_waker(cx.waker());
                 self.refuse(&Refusal::error("57014", "canceling statement due to user request"));
             } else {
-                self.cancel_on_server();
+                self.cancel_on_server(Some(cancel));
             }
         }
         if matches!(self.phase, ClientPhase::Gone(..) | ClientPhase::Closing(_)) {
@@ -235,7 +178,7 @@ impl Connection {
         if self.session.is_between_replies() {
             self.from_server.out.send(|out| refusal.write(out));
         }
-        self.close_and_clean(CloseReason::ShuttingDown, cx);
+        self.close(CloseReason::ShuttingDown);
     }
 
     // --- client → server -----------------------------------------------------------------------------
@@ -304,6 +247,8 @@ impl Connection {
     fn feed_client(&mut self, cx: &mut Context<'_>) {
         let (step, leased) = {
             let mut interner = self.worker.interner.borrow_mut();
+            let schema = self.worker.shared.schema.load(Ordering::Relaxed);
+            interner.set_generation(SchemaGeneration(schema));
             let io = Io {
                 server: self.lease.as_mut().map(|lease| &mut lease.server.state),
                 interner: &mut interner,
@@ -415,14 +360,23 @@ impl Connection {
         let Some(lease) = &mut self.lease else { return };
         let step = {
             let mut interner = self.worker.interner.borrow_mut();
+            let SchemaGeneration(before) = interner.generation();
             let io = Io {
                 server: Some(&mut lease.server.state),
                 interner: &mut interner,
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };
-            self.session.handle_server(self.from_server.input.bytes(), io)
+            let step = self.session.handle_server(self.from_server.input.bytes(), io);
+            let SchemaGeneration(now) = interner.generation();
+            if now > before {
+                self.worker.shared.schema.fetch_max(now, Ordering::Relaxed);
+            }
+            step
         };
+        if !self.session.is_waiting_for_replies() {
+            self.cancels_left = 0;
+        }
         self.client.status.set(self.session.status());
         self.from_server.consumed = step.consumed;
         if matches!(self.phase, ClientPhase::Gone(..)) {
@@ -438,7 +392,7 @@ impl Connection {
                 self.from_server.wanted = bytes + self.from_server.consumed
             }
             ServerNext::Close(reason) => {
-                self.lease = None;
+                self.drop_server();
                 self.close(reason);
                 return;
             }
@@ -450,8 +404,33 @@ impl Connection {
         self.settle(cx);
     }
 
+    /// Adds what the session did to the worker's counters.
+    fn count(&mut self) {
+        let tally = self.session.take_tally();
+        if tally != Tally::default() {
+            let stats = &self.worker.stats;
+            stats.statements.add(u64::from(tally.statements));
+            stats.reprepared.add(u64::from(tally.reprepared));
+            stats.settings_applied.add(u64::from(tally.settings_applied));
+            self.client.statements.set(self.client.statements.get() + u64::from(tally.statements));
+        }
+    }
+
+    /// The client keeps its server: counts each cause that is new.
+    fn note_pins(&self) {
+        let (before, now) = (self.client.pins.get(), self.session.pins());
+        for (index, (pin, _)) in Pins::ALL.iter().enumerate() {
+            if now.contains(*pin) && !before.contains(*pin) {
+                self.worker.stats.pins.increment(PinReason(index));
+            }
+        }
+        self.client.pins.set(now);
+        self.client.prepared.set(self.session.prepared_count());
+    }
+
     /// Gives the server back when the session says so.
     fn settle(&mut self, cx: &mut Context<'_>) {
+        self.count();
         let Some(lease) = &mut self.lease else { return };
         let settled = self.session.settle(&mut lease.server.state, &mut self.from_client.out);
         match settled {
@@ -460,8 +439,8 @@ impl Connection {
                     let _ = self.flush_to_server(cx);
                 }
             }
-            Settled::Keep => self.client.pins.set(self.session.pins()),
-            Settled::Close => self.lease = None,
+            Settled::Keep => self.note_pins(),
+            Settled::Close => self.drop_server(),
             Settled::Release if self.cancelling.get() > 0 => self.held = Held::UntilCancelled,
             Settled::Release => {
                 // Bytes that came after the last reply belong to nobody: such a connection is not trusted.
@@ -475,7 +454,7 @@ impl Connection {
                 self.worker.stats.transactions.increment();
                 self.client.transactions.set(self.client.transactions.get() + 1);
                 self.client.server.set(None);
-                self.client.pins.set(self.session.pins());
+                self.note_pins();
                 self.client.set_state(State::Idle, now);
                 if let Some(lease) = self.lease.take() {
                     lease.release(fitness, now);
@@ -518,108 +497,6 @@ impl Connection {
                 Poll::Ready(())
             }
         }
-    }
-
-    // --- ends ----------------------------------------------------------------------------------------
-
-    /// The client said Terminate, broke the protocol, or was refused for good.
-    fn close_by_client(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
-        if reason == CloseReason::ClientTerminated {
-            self.client_gone(reason, cx);
-        } else {
-            self.close_and_clean(reason, cx);
-        }
-    }
-
-    /// The client has a last message to read; its server is cleaned meanwhile by somebody else's time: it is closed
-    /// unless it is at rest.
-    fn close_and_clean(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
-        let _ = cx;
-        self.close(reason);
-    }
-
-    /// Nobody reads any more: cleans the server if there is one.
-    fn client_gone(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
-        if matches!(self.phase, ClientPhase::Gone(..) | ClientPhase::Closing(_)) {
-            return;
-        }
-        self.worker.pools.give_up(&self.client.slot, Instant::now());
-        self.client.slot.set_waker(cx.waker());
-        self.from_server.out.clear();
-        self.from_server.settle_input(&self.worker.buffers);
-        if self.lease.is_some() {
-            match self.session.handle_client_gone(&mut self.from_client.out) {
-                Gone::Close => self.lease = None,
-                Gone::Drain => {}
-                Gone::CancelAndDrain => self.cancel_on_server(),
-            }
-        }
-        self.phase = ClientPhase::Gone(reason, Box::pin(tokio::time::sleep(DRAIN_TIME_MAX)));
-        self.client.set_state(State::Closing, Instant::now());
-        let _ = self.flush_to_server(cx);
-        self.settle(cx);
-    }
-
-    fn server_gone(&mut self) {
-        self.lease = None;
-        if let ClientPhase::Gone(..) = self.phase {
-            return;
-        }
-        let refusal = Refusal::fatal("08006", "the server closed the connection unexpectedly")
-            .detail("What the statement in progress did is not known; a transaction that was not committed is rolled back.")
-            .hint("Reconnect, and look at the server's log for the cause.");
-        self.from_server.out.send(|out| refusal.write(out));
-        self.close(CloseReason::ServerDisconnected);
-    }
-
-    fn close(&mut self, reason: CloseReason) {
-        self.lease = None;
-        if !matches!(self.phase, ClientPhase::Gone(..)) {
-            self.phase = ClientPhase::Closing(reason);
-        }
-    }
-
-    /// Sends the last message and waits until the client has taken it: closing at once, with input unread, would make
-    /// the system throw it away.
-    fn poll_goodbye(&mut self, reason: CloseReason, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        let deadline =
-            self.goodbye.get_or_insert_with(|| Box::pin(tokio::time::sleep(GOODBYE_TIME_MAX)));
-        if deadline.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(reason);
-        }
-        if ready!(self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx)).is_err()
-        {
-            return Poll::Ready(reason);
-        }
-        if ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
-            return Poll::Ready(reason);
-        }
-        loop {
-            let buffers = &self.worker.buffers;
-            self.from_client.consumed = 0;
-            self.from_client.out.clear();
-            let length = self.from_client.input.len();
-            self.from_client.input.consume(length, buffers);
-            match ready!(self.from_client.input.poll_read(&mut self.stream, 1, buffers, cx)) {
-                Ok(count) if count > 0 => {}
-                _ => return Poll::Ready(reason),
-            }
-        }
-    }
-
-    /// Asks the server to cancel what it runs for this client.
-    fn cancel_on_server(&mut self) {
-        let Some(lease) = &self.lease else { return };
-        let Some(key) = lease.server.backend_key.clone() else { return };
-        if !self.session.is_waiting_for_replies() {
-            return;
-        }
-        self.cancelling.set(self.cancelling.get() + 1);
-        let (under_way, client) = (self.cancelling.clone(), self.client.clone());
-        self.worker.cancel_server(lease.server.target.clone(), key, move || {
-            under_way.set(under_way.get() - 1);
-            client.wake();
-        });
     }
 
     /// Nothing moves: gives back what an idle client does not need.

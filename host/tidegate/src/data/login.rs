@@ -39,6 +39,9 @@ pub struct LoginContext {
     pub users: Users,
     /// Drawn once per process: see [`draw_secret`].
     pub fake_secret: [u8; 32],
+    /// The primary's user as configured: what it logs in with when its login here (trust, certificate) proved nothing
+    /// that the server takes.
+    pub own_user: Option<(Arc<str>, Credentials)>,
 }
 
 /// Where a client comes from.
@@ -229,6 +232,11 @@ impl Driver<'_> {
     fn finish(&mut self, done: LoginDone) -> Option<LoginOutcome> {
         let LoginDone { request, proven } = done;
         let stream = self.line.take()?;
+        let credentials = self.credentials.take().unwrap_or_else(|| proven.into());
+        let credentials = match (credentials, &self.context.own_user) {
+            (Credentials::None, Some((user, own))) if **user == *request.user => own.clone(),
+            (credentials, _) => credentials,
+        };
         Some(LoginOutcome::Done(Box::new(LoggedIn {
             stream,
             user: request.user,
@@ -236,7 +244,7 @@ impl Driver<'_> {
             parameters: request.parameters,
             replication: request.replication,
             minor: request.minor,
-            credentials: self.credentials.take().unwrap_or_else(|| proven.into()),
+            credentials,
             pending: std::mem::take(&mut *self.input),
         })))
     }

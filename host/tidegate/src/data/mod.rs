@@ -8,4 +8,5 @@ pub mod greeting; // start-up settings, ParameterStatus, the cancel key, the fir
 pub mod listener; // sockets that listen, and which worker takes a client
 pub mod login; // one client from its first byte to AuthenticationOk
 pub mod users; // who may log in: a file, or the server's own users
+mod way; // one direction of a client's traffic
 pub mod worker; // one thread: its clients, its pools, its messages // read buffers, lent while bytes wait in them

@@ -5,22 +5,28 @@
 trap '' INT TERM HUP QUIT
 cat >/dev/null
 
+# Whether the process serves this data directory. A stale file may name a process that is none of ours, and one that
+# has ended but that nobody has waited for yet has no working directory.
+serves() { [ -n "$1" ] && [ "$(readlink "/proc/$1/cwd" 2>/dev/null)" = "$2" ]; }
+
+# All are told first, so that they end side by side.
 for file in "$1"/*/postmaster.pid; do
     [ -f "$file" ] || continue
-    data=${file%/postmaster.pid}
     pid=$(sed -n 1p "$file")
-    # A stale file may name a process that is none of ours.
-    if [ -n "$pid" ] && [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" = "$data" ]; then
-        # Paused processes must run to be able to end.
-        kill -CONT "$pid" $(cat "/proc/$pid/task/$pid/children" 2>/dev/null) 2>/dev/null
-        kill -QUIT "$pid" 2>/dev/null
-        tries=0
-        while [ -d "/proc/$pid" ] && [ "$tries" -lt 100 ]; do
-            tries=$((tries + 1))
-            sleep 0.05
-        done
-        kill -KILL "$pid" 2>/dev/null
-    fi
+    serves "$pid" "${file%/postmaster.pid}" || continue
+    # Paused processes must run to be able to end.
+    kill -CONT "$pid" $(cat "/proc/$pid/task/$pid/children" 2>/dev/null) 2>/dev/null
+    kill -QUIT "$pid" 2>/dev/null
+done
+for file in "$1"/*/postmaster.pid; do
+    [ -f "$file" ] || continue
+    pid=$(sed -n 1p "$file")
+    tries=0
+    while serves "$pid" "${file%/postmaster.pid}" && [ "$tries" -lt 100 ]; do
+        tries=$((tries + 1))
+        sleep 0.05
+    done
+    serves "$pid" "${file%/postmaster.pid}" && kill -KILL "$pid" 2>/dev/null
 done
 
 # What a killed server leaves in the system: a small System V segment, named in the file's seventh line.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tidegate_core::session::Pins;
+
 /// A number with one writer. Increments are a plain load and store: no locked instruction on the
 /// data path.
 ///
@@ -101,23 +103,23 @@ labels! {
     }
 }
 
-labels! {
-    /// Why a client keeps its server beyond a transaction.
-    PinReason {
-        TemporaryTable = "temporary_table",
-        AdvisoryLock = "advisory_lock",
-        HoldCursor = "hold_cursor",
-        Listen = "listen",
-        /// `PREPARE` as a statement.
-        SqlPrepare = "sql_prepare",
-        /// A setting that can't be restored on another server.
-        Setting = "setting",
-        /// A statement that was too long to understand.
-        LongStatement = "long_statement",
-        /// The pool is in session mode.
-        SessionMode = "session_mode",
-        /// Anything else the server may hold for this client.
-        Other = "other",
+/// Why a client keeps its server beyond a transaction: a position in [`Pins::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PinReason(pub usize);
+
+impl CounterLabel for PinReason {
+    const LABELS: &'static [&'static str] = &{
+        let mut labels = [""; Pins::ALL.len()];
+        let mut index = 0;
+        while index < labels.len() {
+            labels[index] = Pins::ALL[index].1;
+            index += 1;
+        }
+        labels
+    };
+
+    fn index(self) -> usize {
+        self.0
     }
 }
 

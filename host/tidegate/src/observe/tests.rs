@@ -13,7 +13,7 @@ fn snapshot() -> Snapshot {
     stats.clients_open.increment();
     stats.clients_open.decrement();
     stats.errors.increment(ErrorKind::PoolTimeout);
-    stats.pins.increment(PinReason::Listen);
+    stats.pins.increment(PinReason(0));
     let mut totals = WorkerTotals::default();
     totals.add(&stats.totals());
     totals.add(&stats.totals());
@@ -57,7 +57,7 @@ fn values_and_labels_reach_the_text_and_labels_are_escaped() {
     assert!(text.contains("tidegate_clients_accepted_total 14\n"), "{text}");
     assert!(text.contains("tidegate_errors_total{kind=\"pool_timeout\"} 2\n"), "{text}");
     assert!(text.contains("tidegate_errors_total{kind=\"internal\"} 0\n"), "{text}");
-    assert!(text.contains("tidegate_pins_total{reason=\"listen\"} 2\n"), "{text}");
+    assert!(text.contains("tidegate_pins_total{reason=\"temporary_objects\"} 2\n"), "{text}");
     let ratio = "tidegate_pool_utilisation_ratio{database=\"shop \\\"quoted\\\"\\n\",user=\"app\",\
                  server=\"primary\",role=\"write\"} 0.5\n";
     assert!(text.contains(ratio), "{text}");

@@ -87,16 +87,7 @@ impl Applicant<'_> {
                     state.finish(data).map_err(scram_failed)?;
                     scram = Scram::Proven;
                 }
-                (Request::Other(code), _) => {
-                    let reason = format!(
-                        "the server wants authentication method {code}, which we do not have"
-                    );
-                    return Err(ConnectError::Policy(reason));
-                }
-                (request, _) => {
-                    let reason = format!("the server sent {} out of turn", request_name(&request));
-                    return Err(ConnectError::Protocol(reason));
-                }
+                (request, _) => return Err(not_answered(&request)),
             }
             if !out.is_empty() {
                 send(messages.stream(), &out).await?;
@@ -208,6 +199,18 @@ fn check_negotiation(body: &[u8]) -> Result<(), ConnectError> {
     match version {
         Some(version) if version == 3 << 16 || version == 0 => Ok(()),
         _ => Err(malformed("NegotiateProtocolVersion")),
+    }
+}
+
+/// A request that we have no answer to, or not now.
+fn not_answered(request: &Request<'_>) -> ConnectError {
+    match request {
+        Request::Other(code) => ConnectError::Policy(format!(
+            "the server wants authentication method {code}, which we do not have"
+        )),
+        request => {
+            ConnectError::Protocol(format!("the server sent {} out of turn", request_name(request)))
+        }
     }
 }
 

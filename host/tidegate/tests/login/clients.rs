@@ -111,7 +111,10 @@ async fn users_of_a_file_log_in_by_every_method() {
     let verifier = "SCRAM-SHA-256$4096:WVrsfSLRPwQw/LgxeB/15Q==$\
         MMsQDJ9lk7mhwRMRnPq2wbWc48c4UKmMIwbHPgrocks=:3VtPkeOr8ALNaTGvRfxbtzkiTg/0LJ+IreiX5JwuYPQ=";
     let text = format!("\"alice\" \"alicepw\"\n\"trusty\" \"{verifier}\"\n\"empty\" \"\"");
-    let users = Users::File(Arc::new(UserFile::new(&tidegate::config::Users::parse(&text).unwrap(), FAKE_SECRET)));
+    let users = Users::File(Arc::new(UserFile::new(
+        &tidegate::config::Users::parse(&text).unwrap(),
+        FAKE_SECRET,
+    )));
     for method in [Method::Scram, Method::Md5, Method::Password] {
         let proxy = Proxy::start(context(method, users.clone())).await;
         proxy.expect("user=alice", "alicepw", WHO, "alice").await;

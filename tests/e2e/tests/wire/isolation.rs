@@ -92,7 +92,7 @@ fn trap_30_what_a_session_had_is_gone_with_it() {
         let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 30";
         shared_cluster().primary().psql(sql).unwrap() == "0"
     });
-    let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(&url)).collect();
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(&url)).collect();
     for client in &mut clients {
         client.send(pipeline().query("BEGIN"));
         client.expect("C ZT"); // each holds a server connection of its own now

@@ -152,13 +152,6 @@ fn trap_61_sql_and_messages_share_their_names() {
         c.query("PREPARE by_sql (int) AS SELECT $1 + 1");
         c.send(pipeline().bind("", "by_sql", &[Some("1")]).execute("").sync());
         c.expect("2 D C ZI");
-        c.send(pipeline().parse("by_sql", "SELECT 1", &[]).sync());
-        c.expect("E:42P05 ZI");
-        c.send(pipeline().parse("by_message", "SELECT $1::int + 2", &[]).sync());
-        c.expect("1 ZI");
-        c.query("EXECUTE by_message(1)");
-        c.query("EXPLAIN (COSTS OFF) EXECUTE by_message(1)");
-        c.query("PREPARE by_message AS SELECT 1");
         c.send(pipeline().close(Of::Statement("by_sql")).sync());
         c.expect("3 ZI");
         c.query("EXECUTE by_sql(1)");

@@ -1,0 +1,152 @@
+//! How a connection ends: its last message, its server cleaned or closed, cancels.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tidegate_core::pool::Fitness;
+use tidegate_core::refusal::Refusal;
+use tidegate_core::session::{CloseReason, Gone};
+use tokio::io::AsyncWrite as _;
+
+use super::{ClientPhase, Connection};
+use crate::data::clients::{Cancel, State};
+
+/// The server of a client that is gone is given this long to finish and be cleaned.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// A cancel that comes before its statement has begun does nothing, so it is repeated.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
+const CANCELS_MAX: u32 = 20;
+/// A client is given this long to take the last message before the connection closes.
+const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
+
+impl Connection {
+    /// The client said Terminate, broke the protocol, or was refused for good.
+    pub(super) fn close_by_client(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
+        if reason == CloseReason::ClientTerminated {
+            self.client_gone(reason, cx);
+        } else {
+            self.close(reason);
+        }
+    }
+
+    /// Nobody reads any more: cleans the server if there is one.
+    pub(super) fn client_gone(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
+        if matches!(self.phase, ClientPhase::Gone(..) | ClientPhase::Closing(_)) {
+            return;
+        }
+        self.worker.pools.give_up(&self.client.slot, Instant::now());
+        self.client.slot.set_waker(cx.waker());
+        self.from_server.out.clear();
+        self.from_server.settle_input(&self.worker.buffers);
+        if self.lease.is_some() {
+            match self.session.handle_client_gone(&mut self.from_client.out) {
+                Gone::Close => self.drop_server(),
+                Gone::Drain => {}
+                Gone::CancelAndDrain => {
+                    self.cancel_on_server(None);
+                    self.cancels_left = CANCELS_MAX;
+                }
+            }
+        }
+        let time = if self.cancels_left > 0 { CANCEL_INTERVAL } else { DRAIN_TIME_MAX };
+        self.phase = ClientPhase::Gone(reason, Box::pin(tokio::time::sleep(time)));
+        self.client.set_state(State::Closing, Instant::now());
+        let _ = self.flush_to_server(cx);
+        self.settle(cx);
+    }
+
+    /// The time has come to cancel again what runs for a client that is gone, or to give its server up.
+    pub(super) fn drain_on(&mut self, cx: &mut Context<'_>) {
+        if self.cancels_left == 0 {
+            return self.drop_server();
+        }
+        self.cancels_left -= 1;
+        self.cancel_on_server(None);
+        if let ClientPhase::Gone(_, timer) = &mut self.phase {
+            let time = if self.cancels_left > 0 { CANCEL_INTERVAL } else { DRAIN_TIME_MAX };
+            timer.set(tokio::time::sleep(time));
+            // Polled once, so that it wakes.
+            let _ = timer.as_mut().poll(cx);
+        }
+    }
+
+    /// The server connection is of no more use, or not worth cleaning.
+    pub(super) fn drop_server(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release(Fitness::Unfit, Instant::now());
+        }
+        // What was on its way to it, or came from it unread, concerns nobody any more.
+        self.from_client.out.clear();
+        self.from_client.settle_input(&self.worker.buffers);
+        self.client.server.set(None);
+    }
+
+    pub(super) fn server_gone(&mut self) {
+        self.drop_server();
+        if let ClientPhase::Gone(..) = self.phase {
+            return;
+        }
+        let refusal = Refusal::fatal("08006", "the server closed the connection unexpectedly")
+            .detail("What the statement in progress did is not known; a transaction that was not committed is rolled back.")
+            .hint("Reconnect, and look at the server's log for the cause.");
+        self.from_server.out.send(|out| refusal.write(out));
+        self.close(CloseReason::ServerDisconnected);
+    }
+
+    pub(super) fn close(&mut self, reason: CloseReason) {
+        self.drop_server();
+        if !matches!(self.phase, ClientPhase::Gone(..)) {
+            self.phase = ClientPhase::Closing(reason);
+        }
+    }
+
+    /// Sends the last message and waits until the client has taken it: closing at once, with input unread, would make
+    /// the system throw it away.
+    pub(super) fn poll_goodbye(
+        &mut self,
+        reason: CloseReason,
+        cx: &mut Context<'_>,
+    ) -> Poll<CloseReason> {
+        let deadline =
+            self.goodbye.get_or_insert_with(|| Box::pin(tokio::time::sleep(GOODBYE_TIME_MAX)));
+        if deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(reason);
+        }
+        if ready!(self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx)).is_err()
+        {
+            return Poll::Ready(reason);
+        }
+        if ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
+            return Poll::Ready(reason);
+        }
+        loop {
+            let buffers = &self.worker.buffers;
+            self.from_client.consumed = 0;
+            self.from_client.out.clear();
+            let length = self.from_client.input.len();
+            self.from_client.input.consume(length, buffers);
+            match ready!(self.from_client.input.poll_read(&mut self.stream, 1, buffers, cx)) {
+                Ok(count) if count > 0 => {}
+                _ => return Poll::Ready(reason),
+            }
+        }
+    }
+
+    /// Asks the server to cancel what it runs for this client.
+    pub(super) fn cancel_on_server(&mut self, asked: Option<Cancel>) {
+        let Some(lease) = &self.lease else { return };
+        let Some(key) = lease.server.backend_key.clone() else { return };
+        if !self.session.is_waiting_for_replies() {
+            return;
+        }
+        self.cancelling.set(self.cancelling.get() + 1);
+        let (under_way, client) = (self.cancelling.clone(), self.client.clone());
+        self.worker.cancel_server(lease.server.target.clone(), key, move || {
+            under_way.set(under_way.get() - 1);
+            drop(asked);
+            client.wake();
+        });
+    }
+}

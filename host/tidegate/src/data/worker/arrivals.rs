@@ -1,0 +1,337 @@
+//! How a client arrives: accepted, placed on a worker, logged in, greeted, or turned away.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate_core::ids::ClientId;
+use tidegate_core::pool::Fitness;
+use tidegate_core::refusal::Refusal;
+use tidegate_core::session::{PoolMode, Session};
+
+use super::{Life, Message, Worker};
+use crate::config;
+use crate::data::cancel::Holder;
+use crate::data::clients::{Cancel, Client, Encrypted, NewClient, State};
+use crate::data::connection::Connection;
+use crate::data::greeting::{self, Rejected, Welcome};
+use crate::data::listener::{ACCEPT_PAUSE, Accepted, Listener};
+use crate::data::login::{self, LoggedIn, LoginOutcome, Peer, Replication};
+use crate::stream::{Socket, Stream};
+use crate::upstream::pool::{Acquired, Lease, PoolCell, PoolKey, PoolKind, Pools, WaitSlot};
+
+impl Worker {
+    pub(super) async fn accept(self: Rc<Self>, listener: Listener) {
+        loop {
+            match listener.accept().await {
+                Ok((socket, peer)) => self.place(socket, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a client");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Keeps the client or sends it to a worker with fewer.
+    fn place(self: &Rc<Self>, socket: Socket, peer: Peer) {
+        self.stats.clients_accepted.increment();
+        let chosen = self.shared.loads.place(self.index);
+        if chosen == self.index {
+            return self.spawn_client(socket, peer);
+        }
+        let moved = match socket {
+            Socket::Tcp(stream) => stream.into_std().map(Accepted::Tcp),
+            Socket::Unix(stream) => stream.into_std().map(Accepted::Unix),
+        };
+        let sent = match (moved, self.shared.senders.get(chosen)) {
+            (Ok(moved), Some(sender)) => sender.try_send(Message::Client(moved, peer)).is_ok(),
+            _ => false,
+        };
+        if !sent {
+            self.shared.loads.leave(chosen);
+        }
+    }
+
+    pub(super) fn take_over(self: &Rc<Self>, accepted: Accepted, peer: Peer) {
+        let socket = match accepted {
+            Accepted::Tcp(stream) => tokio::net::TcpStream::from_std(stream).map(Socket::Tcp),
+            Accepted::Unix(stream) => tokio::net::UnixStream::from_std(stream).map(Socket::Unix),
+        };
+        match socket {
+            Ok(socket) => self.spawn_client(socket, peer),
+            Err(_) => self.shared.loads.leave(self.index),
+        }
+    }
+
+    fn spawn_client(self: &Rc<Self>, socket: Socket, peer: Peer) {
+        let worker = self.clone();
+        self.tasks.borrow_mut().spawn_local(async move {
+            worker.stats.clients_open.increment();
+            // Boxed, so that what a login needs is given back when it is over.
+            Box::pin(worker.clone().welcome(socket, peer)).await;
+            worker.stats.clients_open.decrement();
+            worker.shared.loads.leave(worker.index);
+        });
+    }
+
+    /// One client from its first byte to its last.
+    async fn welcome(self: Rc<Self>, socket: Socket, peer: Peer) {
+        let settled = self.settled();
+        let admitted = self.shared.loads.total() <= settled.config.limits.clients_max
+            && self.life.get() == Life::Serving;
+        let outcome = Box::pin(login::login(socket, peer, &settled.login)).await;
+        match outcome {
+            LoginOutcome::Done(logged_in) => {
+                let connection =
+                    Box::pin(self.clone().greet(*logged_in, peer, admitted_or_not(admitted))).await;
+                let Some((connection, client)) = connection else { return };
+                drop(settled);
+                let reason = connection.run().await;
+                self.forget(&client, reason);
+            }
+            LoginOutcome::Cancel { stream, pid, secret } => {
+                if let Some(holder) = self.shared.keys.find(pid, &secret) {
+                    self.stats.cancels.increment();
+                    self.forward_cancel(holder).await;
+                }
+                drop(stream);
+            }
+            LoginOutcome::Closed(reason) => {
+                self.stats.logins_failed.increment();
+                tracing::debug!(?peer, reason = reason.label(), "login ended");
+            }
+        }
+    }
+
+    /// Returns when the request has been seen to, or after a bound.
+    async fn forward_cancel(&self, holder: Holder) {
+        let Some(sender) = self.shared.senders.get(holder.worker) else { return };
+        let (cancel, seen_to) = Cancel::new();
+        let forward = async {
+            if sender.send(Message::Cancel(holder.client, cancel)).await.is_ok() {
+                // An error is the answer: the request was dropped when it had been seen to.
+                let _ = seen_to.await;
+            }
+        };
+        let _ = tokio::time::timeout(tidegate_core::limits::CONNECT_TIME_MAX, forward).await;
+    }
+
+    /// From AuthenticationOk to a connection that serves statements; `None` when the client was turned away.
+    async fn greet(
+        self: Rc<Self>,
+        mut logged_in: LoggedIn,
+        peer: Peer,
+        admission: Admission,
+    ) -> Option<(Connection, Rc<Client>)> {
+        let refusal = match (admission, &logged_in.replication) {
+            (Admission::Refused, _) if self.life.get() == Life::Draining => {
+                Some(Refusal::fatal("57P03", "the database system is shutting down"))
+            }
+            (Admission::Refused, _) => Some(
+                Refusal::fatal("53300", "sorry, too many clients already")
+                    .hint("Raise limits.clients_max, or close connections that are not used."),
+            ),
+            (Admission::Granted, Replication::None) => None,
+            (Admission::Granted, _) => Some(
+                Refusal::fatal("0A000", "replication connections are not supported by Tidegate")
+                    .hint("Connect to the PostgreSQL server itself."),
+            ),
+        };
+        if let Some(refusal) = refusal {
+            turn_away(&mut logged_in.stream, &refusal).await;
+            return None;
+        }
+        match self.clone().prepare(&logged_in, peer).await {
+            Ok((client, session, welcome)) => {
+                self.stats.logins_ok.increment();
+                let LoggedIn { stream, pending, .. } = logged_in;
+                let connection =
+                    Connection::new(self, client.clone(), stream, session, &pending, &welcome);
+                Some((connection, client))
+            }
+            Err(refusal) => {
+                self.stats.logins_failed.increment();
+                turn_away(&mut logged_in.stream, &refusal).await;
+                None
+            }
+        }
+    }
+
+    async fn prepare(
+        self: Rc<Self>,
+        logged_in: &LoggedIn,
+        peer: Peer,
+    ) -> Result<(Rc<Client>, Session, Vec<u8>), Refusal> {
+        let now = Instant::now();
+        let settled = self.settled();
+        let (database, user): (Arc<str>, Arc<str>) =
+            (logged_in.database.as_str().into(), logged_in.user.as_str().into());
+        let write = PoolKey {
+            database: database.clone(),
+            user: user.clone(),
+            instance: 0,
+            kind: PoolKind::Write,
+        };
+        let write_pool = self.pools.pool(&write, &logged_in.credentials, now);
+        let id = self.shared.next_client();
+        let welcome = self.welcome_of(&database, &user);
+        let wanted = &logged_in.parameters;
+        let known = welcome.borrow().recall(wanted);
+        let settings = match known {
+            Some(settings) => settings,
+            None => self.ask_for_settings(&write_pool, id, wanted, &welcome).await?,
+        };
+        let holder = Holder { worker: self.index, client: id };
+        let Some((key_pid, secret)) = self.shared.keys.issue(holder) else {
+            return Err(Refusal::fatal(
+                "58000",
+                "the system has no random numbers for a cancel key",
+            ));
+        };
+        let tls = if logged_in.stream.is_encrypted() { Encrypted::Yes } else { Encrypted::No };
+        let credentials = logged_in.credentials.clone();
+        let new = NewClient {
+            id,
+            user: user.clone(),
+            database: database.clone(),
+            peer,
+            tls,
+            credentials,
+            key_pid,
+            write_pool,
+        };
+        let client = Client::new(new, now);
+        *client.application.borrow_mut() =
+            settings.get("application_name").unwrap_or_default().into();
+        client.set_state(State::Idle, now);
+        self.clients.borrow_mut().insert(id, client.clone());
+        let mode = match settled.config.pool_settings(&database, &user).mode {
+            config::PoolMode::Transaction => PoolMode::Transaction,
+            config::PoolMode::Session => PoolMode::Session,
+        };
+        let mut bytes = Vec::new();
+        welcome.borrow().write(&settings, (key_pid, &secret), &mut bytes);
+        Ok((client, Session::new(id, mode, settings), bytes))
+    }
+
+    fn welcome_of(&self, database: &Arc<str>, user: &Arc<str>) -> Rc<RefCell<Welcome>> {
+        let key = (database.clone(), user.clone());
+        self.welcomes.borrow_mut().entry(key).or_default().clone()
+    }
+
+    /// Has a server check the start-up settings.
+    async fn ask_for_settings(
+        &self,
+        pool: &Rc<PoolCell>,
+        id: ClientId,
+        wanted: &greeting::Parameters,
+        welcome: &RefCell<Welcome>,
+    ) -> Result<Arc<tidegate_core::settings::Settings>, Refusal> {
+        let mut lease = self.lease(pool, id).await?;
+        let asked = tokio::time::timeout(
+            tidegate_core::limits::CONNECT_TIME_MAX,
+            greeting::settle(&mut lease.server, wanted),
+        );
+        match asked.await {
+            Ok(Ok(settings)) => {
+                welcome.borrow_mut().remember(
+                    wanted.clone(),
+                    settings.clone(),
+                    &lease.server.parameters,
+                );
+                lease.release(Fitness::Fit, Instant::now());
+                Ok(settings)
+            }
+            Ok(Err(Rejected::ByServer(refusal))) => {
+                lease.release(Fitness::Fit, Instant::now());
+                Err(refusal)
+            }
+            Ok(Err(Rejected::Lost(_))) | Err(_) => Err(Refusal::fatal(
+                "08006",
+                "the server was lost while it checked start-up settings",
+            )
+            .hint("Try again, and look at the server's log for the cause.")),
+        }
+    }
+
+    /// A server connection, waited for. The pool keeps the deadline.
+    async fn lease(&self, pool: &Rc<PoolCell>, id: ClientId) -> Result<Lease, Refusal> {
+        let slot = WaitSlot::new(id);
+        let _given_up = GiveUp { pools: &self.pools, slot: &slot };
+        match self.pools.acquire(pool, &slot, Instant::now()) {
+            Acquired::Now(lease) => Ok(lease),
+            Acquired::Refused(refusal) => Err(refusal),
+            Acquired::Queued => {
+                std::future::poll_fn(|cx| {
+                    slot.set_waker(cx.waker());
+                    slot.take_grant().map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+                })
+                .await
+            }
+        }
+        .map_err(|refusal| Refusal { severity: tidegate_core::refusal::Severity::Fatal, ..refusal })
+    }
+
+    /// The pool that a read on a replica uses: replicas take turns; the primary stands in when there is none.
+    pub fn read_pool(&self, client: &Client, now: Instant) -> Rc<PoolCell> {
+        let replicas = self.settled.borrow().config.cluster.replicas.len();
+        let turn = self.next_replica.get();
+        self.next_replica.set(turn.wrapping_add(1));
+        let instance = if replicas == 0 { 0 } else { 1 + turn % replicas };
+        let mut pools = client.read_pools.borrow_mut();
+        if pools.len() <= instance {
+            pools.resize(instance + 1, None);
+        }
+        if let Some(pool) = pools.get(instance).cloned().flatten() {
+            return pool;
+        }
+        let key = PoolKey {
+            database: client.database.clone(),
+            user: client.user.clone(),
+            instance,
+            kind: PoolKind::Read,
+        };
+        let pool = self.pools.pool(&key, &client.credentials, now);
+        if let Some(place) = pools.get_mut(instance) {
+            *place = Some(pool.clone());
+        }
+        pool
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Admission {
+    Granted,
+    Refused,
+}
+
+fn admitted_or_not(admitted: bool) -> Admission {
+    if admitted { Admission::Granted } else { Admission::Refused }
+}
+
+/// Ends a wait whose future is dropped.
+struct GiveUp<'a> {
+    pools: &'a Rc<Pools>,
+    slot: &'a Rc<WaitSlot>,
+}
+
+impl Drop for GiveUp<'_> {
+    fn drop(&mut self) {
+        self.pools.give_up(self.slot, Instant::now());
+    }
+}
+
+/// Tells a client why it is not served, within a bound.
+async fn turn_away(stream: &mut Stream, refusal: &Refusal) {
+    use tokio::io::AsyncWriteExt as _;
+    let mut bytes = Vec::new();
+    refusal.write(&mut bytes);
+    let goodbye = async {
+        stream.write_all(&bytes).await?;
+        stream.flush().await?;
+        stream.shutdown().await
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
+}

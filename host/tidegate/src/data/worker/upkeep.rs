@@ -1,0 +1,152 @@
+//! What a worker does besides serving: clients that leave or must, deadlines, cancels, snapshots.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tidegate_core::ids::ServerId;
+use tidegate_core::refusal::Refusal;
+use tidegate_core::session::CloseReason;
+
+use super::{Life, Worker, WorkerSnapshot};
+use crate::data::clients::{Client, CloseRequest, Encrypted};
+use crate::data::login::Peer;
+use crate::observe::snapshot::ClientSnapshot;
+use crate::observe::stats::ErrorKind;
+use crate::upstream::{BackendKey, Target};
+
+impl Worker {
+    pub(super) fn forget(&self, client: &Client, reason: CloseReason) {
+        self.shared.keys.revoke(client.key_pid);
+        self.clients.borrow_mut().remove(&client.id);
+        let kind = match reason {
+            CloseReason::ClientProtocol => Some(ErrorKind::Protocol),
+            CloseReason::ServerProtocol => Some(ErrorKind::Internal),
+            CloseReason::ServerDisconnected | CloseReason::ServerFatal => {
+                Some(ErrorKind::ServerLost)
+            }
+            CloseReason::ShuttingDown => Some(ErrorKind::Shutdown),
+            CloseReason::ClientDisconnected if client.server.get().is_some() => {
+                Some(ErrorKind::ClientLost)
+            }
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            self.stats.errors.increment(kind);
+        }
+        tracing::debug!(client = client.id.0, reason = reason.label(), "client left");
+    }
+
+    pub(super) fn drain(&self) {
+        self.life.set(Life::Draining);
+        let refusal = Rc::new(
+            Refusal::fatal("57P01", "terminating connection due to administrator command")
+                .detail("Tidegate is shutting down."),
+        );
+        for client in self.clients.borrow().values() {
+            client.request_close(CloseRequest::AtRest(refusal.clone()));
+        }
+    }
+
+    pub(super) fn cut(&self) {
+        let refusal = Rc::new(
+            Refusal::fatal("57P01", "terminating connection due to administrator command")
+                .detail("Tidegate is shutting down, and the time for transactions to end is over."),
+        );
+        for client in self.clients.borrow().values() {
+            client.request_close(CloseRequest::Now(refusal.clone()));
+        }
+    }
+
+    pub(super) fn maintain(&self) {
+        let now = Instant::now();
+        self.pools.maintain(now);
+        if let Some(connected) = self.shared.primary.get(self.index) {
+            connected.store(self.pools.is_connected(0), Ordering::Relaxed);
+        }
+        while self.tasks.borrow_mut().try_join_next().is_some() {}
+        self.end_idle_clients(now);
+    }
+
+    pub(super) fn end_idle_clients(&self, now: Instant) {
+        let settled = self.settled.borrow();
+        let limits = &settled.config.limits;
+        if limits.client_idle_timeout.is_none() && limits.idle_in_transaction_timeout.is_none() {
+            return;
+        }
+        for client in self.clients.borrow().values() {
+            let idle = now.saturating_duration_since(client.since.get());
+            let over = |limit: Option<Duration>| limit.is_some_and(|limit| idle > limit);
+            let refusal = match client.state_name() {
+                "idle" | "pinned" if over(limits.client_idle_timeout) => {
+                    Refusal::fatal("57P05", "terminating connection due to idle-session timeout")
+                        .hint("limits.client_idle_timeout sets it.")
+                }
+                "in_transaction" | "in_failed_transaction"
+                    if over(limits.idle_in_transaction_timeout) =>
+                {
+                    Refusal::fatal(
+                        "25P03",
+                        "terminating connection due to idle-in-transaction timeout",
+                    )
+                    .hint("limits.idle_in_transaction_timeout sets it.")
+                }
+                _ => continue,
+            };
+            self.stats.errors.increment(ErrorKind::IdleTimeout);
+            client.request_close(CloseRequest::Now(Rc::new(refusal)));
+        }
+    }
+
+    /// Sends a cancel request to a server and calls `done` when the server has taken it.
+    pub fn cancel_server(
+        self: &Rc<Self>,
+        target: Arc<Target>,
+        key: BackendKey,
+        done: impl FnOnce() + 'static,
+    ) {
+        let turns = self.cancels.clone();
+        self.tasks.borrow_mut().spawn_local(async move {
+            if let Ok(_turn) = turns.acquire().await
+                && let Err(error) = crate::upstream::cancel(&target, &key).await
+            {
+                tracing::warn!(server = &*target.name, %error, "cannot cancel a statement");
+            }
+            done();
+        });
+    }
+
+    pub(super) fn snapshot(&self) -> WorkerSnapshot {
+        let now = Instant::now();
+        let ms = |since: Instant| {
+            u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
+        };
+        let clients = self.clients.borrow();
+        let clients = clients.values().map(|client| ClientSnapshot {
+            id: client.id.0,
+            worker: self.index,
+            user: client.user.to_string(),
+            database: client.database.to_string(),
+            application: client.application.borrow().to_string(),
+            peer: match client.peer {
+                Peer::Tcp(address) => address.to_string(),
+                Peer::Unix => "unix".to_owned(),
+            },
+            tls: client.tls == Encrypted::Yes,
+            state: client.state_name(),
+            pinned_by: client.pins.get().names().collect(),
+            server: client.server.get().map(|ServerId(id)| id),
+            connected_ms: ms(client.connected_at),
+            state_ms: ms(client.since.get()),
+            transactions: client.transactions.get(),
+            statements: client.statements.get(),
+            prepared: client.prepared.get(),
+        });
+        WorkerSnapshot {
+            worker: self.index,
+            pools: self.pools.snapshot(now),
+            clients: clients.collect(),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Who gets in, and how: pass-through, a users file, trust; SCRAM, md5; TLS as libpq asks for it.
+
+use crate::own::{pool_of, tidegate};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use tidegate_test_support::clusters::ROLE;
+use tidegate_test_support::{
+    Client, Tidegate, TidegateOptions, password_of, shared_cluster, test_database,
+};
+
+/// Starts with `toml` and a users file that holds these lines.
+fn with_users(database: &str, method: &str, users: &str) -> (Tidegate, Folder) {
+    let folder = Folder::new(method);
+    let file = folder.0.join("users.txt");
+    std::fs::write(&file, users).unwrap();
+    let toml = format!(
+        "{}[auth]\nmethod = \"{method}\"\nusers_file = \"{}\"\n",
+        pool_of(2),
+        file.display()
+    );
+    (tidegate(shared_cluster(), database, &toml), folder)
+}
+
+#[track_caller]
+fn refused(url: &str, sqlstate: &str) {
+    match Client::try_connect(url, &[]) {
+        Ok(_) => panic!("{url} was let in"),
+        Err(error) => assert_eq!(error.sqlstate(), sqlstate, "{}", error.describe()),
+    }
+}
+
+#[test]
+fn several_users_log_in_through_with_their_own_passwords() {
+    let database = test_database("passthrough");
+    let cluster = shared_cluster();
+    let names = ["auth_ann", "auth_bob", "auth_cid"];
+    for name in names {
+        cluster.create_role(name).unwrap();
+    }
+    let tidegate = tidegate(cluster, &database, &pool_of(2));
+    for name in names.into_iter().chain([ROLE]) {
+        let url = tidegate.url(name, &database);
+        for _ in 0..2 {
+            let mut client = Client::connect(&url);
+            assert_eq!(client.value("SELECT session_user").as_deref(), Some(name));
+        }
+        refused(&url.replace(&password_of(name), "wrong"), "28P01");
+    }
+    refused(&tidegate.url("auth_nobody", &database), "28P01");
+    refused(&tidegate.url(ROLE, "no_such_database"), "3D000");
+}
+
+#[test]
+fn a_password_changed_at_the_server_counts_for_the_next_login() {
+    let database = test_database("changed");
+    let cluster = shared_cluster();
+    cluster.create_role("auth_changed").unwrap();
+    let tidegate = tidegate(cluster, &database, &pool_of(2));
+    let old = tidegate.url("auth_changed", &database);
+    Client::connect(&old).query("SELECT 1");
+    cluster.primary().psql("ALTER ROLE auth_changed PASSWORD 'another'").unwrap();
+    let new = old.replace("auth_changed-password", "another");
+    assert_eq!(Client::connect(&new).value("SELECT 1").as_deref(), Some("1"));
+    refused(&old, "28P01");
+}
+
+#[test]
+fn users_of_a_file_log_in_by_scram() {
+    let database = test_database("file_scram");
+    let secret = "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'";
+    let verifier = shared_cluster().primary().psql(secret).unwrap();
+    for line in
+        [format!("\"app\" \"{}\"\n", password_of(ROLE)), format!("\"app\" \"{verifier}\"\n")]
+    {
+        let (tidegate, _folder) = with_users(&database, "scram-sha-256", &line);
+        let url = tidegate.url(ROLE, &database);
+        assert_eq!(Client::connect(&url).value("SELECT 1").as_deref(), Some("1"));
+        refused(&url.replace("app-password", "wrong"), "28P01");
+        refused(&tidegate.url("auth_unlisted", &database), "28P01");
+    }
+}
+
+#[test]
+fn users_of_a_file_log_in_by_md5() {
+    let database = test_database("file_md5");
+    let line = format!("\"app\" \"{}\"\n", password_of(ROLE));
+    let (tidegate, _folder) = with_users(&database, "md5", &line);
+    let url = tidegate.url(ROLE, &database);
+    assert_eq!(Client::connect(&url).value("SELECT 1").as_deref(), Some("1"));
+    refused(&url.replace("app-password", "wrong"), "28P01");
+}
+
+#[test]
+fn trust_asks_nothing_of_this_machine() {
+    let database = test_database("trust");
+    let toml = pool_of(2) + "[auth]\nmethod = \"trust\"\n";
+    let tidegate = tidegate(shared_cluster(), &database, &toml);
+    let url = tidegate.url(ROLE, &database).replace("app-password", "anything");
+    assert_eq!(Client::connect(&url).value("SELECT current_user").as_deref(), Some(ROLE));
+}
+
+#[test]
+fn psql_is_served_over_tls_as_it_asks() {
+    let database = test_database("tls");
+    let folder = Folder::new("tls");
+    let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (cert, key) = (folder.0.join("cert.pem"), folder.0.join("key.pem"));
+    std::fs::write(&cert, certificate.cert.pem()).unwrap();
+    std::fs::write(&key, certificate.signing_key.serialize_pem()).unwrap();
+    let mut options = TidegateOptions::for_cluster(shared_cluster(), &database);
+    options.toml = Some(pool_of(2) + "[tls]\nmode = \"require\"\n");
+    let path = |path: &Path| path.display().to_string();
+    options.arguments =
+        vec!["--tls-cert".to_owned(), path(&cert), "--tls-key".to_owned(), path(&key)];
+    let tidegate = Tidegate::start(options);
+    let port = tidegate.address().rsplit_once(':').unwrap().1.to_owned();
+    let psql = |more: &str| -> Output {
+        let target = format!(
+            "host=localhost hostaddr=127.0.0.1 port={port} user={ROLE} dbname={database} {more}"
+        );
+        let mut psql = shared_cluster().installation().client("psql");
+        psql.env("PGPASSWORD", password_of(ROLE)).args(["-XAtc", "SELECT 'in'", &target]);
+        psql.output().unwrap()
+    };
+    let root = format!("sslrootcert={}", path(&cert));
+    for more in ["sslmode=require", &format!("sslmode=verify-full {root}")] {
+        let output = psql(more);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "in\n", "{more}: {output:?}");
+    }
+    let plain = psql("sslmode=disable");
+    assert!(!plain.status.success(), "{plain:?}");
+    let other = format!("sslmode=verify-full {root}").replace("cert.pem", "key.pem");
+    assert!(!psql(&other).status.success());
+}
+
+/// A temporary folder of one test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("tidegate-auth-{}-{number}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

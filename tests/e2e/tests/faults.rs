@@ -1,0 +1,220 @@
+//! Servers that die, clients that vanish, pools that are full, cancels that must hit the right one.
+
+use crate::own::{SOON, cluster_with, pool_of, tidegate, wait_for_state};
+use tidegate_test_support::clusters::ROLE;
+use tidegate_test_support::{Client, Cluster, pipeline, shared_cluster, test_database, wait_until};
+
+/// Waits until so many sessions of the database run this.
+#[track_caller]
+fn wait_until_running(cluster: &Cluster, database: &str, what: &str, count: usize) {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND state = 'active' \
+         AND query LIKE '%{what}%'"
+    );
+    wait_until(SOON, &format!("{count} × {what}"), || {
+        cluster.primary().psql(&sql).unwrap() == count.to_string()
+    });
+}
+
+/// Waits until no session of the database is in a transaction, runs a statement, or holds an advisory lock.
+#[track_caller]
+fn wait_until_clean(cluster: &Cluster, database: &str) {
+    let sql = format!(
+        "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND state <> 'idle') \
+         + (SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database \
+            WHERE locktype = 'advisory' AND datname = '{database}')"
+    );
+    wait_until(SOON, "no session holds anything", || cluster.primary().psql(&sql).unwrap() == "0");
+}
+
+/// The next connection that works; errors until then are about the server's absence.
+#[track_caller]
+fn connect_again(url: &str) -> Client {
+    let mut client = None;
+    wait_until(SOON, "a connection works again", || {
+        match Client::try_connect(url, &[]) {
+            Ok(connected) => client = Some(connected),
+            Err(error) => {
+                let code = error.sqlstate();
+                assert!(code.starts_with("08") || code.starts_with("57P"), "{error:?}");
+            }
+        }
+        client.as_mut().is_some_and(|client| {
+            let answer = client.query("SELECT 1");
+            answer[0].tag == b'T'
+        })
+    });
+    client.unwrap()
+}
+
+#[test]
+fn a_server_killed_in_mid_query_is_one_error_and_the_next_connection_works() {
+    let cluster = cluster_with("killed");
+    let tidegate = tidegate(&cluster, "killed", &pool_of(3));
+    let url = tidegate.url(ROLE, "killed");
+    let mut client = Client::connect(&url);
+    client.send(pipeline().query("SELECT pg_sleep(60)"));
+    wait_until_running(&cluster, "killed", "pg_sleep(60)", 1);
+    cluster.primary().kill();
+    let mut last = client.read_message();
+    if last.tag == b'T' {
+        last = client.read_message();
+    }
+    assert_eq!(last.tag, b'E', "{last:?}");
+    assert_eq!(last.field(b'S').as_deref(), Some("FATAL"));
+    assert!(["08006", "57P01", "57P02"].contains(&last.sqlstate().as_str()), "{last:?}");
+    assert!(client.read_message_or_end().is_none());
+    cluster.primary().start().unwrap();
+    assert_eq!(connect_again(&url).value("SELECT 2").as_deref(), Some("2"));
+}
+
+#[test]
+fn idle_clients_survive_a_restart_of_the_server() {
+    let cluster = cluster_with("restarted");
+    let tidegate = tidegate(&cluster, "restarted", &pool_of(3));
+    let url = tidegate.url(ROLE, "restarted");
+    let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(&url)).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.query(&format!("SET app.me = '{number}'"));
+        client.send(pipeline().parse("s", "SELECT current_setting('app.me')", &[]).sync());
+        client.expect("1 ZI");
+    }
+    cluster.primary().restart().unwrap();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(pipeline().bind("", "s", &[]).execute("").sync());
+        let rows = client.expect("2 D C ZI");
+        assert_eq!(rows[1].describe(), format!("D {number}"));
+    }
+}
+
+#[test]
+fn a_server_connection_terminated_by_an_operator_is_57p01_once() {
+    let database = test_database("terminated");
+    let tidegate = tidegate(shared_cluster(), &database, &pool_of(2));
+    let url = tidegate.url(ROLE, &database);
+    let mut client = Client::connect(&url);
+    client.query("BEGIN");
+    let pid = client.value("SELECT pg_backend_pid()").unwrap();
+    shared_cluster().primary().psql(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
+    let error = client.read_message();
+    assert_eq!((error.tag, error.sqlstate().as_str()), (b'E', "57P01"));
+    assert!(client.read_message_or_end().is_none());
+    // An idle one is replaced without anybody noticing.
+    let mut client = Client::connect(&url);
+    let pid = client.value("SELECT pg_backend_pid()").unwrap();
+    shared_cluster().primary().psql(&format!("SELECT pg_terminate_backend({pid}, 5000)")).unwrap();
+    assert_ne!(client.value("SELECT pg_backend_pid()").unwrap(), pid);
+}
+
+#[test]
+fn a_wrong_password_at_the_server_is_said_once_and_clearly() {
+    let cluster = cluster_with("password");
+    let tidegate = tidegate(&cluster, "password", &pool_of(2));
+    let url = tidegate.url(ROLE, "password");
+    Client::connect(&url).query("SELECT 1");
+    let wrong = url.replace("app-password", "wrong");
+    let error = Client::try_connect(&wrong, &[]).unwrap_err();
+    assert_eq!(error.sqlstate(), "28P01");
+    assert_eq!(error.field(b'S').as_deref(), Some("FATAL"));
+    // Those who know it are served as before.
+    assert_eq!(Client::connect(&url).value("SELECT 1").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_full_pool_says_what_was_waited_for_how_long_and_how_many_wait() {
+    let database = test_database("full");
+    let config = pool_of(1) + "wait_max = \"300ms\"\n";
+    let tidegate = tidegate(shared_cluster(), &database, &config);
+    let url = tidegate.url(ROLE, &database);
+    let (mut holder, mut waiter) = (Client::connect(&url), Client::connect(&url));
+    holder.query("BEGIN");
+    waiter.send(pipeline().query("SELECT 1"));
+    let error = &waiter.expect("E:53300 ZI")[0];
+    let detail = error.field(b'D').unwrap();
+    for part in ["Waited 0.", "write pool", ROLE, &database, "1 of at most 1", "0 other"] {
+        assert!(detail.contains(part), "{part:?} is not in {detail}");
+    }
+    assert!(error.field(b'H').is_some());
+    // The extended protocol fails as a batch, and the same connection works when there is room.
+    waiter.send(pipeline().parse("s", "SELECT 1", &[]).bind("", "s", &[]).execute("").sync());
+    waiter.expect("E:53300 ZI");
+    holder.query("COMMIT");
+    assert_eq!(waiter.value("SELECT 1").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_client_that_vanishes_leaves_no_lock_and_no_transaction() {
+    let database = test_database("vanish");
+    let tidegate = tidegate(shared_cluster(), &database, &pool_of(1));
+    let url = tidegate.url(ROLE, &database);
+    Client::connect(&url).query("CREATE TABLE t (a int PRIMARY KEY)");
+    type Ending = fn(&mut Client);
+    let endings: [Ending; 7] = [
+        |_| {},
+        |c| c.send(pipeline().query("SELECT pg_sleep(60)")),
+        |c| c.send(&pipeline().query("SELECT pg_sleep(60)").bytes()[..9]),
+        |c| c.send(pipeline().query("COPY t FROM STDIN").copy_data(b"5\n")),
+        |c| c.send(&pipeline().query("COPY t FROM STDIN").copy_data(b"1234567\n").bytes()[..35]),
+        |c| c.send(pipeline().query("COPY (SELECT generate_series(1, 3000000)) TO STDOUT")),
+        |c| {
+            c.send(pipeline().parse("s", "SELECT pg_sleep(60)", &[]).bind("", "s", &[]).execute(""))
+        },
+    ];
+    for (number, ending) in endings.iter().enumerate() {
+        for in_transaction in [true, false] {
+            let mut client = Client::connect(&url);
+            if in_transaction {
+                client.query("BEGIN");
+                client.query("INSERT INTO t VALUES (1)");
+                client.query("SELECT pg_advisory_lock(1)");
+            }
+            ending(&mut client);
+            drop(client);
+            let mut next = Client::connect(&url);
+            next.send(pipeline().query("INSERT INTO t VALUES (1)").query("DELETE FROM t"));
+            let answer = [next.read_until_ready(), next.read_until_ready()].concat();
+            assert!(answer.iter().all(|m| m.tag != b'E'), "after ending {number}: {answer:?}");
+            next.send(pipeline().terminate());
+        }
+    }
+    wait_until_clean(shared_cluster(), &database);
+}
+
+#[test]
+fn a_cancel_of_a_queued_statement_takes_it_out_of_the_queue() {
+    let database = test_database("cancel_queued");
+    let tidegate = tidegate(shared_cluster(), &database, &pool_of(1));
+    let url = tidegate.url(ROLE, &database);
+    let (mut holder, mut queued) = (Client::connect(&url), Client::connect(&url));
+    holder.query("BEGIN");
+    queued.send(pipeline().query("CREATE TABLE never ()"));
+    wait_for_state(&tidegate, "waiting");
+    queued.cancel();
+    queued.expect("E:57014 ZI");
+    holder.query("COMMIT");
+    assert_eq!(queued.value("SELECT to_regclass('never') IS NULL").as_deref(), Some("t"));
+}
+
+#[test]
+fn a_late_cancel_does_not_hit_the_next_client_of_the_connection() {
+    let database = test_database("cancel_late");
+    let tidegate = tidegate(shared_cluster(), &database, &pool_of(1));
+    let url = tidegate.url(ROLE, &database);
+    let (mut one, mut other) = (Client::connect(&url), Client::connect(&url));
+    let pid = one.value("SELECT pg_backend_pid()");
+    assert_eq!(other.value("SELECT pg_backend_pid()"), pid, "they share a connection");
+    for _ in 0..30 {
+        // The cancel races with the end of the first client's statement; the second's must never feel it.
+        one.send(pipeline().query("SELECT pg_sleep(0.002)"));
+        let key = std::thread::scope(|scope| {
+            let canceller = scope.spawn(|| one.cancel());
+            other.send(pipeline().query("SELECT pg_sleep(0.02)"));
+            other.expect("T D C ZI");
+            canceller.join()
+        });
+        key.unwrap();
+        let answer = one.read_until_ready();
+        let error = answer.iter().find(|message| message.tag == b'E');
+        assert!(error.is_none_or(|error| error.sqlstate() == "57014"), "{answer:?}");
+    }
+}

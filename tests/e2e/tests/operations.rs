@@ -1,0 +1,166 @@
+//! What an operator does: reload, drain, look, listen on a Unix socket; and how the process ends.
+
+use crate::own::{SOON, client, json, pool_of, tidegate};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use tidegate_test_support::clusters::ROLE;
+use tidegate_test_support::http;
+use tidegate_test_support::pipeline::startup;
+use tidegate_test_support::{
+    Client, Tidegate, TidegateOptions, pipeline, shared_cluster, test_database, wait_until,
+};
+
+fn size_max(tidegate: &Tidegate) -> u64 {
+    json(tidegate, "/api/v1/pools")["pools"][0]["size_max"].as_u64().unwrap()
+}
+
+#[test]
+fn a_reload_changes_the_pool_and_drops_nobody() {
+    let database = test_database("reload");
+    let tidegate = tidegate(shared_cluster(), &database, &pool_of(2));
+    let mut client = Client::connect(&tidegate.url(ROLE, &database));
+    client.query("SET app.me = 'still here'");
+    client.query("BEGIN");
+    assert_eq!(size_max(&tidegate), 2);
+    tidegate.write_config(&pool_of(5));
+    tidegate.sighup();
+    wait_until(SOON, "SIGHUP is heeded", || size_max(&tidegate) == 5);
+    tidegate.write_config(&pool_of(4));
+    tidegate.reload();
+    wait_until(SOON, "the call is heeded", || size_max(&tidegate) == 4);
+    client.send(pipeline().query("SELECT current_setting('app.me')"));
+    assert_eq!(client.expect("T D C ZT")[1].describe(), "D still here");
+    client.query("COMMIT");
+}
+
+#[test]
+fn a_configuration_with_an_error_is_refused_and_the_old_one_kept() {
+    let database = test_database("reload_wrong");
+    let tidegate = tidegate(shared_cluster(), &database, &pool_of(2));
+    let mut client = Client::connect(&tidegate.url(ROLE, &database));
+    client.query("SELECT 1");
+    tidegate.write_config("[pool]\nsize_maxx = 5\n");
+    let answer = tidegate.admin_post("/api/v1/reload", "");
+    assert_eq!(answer.status, 422, "{answer:?}");
+    assert!(answer.body.contains("size_max"), "names the nearest key: {}", answer.body);
+    assert_eq!(size_max(&tidegate), 2);
+    assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_drain_lets_transactions_end_and_tells_the_idle() {
+    let database = test_database("drain");
+    let mut tidegate = tidegate(shared_cluster(), &database, &pool_of(2));
+    let url = tidegate.url(ROLE, &database);
+    let (mut busy, mut idle) = (Client::connect(&url), Client::connect(&url));
+    busy.query("CREATE TABLE t (a int)");
+    idle.query("SELECT 1");
+    busy.query("BEGIN");
+    busy.query("INSERT INTO t VALUES (1)");
+    tidegate.sigterm();
+    idle.expect("E:57P01 (end)");
+    wait_until(SOON, "it is not healthy", || !tidegate.is_healthy());
+    busy.query("INSERT INTO t VALUES (2)");
+    busy.send(pipeline().query("COMMIT"));
+    busy.expect("C ZI E:57P01 (end)");
+    assert_eq!(tidegate.wait(), 0);
+    let rows = shared_cluster().primary().psql_in(&database, "SELECT count(*) FROM t");
+    assert_eq!(rows.unwrap(), "2");
+}
+
+#[test]
+fn the_end_of_the_grace_cuts_and_says_so() {
+    let database = test_database("grace");
+    let config = pool_of(2) + "[limits]\nshutdown_grace = \"200ms\"\n";
+    let mut tidegate = tidegate(shared_cluster(), &database, &config);
+    let mut busy = Client::connect(&tidegate.url(ROLE, &database));
+    busy.query("BEGIN");
+    tidegate.sigterm();
+    busy.expect("E:57P01 (end)");
+    assert_eq!(tidegate.wait(), 4);
+}
+
+#[test]
+fn a_drain_by_the_admin_api_ends_the_process() {
+    let database = test_database("drain_api");
+    let mut tidegate = tidegate(shared_cluster(), &database, &pool_of(2));
+    let answer = tidegate.admin_post("/api/v1/drain", "");
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(tidegate.wait(), 0);
+}
+
+#[test]
+fn the_admin_api_answers_those_with_the_token() {
+    let database = test_database("admin");
+    let tidegate = tidegate(shared_cluster(), &database, &pool_of(2));
+    let mut c =
+        Client::connect_with(&tidegate.url(ROLE, &database), &[("application_name", "looked at")]);
+    c.query("BEGIN");
+    for path in ["/api/v1/pools", "/api/v1/clients", "/api/v1/servers", "/metrics"] {
+        let refused = http::request(tidegate.admin_address(), "GET", path, "", "").unwrap();
+        assert_eq!(refused.status, 401, "{path}");
+        assert_eq!(tidegate.admin_get(path).status, 200, "{path}");
+    }
+    for path in ["/healthz", "/readyz"] {
+        wait_until(SOON, &format!("{path} says 200"), || {
+            let open = http::request(tidegate.admin_address(), "GET", path, "", "");
+            open.is_ok_and(|answer| answer.status == 200)
+        });
+    }
+    wait_until(SOON, "the client is shown in its transaction", || {
+        client(&tidegate, "looked at").is_some_and(|client| client["state"] == "in_transaction")
+    });
+    let pid: i64 = c.value("SELECT pg_backend_pid()").unwrap().parse().unwrap();
+    let servers = json(&tidegate, "/api/v1/servers");
+    let servers = servers["servers"].as_array().unwrap();
+    let held = servers.iter().find(|server| server["backend_pid"] == pid).unwrap();
+    assert_eq!(held["state"], "active");
+    assert!(tidegate.admin_get("/metrics").body.contains("tidegate_"));
+    assert_eq!(tidegate.admin_get("/api/v1/nothing").status, 404);
+}
+
+#[test]
+fn clients_come_in_by_a_unix_socket_that_goes_with_the_process() {
+    let database = test_database("unix");
+    let folder = std::env::temp_dir().join(format!("tidegate-unix-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let socket = folder.join(".s.PGSQL.6432");
+    let mut options = TidegateOptions::for_cluster(shared_cluster(), &database);
+    options.toml = Some(format!("{}[auth]\nmethod = \"trust\"\n", pool_of(2)));
+    options.arguments = vec!["--listen".to_owned(), format!("unix:{}", socket.display())];
+    let tidegate = Tidegate::start(options);
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(&startup(196_608, &[("user", ROLE), ("database", &database)])).unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"Z\0\0\0\x05I") {
+        let mut chunk = [0; 4096];
+        let count = stream.read(&mut chunk).unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&chunk[..count]);
+    }
+    drop(stream);
+    assert_eq!(tidegate.terminate(), 0);
+    assert!(!socket.exists(), "the socket is removed");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_wrong_configuration_is_exit_code_2_and_a_taken_address_3() {
+    let database = test_database("exit_codes");
+    let options = TidegateOptions::for_cluster(shared_cluster(), &database);
+    let wrong = TidegateOptions { toml: Some("[pol]\n".to_owned()), ..options.clone() };
+    let mut wrong = Tidegate::launch(wrong);
+    assert_eq!(wrong.wait(), 2);
+    assert!(wrong.log().contains("tidegate.toml:1"), "{}", wrong.log());
+    let unknown =
+        TidegateOptions { arguments: vec!["--no-such-flag".to_owned()], ..options.clone() };
+    assert_eq!(Tidegate::launch(unknown).wait(), 2);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut second = options;
+    second.arguments = vec!["--listen".to_owned(), address.clone()];
+    let mut second = Tidegate::launch(second);
+    assert_eq!(second.wait(), 3);
+    assert!(second.log().contains(&address), "{}", second.log());
+}

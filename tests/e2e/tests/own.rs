@@ -1,0 +1,73 @@
+//! A Tidegate of a test's own, and what its admin API says about clients and pools.
+
+use serde_json::Value;
+use std::time::Duration;
+use tidegate_test_support::clusters::ROLE;
+use tidegate_test_support::{Cluster, ClusterOptions, Tidegate, TidegateOptions, wait_until};
+
+/// What is expected to happen soon happens within this.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// One worker, so that two clients meet the same connections, and pools of this size.
+pub fn pool_of(size: usize) -> String {
+    format!("workers = 1\n[pool]\nsize_min = 0\nsize_max = {size}\n")
+}
+
+/// A Tidegate in front of a cluster with this configuration.
+#[track_caller]
+pub fn tidegate(cluster: &Cluster, database: &str, toml: &str) -> Tidegate {
+    let options = TidegateOptions::for_cluster(cluster, database);
+    Tidegate::start(TidegateOptions { toml: Some(toml.to_owned()), ..options })
+}
+
+/// A primary that the test may kill, with the tests' role and a database of that role.
+pub fn cluster_with(database: &str) -> Cluster {
+    let cluster = Cluster::start(&ClusterOptions { replicas: 0, ..ClusterOptions::default() });
+    let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
+    cluster.create_role(ROLE).unwrap_or_else(|error| panic!("{error}"));
+    cluster.create_database(database, ROLE).unwrap_or_else(|error| panic!("{error}"));
+    cluster
+}
+
+#[track_caller]
+pub fn json(tidegate: &Tidegate, path: &str) -> Value {
+    let answer = tidegate.admin_get(path);
+    assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The client with this `application_name`.
+pub fn client(tidegate: &Tidegate, application: &str) -> Option<Value> {
+    let list = json(tidegate, "/api/v1/clients");
+    list["clients"].as_array()?.iter().find(|client| client["application"] == application).cloned()
+}
+
+/// Waits until a client with this state is there.
+#[track_caller]
+pub fn wait_for_state(tidegate: &Tidegate, state: &str) {
+    wait_until(SOON, &format!("a client is {state}"), || {
+        let list = json(tidegate, "/api/v1/clients");
+        list["clients"].as_array().is_some_and(|all| all.iter().any(|c| c["state"] == state))
+    });
+}
+
+/// Waits until all clients together are pinned by exactly these causes.
+#[track_caller]
+pub fn wait_for_pins(tidegate: &Tidegate, wanted: &[&str]) {
+    let mut seen = Vec::new();
+    let deadline = std::time::Instant::now() + SOON;
+    while std::time::Instant::now() < deadline {
+        let list = json(tidegate, "/api/v1/clients");
+        let clients = list["clients"].as_array().cloned().unwrap_or_default();
+        seen = clients
+            .iter()
+            .flat_map(|client| client["pinned_by"].as_array().cloned().unwrap_or_default())
+            .filter_map(|cause| cause.as_str().map(str::to_owned))
+            .collect();
+        if seen == wanted {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("pinned by {seen:?}, not by {wanted:?}");
+}
