@@ -52,6 +52,9 @@ struct Soaker<'a> {
 /// The session ended, for a reason that is not the client's.
 struct Gone;
 
+/// Rows, the SQLSTATE of an error, the transaction status.
+type Answer = (Vec<Vec<Option<String>>>, Option<String>, char);
+
 impl Soaker<'_> {
     fn connect(url: &str) -> Client {
         let mut client = None;
@@ -72,7 +75,7 @@ impl Soaker<'_> {
     }
 
     /// Reads one answer: rows, or the SQLSTATE of its error.
-    fn answer(&mut self) -> Result<(Vec<Vec<Option<String>>>, Option<String>, char), Gone> {
+    fn answer(&mut self) -> Result<Answer, Gone> {
         let (mut rows, mut error) = (Vec::new(), None);
         loop {
             let Some(message) = self.client.read_message_or_end() else {
