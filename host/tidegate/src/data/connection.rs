@@ -61,6 +61,7 @@ pub struct Connection {
     /// Cancel requests for the server in hand that are under way; it does not go back before they have ended.
     cancelling: Rc<Cell<usize>>,
     held: Held,
+    lent: Lent,
 }
 
 /// Whether a server that could go back is held.
@@ -68,6 +69,13 @@ pub struct Connection {
 enum Held {
     No,
     UntilCancelled,
+}
+
+/// Whether the statement that a server was lent for has been sent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lent {
+    Fresh,
+    Used,
 }
 
 /// A step's outcome: whether anything moved.
@@ -103,6 +111,7 @@ impl Connection {
             cancels_left: 0,
             cancelling: Rc::default(),
             held: Held::No,
+            lent: Lent::Used,
         }
     }
 
@@ -259,6 +268,9 @@ impl Connection {
             (step, self.lease.is_some())
         };
         self.from_client.consumed = step.consumed;
+        if step.consumed > 0 {
+            self.lent = Lent::Used;
+        }
         if self.from_client.out.is_empty() {
             self.from_client.settle_input(&self.worker.buffers);
         } else {
@@ -300,6 +312,7 @@ impl Connection {
                 self.client.server.set(Some(lease.server.id));
                 self.session.handle_lease(&mut lease.server.state, &mut self.from_client.out);
                 self.lease = Some(lease);
+                self.lent = Lent::Fresh;
                 self.from_server.wanted = 1;
                 self.phase = ClientPhase::Reading;
                 self.feed_client(cx);
@@ -441,6 +454,13 @@ impl Connection {
             }
             Settled::Keep => self.note_pins(),
             Settled::Close => self.drop_server(),
+            // Only its settings have been switched so far. Given back now, it would be switched for somebody else, and
+            // with enough clients nobody would ever come to the statement itself.
+            Settled::Release if self.lent == Lent::Fresh && self.is_about_to_be_fed() => {
+                self.lent = Lent::Used;
+                self.phase = ClientPhase::Reading;
+                self.from_client.wanted = 0;
+            }
             Settled::Release if self.cancelling.get() > 0 => self.held = Held::UntilCancelled,
             Settled::Release => {
                 // Bytes that came after the last reply belong to nobody: such a connection is not trusted.
@@ -461,6 +481,11 @@ impl Connection {
                 }
             }
         }
+    }
+
+    fn is_about_to_be_fed(&self) -> bool {
+        !self.from_client.input.is_empty()
+            && matches!(self.phase, ClientPhase::Reading | ClientPhase::Replies)
     }
 
     // --- writing -------------------------------------------------------------------------------------
