@@ -88,14 +88,20 @@ impl Session {
         }
         let waits = match self.hold {
             Hold::Nothing => false,
-            Hold::All => true,
+            // The server answers nothing before it has read on.
+            _ if matches!(self.copying, Copying::In { .. }) => false,
+            // A copy among what is held for waits for data, and for a Sync when it swallowed that of its batch.
+            Hold::All => {
+                let copies = self.expected.may_copy() && is_copy_data(header.tag);
+                !(copies || self.batch == Batch::Open && is_copy_frame(header.tag))
+            }
             Hold::Statements => !is_copy_frame(header.tag),
             Hold::Many => {
                 let many = self.expected.len() > limits::OUTSTANDING_REPLIES_MAX / 2;
                 if !many {
                     self.hold = Hold::Nothing;
                 }
-                many && self.copying == Copying::Nothing && header.tag != tag::TERMINATE
+                many && header.tag != tag::TERMINATE
             }
         };
         if waits {
@@ -534,6 +540,10 @@ fn is_copy_frame(tag: u8) -> bool {
         tag,
         tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::SYNC | tag::FLUSH | tag::TERMINATE
     )
+}
+
+fn is_copy_data(tag: u8) -> bool {
+    matches!(tag, tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL)
 }
 
 fn arrived_body(header: Header, input: &[u8], at: usize) -> &[u8] {

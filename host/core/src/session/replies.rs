@@ -3,7 +3,7 @@
 use super::expected::{Answer, CopyEnded, Copying, Expected, Own};
 use super::gather::Gather;
 use super::state::Unnamed;
-use super::{Batch, CloseReason, Held, Hold, Io, Rest, ServerNext, ServerStep, Session};
+use super::{Batch, CloseReason, Held, Io, Rest, ServerNext, ServerStep, Session};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
@@ -395,8 +395,6 @@ impl Session {
             tag::COPY_OUT_RESPONSE => Copying::Out,
             _ => Copying::Both,
         };
-        // The server waits for data now, and perhaps for a Sync.
-        self.hold = Hold::Nothing;
         let extended = matches!(self.expected.front(), Some(Expected::Execute));
         if extended && self.batch == Batch::Closed && !self.expected.has_sync() {
             // The Sync that closed this batch was swallowed; it takes another one.

@@ -613,6 +613,15 @@ fn trap_65_a_sync_before_copy_data_is_swallowed() {
 }
 
 #[test]
+fn trap_65_what_no_copy_takes_is_not_held_back_for_ever() {
+    let mut world = one();
+    let drops = [run("BEGIN"), run("DEALLOCATE ALL"), vec![Sync]].concat();
+    world.ask(0, &bytes(&drops));
+    let copy = [run("COPY t FROM STDIN"), vec![Sync, q("SELECT 'a'")]].concat();
+    assert_eq!(world.ask(0, &bytes(&copy)).last().unwrap(), "E FATAL 08P01");
+}
+
+#[test]
 fn trap_66_67_late_copy_data_reaches_nobody() {
     for start in [vec![q("COPY t FROM STDIN")], run("COPY t FROM STDIN"), vec![q("SELECT 1/0")]] {
         let end = vec![CopyData("row"), CopyDone, Sync, q("SELECT 'a'")];
