@@ -54,20 +54,13 @@ pub fn wait_for_state(tidegate: &Tidegate, state: &str) {
 /// Waits until all clients together are pinned by exactly these causes.
 #[track_caller]
 pub fn wait_for_pins(tidegate: &Tidegate, wanted: &[&str]) {
-    let mut seen = Vec::new();
-    let deadline = std::time::Instant::now() + SOON;
-    while std::time::Instant::now() < deadline {
+    wait_until(SOON, &format!("clients are pinned by {wanted:?}"), || {
         let list = json(tidegate, "/api/v1/clients");
         let clients = list["clients"].as_array().cloned().unwrap_or_default();
-        seen = clients
+        let seen = clients
             .iter()
             .flat_map(|client| client["pinned_by"].as_array().cloned().unwrap_or_default())
-            .filter_map(|cause| cause.as_str().map(str::to_owned))
-            .collect();
-        if seen == wanted {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    panic!("pinned by {seen:?}, not by {wanted:?}");
+            .filter_map(|cause| cause.as_str().map(str::to_owned));
+        seen.eq(wanted.iter().copied())
+    });
 }

@@ -49,6 +49,9 @@ struct Soaker<'a> {
     counts: &'a Counts,
 }
 
+/// Rows, the SQLSTATE of an error, and the transaction status after it.
+type Answer = (Vec<Vec<Option<String>>>, Option<String>, char);
+
 /// The session ended, for a reason that is not the client's.
 struct Gone;
 
@@ -72,7 +75,7 @@ impl Soaker<'_> {
     }
 
     /// Reads one answer: rows, or the SQLSTATE of its error.
-    fn answer(&mut self) -> Result<(Vec<Vec<Option<String>>>, Option<String>, char), Gone> {
+    fn answer(&mut self) -> Result<Answer, Gone> {
         let (mut rows, mut error) = (Vec::new(), None);
         loop {
             let Some(message) = self.client.read_message_or_end() else {
@@ -309,7 +312,10 @@ fn rows_settings_and_notifications_stay_with_their_client() {
             if soakers.iter().any(|soaker| soaker.is_finished()) && begun.elapsed() < time {
                 stop.store(true, Ordering::Relaxed);
             }
-            std::thread::sleep(Duration::from_millis(100));
+            let next = Instant::now() + Duration::from_millis(100);
+            wait_until(Duration::from_secs(1), "it is time for the next look", || {
+                Instant::now() > next
+            });
         }
     });
     let grown = resident_kib(tidegate.pid()).saturating_sub(early_kib);

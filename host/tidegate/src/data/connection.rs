@@ -23,7 +23,7 @@ use tidegate_core::session::{
 };
 
 use super::buffers::Input;
-use super::clients::{Client, CloseRequest, State};
+use super::clients::{Client, State};
 use super::way::Way;
 use super::worker::Worker;
 use crate::observe::stats::{ErrorKind, PinReason};
@@ -157,37 +157,6 @@ impl Connection {
         }
         self.rest();
         Poll::Pending
-    }
-
-    /// What others asked of this client: cancel its query, close it.
-    fn heed_requests(&mut self, cx: &mut Context<'_>) {
-        if let Some(cancel) = self.client.take_cancel() {
-            if matches!(self.phase, ClientPhase::Queued) {
-                self.worker.pools.give_up(&self.client.slot, Instant::now());
-                self.client.slot.set_waker(cx.waker());
-                self.refuse(&Refusal::error("57014", "canceling statement due to user request"));
-            } else {
-                self.cancel_on_server(Some(cancel));
-            }
-        }
-        if matches!(self.phase, ClientPhase::Gone(..) | ClientPhase::Closing(_)) {
-            return;
-        }
-        let refusal = match self.client.close_request() {
-            None => return,
-            Some(CloseRequest::Now(refusal)) => refusal,
-            Some(CloseRequest::AtRest(refusal)) => {
-                if !self.session.is_at_rest() || !self.from_client.input.is_empty() {
-                    return;
-                }
-                refusal
-            }
-        };
-        // Half a row on its way cannot be followed by anything: then the end of the stream has to do.
-        if self.session.is_between_replies() {
-            self.from_server.out.send(|out| refusal.write(out));
-        }
-        self.close(CloseReason::ShuttingDown);
     }
 
     // --- client → server -----------------------------------------------------------------------------
