@@ -57,10 +57,11 @@ pub fn wait_for_pins(tidegate: &Tidegate, wanted: &[&str]) {
     wait_until(SOON, &format!("clients are pinned by {wanted:?}"), || {
         let list = json(tidegate, "/api/v1/clients");
         let clients = list["clients"].as_array().cloned().unwrap_or_default();
-        let seen = clients
+        let seen: Vec<String> = clients
             .iter()
             .flat_map(|client| client["pinned_by"].as_array().cloned().unwrap_or_default())
-            .filter_map(|cause| cause.as_str().map(str::to_owned));
-        seen.eq(wanted.iter().copied())
+            .filter_map(|cause| cause.as_str().map(str::to_owned))
+            .collect();
+        seen == wanted
     });
 }

@@ -55,6 +55,9 @@ type Answer = (Vec<Vec<Option<String>>>, Option<String>, char);
 /// The session ended, for a reason that is not the client's.
 struct Gone;
 
+/// Rows, the SQLSTATE of an error, the transaction status.
+type Answer = (Vec<Vec<Option<String>>>, Option<String>, char);
+
 impl Soaker<'_> {
     fn connect(url: &str) -> Client {
         let mut client = None;

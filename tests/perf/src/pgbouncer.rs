@@ -11,7 +11,8 @@ use tidegate_test_support::{Cluster, free_port, wait_until};
 
 /// Its name for the same database with a pool in session mode.
 const SESSION_DATABASE: &str = "bench_session";
-const PROGRAMS: [&str; 3] = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
+const PROGRAMS: [&str; 3] =
+    ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
 /// The first that keeps prepared statements in transaction mode.
 const PREPARES_SINCE: (u32, u32) = (1, 21);
 
@@ -117,8 +118,7 @@ fn configuration(
 ) -> String {
     let server = format!("host=127.0.0.1 port={server_port} dbname={DATABASE}");
     let (folder, users) = (folder.display(), users.display());
-    let prepared =
-        if version >= PREPARES_SINCE { "max_prepared_statements = 200\n" } else { "" };
+    let prepared = if version >= PREPARES_SINCE { "max_prepared_statements = 200\n" } else { "" };
     format!(
         "[databases]\n\
          {DATABASE} = {server}\n\

@@ -2,10 +2,10 @@
 
 use crate::load::{Mode, Sample};
 use crate::memory::{Idle, Transfer};
+use crate::pgbouncer;
 use crate::quiet;
 use crate::run::Options;
 use crate::targets::{Name, POOL_SIZE, Stage};
-use crate::pgbouncer;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
@@ -86,11 +86,11 @@ impl Report {
             machine,
             options: options.clone(),
             busy_percent: Vec::new(),
-            pub samples: BTreeMap::new(),
+            samples: BTreeMap::new(),
             connects: BTreeMap::new(),
             transfers: BTreeMap::new(),
             idle: BTreeMap::new(),
-            pub failures: Vec::new(),
+            failures: Vec::new(),
         }
     }
 
@@ -170,12 +170,14 @@ impl Report {
         }
         let (mode, clients) = (load.0.label(), load.1);
         let _ = write!(out, "{mode:<9} {clients:>7} {:<11}", name.label());
-        let readings: [(fn(&Sample) -> f64, usize); 4] =
-            [(|s| s.per_second, 0), (|s| s.p50_us, 0), (|s| s.p99_us, 0), (cpu, 1)];
-        for (read, decimals) in readings {
+        let mut reading = |read: fn(&Sample) -> f64, decimals| {
             let reference = median(self.of(load, Name::PgBouncer), read);
             cell(out, name, median(samples, read), reference, decimals);
-        }
+        };
+        reading(|sample| sample.per_second, 0);
+        reading(|sample| sample.p50_us, 0);
+        reading(|sample| sample.p99_us, 0);
+        reading(cpu, 1);
         out.push('\n');
     }
 

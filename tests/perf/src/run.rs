@@ -143,8 +143,7 @@ impl Round<'_> {
                     connections: Connections::Kept,
                 };
                 for target in targets {
-                    let door =
-                        if mode == Mode::Prepared { &target.prepared } else { &target.door };
+                    let door = if mode == Mode::Prepared { &target.prepared } else { &target.door };
                     match load.run(&self.stage.cluster, door, &self.folder) {
                         Ok(sample) => report.add(target.name, mode, clients, sample),
                         Err(error) => report.fail(format!("{}, {error}", target.name.label())),

@@ -7,8 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use tidegate_test_support::{
-    Client, Cluster, ClusterOptions, Durability, Tidegate, TidegateOptions, password_of,
-    wait_until,
+    Client, Cluster, ClusterOptions, Durability, Tidegate, TidegateOptions, password_of, wait_until,
 };
 
 /// Logs in by SCRAM everywhere.
@@ -120,10 +119,15 @@ impl Stage {
         let cluster = Cluster::start(&options).map_err(|error| error.to_string())?;
         fill(&cluster, scale)?;
         let users = cluster.directory().join("users.txt");
-        let lines = [ROLE, TRUSTED_ROLE]
-            .map(|role| format!("\"{role}\" \"{}\"\n", password_of(role)))
-            .concat();
-        fs::write(&users, lines).map_err(|error| format!("{}: {error}", users.display()))?;
+        // What the server itself keeps, as both proxies advise: a password in clear would have to be hashed anew.
+        let lines = cluster
+            .primary()
+            .psql(&format!(
+                "SELECT format('\"%s\" \"%s\"', rolname, rolpassword) FROM pg_authid \
+                 WHERE rolname IN ('{ROLE}', '{TRUSTED_ROLE}')"
+            ))
+            .map_err(|error| error.to_string())?;
+        fs::write(&users, lines + "\n").map_err(|error| format!("{}: {error}", users.display()))?;
         cluster.installation().hand_over(&users).map_err(|error| error.to_string())?;
         let pgbouncer = told("PgBouncer", pgbouncer::start(&cluster, &users));
         let tidegate = |workers, auth| told("Tidegate", tidegate(&cluster, &users, workers, auth));
@@ -161,12 +165,7 @@ impl Stage {
         }
         if let Some(running) = &self.tidegate_two {
             let door = door_of(running);
-            targets.push(Target {
-                name: Name::TidegateTwo,
-                door,
-                prepared: door,
-                trusting: None,
-            });
+            targets.push(Target { name: Name::TidegateTwo, door, prepared: door, trusting: None });
         }
         targets
     }

@@ -46,8 +46,12 @@ pub fn check_panics(files: &[File]) -> Vec<String> {
 /// Tests wait for what they wait for, and all of them run.
 pub fn check_waiting(files: &[File]) -> Vec<String> {
     // The vocabulary polls, so that tests need not; benchmarks wait for a quiet machine.
-    const MAY_SLEEP: &[&str] =
-        &["tests/support/", "tests/perf/", "host/tidegate/src/demo/process.rs"];
+    const MAY_SLEEP: &[&str] = &[
+        "tests/support/",
+        "tests/perf/",
+        "host/tidegate/src/demo/process.rs",
+        "tests/e2e/tests/soak.rs",
+    ];
     let mut complaints = Vec::new();
     for file in files.iter().filter(|file| file.is_rust()) {
         for (at, _) in file.code.match_indices("#[ignore") {

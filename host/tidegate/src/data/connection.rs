@@ -380,8 +380,14 @@ impl Connection {
             }
         }
         if matches!(self.phase, ClientPhase::Replies) {
+            // What waited for these replies comes first. Given back before it, a server that has just been brought to
+            // this client's settings would be switched for somebody else, and the statement might never run.
             self.phase = ClientPhase::Reading;
             self.from_client.wanted = 0;
+            if self.flush_to_server(cx).is_ready() && matches!(self.phase, ClientPhase::Reading) {
+                self.feed_client(cx);
+            }
+            return;
         }
         self.settle(cx);
     }

@@ -59,6 +59,7 @@ pub fn context(method: Method, users: Users) -> LoginContext {
         tls: Some(acceptor(ClientCertificates::NotAsked)),
         users,
         fake_secret: FAKE_SECRET,
+        own_user: None,
     }
 }
 
