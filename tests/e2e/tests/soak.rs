@@ -49,9 +49,6 @@ struct Soaker<'a> {
     counts: &'a Counts,
 }
 
-/// Rows, the SQLSTATE of an error, and the transaction status after it.
-type Answer = (Vec<Vec<Option<String>>>, Option<String>, char);
-
 /// The session ended, for a reason that is not the client's.
 struct Gone;
 
@@ -315,10 +312,7 @@ fn rows_settings_and_notifications_stay_with_their_client() {
             if soakers.iter().any(|soaker| soaker.is_finished()) && begun.elapsed() < time {
                 stop.store(true, Ordering::Relaxed);
             }
-            let next = Instant::now() + Duration::from_millis(100);
-            wait_until(Duration::from_secs(1), "it is time for the next look", || {
-                Instant::now() > next
-            });
+            std::thread::sleep(Duration::from_millis(100));
         }
     });
     let grown = resident_kib(tidegate.pid()).saturating_sub(early_kib);
