@@ -23,7 +23,7 @@ use tidegate_core::session::{
 };
 
 use super::buffers::Input;
-use super::clients::{Client, CloseRequest, State};
+use super::clients::{Client, State};
 use super::way::Way;
 use super::worker::Worker;
 use crate::observe::stats::{ErrorKind, PinReason};
@@ -61,6 +61,7 @@ pub struct Connection {
     /// Cancel requests for the server in hand that are under way; it does not go back before they have ended.
     cancelling: Rc<Cell<usize>>,
     held: Held,
+    lent: Lent,
 }
 
 /// Whether a server that could go back is held.
@@ -68,6 +69,13 @@ pub struct Connection {
 enum Held {
     No,
     UntilCancelled,
+}
+
+/// Whether the statement that a server was lent for has been sent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lent {
+    Fresh,
+    Used,
 }
 
 /// A step's outcome: whether anything moved.
@@ -103,6 +111,7 @@ impl Connection {
             cancels_left: 0,
             cancelling: Rc::default(),
             held: Held::No,
+            lent: Lent::Used,
         }
     }
 
@@ -148,37 +157,6 @@ impl Connection {
         }
         self.rest();
         Poll::Pending
-    }
-
-    /// What others asked of this client: cancel its query, close it.
-    fn heed_requests(&mut self, cx: &mut Context<'_>) {
-        if let Some(cancel) = self.client.take_cancel() {
-            if matches!(self.phase, ClientPhase::Queued) {
-                self.worker.pools.give_up(&self.client.slot, Instant::now());
-                self.client.slot.set_waker(cx.waker());
-                self.refuse(&Refusal::error("57014", "canceling statement due to user request"));
-            } else {
-                self.cancel_on_server(Some(cancel));
-            }
-        }
-        if matches!(self.phase, ClientPhase::Gone(..) | ClientPhase::Closing(_)) {
-            return;
-        }
-        let refusal = match self.client.close_request() {
-            None => return,
-            Some(CloseRequest::Now(refusal)) => refusal,
-            Some(CloseRequest::AtRest(refusal)) => {
-                if !self.session.is_at_rest() || !self.from_client.input.is_empty() {
-                    return;
-                }
-                refusal
-            }
-        };
-        // Half a row on its way cannot be followed by anything: then the end of the stream has to do.
-        if self.session.is_between_replies() {
-            self.from_server.out.send(|out| refusal.write(out));
-        }
-        self.close(CloseReason::ShuttingDown);
     }
 
     // --- client → server -----------------------------------------------------------------------------
@@ -259,6 +237,9 @@ impl Connection {
             (step, self.lease.is_some())
         };
         self.from_client.consumed = step.consumed;
+        if step.consumed > 0 {
+            self.lent = Lent::Used;
+        }
         if self.from_client.out.is_empty() {
             self.from_client.settle_input(&self.worker.buffers);
         } else {
@@ -300,6 +281,7 @@ impl Connection {
                 self.client.server.set(Some(lease.server.id));
                 self.session.handle_lease(&mut lease.server.state, &mut self.from_client.out);
                 self.lease = Some(lease);
+                self.lent = Lent::Fresh;
                 self.from_server.wanted = 1;
                 self.phase = ClientPhase::Reading;
                 self.feed_client(cx);
@@ -441,6 +423,13 @@ impl Connection {
             }
             Settled::Keep => self.note_pins(),
             Settled::Close => self.drop_server(),
+            // Only its settings have been switched so far. Given back now, it would be switched for somebody else, and
+            // with enough clients nobody would ever come to the statement itself.
+            Settled::Release if self.lent == Lent::Fresh && self.is_about_to_be_fed() => {
+                self.lent = Lent::Used;
+                self.phase = ClientPhase::Reading;
+                self.from_client.wanted = 0;
+            }
             Settled::Release if self.cancelling.get() > 0 => self.held = Held::UntilCancelled,
             Settled::Release => {
                 // Bytes that came after the last reply belong to nobody: such a connection is not trusted.
@@ -461,6 +450,11 @@ impl Connection {
                 }
             }
         }
+    }
+
+    fn is_about_to_be_fed(&self) -> bool {
+        !self.from_client.input.is_empty()
+            && matches!(self.phase, ClientPhase::Reading | ClientPhase::Replies)
     }
 
     // --- writing -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ use tidegate_core::session::{CloseReason, Gone};
 use tokio::io::AsyncWrite as _;
 
 use super::{ClientPhase, Connection};
-use crate::data::clients::{Cancel, State};
+use crate::data::clients::{Cancel, CloseRequest, State};
 
 /// The server of a client that is gone is given this long to finish and be cleaned.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
@@ -22,6 +22,37 @@ const CANCELS_MAX: u32 = 20;
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(2);
 
 impl Connection {
+    /// What others asked of this client: cancel its query, close it.
+    pub(super) fn heed_requests(&mut self, cx: &mut Context<'_>) {
+        if let Some(cancel) = self.client.take_cancel() {
+            if matches!(self.phase, ClientPhase::Queued) {
+                self.worker.pools.give_up(&self.client.slot, Instant::now());
+                self.client.slot.set_waker(cx.waker());
+                self.refuse(&Refusal::error("57014", "canceling statement due to user request"));
+            } else {
+                self.cancel_on_server(Some(cancel));
+            }
+        }
+        if matches!(self.phase, ClientPhase::Gone(..) | ClientPhase::Closing(_)) {
+            return;
+        }
+        let refusal = match self.client.close_request() {
+            None => return,
+            Some(CloseRequest::Now(refusal)) => refusal,
+            Some(CloseRequest::AtRest(refusal)) => {
+                if !self.session.is_at_rest() || !self.from_client.input.is_empty() {
+                    return;
+                }
+                refusal
+            }
+        };
+        // Half a row on its way cannot be followed by anything: then the end of the stream has to do.
+        if self.session.is_between_replies() {
+            self.from_server.out.send(|out| refusal.write(out));
+        }
+        self.close(CloseReason::ShuttingDown);
+    }
+
     /// The client said Terminate, broke the protocol, or was refused for good.
     pub(super) fn close_by_client(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
         if reason == CloseReason::ClientTerminated {
