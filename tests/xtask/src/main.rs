@@ -57,6 +57,10 @@ fn bench(arguments: &[String]) -> Result<(), String> {
     build_release()?;
     let mut bench = cargo();
     bench.args(["run", "--release", "--quiet", "--package", "tidegate-perf", "--"]).args(arguments);
+    if std::env::var_os("TIDEGATE_BIN").is_none() {
+        // Else the bench asks cargo again, which may build anew because it is another cargo's child.
+        bench.env("TIDEGATE_BIN", target_directory().join("release/tidegate"));
+    }
     run::step("bench", &mut bench)
 }
 
