@@ -1,6 +1,7 @@
 //! Everything at once: clients that share few connections do random things, and each row must be its client's own.
 //!
-//! `TIDEGATE_SOAK_SECS` sets how long; `TIDEGATE_SOAK_SEED` repeats a run's choices (not its timing).
+//! `TIDEGATE_SOAK_SECS` sets how long, `TIDEGATE_SOAK_WORKERS` the proxy's threads; `TIDEGATE_SOAK_SEED` repeats a run's
+//! choices (not its timing).
 
 use crate::own::{json, pool_of, tidegate};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -270,8 +271,9 @@ fn rows_settings_and_notifications_stay_with_their_client() {
     let seed = variable("TIDEGATE_SOAK_SEED", u64::from(std::process::id()) | 1);
     println!("TIDEGATE_SOAK_SEED={seed}");
     let database = test_database("soak");
-    let tidegate =
-        tidegate(shared_cluster(), &database, &pool_of(POOL).replace("workers = 1", "workers = 2"));
+    let workers = format!("workers = {}", variable("TIDEGATE_SOAK_WORKERS", 2));
+    let settings = pool_of(POOL).replace("workers = 1", &workers);
+    let tidegate = tidegate(shared_cluster(), &database, &settings);
     let url = tidegate.url(ROLE, &database);
     let (counts, begun, stop) = (Counts::default(), Instant::now(), AtomicBool::new(false));
     let over = || begun.elapsed() > time || stop.load(Ordering::Relaxed);
