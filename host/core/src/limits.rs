@@ -26,6 +26,12 @@ pub const PREPARED_PER_SERVER_MAX: usize = 500;
 /// Replies a client may be owed before it is read no further (back-pressure, with a Flush so that they come).
 pub const OUTSTANDING_REPLIES_MAX: usize = 4_096;
 
+// --- routing -----------------------------------------------------------------------------------------
+
+/// Positions of the primary's log that are remembered to tell how fresh replicas are. At five a second this is more than
+/// twice as far back as a replica may lag and still be read.
+pub const FRESHNESS_SAMPLES_MAX: usize = 64;
+
 // --- pools -------------------------------------------------------------------------------------------
 
 /// Server connections a pool keeps at least / at most (property 13).

@@ -1,0 +1,149 @@
+//! What a database's catalogue says about the names in a statement: may reading them have an effect, or differ by server?
+//!
+//! A snapshot, taken on the primary by a query of ours and replaced as a whole. It errs on the side of the primary: a name
+//! without a schema means *every* object of that name, so no `search_path` has to be followed; a name that is not known
+//! is not safe. What no statement's text names (operators, casts, input functions, functions called by `row.function`)
+//! is judged for the database as a whole: if any of these that users have made may have an effect, no statement is safe.
+
+mod build; // rows of the catalogue -> a snapshot
+
+pub use build::{Builder, FunctionRow, RelationKind, RelationRow};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+/// Why something is not safe to read on a replica. The names are metric labels and parts of explanations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unsafe {
+    /// A function that is declared volatile, or has a volatile default.
+    VolatileFunction,
+    /// A function or relation whose answer belongs to one server: `inet_server_addr`, `pg_stat_activity`, any system view.
+    ServerSpecific,
+    /// A view, policy or child table that uses one of these.
+    Through,
+    /// A sequence, foreign table, or unlogged or temporary table: not the same on a replica.
+    NotReplicated,
+    /// The catalogue has no such name (yet).
+    UnknownName,
+    /// Users have made operators, casts or types whose functions are volatile.
+    HiddenFunctions,
+}
+
+impl Unsafe {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::VolatileFunction => "volatile_function",
+            Self::ServerSpecific => "server_specific",
+            Self::Through => "through_view",
+            Self::NotReplicated => "not_replicated",
+            Self::UnknownName => "unknown_name",
+            Self::HiddenFunctions => "hidden_functions",
+        }
+    }
+}
+
+/// One database's catalogue, as far as it decides about reads.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    functions: Names,
+    relations: Names,
+    hidden: Option<Unsafe>,
+}
+
+/// For each name the schemas that have it, each with what stands against reading it.
+#[derive(Debug, Default)]
+struct Names(FxHashMap<Box<str>, Vec<(Box<str>, Option<Unsafe>)>>);
+
+impl Names {
+    fn insert(&mut self, schema: &str, name: &str, fault: Option<Unsafe>) {
+        let places = self.0.entry(name.into()).or_default();
+        match places.iter_mut().find(|(place, _)| **place == *schema) {
+            Some((_, known)) => *known = known.or(fault),
+            None => places.push((schema.into(), fault)),
+        }
+    }
+
+    fn judge(&self, schema: Option<&str>, name: &str) -> Result<(), Unsafe> {
+        let places = self.0.get(name).ok_or(Unsafe::UnknownName)?;
+        let mut known = Err(Unsafe::UnknownName);
+        for (place, fault) in places {
+            if schema.is_none_or(|schema| *schema == **place) {
+                match fault {
+                    Some(fault) => return Err(*fault),
+                    None => known = Ok(()),
+                }
+            }
+        }
+        known
+    }
+}
+
+impl Catalogue {
+    /// May a function of this name be called on a replica? `name` as the catalogue spells it.
+    pub fn function(&self, schema: Option<&str>, name: &str) -> Result<(), Unsafe> {
+        self.functions.judge(schema, name)
+    }
+
+    /// May a relation of this name be read on a replica?
+    pub fn relation(&self, schema: Option<&str>, name: &str) -> Result<(), Unsafe> {
+        self.relations.judge(schema, name)
+    }
+
+    /// What stands against every statement, since no text shows it.
+    pub fn hidden(&self) -> Result<(), Unsafe> {
+        self.hidden.map_or(Ok(()), Err)
+    }
+
+    /// Names known: functions and relations.
+    pub fn len(&self) -> usize {
+        self.functions.0.len() + self.relations.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Functions of `pg_catalog` that are declared stable and yet tell of the server they run on.
+const SERVER_SPECIFIC: [&str; 19] = [
+    "inet_server_addr",
+    "inet_server_port",
+    "pg_postmaster_start_time",
+    "pg_conf_load_time",
+    "pg_current_logfile",
+    "pg_control_checkpoint",
+    "pg_control_system",
+    "pg_control_recovery",
+    "pg_control_init",
+    "pg_export_snapshot",
+    "pg_current_snapshot",
+    "txid_current_snapshot",
+    "pg_current_xact_id_if_assigned",
+    "txid_current_if_assigned",
+    "pg_backend_pid",
+    "pg_my_temp_schema",
+    "pg_listening_channels",
+    "pg_is_other_temp_schema",
+    "pg_trigger_depth",
+];
+
+/// Does a built-in function of this name tell of its server?
+fn is_server_specific(name: &str) -> bool {
+    // Statistics and locks are each server's own.
+    const PREFIXES: [&str; 8] = [
+        "pg_stat_get_",
+        "pg_lock_status",
+        "pg_get_replication_slots",
+        "pg_get_wal_",
+        "pg_show_all_",
+        "pg_show_",
+        "pg_last_",
+        "pg_wal_",
+    ];
+    SERVER_SPECIFIC.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Set of object identifiers.
+type Oids = FxHashSet<u32>;
+
+#[cfg(test)]
+mod tests;
