@@ -103,43 +103,26 @@ impl Catalogue {
     }
 }
 
-/// Functions of `pg_catalog` that are declared stable and yet tell of the server they run on.
-const SERVER_SPECIFIC: [&str; 19] = [
-    "inet_server_addr",
-    "inet_server_port",
-    "pg_postmaster_start_time",
-    "pg_conf_load_time",
-    "pg_current_logfile",
-    "pg_control_checkpoint",
-    "pg_control_system",
-    "pg_control_recovery",
-    "pg_control_init",
-    "pg_export_snapshot",
-    "pg_current_snapshot",
-    "txid_current_snapshot",
-    "pg_current_xact_id_if_assigned",
-    "txid_current_if_assigned",
-    "pg_backend_pid",
-    "pg_my_temp_schema",
-    "pg_listening_channels",
-    "pg_is_other_temp_schema",
-    "pg_trigger_depth",
-];
-
-/// Does a built-in function of this name tell of its server?
+/// Does a built-in function that is declared stable or immutable tell of its server or session, or need the primary all the
+/// same (`txid_current`)? Most of PostgreSQL's functions about itself do, so those are known that do not.
 fn is_server_specific(name: &str) -> bool {
-    // Statistics and locks are each server's own.
-    const PREFIXES: [&str; 8] = [
-        "pg_stat_get_",
-        "pg_lock_status",
-        "pg_get_replication_slots",
-        "pg_get_wal_",
-        "pg_show_all_",
-        "pg_show_",
-        "pg_last_",
-        "pg_wal_",
+    const ABOUT_ITSELF: [&str; 5] = ["pg_", "txid_", "inet_server_", "lo_", "binary_upgrade_"];
+    const AND_YET_THE_SAME: [&str; 9] = [
+        "pg_typeof",
+        "pg_collation_for",
+        "pg_size_pretty",
+        "pg_size_bytes",
+        "pg_column_size",
+        "pg_has_role",
+        "pg_get_userbyid",
+        "pg_client_encoding",
+        "pg_encoding_to_char",
     ];
-    SERVER_SPECIFIC.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    // `transaction_read_only` and `in_hot_standby` are settings, too.
+    name == "current_setting"
+        || ABOUT_ITSELF.iter().any(|prefix| name.starts_with(prefix))
+            && !AND_YET_THE_SAME.contains(&name)
+            && !name.starts_with("pg_lsn")
 }
 
 /// Set of object identifiers.
