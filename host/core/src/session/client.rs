@@ -1,6 +1,7 @@
 //! What a client sends: each frame is forwarded, rewritten, answered, refused or held.
 
 mod statements; // prepared statements on whichever server there is
+mod unit; // where the next unit may run
 
 use super::expected::{Answer, Copying, Expected};
 use super::gather::Gather;
@@ -9,9 +10,10 @@ use super::state::Unnamed;
 use super::{Batch, ClientNext, ClientStep, CloseReason, Held, Hold, Io};
 use super::{Rest, Session};
 use crate::limits;
-use crate::plan::{Advice, RoutePreference, SessionFacts, plan};
 use crate::refusal::Refusal;
 use crate::statement::{Analysis, Effects, Kind};
+pub(super) use unit::Chosen;
+
 use statements::{
     SCRATCH_NAME, deallocated_name, drops_all_statements, insert_on_server, reaches_our_names,
     send_parse,
@@ -130,6 +132,9 @@ impl Session {
             // PostgreSQL reads it, fails the copy with 08P01, and executes nothing of it.
             return pass(self, header);
         }
+        if let Some(leave) = self.leave_replica(header, input, at, io) {
+            return leave;
+        }
         match header.tag {
             tag::QUERY => self.query(header, input, at, io),
             tag::PARSE => self.parse(header, input, at, io),
@@ -140,7 +145,7 @@ impl Session {
             tag::SYNC => self.sync(header, io),
             tag::FLUSH if io.server.is_some() => pass(self, header),
             tag::FLUSH => discard(self, header),
-            tag::FUNCTION_CALL => self.function_call(header, io),
+            tag::FUNCTION_CALL => self.function_call(header, input, at, io),
             tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => self.copy_frame(header, io),
             tag::TERMINATE => Frame::Wait(ClientNext::Close(CloseReason::ClientTerminated)),
             other => {
@@ -154,12 +159,12 @@ impl Session {
     // --- the simple protocol -------------------------------------------------------------------------
 
     fn query(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
-        let analysis = if header.body_bytes as usize > limits::STATEMENT_BYTES_MAX {
-            Analysis::unknown()
+        let (sql, analysis) = if header.body_bytes as usize > limits::STATEMENT_BYTES_MAX {
+            (&[][..], Analysis::unknown())
         } else {
             let Some(body) = whole_body(header, input, at) else { return wait_for(header) };
             let Ok(sql) = frontend::read_query(body) else { return self.malformed("Query", io) };
-            self.analyse(sql)
+            (sql, self.analyse(sql))
         };
         if let Some(name) = deallocated_name(&analysis).map(str::as_bytes) {
             if self.is_uncertain(name, io) || self.batches.is_uncertain(self.unnamed_in) {
@@ -175,8 +180,9 @@ impl Session {
             }
         }
         if io.server.is_none() {
-            return self.lease();
+            return self.lease(input, at, io.router);
         }
+        self.note_access(sql, &analysis, io.router);
         self.forget_sequences(&analysis, io);
         self.begin_running(io);
         let deallocated = self.take_deallocated(&analysis);
@@ -206,11 +212,12 @@ impl Session {
         Frame::Done
     }
 
-    fn function_call(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
+    fn function_call(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
         if io.server.is_none() {
-            return self.lease();
+            return self.lease(input, at, io.router);
         }
         // It may call any function, by number.
+        self.wrote = Some(());
         self.touch(Effects::UNKNOWN_SETTINGS);
         self.tally.statements += 1;
         self.push_end(Expected::FunctionCall);
@@ -229,7 +236,7 @@ impl Session {
         let Some(body) = whole_body(header, input, at) else { return wait_for(header) };
         let Ok(parse) = frontend::read_parse(body) else { return self.malformed("Parse", io) };
         if io.server.is_none() {
-            return self.lease();
+            return self.lease(input, at, io.router);
         }
         if !parse.name.is_empty() && self.is_uncertain(parse.name, io) {
             return Frame::Wait(ClientNext::Replies);
@@ -243,7 +250,9 @@ impl Session {
             return Frame::Wait(ClientNext::Replies);
         }
         self.forget_sequences(&prepared.analysis, io);
-        let Some(server) = io.server.as_deref_mut() else { return self.lease() };
+        let Some(server) = io.server.as_deref_mut() else {
+            return self.lease(input, at, io.router);
+        };
         self.batch = Batch::Open;
         if parse.name.is_empty() {
             let before = self.unnamed.replace(prepared.clone());
@@ -303,7 +312,7 @@ impl Session {
             return Frame::Wait(ClientNext::Read { bytes: HEADER_BYTES + arrived.len() + 1 });
         };
         if io.server.is_none() {
-            return self.lease();
+            return self.lease(input, at, io.router);
         }
         if self.is_uncertain(names.statement, io) {
             return Frame::Wait(ClientNext::Replies);
@@ -315,6 +324,7 @@ impl Session {
             return Frame::Wait(ClientNext::Replies);
         }
         if let Some(prepared) = &prepared {
+            self.note_access(&prepared.sql, &prepared.analysis, io.router);
             self.forget_sequences(&prepared.analysis, io);
         }
         self.batch = Batch::Open;
@@ -353,7 +363,7 @@ impl Session {
         };
         let Ok(named) = frontend::read_named(body) else { return self.malformed("Describe", io) };
         if io.server.is_none() {
-            return self.lease();
+            return self.lease(input, at, io.router);
         }
         if let Named::Statement(name) = named
             && self.is_uncertain(name, io)
@@ -380,7 +390,7 @@ impl Session {
             return self.wait_for_names(header, io);
         }
         if io.server.is_none() {
-            return self.lease();
+            return self.lease(input, at, io.router);
         }
         self.batch = Batch::Open;
         self.begin_running(io);
@@ -470,11 +480,6 @@ impl Session {
     }
 
     // --- what a frame comes to ----------------------------------------------------------------------
-
-    fn lease(&self) -> Frame {
-        let route = RoutePreference::from_setting(self.settings.get(RoutePreference::SETTING));
-        Frame::Wait(ClientNext::Lease(plan(SessionFacts { route }, Advice::BuiltIn)))
-    }
 
     /// Waits for the rest of a frame that has nothing but names.
     fn wait_for_names(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
