@@ -147,11 +147,14 @@ struct Others(Arc<Shared>);
 
 impl Neighbours for Others {
     fn try_send(&self, to: WorkerId, message: PoolMessage) -> Result<(), Box<PoolMessage>> {
-        let Some(sender) = self.0.senders.get(to.0) else { return Err(Box::new(message)) };
-        sender.try_send(Message::Pool(message)).map_err(|refused| match refused.into_inner() {
-            Message::Pool(message) => Box::new(message),
-            _ => unreachable!("the message that was refused is the one that was sent"),
-        })
+        // A place first: what finds none is then still a pool's message.
+        match self.0.senders.get(to.0).map(mpsc::Sender::try_reserve) {
+            Some(Ok(place)) => {
+                place.send(Message::Pool(message));
+                Ok(())
+            }
+            Some(Err(_)) | None => Err(Box::new(message)),
+        }
     }
 
     fn workers(&self) -> usize {
