@@ -60,8 +60,6 @@ pub struct Settled {
     pub pools: Arc<PoolsConfig>,
     /// The pools that the configuration itself names: filled at start, kept for ever.
     pub warm: Vec<(PoolKey, Credentials)>,
-    /// Start-up parameters of every server connection.
-    pub server_parameters: Arc<[(String, String)]>,
 }
 
 impl std::fmt::Debug for Settled {
@@ -192,7 +190,7 @@ impl Worker {
             WorkerId(index),
             shared.pools.clone(),
             settled.pools.clone(),
-            Box::new(ServerLogin { parameters: settled.server_parameters.clone() }),
+            Box::new(ServerLogin),
             Box::new(Others(shared.clone())),
         );
         Rc::new(Self {
