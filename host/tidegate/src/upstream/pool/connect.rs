@@ -32,8 +32,8 @@ impl Connect for ServerLogin {
         user: Arc<str>,
         credentials: Credentials,
     ) -> Connecting {
-        Box::pin(async move {
-            upstream::connect(&target, &database, &user, &credentials, &[]).await
-        })
+        Box::pin(
+            async move { upstream::connect(&target, &database, &user, &credentials, &[]).await },
+        )
     }
 }
