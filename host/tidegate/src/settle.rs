@@ -30,9 +30,7 @@ pub fn settle(config: Config, fake_secret: [u8; 32]) -> Result<Settled, String> 
     };
     let pools = Arc::new(PoolsConfig { targets, bounds });
     let warm = configured_pools(&config);
-    // None of our own, not even a name: what a fresh connection has is what a client's RESET goes back to.
-    let server_parameters = Arc::new([]);
-    Ok(Settled { config, login, pools, warm, server_parameters })
+    Ok(Settled { config, login, pools, warm })
 }
 
 /// The pools whose user's password the configuration knows: they are filled at start.

@@ -1,20 +1,8 @@
 //! Servers that die, clients that vanish, pools that are full, cancels that must hit the right one.
 
-use crate::own::{SOON, cluster_with, pool_of, tidegate, wait_for_state};
+use crate::own::{SOON, cluster_with, pool_of, tidegate, wait_for_state, wait_until_running};
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{Client, Cluster, pipeline, shared_cluster, test_database, wait_until};
-
-/// Waits until so many sessions of the database run this.
-#[track_caller]
-fn wait_until_running(cluster: &Cluster, database: &str, what: &str, count: usize) {
-    let sql = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND state = 'active' \
-         AND query LIKE '%{what}%'"
-    );
-    wait_until(SOON, &format!("{count} × {what}"), || {
-        cluster.primary().psql(&sql).unwrap() == count.to_string()
-    });
-}
 
 /// Waits until no session of the database is in a transaction, runs a statement, or holds an advisory lock.
 #[track_caller]

@@ -1,6 +1,6 @@
 //! What an operator does: reload, drain, look, listen on a Unix socket; and how the process ends.
 
-use crate::own::{SOON, client, json, pool_of, tidegate};
+use crate::own::{SOON, client, json, pool_of, tidegate, wait_until_running};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use tidegate_test_support::clusters::ROLE;
@@ -9,6 +9,8 @@ use tidegate_test_support::pipeline::startup;
 use tidegate_test_support::{
     Client, Tidegate, TidegateOptions, pipeline, shared_cluster, test_database, wait_until,
 };
+
+const PROTOCOL_3_0: u32 = 196_608;
 
 fn size_max(tidegate: &Tidegate) -> u64 {
     json(tidegate, "/api/v1/pools")["pools"][0]["size_max"].as_u64().unwrap()
@@ -66,6 +68,48 @@ fn a_drain_lets_transactions_end_and_tells_the_idle() {
     assert_eq!(tidegate.wait(), 0);
     let rows = shared_cluster().primary().psql_in(&database, "SELECT count(*) FROM t");
     assert_eq!(rows.unwrap(), "2");
+}
+
+#[test]
+fn trap_22_clients_beyond_the_maximum_are_told_before_they_log_in() {
+    let database = test_database("too_many");
+    let config = pool_of(2) + "[limits]\nclients_max = 2\n";
+    let tidegate = tidegate(shared_cluster(), &database, &config);
+    let url = tidegate.url(ROLE, &database);
+    let (mut one, mut other) = (Client::connect(&url), Client::connect(&url));
+    let mut third = Client::open(&tidegate.address());
+    third.send(startup(PROTOCOL_3_0, &[("user", "nobody in particular")]));
+    let refused = third.expect("E:53300 (end)");
+    assert_eq!(refused[0].field(b'S').as_deref(), Some("FATAL"));
+    // A cancel request is no client more.
+    one.send(pipeline().query("SELECT pg_sleep(60)"));
+    wait_until_running(shared_cluster(), &database, "pg_sleep(60)", 1);
+    one.cancel();
+    one.expect("T E:57014 ZI");
+    other.send(pipeline().terminate());
+    other.expect("(end)");
+    wait_until(SOON, "there is room again", || Client::try_connect(&url, &[]).is_ok());
+}
+
+#[test]
+fn trap_22_clients_that_come_during_a_drain_are_told_before_they_log_in() {
+    let database = test_database("drain_late");
+    let mut tidegate = tidegate(shared_cluster(), &database, &pool_of(2));
+    let mut busy = Client::connect(&tidegate.url(ROLE, &database));
+    busy.query("BEGIN");
+    let mut late = Client::open(&tidegate.address());
+    let mut logging_in = Client::open(&tidegate.address());
+    logging_in.send(startup(PROTOCOL_3_0, &[("user", ROLE), ("database", &database)]));
+    assert_eq!(logging_in.read_message().tag, b'R');
+    // So the other one, which came first, is accepted as well.
+    tidegate.sigterm();
+    wait_until(SOON, "it is not healthy", || !tidegate.is_healthy());
+    late.send(startup(PROTOCOL_3_0, &[("user", "nobody in particular")]));
+    late.expect("E:57P03 (end)");
+    drop(logging_in);
+    busy.send(pipeline().query("COMMIT"));
+    busy.expect("C ZI E:57P01 (end)");
+    assert_eq!(tidegate.wait(), 0);
 }
 
 #[test]
@@ -131,7 +175,7 @@ fn clients_come_in_by_a_unix_socket_that_goes_with_the_process() {
     let tidegate = Tidegate::start(options);
     let mut stream = UnixStream::connect(&socket).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
-    stream.write_all(&startup(196_608, &[("user", ROLE), ("database", &database)])).unwrap();
+    stream.write_all(&startup(PROTOCOL_3_0, &[("user", ROLE), ("database", &database)])).unwrap();
     let mut seen = Vec::new();
     while !seen.ends_with(b"Z\0\0\0\x05I") {
         let mut chunk = [0; 4096];

@@ -6,6 +6,9 @@
 //! Startup ───────────────▶ Tls ───────────────────▶ Startup (encrypted; never a second time)
 //!    │ CancelRequest ─▶ Finished
 //!    │ StartupMessage
+//!    ▼
+//! Admission
+//!    │ handle_admission
 //!    ▼        handle_user              the client's answer           handle_password
 //!   User ───────────────▶ Challenge ──────────────────▶ Checking ────────────────────▶ Finished
 //! ```
@@ -20,7 +23,7 @@ mod challenge;
 mod policy;
 mod request;
 
-pub use policy::{CloseReason, LoginPolicy, Method, PeerKind, TlsPolicy, TrustScope};
+pub use policy::{Admission, CloseReason, LoginPolicy, Method, PeerKind, TlsPolicy, TrustScope};
 pub use policy::{PasswordCheck, Proven, Standing, Stored, User};
 pub use request::{LoginRequest, Replication};
 
@@ -41,6 +44,8 @@ pub enum LoginAction {
     Send(Vec<u8>),
     /// Start TLS as the server, then call [`Login::handle_tls`].
     UpgradeTls,
+    /// Say whether there is room for one more client, with [`Login::handle_admission`].
+    Admit,
     /// Find out what is known of the user, then call [`Login::handle_user`].
     LookUpUser { user: String, database: String },
     /// A login failed with what was known of this user: it may be out of date.
@@ -94,6 +99,7 @@ pub struct Login {
 enum State {
     Startup(Negotiated),
     Tls(Negotiated),
+    Admission(LoginRequest, Encryption),
     User(LoginRequest, Encryption),
     Challenge(LoginRequest, Challenge),
     Checking(LoginRequest, Challenge, Secret),
@@ -184,7 +190,11 @@ impl Login {
                 }
             },
             State::Challenge(..) => self.take_answer(input),
-            State::Tls(_) | State::User(..) | State::Checking(..) | State::Finished => 0,
+            State::Tls(_)
+            | State::Admission(..)
+            | State::User(..)
+            | State::Checking(..)
+            | State::Finished => 0,
         }
     }
 
@@ -209,6 +219,18 @@ impl Login {
         } else if matches!(self.state, State::Startup(_)) {
             let ssl = Asked::Already;
             self.state = State::Startup(Negotiated { ssl, gssenc: Asked::Already, encryption });
+        }
+    }
+
+    /// Whether there is room for this client. It is told before it has to prove anything, as
+    /// PostgreSQL does.
+    pub fn handle_admission(&mut self, admission: Admission) {
+        match std::mem::replace(&mut self.state, State::Finished) {
+            State::Admission(request, encryption) => match admission.refusal() {
+                Some((reason, refusal)) => self.refuse(reason, &refusal),
+                None => self.admit(request, encryption),
+            },
+            other => self.state = other,
         }
     }
 
@@ -328,6 +350,11 @@ impl Login {
             Ok(request) => request,
             Err((reason, refusal)) => return self.refuse(reason, &refusal),
         };
+        self.actions.push_back(LoginAction::Admit);
+        self.state = State::Admission(request, encryption);
+    }
+
+    fn admit(&mut self, request: LoginRequest, encryption: Encryption) {
         let must_encrypt =
             self.params.policy.tls == TlsPolicy::Required && self.params.peer != PeerKind::Unix;
         if must_encrypt && encryption == Encryption::None {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_core::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
 pub use tidegate_core::session::login::{
-    CloseReason, LoginPolicy, Method, PeerKind, Replication, TrustScope,
+    Admission, CloseReason, LoginPolicy, Method, PeerKind, Replication, TrustScope,
 };
 use tidegate_core::session::login::{
     Encryption, Login, LoginAction, LoginDone, LoginParams, TlsPolicy,
@@ -101,8 +101,13 @@ pub fn draw_secret() -> io::Result<[u8; 32]> {
 }
 
 /// Logs one client in, or answers why not. Over within `time_max` (and a moment to say
-/// goodbye).
-pub async fn login(socket: Socket, peer: Peer, context: &LoginContext) -> LoginOutcome {
+/// goodbye). `admission` is asked when the client has said what it wants.
+pub async fn login(
+    socket: Socket,
+    peer: Peer,
+    context: &LoginContext,
+    admission: impl Fn() -> Admission,
+) -> LoginOutcome {
     let login = match LoginParams::draw(peer, context) {
         Ok(params) => Login::new(params),
         Err(_) => return LoginOutcome::Closed(CloseReason::Io),
@@ -115,6 +120,7 @@ pub async fn login(socket: Socket, peer: Peer, context: &LoginContext) -> LoginO
         peer: peer.kind(),
         credentials: None,
         context,
+        admission,
     };
     match timeout_at(deadline, driver.run()).await {
         Ok(Ok(outcome)) => outcome,
@@ -156,7 +162,7 @@ impl Draw for LoginParams {
     }
 }
 
-struct Driver<'a> {
+struct Driver<'a, A> {
     login: Login,
     /// Absent only while TLS takes it over, and after the end.
     line: Option<Stream>,
@@ -165,9 +171,10 @@ struct Driver<'a> {
     peer: PeerKind,
     credentials: Option<Credentials>,
     context: &'a LoginContext,
+    admission: A,
 }
 
-impl Driver<'_> {
+impl<A: Fn() -> Admission> Driver<'_, A> {
     async fn run(&mut self) -> io::Result<LoginOutcome> {
         self.accept_direct_tls().await?;
         self.exchange().await
@@ -200,6 +207,7 @@ impl Driver<'_> {
                     self.login.handle_tls(tls.encryption);
                 }
             }
+            LoginAction::Admit => self.login.handle_admission((self.admission)()),
             LoginAction::LookUpUser { user, database } => {
                 let found = self.context.users.look_up(&user, &database, self.peer).await;
                 self.credentials = found.credentials;

@@ -60,8 +60,6 @@ pub struct Settled {
     pub pools: Arc<PoolsConfig>,
     /// The pools that the configuration itself names: filled at start, kept for ever.
     pub warm: Vec<(PoolKey, Credentials)>,
-    /// Start-up parameters of every server connection.
-    pub server_parameters: Arc<[(String, String)]>,
 }
 
 impl std::fmt::Debug for Settled {
@@ -147,11 +145,14 @@ struct Others(Arc<Shared>);
 
 impl Neighbours for Others {
     fn try_send(&self, to: WorkerId, message: PoolMessage) -> Result<(), Box<PoolMessage>> {
-        let Some(sender) = self.0.senders.get(to.0) else { return Err(Box::new(message)) };
-        sender.try_send(Message::Pool(message)).map_err(|refused| match refused.into_inner() {
-            Message::Pool(message) => Box::new(message),
-            _ => unreachable!("the message that was refused is the one that was sent"),
-        })
+        // A place first: what finds none is then still a pool's message.
+        match self.0.senders.get(to.0).map(mpsc::Sender::try_reserve) {
+            Some(Ok(place)) => {
+                place.send(Message::Pool(message));
+                Ok(())
+            }
+            Some(Err(_)) | None => Err(Box::new(message)),
+        }
     }
 
     fn workers(&self) -> usize {
@@ -189,7 +190,7 @@ impl Worker {
             WorkerId(index),
             shared.pools.clone(),
             settled.pools.clone(),
-            Box::new(ServerLogin { parameters: settled.server_parameters.clone() }),
+            Box::new(ServerLogin),
             Box::new(Others(shared.clone())),
         );
         Rc::new(Self {

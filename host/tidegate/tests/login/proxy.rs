@@ -4,7 +4,7 @@ use crate::cluster::Cluster;
 use std::process::Output;
 use std::sync::Arc;
 use tidegate::data::login::{
-    LoginContext, LoginOutcome, LoginPolicy, Method, Peer, TrustScope, login,
+    Admission, LoginContext, LoginOutcome, LoginPolicy, Method, Peer, TrustScope, login,
 };
 use tidegate::data::users::Users;
 use tidegate::stream::Socket;
@@ -129,7 +129,7 @@ impl Proxy {
 }
 
 async fn serve(tcp: TcpStream, peer: Peer, context: &LoginContext) -> &'static str {
-    let mut client = match login(Socket::Tcp(tcp), peer, context).await {
+    let mut client = match login(Socket::Tcp(tcp), peer, context, || Admission::Granted).await {
         LoginOutcome::Done(client) => client,
         LoginOutcome::Cancel { .. } => return "cancel",
         LoginOutcome::Closed(reason) => return reason.label(),
