@@ -7,10 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admin::{self, Answer, Control, Phase, ReloadReport};
 use crate::config::{Config, ConfigSource, Listen, diff};
+use crate::control::{self, Watched};
 use crate::data::listener::Bound;
 use crate::data::worker::{self, Message, Settled, Shared, WorkerSnapshot};
 use crate::exit::Exit;
@@ -76,6 +77,8 @@ pub struct Handle {
     phase: AtomicU8,
     source: ConfigSource,
     settled: RwLock<Arc<Settled>>,
+    /// The control plane's part of it.
+    watched: watch::Sender<Arc<Watched>>,
     reloading: Mutex<()>,
     drain: Notify,
     draining: AtomicBool,
@@ -104,12 +107,21 @@ impl Server {
             phase: AtomicU8::new(phase_number(Phase::Starting)),
             source,
             settled: RwLock::new(settled.clone()),
+            watched: watch::Sender::new(watched(&settled)),
             reloading: Mutex::default(),
             drain: Notify::new(),
             draining: AtomicBool::new(false),
             started_at: Instant::now(),
             fake_secret,
         });
+        let control_plane = control::Input {
+            views: shared.views.clone(),
+            watched: control.watched.subscribe(),
+            schema: shared.schema.clone(),
+        };
+        // It ends with the handle, whose drop closes `watched`.
+        control::start(control_plane)
+            .map_err(|error| (Exit::Failure, format!("cannot start the control plane: {error}")))?;
         let workers = start_workers(&shared, &settled, &bound, receivers)?;
         let admin = match &config.admin {
             None => None,
@@ -216,6 +228,10 @@ fn bind_all(listen: &[Listen]) -> Result<Vec<Bound>, (Exit, String)> {
     listen.iter().map(bind).collect()
 }
 
+fn watched(settled: &Settled) -> Arc<Watched> {
+    Arc::new(Watched { config: settled.config.clone(), targets: settled.pools.targets.clone() })
+}
+
 fn start_workers(
     shared: &Arc<Shared>,
     settled: &Arc<Settled>,
@@ -282,6 +298,7 @@ impl Handle {
         let settled =
             Arc::new(settle::settle(config, self.fake_secret).map_err(|message| vec![message])?);
         *self.settled.write().unwrap_or_else(PoisonError::into_inner) = settled.clone();
+        self.watched.send_replace(watched(&settled));
         self.shared.tell_all(|| Message::Reload(settled.clone()));
         Ok(report)
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tidegate_core::route::ReplicaView;
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, Reads};
 use crate::upstream::{ConnectError, Credentials, NewServer, Target, connect, simple_query};
 use crate::view::{View, Views};
 
@@ -60,8 +60,10 @@ async fn run(mut input: Input) {
 
 /// Rounds without end.
 async fn watch_cluster(views: &Views, schema: &AtomicU64, watched: &Watched) {
-    if watched.config.cluster.replicas.is_empty() {
-        views.publish(View::default());
+    // What was seen under another configuration is void.
+    views.publish(View::default());
+    let splits = watched.config.routing.reads == Reads::Split;
+    if !splits || watched.config.cluster.replicas.is_empty() {
         return std::future::pending().await;
     }
     let mut watcher = watcher::Watcher::new(watched);

@@ -17,6 +17,7 @@ use std::time::Instant;
 use tidegate_core::plan::{Plan, Target};
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
+use tidegate_core::route::Place;
 use tidegate_core::session::prepared::SchemaGeneration;
 use tidegate_core::session::{
     ClientNext, CloseReason, Io, Pins, ServerNext, Session, Settled, Tally,
@@ -52,6 +53,9 @@ pub struct Connection {
     stream: Stream,
     session: Session,
     lease: Option<Lease>,
+    /// For what the server in hand, or waited for, was chosen, and where it is.
+    target: Target,
+    place: Place,
     from_client: Way,
     from_server: Way,
     phase: ClientPhase,
@@ -104,6 +108,8 @@ impl Connection {
             stream,
             session,
             lease: None,
+            target: Target::Primary,
+            place: Place::Primary,
             from_client: Way::new(input),
             from_server,
             phase: ClientPhase::Reading,
@@ -227,9 +233,11 @@ impl Connection {
             let mut interner = self.worker.interner.borrow_mut();
             let schema = self.worker.shared.schema.load(Ordering::Relaxed);
             interner.set_generation(SchemaGeneration(schema));
+            let mut routing = self.worker.routing.borrow_mut();
             let io = Io {
                 server: self.lease.as_mut().map(|lease| &mut lease.server.state),
                 interner: &mut interner,
+                router: &mut routing.of(&self.client.database, schema),
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };
@@ -262,10 +270,15 @@ impl Connection {
     /// advise → plan happened in the session; here the plan becomes a lease.
     fn acquire(&mut self, plan: Plan, cx: &mut Context<'_>) {
         self.phase = ClientPhase::Queued;
+        if self.lease.is_some() {
+            // It was chosen for something else and is not at rest: never lent like that.
+            self.drop_server();
+        }
         let now = Instant::now();
-        let pool = match plan.target {
-            Target::Primary => self.client.write_pool.clone(),
-            Target::Replica => self.worker.read_pool(&self.client, now),
+        (self.target, self.place) = self.worker.locate(plan.target, &self.client);
+        let pool = match self.place {
+            Place::Primary => self.client.write_pool.clone(),
+            Place::Replica(index) => self.worker.read_pool(&self.client, index, now),
         };
         match self.worker.pools.acquire(&pool, &self.client.slot, now) {
             Acquired::Now(lease) => self.handle_grant(Ok(lease), cx),
@@ -279,12 +292,17 @@ impl Connection {
             Ok(mut lease) => {
                 self.client.set_state(State::Active, Instant::now());
                 self.client.server.set(Some(lease.server.id));
-                self.session.handle_lease(&mut lease.server.state, &mut self.from_client.out);
+                let server = &mut lease.server.state;
+                self.session.handle_lease(self.target, server, &mut self.from_client.out);
                 self.lease = Some(lease);
                 self.lent = Lent::Fresh;
                 self.from_server.wanted = 1;
                 self.phase = ClientPhase::Reading;
                 self.feed_client(cx);
+            }
+            // A read that no replica takes can as well be had from the primary.
+            Err(_) if self.target == Target::Read => {
+                self.acquire(Plan { target: Target::Primary }, cx);
             }
             Err(refusal) => {
                 self.worker.stats.errors.increment(match refusal.sqlstate {
@@ -343,9 +361,11 @@ impl Connection {
         let step = {
             let mut interner = self.worker.interner.borrow_mut();
             let SchemaGeneration(before) = interner.generation();
+            let mut routing = self.worker.routing.borrow_mut();
             let io = Io {
                 server: Some(&mut lease.server.state),
                 interner: &mut interner,
+                router: &mut routing.of(&self.client.database, before),
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };
@@ -445,6 +465,7 @@ impl Connection {
                 self.client.server.set(None);
                 self.note_pins();
                 self.client.set_state(State::Idle, now);
+                self.client.note_place(self.place, self.session.take_wrote(), now);
                 if let Some(lease) = self.lease.take() {
                     lease.release(fitness, now);
                 }

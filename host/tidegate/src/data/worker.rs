@@ -22,6 +22,7 @@ use super::clients::{Cancel, Client};
 use super::greeting::Welcomes;
 use super::listener::{Accepted, Bound, Listener, Loads};
 use super::login::{LoginContext, Peer};
+use super::routing::Routing;
 use crate::config;
 use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::WorkerStats;
@@ -29,6 +30,7 @@ use crate::upstream::Credentials;
 use crate::upstream::pool::{
     Neighbours, PoolKey, PoolMessage, PoolSnapshot, Pools, PoolsConfig, ServerLogin, SharedPools,
 };
+use crate::view::Views;
 
 /// Messages one worker may have waiting.
 const MESSAGES_MAX: usize = 4_096;
@@ -77,7 +79,9 @@ pub struct Shared {
     pub senders: Vec<mpsc::Sender<Message>>,
     next_client: AtomicU64,
     /// Changes of schemas that any worker saw pass: see `core::session::prepared::SchemaGeneration`.
-    pub schema: AtomicU64,
+    pub schema: Arc<AtomicU64>,
+    /// What the control plane knows.
+    pub views: Arc<Views>,
     /// By worker: whether it has a connection to the primary.
     primary: Vec<AtomicBool>,
 }
@@ -93,7 +97,8 @@ impl Shared {
             stats: (0..workers).map(|_| Arc::default()).collect(),
             senders,
             next_client: AtomicU64::new(1),
-            schema: AtomicU64::new(0),
+            schema: Arc::default(),
+            views: Arc::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
         (Arc::new(shared), receivers)
@@ -130,6 +135,7 @@ pub struct Worker {
     settled: RefCell<Arc<Settled>>,
     life: Cell<Life>,
     next_replica: Cell<usize>,
+    pub routing: RefCell<Routing>,
     tasks: RefCell<JoinSet<()>>,
     cancels: Rc<tokio::sync::Semaphore>,
 }
@@ -193,6 +199,7 @@ impl Worker {
             Box::new(ServerLogin),
             Box::new(Others(shared.clone())),
         );
+        let routing = RefCell::new(Routing::new(&shared.views));
         Rc::new(Self {
             index,
             stats: shared.stats.get(index).cloned().unwrap_or_default(),
@@ -205,6 +212,7 @@ impl Worker {
             settled: RefCell::new(settled),
             life: Cell::new(Life::Serving),
             next_replica: Cell::new(index),
+            routing,
             tasks: RefCell::default(),
             cancels: Rc::new(tokio::sync::Semaphore::new(CANCELS_MAX)),
         })
