@@ -31,6 +31,7 @@ pub fn cluster_with_replicas(database: &str, replicas: usize) -> Cluster {
     let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
     cluster.create_role(ROLE).unwrap_or_else(|error| panic!("{error}"));
     cluster.create_database(database, ROLE).unwrap_or_else(|error| panic!("{error}"));
+    cluster.wait_until_caught_up().unwrap_or_else(|error| panic!("{error}"));
     cluster
 }
 
