@@ -9,9 +9,9 @@ use super::state::Unnamed;
 use super::{Batch, ClientNext, ClientStep, CloseReason, Held, Hold, Io};
 use super::{Rest, Session};
 use crate::limits;
-use crate::plan::{Advice, RoutePreference, SessionFacts, plan};
+use crate::plan::{Advice, RoutePreference, SessionFacts, plan, refuse_setting};
 use crate::refusal::Refusal;
-use crate::statement::{Analysis, Effects, Kind};
+use crate::statement::{Analysis, Effects, Kind, TidegateCommand};
 use statements::{
     SCRATCH_NAME, deallocated_name, drops_all_statements, insert_on_server, reaches_our_names,
     send_parse,
@@ -180,7 +180,10 @@ impl Session {
         self.forget_sequences(&analysis, io);
         self.begin_running(io);
         let deallocated = self.take_deallocated(&analysis);
-        self.note_effects(&analysis);
+        let refusal = refused_setting(&analysis);
+        if refusal.is_none() {
+            self.note_effects(&analysis);
+        }
         if drops_all_statements(&analysis) {
             self.hold = Hold::Statements;
         }
@@ -195,11 +198,15 @@ impl Session {
             server.set_unnamed(Unnamed::Absent, self.batches.now);
         }
         let replaced = deallocated.is_some();
+        let fails = refusal.is_some() || reaches_our_names(&analysis);
         self.tally.statements += 1;
+        if let Some(refusal) = refusal {
+            self.expected.push(Expected::Refused(Box::new(refusal)));
+        }
         self.push_end(Expected::Query { unnamed, deallocated });
         let text = match replaced {
             true => DEALLOCATE_QUERY,
-            false if reaches_our_names(&analysis) => NO_SUCH_TEXT,
+            false if fails => NO_SUCH_TEXT,
             false => return pass(self, header),
         };
         io.to_server.send(|out| frontend::query(out, text));
@@ -241,6 +248,10 @@ impl Session {
         }
         if self.drops_uncertain(&prepared, io) {
             return Frame::Wait(ClientNext::Replies);
+        }
+        if let Some(refusal) = refused_setting(&prepared.analysis) {
+            self.send_own(io.to_server, SCRATCH_NAME, parse.sql, parse.types);
+            return self.refuse_in_batch(refusal, header, io);
         }
         self.forget_sequences(&prepared.analysis, io);
         let Some(server) = io.server.as_deref_mut() else { return self.lease() };
@@ -533,6 +544,16 @@ pub(super) fn refuse_frame(
         }
     }
     ClientStep { consumed: 0, next: ClientNext::Read { bytes: 0 } }
+}
+
+/// Why the text's value for a setting of Tidegate's own is none.
+fn refused_setting(analysis: &Analysis) -> Option<Refusal> {
+    match analysis.tidegate.as_deref()? {
+        TidegateCommand::Set { name, value } | TidegateCommand::SetLocal { name, value } => {
+            refuse_setting(&format!("tidegate.{name}"), value)
+        }
+        TidegateCommand::Reset { .. } | TidegateCommand::Show { .. } => None,
+    }
 }
 
 fn is_copy_frame(tag: u8) -> bool {

@@ -243,9 +243,20 @@ impl Session {
             Some(Expected::Query { .. } | Expected::FunctionCall | Expected::Sync) => Reply::Pass,
             Some(Expected::Own(own)) => self.own_failed(*own, body, io),
             Some(Expected::Refused(refusal)) => {
-                io.to_client.send(|out| refusal.write(out));
-                self.fail_batch(io);
-                Reply::Swallow
+                // In a failed transaction that is what PostgreSQL would say of any statement.
+                let reply = match error_fields::find(body, field::SQLSTATE) {
+                    Some(b"25P02") => Reply::Pass,
+                    _ => {
+                        io.to_client.send(|out| refusal.write(out));
+                        Reply::Swallow
+                    }
+                };
+                if self.expected.is_refused_query() {
+                    self.expected.pop();
+                } else {
+                    self.fail_batch(io);
+                }
+                reply
             }
             Some(_) => {
                 self.fail_batch(io);

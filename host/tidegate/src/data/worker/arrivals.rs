@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_core::ids::ClientId;
+use tidegate_core::plan::refuse_setting;
 use tidegate_core::pool::Fitness;
-use tidegate_core::refusal::Refusal;
+use tidegate_core::refusal::{Refusal, Severity};
 use tidegate_core::session::{PoolMode, Session};
 
 use super::upkeep::shutting_down;
@@ -176,6 +177,9 @@ impl Worker {
         let id = self.shared.next_client();
         let welcome = self.welcome_of(&database, &user);
         let wanted = &logged_in.parameters;
+        if let Some(refusal) = wanted.iter().find_map(|(name, value)| refuse_setting(name, value)) {
+            return Err(Refusal { severity: Severity::Fatal, ..refusal });
+        }
         let known = welcome.borrow().recall(wanted);
         let settings = match known {
             Some(settings) => settings,
@@ -273,7 +277,7 @@ impl Worker {
                 .await
             }
         }
-        .map_err(|refusal| Refusal { severity: tidegate_core::refusal::Severity::Fatal, ..refusal })
+        .map_err(|refusal| Refusal { severity: Severity::Fatal, ..refusal })
     }
 
     /// The pool that a read on a replica uses: replicas take turns; the primary stands in when there is none.
