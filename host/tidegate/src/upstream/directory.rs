@@ -6,8 +6,9 @@
 
 use super::credentials::{Credentials, Secret};
 use super::error::ConnectError;
-use super::login::{Address, NewServer, Target, connect, simple_query};
+use super::login::{NewServer, Target, connect, simple_query};
 use super::passwords::make_verifier;
+use crate::config::ServerAddress;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -125,7 +126,7 @@ impl UserDirectory {
         }
         // Whoever is on this machine could as well have connected to the server directly.
         let could_connect =
-            peer != PeerKind::Remote && matches!(self.target.address, Address::Tcp { .. });
+            peer != PeerKind::Remote && matches!(self.target.address, ServerAddress::Tcp { .. });
         if could_connect
             && self.own_password.is_none()
             && let Some(user) = self.let_in(user, database).await

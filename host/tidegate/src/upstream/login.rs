@@ -9,9 +9,9 @@ use super::credentials::Credentials;
 use super::error::{ConnectError, ServerError};
 use super::messages::Messages;
 use super::socket::{Encrypt, line_of, open_stream, send};
+use crate::config::ServerAddress;
 use crate::stream::Stream;
 use crate::tls::ServerTls;
-use std::path::PathBuf;
 use std::sync::Arc;
 use tidegate_core::limits::CONNECT_TIME_MAX;
 use tidegate_wire::backend::{self, tag};
@@ -19,30 +19,12 @@ use tidegate_wire::{frontend, startup};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Where a server listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// The host may be a name with several addresses: each is tried.
-    Tcp { host: String, port: u16 },
-    /// The directory of the socket, and the port in its name.
-    Unix { dir: PathBuf, port: u16 },
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix { dir, port } => write!(f, "{}:{port}", dir.display()),
-        }
-    }
-}
-
 /// A server that connections can be opened to.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// For people: `primary`, `replica-1`.
     pub name: Arc<str>,
-    pub address: Address,
+    pub address: ServerAddress,
     pub tls: ServerTls,
 }
 

@@ -3,6 +3,7 @@
 use crate::cluster::Cluster;
 use std::process::Output;
 use std::sync::Arc;
+use tidegate::config::ServerAddress;
 use tidegate::data::login::{
     Admission, LoginContext, LoginOutcome, LoginPolicy, Method, Peer, TrustScope, login,
 };
@@ -10,7 +11,7 @@ use tidegate::data::users::Users;
 use tidegate::stream::Socket;
 use tidegate::tls::{AcceptFiles, Acceptor, ClientCertificates, ServerTls, SslMode};
 use tidegate::upstream::{
-    Address, ConnectError, Credentials, Secret, Target, UserDirectory, cancel, connect,
+    ConnectError, Credentials, Secret, Target, UserDirectory, cancel, connect,
 };
 use tidegate_core::limits::LOGIN_TIME_MAX;
 use tidegate_core::session::login::TlsPolicy;
@@ -26,7 +27,7 @@ pub fn target(mode: SslMode) -> Target {
     let cluster = Cluster::get();
     Target {
         name: "primary".into(),
-        address: Address::Tcp { host: "127.0.0.1".to_owned(), port: cluster.port },
+        address: ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port: cluster.port },
         tls: ServerTls::new(mode, None, None).unwrap(),
     }
 }

@@ -1,11 +1,10 @@
 //! The shell's pools against servers on loopback sockets that need no login.
 
 use super::*;
+use crate::config::ServerAddress;
 use crate::stream::{Socket, Stream};
 use crate::tls::{ServerTls, SslMode};
-use crate::upstream::{
-    Address, BackendKey, ConnectError, Credentials, NewServer, ServerError, Target,
-};
+use crate::upstream::{BackendKey, ConnectError, Credentials, NewServer, ServerError, Target};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -81,7 +80,7 @@ struct Fixture {
 }
 
 fn target() -> Target {
-    let address = Address::Tcp { host: "127.0.0.1".to_owned(), port: 5432 };
+    let address = ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port: 5432 };
     let tls = ServerTls::new(SslMode::Disable, None, None).unwrap();
     Target { name: "primary".into(), address, tls }
 }
