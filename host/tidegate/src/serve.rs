@@ -278,11 +278,13 @@ impl Handle {
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let config = self.source.read().map_err(words)?;
-        let (config, report) = diff::in_force(&self.settled().config, config);
+        let old = self.settled();
+        let (config, report) = diff::in_force(&old.config, config);
         let settled =
             Arc::new(settle::settle(config, self.fake_secret).map_err(|message| vec![message])?);
         *self.settled.write().unwrap_or_else(PoisonError::into_inner) = settled.clone();
-        self.shared.tell_all(|| Message::Reload(settled.clone()));
+        let retiring = self.shared.retiring(&old.config.cluster, &settled.config.cluster);
+        self.shared.tell_all(|| Message::Reload(settled.clone(), retiring.clone()));
         Ok(report)
     }
 }

@@ -46,7 +46,8 @@ pub enum Message {
     Pool(PoolMessage),
     Cancel(ClientId, Cancel),
     Snapshot(oneshot::Sender<WorkerSnapshot>),
-    Reload(Arc<Settled>),
+    /// What the workers share of a reload is dropped by each when it has taken the configuration over.
+    Reload(Arc<Settled>, Arc<Retiring>),
     /// No new clients; each goes when its transaction has ended.
     Drain,
     /// Whoever is left goes now.
@@ -60,6 +61,21 @@ pub struct Settled {
     pub pools: Arc<PoolsConfig>,
     /// The pools that the configuration itself names: filled at start, kept for ever.
     pub warm: Vec<(PoolKey, Credentials)>,
+}
+
+/// The end of a reload: when the last worker has dropped this, all open connections to the new targets, and those to
+/// the old ones are used no more. Earlier, a worker that has not heard of the reload would open new ones to the old.
+#[derive(Debug)]
+pub struct Retiring {
+    pools: Arc<SharedPools>,
+    /// By `PoolKey::instance`: whose target is another now.
+    instances: Vec<usize>,
+}
+
+impl Drop for Retiring {
+    fn drop(&mut self) {
+        self.pools.reconnect(|key| self.instances.contains(&key.instance));
+    }
 }
 
 impl std::fmt::Debug for Settled {
@@ -97,6 +113,18 @@ impl Shared {
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
         (Arc::new(shared), receivers)
+    }
+
+    /// What a reload to other targets has to retire, once all workers have it.
+    pub fn retiring(
+        &self,
+        old: &config::ClusterConfig,
+        new: &config::ClusterConfig,
+    ) -> Arc<Retiring> {
+        let count = 1 + old.replicas.len().max(new.replicas.len());
+        let changed = |i: &usize| !old.server(*i).is_reached_like(new.server(*i));
+        let instances = (0..count).filter(changed).collect();
+        Arc::new(Retiring { pools: self.pools.clone(), instances })
     }
 
     /// Does any worker have a connection to the primary?
@@ -267,7 +295,10 @@ impl Worker {
                 // Who asked may have given up.
                 let _ = reply.send(self.snapshot());
             }
-            Message::Reload(settled) => self.reload(settled),
+            Message::Reload(settled, retiring) => {
+                self.reload(settled);
+                drop(retiring);
+            }
             Message::Drain => self.drain(),
             Message::Cut => self.cut(),
         }
