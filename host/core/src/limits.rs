@@ -130,6 +130,8 @@ const _: () = assert!(POOL_SIZE_MAX <= POOL_SIZE_CONFIG_MAX);
 
 /// What is known of a user, or that there is none, is believed this long: a storm of logins is one query.
 pub const USER_CACHE_TIME_MAX: Duration = Duration::from_secs(1);
+/// The look-up of the operator's own user, whose answer is not needed, is waited for at most this long.
+pub const OWN_USER_LOOKUP_TIME_MAX: Duration = Duration::from_secs(1);
 /// That passwords cannot be read at all is believed this long.
 pub const USER_DENIED_TIME_MAX: Duration = Duration::from_secs(30);
 /// Users remembered at a time; the one not asked for longest is forgotten first.

@@ -1,8 +1,9 @@
 //! The users a server knows: what pass-through authentication asks.
 //!
-//! In this order: the operator's own user is known from the URL; others are read from `pg_authid`;
-//! a client on this machine whom the server would let in without a password is let in; and where
-//! `pg_authid` may not be read, the server decides about a password in clear.
+//! In this order: the operator's own user is known from the URL (and looked up all the same, so that
+//! no answer tells by its time who that is); others are read from `pg_authid`; a client on this
+//! machine whom the server would let in without a password is let in; and where `pg_authid` may not
+//! be read, the server decides about a password in clear.
 
 use super::credentials::{Credentials, Secret};
 use super::error::ConnectError;
@@ -14,8 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tidegate_core::limits::{
-    LOGIN_TRIALS_MAX, USER_CACHE_TIME_MAX, USER_DENIED_TIME_MAX, USER_LOOKUPS_WAITING_MAX,
-    USERS_CACHED_MAX,
+    LOGIN_TRIALS_MAX, OWN_USER_LOOKUP_TIME_MAX, USER_CACHE_TIME_MAX, USER_DENIED_TIME_MAX,
+    USER_LOOKUPS_WAITING_MAX, USERS_CACHED_MAX,
 };
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::login::{
@@ -122,6 +123,10 @@ impl UserDirectory {
         if user == self.own_user
             && let Some(password) = &self.own_password
         {
+            // Asked like any other user, though the answer is known: how long it takes until the
+            // challenge must not tell which user is the operator's. Without an answer it goes on.
+            let asked = self.ask(Question::Stored { user: user.to_owned() });
+            let _ = tokio::time::timeout(OWN_USER_LOOKUP_TIME_MAX, asked).await;
             return self.own(password.clone()).await;
         }
         // Whoever is on this machine could as well have connected to the server directly.
