@@ -118,8 +118,17 @@ pub const BREAKER_CALLS_MIN: u32 = 5;
 /// An open breaker rejects for this long, then lets one probe through.
 pub const BREAKER_OPEN_TIME: Duration = Duration::from_secs(30);
 
+/// Pauses between probes of a server that is lost: they double from the first to the longest, which is shorter while
+/// clients want a connection, and for so long after the last one did.
+pub const PROBE_PAUSE_FIRST: Duration = Duration::from_millis(500);
+pub const PROBE_PAUSE_WANTED_MAX: Duration = Duration::from_secs(2);
+pub const PROBE_PAUSE_MAX: Duration = Duration::from_secs(10);
+pub const PROBE_WANTED_TIME: Duration = Duration::from_secs(30);
+
 const _: () = assert!(POOL_SIZE_MIN <= POOL_SIZE_MAX);
 const _: () = assert!(POOL_SIZE_MAX >= 1 && POOL_CONNECTING_MAX >= 1 && CONNECT_ATTEMPTS_MAX >= 1);
+const _: () = assert!(PROBE_PAUSE_FIRST.as_nanos() <= PROBE_PAUSE_WANTED_MAX.as_nanos());
+const _: () = assert!(PROBE_PAUSE_WANTED_MAX.as_nanos() <= PROBE_PAUSE_MAX.as_nanos());
 const _: () = assert!(POOL_UTILISATION_CLEAR_PERCENT < POOL_UTILISATION_WARN_PERCENT);
 const _: () = assert!(STATEMENT_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(ADMIN_LIST_DEFAULT <= ADMIN_LIST_MAX);

@@ -18,6 +18,7 @@
 mod actions; // poll_action, poll_timeout: what is due
 mod backoff; // pauses between failed attempts
 mod place; // where a free connection goes
+mod recovery; // a lost server is probed, once for all
 mod state; // the pool: getters, commands, handle_*
 mod utilisation; // the warning with hysteresis
 mod waiters; // the queues
@@ -28,6 +29,7 @@ mod model; // a reference model, random histories: properties 12 to 16 and 41
 mod tests;
 
 pub use backoff::{Backoff, Jitter};
+pub use recovery::{Recovery, WasLost};
 pub use state::Pool;
 pub use utilisation::{Crossing, Utilisation};
 pub use waiters::{Waiter, Waiters};

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use tidegate_core::breaker::{Breaker, BreakerState, Outcome, Permit};
-use tidegate_core::limits::CONNECT_TIME_MAX;
+use tidegate_core::limits::{CONNECT_ATTEMPTS_MAX, CONNECT_TIME_MAX};
 use tidegate_core::pool::{Attempt, FailureCount, Jitter, OpenFailure};
 use tidegate_core::refusal::Refusal;
 
@@ -50,6 +50,7 @@ pub(super) fn start(cell: &Rc<PoolCell>, attempt: Attempt, now: Instant) {
                 let id = cell.home.shared.next_server();
                 let server = Box::new(Server::new(id, new, target, now));
                 record(&mut cell.inner.borrow_mut(), &cell.key, Outcome::Success, now);
+                cell.instance.handle_answered();
                 cell.handle_opened(server, attempt, now);
             }
             Ok((Err(error), _)) => failed(&cell, attempt, &error, now),
@@ -74,11 +75,18 @@ fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Inst
         }
         // Connections elsewhere decide whether the waiters are told.
         inner.learn(&cell.shared, cell.home.worker, now);
+        if failure.failure != OpenFailure::Passing {
+            cell.instance.handle_answered();
+        }
         let budget = &mut cell.budget();
         let count = inner.pool.handle_open_failed(attempt, failure.failure, jitter(), now, budget);
         // Attempts that run at the same time fail for one reason: eight of them are no eight signs.
         if count == FailureCount::Counted && failure.counts_for_breaker() {
             record(inner, &cell.key, Outcome::Failure, now);
+            if inner.pool.connect_failures() >= CONNECT_ATTEMPTS_MAX {
+                // Longer pauses follow, and a breaker that holds: the probe looks meanwhile.
+                cell.instance.handle_lost(now);
+            }
         }
         if inner.breaker.state() == BreakerState::Open
             && let Some(until) = inner.breaker.open_until()
@@ -100,7 +108,62 @@ fn record(inner: &mut Inner, key: &PoolKey, outcome: Outcome, now: Instant) {
     }
 }
 
+/// Asks a server that is lost, by a connection of its own, whether it is back.
+fn probe(cell: &Rc<PoolCell>) {
+    let (target, credentials) = {
+        let inner = cell.inner.borrow();
+        (Arc::clone(&inner.target), inner.credentials.clone())
+    };
+    let (database, user) = (Arc::clone(&cell.key.database), Arc::clone(&cell.key.user));
+    let connecting = cell.home.connect.connect(Arc::clone(&target), database, user, credentials);
+    let (home, instance) = (Rc::clone(&cell.home), Arc::clone(&cell.instance));
+    cell.home.spawn(async move {
+        let ended = tokio::time::timeout(CONNECT_TIME_MAX, connecting).await;
+        let now = Instant::now();
+        let is_back = match ended {
+            Ok(Ok(new)) => {
+                Box::new(Server::new(home.shared.next_server(), new, target, now)).close();
+                true
+            }
+            // An answer that says no is one.
+            Ok(Err(error)) => judge(&error) != OpenFailure::Passing,
+            Err(_) => false,
+        };
+        if is_back {
+            instance.handle_answered();
+            home.due.notify_one();
+        } else {
+            instance.handle_probe_failed(now);
+        }
+    });
+}
+
 impl PoolCell {
+    /// Looks after a server that is lost: probes it when that is due, and tries again at once when
+    /// it has come back.
+    pub(super) fn watch_recovery(self: &Rc<Self>, now: Instant) {
+        let recoveries = self.instance.recoveries();
+        let (news, holds_back, waiting) = {
+            let mut inner = self.inner.borrow_mut();
+            let news = std::mem::replace(&mut inner.recoveries, recoveries) != recoveries;
+            let passing =
+                inner.last_failure.as_ref().is_some_and(ConnectFailure::counts_for_breaker);
+            (news, passing, inner.pool.counts().waiting)
+        };
+        if !holds_back {
+            return;
+        }
+        if news {
+            return self.retry_now(now);
+        }
+        if waiting > 0 {
+            self.instance.handle_wanted(now);
+        }
+        if self.instance.poll_probe(now) {
+            probe(self);
+        }
+    }
+
     /// There is a reason to think that the next attempt succeeds.
     pub(super) fn retry_now(self: &Rc<Self>, now: Instant) {
         {

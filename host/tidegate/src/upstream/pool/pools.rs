@@ -205,6 +205,7 @@ impl Pools {
             if checks {
                 cell.check_idle();
             }
+            cell.watch_recovery(now);
             cell.pump(now);
         }
         if checks {
@@ -246,10 +247,14 @@ impl Pools {
         drop(self.config.replace(config));
         for cell in self.all() {
             let (bounds, target) = self.configured(&cell.key);
-            {
+            let is_elsewhere = {
                 let mut inner = cell.inner.borrow_mut();
                 inner.pool.set_config(bounds);
-                inner.target = target;
+                std::mem::replace(&mut inner.target, target).address != inner.target.address
+            };
+            if is_elsewhere {
+                // What failed there says nothing of the server that it is now.
+                cell.retry_now(now);
             }
             cell.pump(now);
         }

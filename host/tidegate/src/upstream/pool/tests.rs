@@ -349,31 +349,76 @@ fn an_unreachable_server_is_tried_three_times() {
     });
 }
 
+/// Fails until the pool's breaker is open. Maintenance is told times at which attempts are due, and
+/// those of an open breaker are not.
+async fn open_breaker(f: &Fixture, pool: &Rc<PoolCell>) {
+    *f.fake.always.borrow_mut() = Some(unreachable_server);
+    let slot = WaitSlot::new(ClientId(1));
+    f.pools().acquire(pool, &slot, Instant::now());
+    until(|| {
+        f.pools().maintain(Instant::now() + Duration::from_secs(20));
+        if !slot.is_waiting() {
+            f.pools().give_up(&slot, Instant::now());
+            f.pools().acquire(pool, &slot, Instant::now());
+        }
+        f.pools().snapshot(Instant::now())[0].breaker == BreakerState::Open
+    })
+    .await;
+    f.pools().give_up(&slot, Instant::now());
+}
+
 #[test]
 fn an_open_breaker_refuses_at_once_until_a_recovery_is_known() {
     run(async {
         let f = Fixture::new(0, 5);
-        *f.fake.always.borrow_mut() = Some(unreachable_server);
         let pool = f.pool();
-        let slot = WaitSlot::new(ClientId(1));
-        f.pools().acquire(&pool, &slot, Instant::now());
-        let state = || f.pools().snapshot(Instant::now())[0].breaker;
-        until(|| {
-            f.pools().maintain(Instant::now() + Duration::from_secs(20));
-            if !slot.is_waiting() {
-                f.pools().give_up(&slot, Instant::now());
-                f.pools().acquire(&pool, &slot, Instant::now());
-            }
-            state() == BreakerState::Open
-        })
-        .await;
-        f.pools().give_up(&slot, Instant::now());
+        open_breaker(&f, &pool).await;
         let attempts = *f.fake.attempts.borrow();
         let refusal = f.lease(&pool, 2).await.unwrap_err();
         assert!(refusal.hint.unwrap().starts_with("Retry in"));
         assert_eq!(*f.fake.attempts.borrow(), attempts);
         *f.fake.always.borrow_mut() = None;
         f.pools().retry_now(|_| true, Instant::now());
+        assert!(f.lease(&pool, 3).await.is_ok());
+    });
+}
+
+#[test]
+fn a_lost_server_is_probed_without_a_client_and_served_again_when_it_answers() {
+    run(async {
+        let f = Fixture::new(0, 5);
+        let pool = f.pool();
+        open_breaker(&f, &pool).await;
+        *f.fake.always.borrow_mut() = None;
+        until(|| {
+            f.pools().maintain(Instant::now() + Duration::from_secs(20));
+            f.pools().snapshot(Instant::now())[0].breaker == BreakerState::Closed
+        })
+        .await;
+        // The probe's connection was nobody's, and said goodbye.
+        let mut probe = f.fake.accepted.borrow_mut().remove(0);
+        let mut heard = Vec::new();
+        within(probe.read_to_end(&mut heard)).await.unwrap();
+        assert_eq!(heard, [b'X', 0, 0, 0, 4]);
+        assert!(f.lease(&pool, 3).await.is_ok());
+    });
+}
+
+#[test]
+fn a_connection_of_another_pool_tells_that_the_server_is_back() {
+    run(async {
+        let f = Fixture::new(0, 5);
+        let pool = f.pool();
+        open_breaker(&f, &pool).await;
+        *f.fake.always.borrow_mut() = None;
+        let attempts = *f.fake.attempts.borrow();
+        let other = &f.workers[1];
+        let reads = other.pool(&key(PoolKind::Read), &Credentials::None, Instant::now());
+        let slot = WaitSlot::new(ClientId(7));
+        other.acquire(&reads, &slot, Instant::now());
+        granted(&slot).await.unwrap();
+        f.pools().maintain(Instant::now());
+        assert_eq!(*f.fake.attempts.borrow(), attempts + 1);
         assert!(f.lease(&pool, 3).await.is_ok());
     });
 }
