@@ -190,6 +190,21 @@ fn the_admin_api_answers_those_with_the_token() {
 }
 
 #[test]
+fn a_proxy_without_server_connections_is_ready_as_long_as_the_primary_is_there() {
+    let cluster = cluster_with("readiness");
+    let tidegate = tidegate(&cluster, "readiness", &pool_of(2));
+    let ready = || http::request(tidegate.admin_address(), "GET", "/readyz", "", "").unwrap();
+    let pools = json(&tidegate, "/api/v1/pools").to_string();
+    assert!(!pools.contains(r#""active":1"#) && !pools.contains(r#""idle":1"#), "{pools}");
+    assert_eq!(ready().status, 200, "{:?}", ready());
+    cluster.primary().kill();
+    wait_until(SOON, "it is not ready", || ready().status == 503);
+    assert!(ready().body.contains("primary cannot be reached"), "{:?}", ready());
+    cluster.primary().start().unwrap();
+    wait_until(SOON, "it is ready again", || ready().status == 200);
+}
+
+#[test]
 fn clients_come_in_by_a_unix_socket_that_goes_with_the_process() {
     let database = test_database("unix");
     let folder = std::env::temp_dir().join(format!("tidegate-unix-{}", std::process::id()));

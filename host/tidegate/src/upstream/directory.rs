@@ -7,13 +7,12 @@
 
 use super::credentials::{Credentials, Secret};
 use super::error::ConnectError;
-use super::login::{NewServer, Target, connect, simple_query};
+use super::login::{NewServer, Target, connect, say_goodbye, simple_query};
 use super::passwords::make_verifier;
 use crate::config::ServerAddress;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 use tidegate_core::limits::{
     LOGIN_TRIALS_MAX, OWN_USER_LOOKUP_TIME_MAX, USER_CACHE_TIME_MAX, USER_DENIED_TIME_MAX,
     USER_LOOKUPS_WAITING_MAX, USERS_CACHED_MAX,
@@ -23,7 +22,6 @@ use tidegate_core::session::login::{
     CloseReason, PasswordOutcome, PeerKind, Standing, Stored, User,
 };
 use tidegate_wire::auth::{Verifier, md5};
-use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 /// Settings of the connection that reads `pg_authid`: nothing a user could have created is found by
@@ -174,7 +172,7 @@ impl UserDirectory {
         let credentials = Credentials::Password(password);
         match self.try_login(user, database, &credentials).await {
             Ok(server) => {
-                close(server).await;
+                say_goodbye(server).await;
                 PasswordOutcome::Right
             }
             Err(ConnectError::Refused(error)) if error.sqlstate == "28P01" => {
@@ -249,7 +247,7 @@ impl UserDirectory {
     async fn try_without_password(&self, user: &str, database: &str) -> Result<Answer, User> {
         match self.try_login(user, database, &Credentials::None).await {
             Ok(server) => {
-                close(server).await;
+                say_goodbye(server).await;
                 Ok(Answer::User(User::LetIn))
             }
             Err(ConnectError::Policy(_)) => Ok(Answer::PasswordWanted),
@@ -287,7 +285,7 @@ impl UserDirectory {
         let rows = match self.query(place.take(), &stored_query(user)).await {
             Ok((server, rows)) => {
                 if waiting.is_alone() {
-                    close(server).await;
+                    say_goodbye(server).await;
                 } else {
                     *place = Some(server);
                 }
@@ -386,19 +384,6 @@ fn reason(error: &ConnectError) -> CloseReason {
         ConnectError::Refused(_) => CloseReason::ServerRefused,
         _ => CloseReason::ServerUnreachable,
     }
-}
-
-/// Says goodbye, so that the server does not log a lost connection.
-async fn close(mut server: NewServer) {
-    const GOODBYE_TIME_MAX: Duration = Duration::from_millis(100);
-    let mut out = Vec::new();
-    tidegate_wire::frontend::terminate(&mut out);
-    let goodbye = async {
-        server.stream.write_all(&out).await?;
-        server.stream.shutdown().await
-    };
-    // Nobody depends on it: the socket is closed either way.
-    let _ = tokio::time::timeout(GOODBYE_TIME_MAX, goodbye).await;
 }
 
 /// Counts those who look up or wait to, also when they give up.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::{fmt, io};
+use tidegate_core::pool::OpenFailure;
 use tidegate_core::refusal::Refusal;
 use tidegate_wire::error_fields::{self, field};
 
@@ -79,6 +80,23 @@ impl ConnectError {
             Self::Refused(_) => "refused",
             Self::Policy(_) => "policy",
             Self::Protocol(_) => "protocol",
+        }
+    }
+
+    /// Whether another attempt can be expected to end differently.
+    ///
+    /// A server that starts up or shuts down (57P03) will be there again soon, so that passes.
+    pub fn judge(&self) -> OpenFailure {
+        match self {
+            Self::Unreachable(_) | Self::Timeout | Self::Tls(_) | Self::Protocol(_) => {
+                OpenFailure::Passing
+            }
+            Self::Policy(_) => OpenFailure::Definitive,
+            Self::Refused(error) => match error.sqlstate.as_str() {
+                "57P01" | "57P02" | "57P03" => OpenFailure::Passing,
+                "53300" => OpenFailure::Full,
+                _ => OpenFailure::Definitive,
+            },
         }
     }
 

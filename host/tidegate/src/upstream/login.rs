@@ -13,10 +13,11 @@ use crate::config::ServerAddress;
 use crate::stream::Stream;
 use crate::tls::ServerTls;
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_core::limits::CONNECT_TIME_MAX;
 use tidegate_wire::backend::{self, tag};
 use tidegate_wire::{frontend, startup};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// A server that connections can be opened to.
@@ -133,6 +134,19 @@ async fn run_query(
         None if !messages.is_drained() => Err(malformed("message after ReadyForQuery")),
         None => Ok(rows),
     }
+}
+
+/// Says goodbye, so that the server does not log a lost connection.
+pub async fn say_goodbye(mut server: NewServer) {
+    const GOODBYE_TIME_MAX: Duration = Duration::from_millis(100);
+    let mut out = Vec::new();
+    frontend::terminate(&mut out);
+    let goodbye = async {
+        server.stream.write_all(&out).await?;
+        server.stream.shutdown().await
+    };
+    // Nobody depends on it: the socket is closed either way.
+    let _ = timeout(GOODBYE_TIME_MAX, goodbye).await;
 }
 
 // --- one attempt after another -------------------------------------------------------------------

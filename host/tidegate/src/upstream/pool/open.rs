@@ -126,7 +126,7 @@ fn probe(cell: &Rc<PoolCell>) {
                 true
             }
             // An answer that says no is one.
-            Ok(Err(error)) => judge(&error) != OpenFailure::Passing,
+            Ok(Err(error)) => error.judge() != OpenFailure::Passing,
             Err(_) => false,
         };
         if is_back {
@@ -178,7 +178,7 @@ impl PoolCell {
 impl ConnectFailure {
     fn new(error: &ConnectError, target: &str) -> Self {
         let refusal = error.to_refusal(target);
-        Self { failure: judge(error), refusal, text: error.to_string() }
+        Self { failure: error.judge(), refusal, text: error.to_string() }
     }
 
     /// The breaker counts what speaks against the server's health. A refused password, database or
@@ -191,24 +191,6 @@ impl ConnectFailure {
     /// Other credentials (or a database made meanwhile) may succeed at once.
     pub(super) fn is_about_login(&self) -> bool {
         self.failure == OpenFailure::Definitive
-    }
-}
-
-/// Whether another attempt can be expected to end differently.
-///
-/// A server that starts up or shuts down (57P03) will be there again soon, so that passes.
-fn judge(error: &ConnectError) -> OpenFailure {
-    match error {
-        ConnectError::Unreachable(_)
-        | ConnectError::Timeout
-        | ConnectError::Tls(_)
-        | ConnectError::Protocol(_) => OpenFailure::Passing,
-        ConnectError::Policy(_) => OpenFailure::Definitive,
-        ConnectError::Refused(error) => match error.sqlstate.as_str() {
-            "57P01" | "57P02" | "57P03" => OpenFailure::Passing,
-            "53300" => OpenFailure::Full,
-            _ => OpenFailure::Definitive,
-        },
     }
 }
 
