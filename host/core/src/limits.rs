@@ -118,6 +118,10 @@ pub const BREAKER_CALLS_MIN: u32 = 5;
 /// An open breaker rejects for this long, then lets one probe through.
 pub const BREAKER_OPEN_TIME: Duration = Duration::from_secs(30);
 
+/// Attempts in a row at a server that is full, while idle connections of other pools are closed, before clients are told.
+pub const ROOM_TRIES_MAX: u32 = 5;
+/// Pause before such an attempt is repeated: a closed connection's slot is free when its process has ended.
+pub const ROOM_PAUSE: Duration = Duration::from_millis(50);
 /// Pauses between probes of a server that is lost: they double from the first to the longest, which is shorter while
 /// clients want a connection, and for so long after the last one did.
 pub const PROBE_PAUSE_FIRST: Duration = Duration::from_millis(500);

@@ -32,6 +32,8 @@ pub struct ServerError {
     pub message: String,
     pub detail: String,
     pub hint: String,
+    /// The function of the server's source that reported it.
+    pub routine: String,
 }
 
 impl ServerError {
@@ -49,6 +51,7 @@ impl ServerError {
             message: text(field::MESSAGE),
             detail: text(field::DETAIL),
             hint: text(field::HINT),
+            routine: text(field::ROUTINE),
         }
     }
 
@@ -97,6 +100,18 @@ impl ConnectError {
                 "53300" => OpenFailure::Full,
                 _ => OpenFailure::Definitive,
             },
+        }
+    }
+
+    /// Whether the server has no slot left for anybody. A limit of the database or role that is
+    /// reached has the same SQLSTATE, and other words in every language, but is found elsewhere.
+    pub fn is_server_full(&self) -> bool {
+        const LIMITS: [&str; 2] = ["CheckMyDatabase", "InitializeSessionUserId"];
+        match self {
+            Self::Refused(error) => {
+                error.sqlstate == "53300" && !LIMITS.contains(&error.routine.as_str())
+            }
+            _ => false,
         }
     }
 

@@ -60,6 +60,9 @@ pub(super) fn start(cell: &Rc<PoolCell>, attempt: Attempt, now: Instant) {
 }
 
 fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Instant) {
+    if error.is_server_full() && cell.ask_for_room(now) == Room::Asked {
+        return;
+    }
     let failure = ConnectFailure::new(error, &cell.inner.borrow().target.name);
     {
         let mut inner = cell.inner.borrow_mut();
@@ -106,6 +109,13 @@ fn record(inner: &mut Inner, key: &PoolKey, outcome: Outcome, now: Instant) {
         let (target, state) = (&*inner.target.name, after.name());
         tracing::warn!(target_server = target, database, user, state, "circuit breaker");
     }
+}
+
+/// Whether others were asked to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Asked,
+    InVain,
 }
 
 /// Asks a server that is lost, by a connection of its own, whether it is back.
@@ -162,6 +172,30 @@ impl PoolCell {
         if self.instance.poll_probe(now) {
             probe(self);
         }
+    }
+
+    /// The server has no room: has the worker close an idle connection of another pool, and tries again.
+    fn ask_for_room(self: &Rc<Self>, now: Instant) -> Room {
+        let mut inner = self.inner.borrow_mut();
+        if !inner.pool.may_ask_for_room() {
+            return Room::InVain;
+        }
+        inner.totals.connect_errors += 1;
+        inner.pool.handle_crowded(now, &mut self.budget());
+        self.instance.handle_answered();
+        self.home.wants_room.borrow_mut().push(self.key.clone());
+        self.home.due.notify_one();
+        Room::Asked
+    }
+
+    /// Closes the idle connection that is idle for longest, unless the minimum keeps it.
+    pub(super) fn make_room(&self) {
+        let server = {
+            let mut inner = self.inner.borrow_mut();
+            let closed = inner.pool.give_up_idle(&mut self.budget());
+            closed.and_then(|(id, reason)| inner.forget(id, reason))
+        };
+        server.into_iter().for_each(Server::close);
     }
 
     /// There is a reason to think that the next attempt succeeds.

@@ -80,6 +80,22 @@ impl SharedPools {
         Arc::clone(pools.entry(key.clone()).or_insert_with(new))
     }
 
+    /// The worker but `worker` with most idle connections to the server of the pool `key`, in other pools.
+    pub(super) fn most_idle(&self, worker: WorkerId, key: &PoolKey) -> Option<WorkerId> {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = vec![0; self.workers];
+        for (other, pool) in pools.iter() {
+            if other.instance == key.instance && other != key {
+                for (sum, part) in idle.iter_mut().zip(&pool.parts) {
+                    *sum += part.idle.load(Ordering::Relaxed);
+                }
+            }
+        }
+        let others = idle.into_iter().enumerate().filter(|(index, _)| *index != worker.0);
+        let (index, most) = others.max_by_key(|(_, idle)| *idle)?;
+        (most > 0).then_some(WorkerId(index))
+    }
+
     pub(super) fn instance(&self, instance: usize) -> Arc<SharedInstance> {
         let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(instances.entry(instance).or_default())
@@ -230,6 +246,8 @@ pub enum PoolMessage {
     Donate { key: PoolKey, server: Box<MovedServer> },
     /// A place in the budget became free: open a connection of your own.
     Freed { key: PoolKey },
+    /// The server is full and a client of this pool waits: close an idle connection of another pool.
+    MakeRoom { key: PoolKey },
 }
 
 impl PoolMessage {
@@ -237,7 +255,8 @@ impl PoolMessage {
         match self {
             PoolMessage::Beg { key, .. }
             | PoolMessage::Donate { key, .. }
-            | PoolMessage::Freed { key } => key,
+            | PoolMessage::Freed { key }
+            | PoolMessage::MakeRoom { key } => key,
         }
     }
 }

@@ -423,6 +423,67 @@ fn a_connection_of_another_pool_tells_that_the_server_is_back() {
     });
 }
 
+/// A lease for which the server had no room until a connection was given up, on whichever worker.
+async fn lease_at_a_full_server(f: &Fixture, idle: impl Fn() -> usize) {
+    f.fake.failures.borrow_mut().push_back(refused("53300"));
+    let slot = WaitSlot::new(ClientId(9));
+    let pool = f.pool();
+    f.pools().acquire(&pool, &slot, Instant::now());
+    until(|| {
+        f.pools().maintain(Instant::now());
+        f.deliver();
+        !slot.is_waiting()
+    })
+    .await;
+    assert!(granted(&slot).await.is_ok(), "nobody is told");
+    assert_eq!(idle(), 0);
+}
+
+#[test]
+fn at_a_full_server_an_idle_connection_of_another_pool_makes_room() {
+    run(async {
+        let f = Fixture::new(0, 5);
+        let reads = f.pools().pool(&key(PoolKind::Read), &Credentials::None, Instant::now());
+        f.lease(&reads, 1).await.unwrap().release(Fitness::Fit, Instant::now());
+        lease_at_a_full_server(&f, || reads.counts().idle).await;
+        let mut heard = Vec::new();
+        let mut peer = f.fake.accepted.borrow_mut().remove(0);
+        within(peer.read_to_end(&mut heard)).await.unwrap();
+        assert_eq!(heard, [b'X', 0, 0, 0, 4]);
+    });
+}
+
+#[test]
+fn another_workers_idle_connection_makes_room_too() {
+    run(async {
+        let f = Fixture::new(0, 5);
+        let there = &f.workers[1];
+        let reads = there.pool(&key(PoolKind::Read), &Credentials::None, Instant::now());
+        let slot = WaitSlot::new(ClientId(1));
+        there.acquire(&reads, &slot, Instant::now());
+        granted(&slot).await.unwrap().release(Fitness::Fit, Instant::now());
+        there.maintain(Instant::now());
+        lease_at_a_full_server(&f, || reads.counts().idle).await;
+    });
+}
+
+#[test]
+fn a_full_server_without_anything_idle_is_told_after_a_few_tries() {
+    run(async {
+        let f = Fixture::new(0, 5);
+        *f.fake.always.borrow_mut() = Some(|| refused("53300"));
+        let (pool, slot) = (f.pool(), WaitSlot::new(ClientId(1)));
+        f.pools().acquire(&pool, &slot, Instant::now());
+        until(|| {
+            f.pools().maintain(Instant::now());
+            !slot.is_waiting()
+        })
+        .await;
+        assert_eq!(granted(&slot).await.unwrap_err().sqlstate, "53300");
+        assert_eq!(*f.fake.attempts.borrow(), 6);
+    });
+}
+
 #[test]
 fn a_wait_has_a_deadline() {
     run(async {
