@@ -147,6 +147,14 @@ pub const USER_CACHE_TIME_MAX: Duration = Duration::from_secs(1);
 pub const OWN_USER_LOOKUP_TIME_MAX: Duration = Duration::from_secs(1);
 /// That passwords cannot be read at all is believed this long.
 pub const USER_DENIED_TIME_MAX: Duration = Duration::from_secs(30);
+/// Failed logins from one address that are answered at once; the next waits for the first delay, and each after that
+/// twice as long as the one before, up to the longest. Who has not failed for so long starts anew.
+pub const LOGIN_FAILURES_FREE: u32 = 10;
+pub const LOGIN_DELAY_FIRST: Duration = Duration::from_millis(100);
+pub const LOGIN_DELAY_MAX: Duration = Duration::from_secs(2);
+pub const LOGIN_FAILURES_TIME: Duration = Duration::from_secs(60);
+/// Addresses, and users at an address, whose failures are counted (some 100 bytes each).
+pub const LOGIN_FAILURES_TRACKED_MAX: usize = 10_000;
 /// Users remembered at a time; the one not asked for longest is forgotten first.
 pub const USERS_CACHED_MAX: usize = 1_000;
 /// Logins that may wait for their user to be looked up; more are refused.
@@ -159,3 +167,6 @@ pub const SERVER_MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
 /// Bytes of a refused client that are read and thrown away so that its socket is not reset, at most.
 pub const LINGER_BYTES_MAX: usize = 64 << 10;
+
+const _: () = assert!(LOGIN_DELAY_FIRST.as_nanos() <= LOGIN_DELAY_MAX.as_nanos());
+const _: () = assert!(LOGIN_DELAY_MAX.as_nanos() < LOGIN_TIME_MAX.as_nanos());

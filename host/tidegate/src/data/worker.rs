@@ -5,8 +5,8 @@ mod upkeep; // clients that leave, deadlines, cancels, snapshots
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
@@ -21,7 +21,7 @@ use super::cancel::CancelKeys;
 use super::clients::{Cancel, Client};
 use super::greeting::Welcomes;
 use super::listener::{Accepted, Bound, Listener, Loads};
-use super::login::{LoginContext, Peer};
+use super::login::{LoginContext, Peer, Throttle};
 use crate::config;
 use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::WorkerStats;
@@ -87,6 +87,8 @@ impl std::fmt::Debug for Settled {
 /// What the workers share.
 pub struct Shared {
     pub keys: CancelKeys,
+    /// Failed logins, by address.
+    pub throttle: Mutex<Throttle>,
     pub loads: Arc<Loads>,
     pub pools: Arc<SharedPools>,
     pub stats: Vec<Arc<WorkerStats>>,
@@ -104,6 +106,7 @@ impl Shared {
         let (senders, receivers) = (0..workers).map(|_| mpsc::channel(MESSAGES_MAX)).unzip();
         let shared = Self {
             keys: CancelKeys::default(),
+            throttle: Mutex::default(),
             loads: Loads::new(workers),
             pools: SharedPools::new(workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),

@@ -2,10 +2,10 @@
 
 use crate::cluster::Cluster;
 use std::process::Output;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tidegate::config::ServerAddress;
 use tidegate::data::login::{
-    Admission, LoginContext, LoginOutcome, LoginPolicy, Method, Peer, TrustScope, login,
+    Admission, Door, LoginContext, LoginOutcome, LoginPolicy, Method, Peer, TrustScope, login,
 };
 use tidegate::data::users::Users;
 use tidegate::stream::Socket;
@@ -130,7 +130,9 @@ impl Proxy {
 }
 
 async fn serve(tcp: TcpStream, peer: Peer, context: &LoginContext) -> &'static str {
-    let mut client = match login(Socket::Tcp(tcp), peer, context, || Admission::Granted).await {
+    let throttle = Mutex::default();
+    let door = Door { admission: || Admission::Granted, throttle: &throttle };
+    let mut client = match login(Socket::Tcp(tcp), peer, context, door).await {
         LoginOutcome::Done(client) => client,
         LoginOutcome::Cancel { .. } => return "cancel",
         LoginOutcome::Closed(reason) => return reason.label(),

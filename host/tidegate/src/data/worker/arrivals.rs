@@ -19,7 +19,7 @@ use crate::data::clients::{Cancel, Client, CloseRequest, Encrypted, NewClient, S
 use crate::data::connection::Connection;
 use crate::data::greeting::{self, Rejected, Welcome};
 use crate::data::listener::{ACCEPT_PAUSE, Accepted, Listener};
-use crate::data::login::{self, Admission, LoggedIn, LoginOutcome, Peer, Replication};
+use crate::data::login::{self, Admission, Door, LoggedIn, LoginOutcome, Peer, Replication};
 use crate::stream::{Socket, Stream};
 use crate::upstream::pool::{Acquired, Lease, PoolCell, PoolKey, PoolKind, Pools, WaitSlot};
 
@@ -82,7 +82,8 @@ impl Worker {
     async fn welcome(self: Rc<Self>, socket: Socket, peer: Peer) {
         let settled = self.settled();
         let admission = || self.admission(settled.config.limits.clients_max);
-        let outcome = Box::pin(login::login(socket, peer, &settled.login, admission)).await;
+        let door = Door { admission, throttle: &self.shared.throttle };
+        let outcome = Box::pin(login::login(socket, peer, &settled.login, door)).await;
         match outcome {
             LoginOutcome::Done(logged_in) => {
                 let connection = Box::pin(self.clone().greet(*logged_in, peer)).await;
