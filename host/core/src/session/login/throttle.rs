@@ -4,8 +4,8 @@ use crate::limits::{
     IDENTIFIER_BYTES_MAX, LOGIN_DELAY_FIRST, LOGIN_DELAY_MAX, LOGIN_FAILURES_FREE,
     LOGIN_FAILURES_TIME, LOGIN_FAILURES_TRACKED_MAX,
 };
+use core::net::{IpAddr, Ipv6Addr};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 /// What came of a login that had something to prove.
@@ -120,8 +120,8 @@ fn network(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::net::Ipv4Addr;
     use proptest::prelude::*;
-    use std::net::Ipv4Addr;
 
     const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
