@@ -1,5 +1,6 @@
 //! Where a statement runs: the one joint decision of what it is, what its session is, and what is known of its names.
 
+use crate::refusal::Refusal;
 use crate::statement::StringSyntax;
 
 /// Which kind of pool a lease comes from.
@@ -54,14 +55,34 @@ impl RoutePreference {
     /// What it may be.
     pub const WORDS: [&'static str; 3] = ["auto", "primary", "replica"];
 
-    /// Other words mean the primary: the safe side.
-    pub fn from_setting(value: Option<&str>) -> Self {
-        match value {
-            None | Some("" | "auto") => Self::Auto,
-            Some("replica") => Self::Replica,
-            Some(_) => Self::Primary,
+    /// The preference that a word names, in any case, as PostgreSQL reads its enum settings.
+    pub fn from_word(word: &str) -> Option<Self> {
+        let named = |name| word.eq_ignore_ascii_case(name);
+        match Self::WORDS.into_iter().find(|name| named(name))? {
+            "primary" => Some(Self::Primary),
+            "replica" => Some(Self::Replica),
+            _ => Some(Self::Auto),
         }
     }
+
+    /// What is not set is `auto`. A wrong word that no text showed means the primary: the safe side.
+    pub fn from_setting(value: Option<&str>) -> Self {
+        match value {
+            None | Some("") => Self::Auto,
+            Some(word) => Self::from_word(word).unwrap_or(Self::Primary),
+        }
+    }
+}
+
+/// Why a setting of Tidegate's own cannot have this value: in the words of PostgreSQL's enum settings.
+pub fn refuse_setting(name: &str, value: &str) -> Option<Refusal> {
+    let known = !name.eq_ignore_ascii_case(RoutePreference::SETTING)
+        || RoutePreference::from_word(value).is_some();
+    let name = RoutePreference::SETTING;
+    (!known).then(|| {
+        Refusal::error("22023", format!("invalid value for parameter \"{name}\": \"{value}\""))
+            .hint(format!("Available values: {}.", RoutePreference::WORDS.join(", ")))
+    })
 }
 
 /// What is to run next: everything up to the next moment in which the session may change its server.

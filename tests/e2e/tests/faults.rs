@@ -2,7 +2,10 @@
 
 use crate::own::{SOON, cluster_with, pool_of, tidegate, wait_for_state, wait_until_running};
 use tidegate_test_support::clusters::ROLE;
-use tidegate_test_support::{Client, Cluster, pipeline, shared_cluster, test_database, wait_until};
+use tidegate_test_support::{
+    Client, Cluster, ClusterOptions, Tidegate, TidegateOptions, password_of, pipeline,
+    shared_cluster, test_database, wait_until,
+};
 
 /// Waits until no session of the database is in a transaction, runs a statement, or holds an advisory lock.
 #[track_caller]
@@ -128,6 +131,55 @@ fn a_full_pool_says_what_was_waited_for_how_long_and_how_many_wait() {
     waiter.expect("E:53300 ZI");
     holder.query("COMMIT");
     assert_eq!(waiter.value("SELECT 1").as_deref(), Some("1"));
+}
+
+#[test]
+fn many_users_and_databases_share_a_server_with_few_connections() {
+    // Three of the eight are for superusers.
+    let conf = ["max_connections = 8", "superuser_reserved_connections = 3"];
+    let options = ClusterOptions {
+        replicas: 0,
+        conf: conf.map(str::to_owned).to_vec(),
+        ..ClusterOptions::default()
+    };
+    let cluster = Cluster::start(&options).unwrap();
+    let names: Vec<String> = (0..12).map(|number| format!("crowd_{number}")).collect();
+    for name in &names {
+        cluster.create_role(name).unwrap();
+        cluster.create_database(name, name).unwrap();
+    }
+    let users: String =
+        names.iter().map(|name| format!("\"{name}\" \"{}\"\n", password_of(name))).collect();
+    let file = std::env::temp_dir().join(format!("tidegate-crowd-{}", std::process::id()));
+    std::fs::write(&file, users).unwrap();
+    let toml = format!(
+        "workers = 2\n[pool]\nsize_min = 0\nsize_max = 3\n\
+         [auth]\nmethod = \"scram-sha-256\"\nusers_file = \"{}\"\n",
+        file.display()
+    );
+    let options = TidegateOptions {
+        primary: cluster.primary().url(&names[0], &names[0]),
+        toml: Some(toml),
+        ..TidegateOptions::default()
+    };
+    let tidegate = Tidegate::start(options);
+    let mut clients: Vec<Client> =
+        names.iter().map(|name| Client::connect(&tidegate.url(name, name))).collect();
+    for _ in 0..3 {
+        for (client, name) in clients.iter_mut().zip(&names) {
+            assert_eq!(client.value("SELECT current_user").as_ref(), Some(name));
+        }
+    }
+    // What is in use makes no room: then the server's own words are the answer.
+    for client in &mut clients[..5] {
+        client.query("BEGIN");
+        client.query("SELECT 1");
+    }
+    clients[5].send(pipeline().query("SELECT 1"));
+    clients[5].expect("E:53300 ZI");
+    clients[0].query("COMMIT");
+    assert_eq!(clients[5].value("SELECT 1").as_deref(), Some("1"));
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]

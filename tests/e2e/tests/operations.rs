@@ -1,13 +1,13 @@
 //! What an operator does: reload, drain, look, listen on a Unix socket; and how the process ends.
 
-use crate::own::{SOON, client, json, pool_of, tidegate, wait_until_running};
+use crate::own::{SOON, client, cluster_with, json, pool_of, tidegate, wait_until_running};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::http;
 use tidegate_test_support::pipeline::startup;
 use tidegate_test_support::{
-    Client, Tidegate, TidegateOptions, pipeline, shared_cluster, test_database, wait_until,
+    Client, Cluster, Tidegate, TidegateOptions, pipeline, shared_cluster, test_database, wait_until,
 };
 
 const PROTOCOL_3_0: u32 = 196_608;
@@ -33,6 +33,32 @@ fn a_reload_changes_the_pool_and_drops_nobody() {
     client.send(pipeline().query("SELECT current_setting('app.me')"));
     assert_eq!(client.expect("T D C ZT")[1].describe(), "D still here");
     client.query("COMMIT");
+}
+
+#[test]
+fn a_reload_to_another_server_leaves_the_old_one_as_transactions_end() {
+    let (old, new) = (cluster_with("moved"), cluster_with("moved"));
+    let config = |cluster: &Cluster| {
+        let primary = cluster.primary().url(ROLE, "moved");
+        format!("[cluster]\nprimary = \"{primary}\"\n[pool]\nsize_min = 2\nsize_max = 4\n")
+    };
+    let toml = Some(format!("workers = 2\n{}", config(&old)));
+    let tidegate = Tidegate::start(TidegateOptions { toml, ..TidegateOptions::default() });
+    let url = tidegate.url(ROLE, "moved");
+    let port = |client: &mut Client| client.value("SELECT current_setting('port')").unwrap();
+    let ports = [&old, &new].map(|cluster| cluster.primary().psql("SHOW port").unwrap());
+    let (mut busy, mut idle) = (Client::connect(&url), Client::connect(&url));
+    busy.query("BEGIN");
+    assert_eq!([port(&mut busy), port(&mut idle)], [ports[0].clone(), ports[0].clone()]);
+    tidegate.write_config(&format!("workers = 2\n{}", config(&new)));
+    tidegate.reload();
+    wait_until(SOON, "statements go to the new server", || port(&mut idle) == ports[1]);
+    assert_eq!(port(&mut busy), ports[0], "a transaction ends where it began");
+    busy.query("COMMIT");
+    assert_eq!(port(&mut busy), ports[1]);
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'moved'";
+    wait_until(SOON, "the old server is left", || old.primary().psql(left).unwrap() == "0");
+    assert_eq!(Client::connect(&url).value("SHOW port"), Some(ports[1].clone()));
 }
 
 #[test]
@@ -161,6 +187,21 @@ fn the_admin_api_answers_those_with_the_token() {
     assert_eq!(held["state"], "active");
     assert!(tidegate.admin_get("/metrics").body.contains("tidegate_"));
     assert_eq!(tidegate.admin_get("/api/v1/nothing").status, 404);
+}
+
+#[test]
+fn a_proxy_without_server_connections_is_ready_as_long_as_the_primary_is_there() {
+    let cluster = cluster_with("readiness");
+    let tidegate = tidegate(&cluster, "readiness", &pool_of(2));
+    let ready = || http::request(tidegate.admin_address(), "GET", "/readyz", "", "").unwrap();
+    let pools = json(&tidegate, "/api/v1/pools").to_string();
+    assert!(!pools.contains(r#""active":1"#) && !pools.contains(r#""idle":1"#), "{pools}");
+    assert_eq!(ready().status, 200, "{:?}", ready());
+    cluster.primary().kill();
+    wait_until(SOON, "it is not ready", || ready().status == 503);
+    assert!(ready().body.contains("primary cannot be reached"), "{:?}", ready());
+    cluster.primary().start().unwrap();
+    wait_until(SOON, "it is ready again", || ready().status == 200);
 }
 
 #[test]

@@ -22,10 +22,12 @@
 mod challenge;
 mod policy;
 mod request;
+mod throttle; // failed logins slow down the next answers
 
 pub use policy::{Admission, CloseReason, LoginPolicy, Method, PeerKind, TlsPolicy, TrustScope};
 pub use policy::{PasswordCheck, Proven, Standing, Stored, User};
 pub use request::{LoginRequest, Replication};
+pub use throttle::{Throttle, Verdict};
 
 use crate::limits::{AUTH_MESSAGE_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
 use crate::refusal::{Refusal, Severity};
@@ -53,6 +55,9 @@ pub enum LoginAction {
     /// Check a password in clear (slow work, or a question to the server), then call
     /// [`Login::handle_password`].
     VerifyPassword { user: String, database: String, password: Secret, against: PasswordCheck },
+    /// The client has proved who it is, or not: tell [`Throttle`], and wait as long as that says before
+    /// anything else.
+    Judged { user: String, verdict: Verdict },
     /// The client wants a query cancelled. There is no answer.
     Cancel { pid: i32, secret: Vec<u8> },
     /// The client is who it says; AuthenticationOk has been sent.
@@ -91,7 +96,7 @@ pub struct Login {
     params: LoginParams,
     deadline: Instant,
     state: State,
-    /// At most a handful: every input yields at most three.
+    /// At most a handful: every input yields at most four.
     actions: VecDeque<LoginAction>,
 }
 
@@ -432,11 +437,19 @@ impl Login {
             }
             Step::Pass(mut message, proven) => {
                 auth::write_request(&mut message, &auth::Request::Ok);
+                if !matches!(proven, Proven::Nothing) {
+                    let (user, verdict) = (request.user.clone(), Verdict::Right);
+                    self.actions.push_back(LoginAction::Judged { user, verdict });
+                }
                 self.actions.push_back(LoginAction::Send(message));
                 self.actions.push_back(LoginAction::Done(Box::new(LoginDone { request, proven })));
                 self.state = State::Finished;
             }
             Step::Fail(reason, refusal) => {
+                if reason.is_wrong_proof() {
+                    let (user, verdict) = (request.user.clone(), Verdict::Wrong);
+                    self.actions.push_back(LoginAction::Judged { user, verdict });
+                }
                 if reason.may_be_outdated() {
                     self.actions.push_back(LoginAction::ForgetUser { user: request.user });
                 }

@@ -8,15 +8,15 @@ use crate::stream::{Socket, Stream};
 use crate::tls::{Acceptor, common_name};
 use crate::upstream::Credentials;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidegate_core::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
 pub use tidegate_core::session::login::{
-    Admission, CloseReason, LoginPolicy, Method, PeerKind, Replication, TrustScope,
+    Admission, CloseReason, LoginPolicy, Method, PeerKind, Replication, Throttle, TrustScope,
 };
 use tidegate_core::session::login::{
-    Encryption, Login, LoginAction, LoginDone, LoginParams, TlsPolicy,
+    Encryption, Login, LoginAction, LoginDone, LoginParams, TlsPolicy, Verdict,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -44,6 +44,14 @@ pub struct LoginContext {
     pub own_user: Option<(Arc<str>, Credentials)>,
 }
 
+/// What logins ask of the process as a whole.
+pub struct Door<'a, A> {
+    /// Whether there is room for one more client; asked when it has said what it wants.
+    pub admission: A,
+    /// Failed logins of all workers; locked for a moment when one is judged.
+    pub throttle: &'a Mutex<Throttle>,
+}
+
 /// Where a client comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -57,6 +65,14 @@ impl Peer {
             Self::Unix => PeerKind::Unix,
             Self::Tcp(address) if address.ip().to_canonical().is_loopback() => PeerKind::Loopback,
             Self::Tcp(_) => PeerKind::Remote,
+        }
+    }
+
+    /// Whose failed logins count together: a Unix socket's are this machine's.
+    fn address(self) -> IpAddr {
+        match self {
+            Self::Unix => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Self::Tcp(address) => address.ip(),
         }
     }
 }
@@ -101,12 +117,12 @@ pub fn draw_secret() -> io::Result<[u8; 32]> {
 }
 
 /// Logs one client in, or answers why not. Over within `time_max` (and a moment to say
-/// goodbye). `admission` is asked when the client has said what it wants.
+/// goodbye).
 pub async fn login(
     socket: Socket,
     peer: Peer,
     context: &LoginContext,
-    admission: impl Fn() -> Admission,
+    door: Door<'_, impl Fn() -> Admission>,
 ) -> LoginOutcome {
     let login = match LoginParams::draw(peer, context) {
         Ok(params) => Login::new(params),
@@ -117,10 +133,10 @@ pub async fn login(
         login,
         line: Some(Stream::Plain(socket)),
         input: Zeroizing::default(),
-        peer: peer.kind(),
+        peer,
         credentials: None,
         context,
-        admission,
+        door,
     };
     match timeout_at(deadline, driver.run()).await {
         Ok(Ok(outcome)) => outcome,
@@ -168,10 +184,10 @@ struct Driver<'a, A> {
     line: Option<Stream>,
     /// Read and not yet taken. Holds passwords, hence overwritten.
     input: Zeroizing<Vec<u8>>,
-    peer: PeerKind,
+    peer: Peer,
     credentials: Option<Credentials>,
     context: &'a LoginContext,
-    admission: A,
+    door: Door<'a, A>,
 }
 
 impl<A: Fn() -> Admission> Driver<'_, A> {
@@ -207,9 +223,10 @@ impl<A: Fn() -> Admission> Driver<'_, A> {
                     self.login.handle_tls(tls.encryption);
                 }
             }
-            LoginAction::Admit => self.login.handle_admission((self.admission)()),
+            LoginAction::Admit => self.login.handle_admission((self.door.admission)()),
+            LoginAction::Judged { user, verdict } => self.wait_for(&user, verdict).await,
             LoginAction::LookUpUser { user, database } => {
-                let found = self.context.users.look_up(&user, &database, self.peer).await;
+                let found = self.context.users.look_up(&user, &database, self.peer.kind()).await;
                 self.credentials = found.credentials;
                 self.login.handle_user(found.user);
             }
@@ -235,6 +252,17 @@ impl<A: Fn() -> Admission> Driver<'_, A> {
             }
         }
         Ok(None)
+    }
+
+    /// Holds the answer back after many failures; whoever else logs in does not notice.
+    async fn wait_for(&self, user: &str, verdict: Verdict) {
+        let wait = {
+            let mut throttle = self.door.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+            throttle.handle_verdict(self.peer.address(), user, verdict, std::time::Instant::now())
+        };
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
     }
 
     fn finish(&mut self, done: LoginDone) -> Option<LoginOutcome> {

@@ -210,6 +210,14 @@ impl CloseReason {
         }
     }
 
+    /// Whether the client showed something that is not what it should be: a guess, perhaps.
+    pub(super) fn is_wrong_proof(self) -> bool {
+        matches!(
+            self,
+            Self::PasswordWrong | Self::PasswordEmpty | Self::PasswordExpired | Self::UserUnknown
+        )
+    }
+
     /// Whether the failure could come from old knowledge of the user.
     pub(super) fn may_be_outdated(self) -> bool {
         matches!(

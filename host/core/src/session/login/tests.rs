@@ -46,12 +46,13 @@ fn give(login: &mut Login, input: &[u8]) {
     assert_eq!(login.handle_input(input), input.len());
 }
 
-/// All that is to be done now, short enough to compare. There is room for everybody.
+/// All that is to be done now, short enough to compare. There is room for everybody, and no delay.
 fn actions(login: &mut Login) -> Vec<String> {
     let mut list = Vec::new();
     while let Some(action) = login.poll_action() {
         match action {
             LoginAction::Admit => login.handle_admission(Admission::Granted),
+            LoginAction::Judged { .. } => {}
             action => list.push(describe(&action)),
         }
     }
@@ -66,6 +67,7 @@ fn describe(action: &LoginAction) -> String {
         LoginAction::Send(bytes) => format!("send {}", messages(bytes).join(" ")),
         LoginAction::UpgradeTls => "upgrade".to_owned(),
         LoginAction::Admit => "admit".to_owned(),
+        LoginAction::Judged { user, verdict } => format!("judge {user} {verdict:?}"),
         LoginAction::LookUpUser { user, database } => format!("look up {user} {database}"),
         LoginAction::ForgetUser { user } => format!("forget {user}"),
         LoginAction::VerifyPassword { password, .. } => format!("verify {}", password.reveal()),
@@ -158,6 +160,24 @@ fn trap_22_who_finds_no_room_is_told_before_it_proves_anything() {
         ["send FATAL 57P03 the database system is shutting down", "close shutting_down"]
     );
     assert_eq!(refused(Admission::Granted), ["look up alice alice"]);
+}
+
+#[test]
+fn a_proof_is_judged_before_the_client_is_told() {
+    let judged = |user: User, password: &str| {
+        let mut login = begin(policy(Method::Md5), PeerKind::Remote);
+        give(&mut login, &startup_packet(&[("user", "alice")]));
+        actions(&mut login);
+        login.handle_user(user);
+        actions(&mut login);
+        let hash = md5::stored_hash("alice", password);
+        give(&mut login, &password_message(&md5::answer(hash.reveal(), SALT)));
+        describe(&login.poll_action().unwrap())
+    };
+    let user = || known(Stored::Md5(md5::stored_hash("alice", "pencil")));
+    assert_eq!(judged(user(), "pencil"), "judge alice Right");
+    assert_eq!(judged(user(), "pen"), "judge alice Wrong");
+    assert_eq!(judged(User::Unknown, "pencil"), "judge alice Wrong");
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_core::ids::ClientId;
-use tidegate_core::plan::Target;
+use tidegate_core::plan::{Target, refuse_setting};
 use tidegate_core::pool::Fitness;
-use tidegate_core::refusal::Refusal;
+use tidegate_core::refusal::{Refusal, Severity};
 use tidegate_core::route::{Choice, Place};
 use tidegate_core::session::{PoolMode, Session};
 
@@ -17,10 +17,10 @@ use super::{Life, Message, Worker};
 use crate::config;
 use crate::data::cancel::Holder;
 use crate::data::clients::{Cancel, Client, CloseRequest, Encrypted, NewClient, State};
-use crate::data::connection::Connection;
+use crate::data::connection::{Asked, Connection};
 use crate::data::greeting::{self, Rejected, Welcome};
 use crate::data::listener::{ACCEPT_PAUSE, Accepted, Listener};
-use crate::data::login::{self, Admission, LoggedIn, LoginOutcome, Peer, Replication};
+use crate::data::login::{self, Admission, Door, LoggedIn, LoginOutcome, Peer, Replication};
 use crate::stream::{Socket, Stream};
 use crate::upstream::pool::{Acquired, Lease, PoolCell, PoolKey, PoolKind, Pools, WaitSlot};
 
@@ -83,7 +83,8 @@ impl Worker {
     async fn welcome(self: Rc<Self>, socket: Socket, peer: Peer) {
         let settled = self.settled();
         let admission = || self.admission(settled.config.limits.clients_max);
-        let outcome = Box::pin(login::login(socket, peer, &settled.login, admission)).await;
+        let door = Door { admission, throttle: &self.shared.throttle };
+        let outcome = Box::pin(login::login(socket, peer, &settled.login, door)).await;
         match outcome {
             LoginOutcome::Done(logged_in) => {
                 let connection = Box::pin(self.clone().greet(*logged_in, peer)).await;
@@ -179,6 +180,9 @@ impl Worker {
         let id = self.shared.next_client();
         let welcome = self.welcome_of(&database, &user);
         let wanted = &logged_in.parameters;
+        if let Some(refusal) = wanted.iter().find_map(|(name, value)| refuse_setting(name, value)) {
+            return Err(Refusal { severity: Severity::Fatal, ..refusal });
+        }
         let known = welcome.borrow().recall(wanted);
         let settings = match known {
             Some(settings) => settings,
@@ -276,27 +280,26 @@ impl Worker {
                 .await
             }
         }
-        .map_err(|refusal| Refusal { severity: tidegate_core::refusal::Severity::Fatal, ..refusal })
+        .map_err(|refusal| Refusal { severity: Severity::Fatal, ..refusal })
     }
 
     /// Where a client's statement of this kind runs, and what that makes of it.
-    pub fn locate(&self, target: Target, client: &Client) -> (Target, Place) {
+    pub fn locate(&self, target: Target, client: &Client) -> Asked {
         match target {
-            Target::Primary => (Target::Primary, Place::Primary),
+            Target::Primary => Asked::PRIMARY,
             Target::Read => match self.routing.borrow_mut().choose(&client.facts.get()) {
                 // The view may still be of another configuration.
                 Choice::Replica(index) if index < self.replicas() => {
-                    (Target::Read, Place::Replica(index))
+                    Asked { target, place: Place::Replica(index) }
                 }
-                _ => (Target::Primary, Place::Primary),
+                _ => Asked::PRIMARY,
             },
             // Asked for by the client, who takes what there is: replicas in turn, the primary when there is none.
             Target::Replica => {
                 let turn = self.next_replica.get();
                 self.next_replica.set(turn.wrapping_add(1));
-                let place =
-                    turn.checked_rem(self.replicas()).map_or(Place::Primary, Place::Replica);
-                (Target::Replica, place)
+                let replica = turn.checked_rem(self.replicas());
+                Asked { target, place: replica.map_or(Place::Primary, Place::Replica) }
             }
         }
     }
