@@ -44,7 +44,7 @@ pub(super) struct List {
     /// Kinds of its literals, a bit each.
     pub kinds: u16,
     /// Elements of a row; 0 where the elements are no rows.
-    pub width: u16,
+    pub width: u32,
     /// Where the list begins in the text, and where its first element or row ends.
     pub start: usize,
     pub first_end: usize,
@@ -295,11 +295,11 @@ fn row(
     lexer: &mut Lexer<'_>,
     parameters: Parameters,
     close: u8,
-) -> Option<(u16, u16, usize, usize)> {
-    let (mut kinds, mut count, mut first_end) = (0, 0_u16, 0);
+) -> Option<(u16, u32, usize, usize)> {
+    let (mut kinds, mut count, mut first_end) = (0, 0_u32, 0);
     loop {
         kinds |= element(lexer, parameters)? as u16;
-        count = count.checked_add(1)?;
+        count += 1;
         let end = lexer.token.end();
         if count == 1 {
             first_end = end;
