@@ -32,10 +32,15 @@ pub(super) enum Kind {
     Bits,
     /// `$tag$…$tag$`
     Dollar,
-    Number,
+    /// A number without point or exponent, in any base.
+    Integer,
+    Decimal,
     /// `$1`
     Parameter,
-    /// Operators (a run of their characters) and punctuation.
+    Operator,
+    /// `:=`
+    Assign,
+    /// Any other character.
     Other,
 }
 
@@ -56,6 +61,16 @@ impl Token {
     #[inline]
     pub(super) fn end(self) -> usize {
         self.end as usize
+    }
+
+    /// From the start of an earlier token to the end of this one.
+    pub(super) fn from(self, earlier: Token) -> Token {
+        Token { start: earlier.start, ..self }
+    }
+
+    /// As if it had been a closing parenthesis.
+    pub(super) fn closed(self) -> Token {
+        Token { kind: Kind::Close, ..self }
     }
 
     /// A quoted identifier without its quotes. A doubled quote stays doubled: no name we know has one.
@@ -142,6 +157,11 @@ impl<'a> Lexer<'a> {
         Self { text, token, at: 0, strings }
     }
 
+    /// A lexer on a token that begins at the given position, which it has not read yet.
+    pub(super) fn behind(text: &'a [u8], strings: StringSyntax, at: usize) -> Self {
+        Self { at, ..Self::new(text, strings) }
+    }
+
     /// The byte at `position`; the end of the text reads as a null byte.
     #[inline]
     fn byte(&self, position: usize) -> u8 {
@@ -169,6 +189,11 @@ impl<'a> Lexer<'a> {
                 Class::Comma => self.one(Kind::Comma),
                 Class::Open => self.one(Kind::Open),
                 Class::Close => self.one(Kind::Close),
+                Class::Dot if self.byte(start + 1).is_ascii_digit() => self.decimal(),
+                Class::Dot if self.byte(start + 1) == b'.' => {
+                    self.at += 2;
+                    Kind::Other
+                }
                 Class::Dot => self.one(Kind::Dot),
                 Class::Semicolon => self.one(Kind::Semicolon),
                 Class::Other => self.one(Kind::Other),
@@ -192,6 +217,10 @@ impl<'a> Lexer<'a> {
                 Class::Colon if self.byte(start + 1) == b':' => {
                     self.at += 2;
                     Kind::Cast
+                }
+                Class::Colon if self.byte(start + 1) == b'=' => {
+                    self.at += 2;
+                    Kind::Assign
                 }
                 Class::Colon => self.one(Kind::Other),
                 Class::Null if start >= self.text.len() => Kind::End,
@@ -311,6 +340,19 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    /// With the lexer on a literal in quotes: takes in its continuations on later lines. Those of a literal with
+    /// backslashes belong to its token already.
+    pub(super) fn join_continuation(&mut self) {
+        if !matches!(self.token.kind, Kind::Plain | Kind::Unicode | Kind::Bits) {
+            return;
+        }
+        while let Some(quote) = self.continuation() {
+            let kind = self.quoted_by(quote, b'\'', self.token.kind);
+            self.token.kind = kind;
+            self.token.end = self.at as u32;
+        }
+    }
+
     fn dollar(&mut self) -> Kind {
         let start = self.at;
         let rest = &self.text[start + 1..];
@@ -340,23 +382,84 @@ impl<'a> Lexer<'a> {
         self.broken()
     }
 
-    /// Digits only: signs, points and exponents come as tokens of their own, which changes nothing here.
+    /// A number without its sign. What PostgreSQL calls junk after it (`1a`) is the next token.
     fn number(&mut self) -> Kind {
-        let rest = &self.text[self.at..];
-        self.at += rest.iter().take_while(|b| b.is_ascii_digit()).count();
-        Kind::Number
+        let start = self.at;
+        let digits: fn(u8) -> bool = match (self.byte(start), self.byte(start + 1) | 0x20) {
+            (b'0', b'x') => |b| b.is_ascii_hexdigit(),
+            (b'0', b'o') => |b| matches!(b, b'0'..=b'7'),
+            (b'0', b'b') => |b| matches!(b, b'0' | b'1'),
+            _ => return self.decimal(),
+        };
+        let end = self.digits(start + 2, digits);
+        if end == start + 2 {
+            return self.decimal();
+        }
+        self.at = end;
+        Kind::Integer
     }
 
-    /// A run of operator characters, cut where a comment begins.
+    fn decimal(&mut self) -> Kind {
+        let mut kind = Kind::Integer;
+        let mut at = self.whole(self.at);
+        // `1..2` is a range: two points belong to no number.
+        if self.byte(at) == b'.' && self.byte(at + 1) != b'.' {
+            kind = Kind::Decimal;
+            at = self.whole(at + 1);
+        }
+        if self.byte(at) | 0x20 == b'e' {
+            let sign = matches!(self.byte(at + 1), b'+' | b'-') as usize;
+            let end = self.whole(at + 1 + sign);
+            if end > at + 1 + sign {
+                (kind, at) = (Kind::Decimal, end);
+            }
+        }
+        self.at = at;
+        kind
+    }
+
+    /// The end of decimal digits with single underscores between them.
+    fn whole(&self, at: usize) -> usize {
+        if !self.byte(at).is_ascii_digit() {
+            return at;
+        }
+        self.digits(at + 1, |b| b.is_ascii_digit())
+    }
+
+    /// The end of digits, each of which may follow one underscore.
+    fn digits(&self, mut at: usize, is_digit: impl Fn(u8) -> bool) -> usize {
+        loop {
+            let underscore = (self.byte(at) == b'_') as usize;
+            if !is_digit(self.byte(at + underscore)) {
+                return at;
+            }
+            at += underscore + 1;
+        }
+    }
+
+    /// A run of operator characters, cut where a comment begins. Only an operator with a character that no operator of
+    /// the standard has may end in a sign: `a @- b`, but `a = -1` without its blank.
     fn operator(&mut self) -> Kind {
+        let start = self.at;
         loop {
             self.at += 1;
             let byte = self.byte(self.at);
             let comment = matches!((byte, self.byte(self.at + 1)), (b'-', b'-') | (b'/', b'*'));
             if CLASS[byte as usize] != Class::Operator || comment {
-                return Kind::Other;
+                break;
             }
         }
+        let text = &self.text[start..self.at];
+        if text.len() > 1 && matches!(text[text.len() - 1], b'+' | b'-') {
+            let special = |b: &u8| {
+                matches!(b, b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%')
+            };
+            if !text.iter().any(special) {
+                let signs = text.iter().rev().take_while(|b| matches!(b, b'+' | b'-')).count();
+                self.at -= signs.min(text.len() - 1);
+            }
+        }
+        Kind::Operator
     }
 
     fn line_comment(&mut self) {
