@@ -15,6 +15,7 @@ use crate::admin::{self, Answer, Control, Phase, ReloadReport};
 use crate::config::{Config, ConfigSource, Listen, diff};
 use crate::control::{self, Watched};
 use crate::data::listener::Bound;
+use crate::data::login::draw_secret;
 use crate::data::worker::{self, Message, Settled, Shared, WorkerSnapshot};
 use crate::exit::Exit;
 use crate::observe::log;
@@ -96,8 +97,9 @@ impl Server {
     /// # Errors
     /// What failed, and the exit code for it.
     pub fn start(config: Config, source: ConfigSource) -> Result<Self, (Exit, String)> {
-        let fake_secret = crate::data::login::draw_secret()
-            .map_err(|error| (Exit::Failure, format!("no random numbers: {error}")))?;
+        let random = |error| (Exit::Failure, format!("no random numbers: {error}"));
+        let fake_secret = draw_secret().map_err(random)?;
+        let seed = u128::from_le_bytes(draw_secret().map_err(random)?);
         let settled =
             settle::settle(config, fake_secret).map_err(|message| (Exit::Usage, message))?;
         let settled = Arc::new(settled);
@@ -105,7 +107,7 @@ impl Server {
         let bound = bind_all(&config.listen)?;
         let addresses: Vec<String> =
             bound.iter().zip(&config.listen).map(|(bound, listen)| bound.address(listen)).collect();
-        let (shared, receivers) = Shared::new(config.workers);
+        let (shared, receivers) = Shared::new(config.workers, seed);
         let control = Arc::new(Handle {
             shared: shared.clone(),
             phase: AtomicU8::new(phase_number(Phase::Starting)),

@@ -229,16 +229,14 @@ fn a_session_sees_its_own_writes_on_a_replica_that_stands_still() {
 }
 
 #[test]
-fn a_replica_that_dies_costs_no_read_of_a_new_lease() {
+fn a_replica_that_is_gone_costs_no_read() {
     let cluster = cluster_with_replicas("dies", 1);
-    let mut split = Split::start(&cluster, "dies".to_owned());
+    let split = Split::start(&cluster, "dies".to_owned());
     let mut clients: Vec<Client> = (0..4).map(|_| split.connect()).collect();
-    cluster.replicas()[0].kill();
+    cluster.replicas()[0].stop_now();
     for round in 0..50 {
-        let begun = Instant::now();
         for client in &mut clients {
             assert_eq!(client.value("SELECT 7").as_deref(), Some("7"), "round {round}");
-            if begun.elapsed().as_millis() > 50 { println!("{round} {:?}", begun.elapsed()); }
         }
     }
 }

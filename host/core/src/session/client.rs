@@ -217,13 +217,7 @@ impl Session {
         Frame::Done
     }
 
-    fn function_call(
-        &mut self,
-        header: Header,
-        input: &[u8],
-        at: usize,
-        io: &mut Io<'_>,
-    ) -> Frame {
+    fn function_call(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
         if io.server.is_none() {
             return self.lease(input, at, io.router);
         }

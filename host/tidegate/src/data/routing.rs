@@ -1,10 +1,13 @@
 //! A worker's knowledge of where statements may run: the newest view, whose turn it is, what texts are.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
 use tidegate_core::plan::Router;
 use tidegate_core::route::{Choice, ReadFacts, Rotation, choose, judge_read};
-use tidegate_core::statement::{ShapeCache, StringSyntax};
+use tidegate_core::statement::{ShapeCache, StringSyntax, TextEncoding, TextSettings};
+use tidegate_grammar::PostgresGrammar;
 use tokio::sync::watch;
 
 use crate::view::{View, Views};
@@ -15,12 +18,12 @@ pub struct Routing {
     view: Arc<View>,
     rotation: Rotation,
     weights: Vec<u32>,
-    shapes: ShapeCache,
-    grammar: tidegate_grammar::PostgreSql,
+    shapes: ShapeCache<PostgresGrammar>,
 }
 
 impl Routing {
-    pub fn new(views: &Views, seed: u64) -> Self {
+    /// `seed` is the process's, for fingerprints.
+    pub fn new(views: &Views, seed: u128) -> Self {
         let views = views.subscribe();
         let view = views.borrow().clone();
         Self {
@@ -28,8 +31,7 @@ impl Routing {
             view,
             rotation: Rotation::default(),
             weights: Vec::new(),
-            shapes: ShapeCache::new(seed),
-            grammar: tidegate_grammar::PostgreSql::default(),
+            shapes: ShapeCache::new(PostgresGrammar, seed, SHAPE_CACHE_BYTES_MAX),
         }
     }
 
@@ -72,7 +74,9 @@ impl Router for DatabaseRouter<'_> {
             // A change has passed that this catalogue does not show yet.
             return false;
         }
-        let shape = routing.shapes.shape_of(sql, strings, &mut routing.grammar);
-        judge_read(&shape, &known.catalogue).is_ok()
+        // The session asks about texts of other encodings only where these make no difference.
+        let settings = TextSettings { strings, encoding: TextEncoding::Utf8 };
+        let text = routing.shapes.shape_of(sql, settings, Instant::now());
+        judge_read(&text.shape, &known.catalogue).is_ok()
     }
 }

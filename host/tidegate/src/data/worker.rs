@@ -98,6 +98,8 @@ pub struct Shared {
     next_client: AtomicU64,
     /// Changes of schemas that any worker saw pass: see `core::session::prepared::SchemaGeneration`.
     pub schema: Arc<AtomicU64>,
+    /// Makes fingerprints of statements this process's own.
+    seed: u128,
     /// What the control plane knows.
     pub views: Arc<Views>,
     /// By worker: whether it has a connection to the primary.
@@ -106,7 +108,7 @@ pub struct Shared {
 
 impl Shared {
     /// The shared part for so many workers, and each worker's receiver.
-    pub fn new(workers: usize) -> (Arc<Self>, Vec<mpsc::Receiver<Message>>) {
+    pub fn new(workers: usize, seed: u128) -> (Arc<Self>, Vec<mpsc::Receiver<Message>>) {
         let (senders, receivers) = (0..workers).map(|_| mpsc::channel(MESSAGES_MAX)).unzip();
         let shared = Self {
             keys: CancelKeys::default(),
@@ -117,6 +119,7 @@ impl Shared {
             senders,
             next_client: AtomicU64::new(1),
             schema: Arc::default(),
+            seed,
             views: Arc::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
@@ -230,7 +233,7 @@ impl Worker {
             Box::new(ServerLogin),
             Box::new(Others(shared.clone())),
         );
-        let routing = RefCell::new(Routing::new(&shared.views));
+        let routing = RefCell::new(Routing::new(&shared.views, shared.seed));
         Rc::new(Self {
             index,
             stats: shared.stats.get(index).cloned().unwrap_or_default(),

@@ -6,6 +6,7 @@ use super::{
     whole_body,
 };
 use crate::limits;
+use crate::plan::{Plan, Target};
 use crate::refusal::Refusal;
 use crate::session::expected::{Answer, Copying, Expected};
 use crate::session::prepared::{Prepared, SERVER_NAME_PREFIX};
@@ -95,7 +96,9 @@ impl Session {
         prepared: Arc<Prepared>,
         io: &mut Io<'_>,
     ) -> Frame {
-        let Some(server) = io.server.as_deref_mut() else { return self.lease(input, at, io.router) };
+        let Some(server) = io.server.as_deref_mut() else {
+            return Frame::Wait(ClientNext::Lease(Plan { target: Target::Primary }));
+        };
         let held = Held { prepared: prepared.clone(), since: self.batches.now };
         self.named.insert(name.clone(), held);
         if server.prepared.touch(&prepared, server.lease_mark).is_some() {

@@ -106,7 +106,13 @@ impl Session {
     }
 
     fn text_reads(&self, sql: &[u8], router: &mut dyn Router) -> bool {
-        self.string_syntax(sql).is_some_and(|strings| router.reads(sql, strings))
+        // A name is looked up in the catalogue, so its letters must be certain.
+        let is_utf8 = || {
+            let encoding = self.settings.get("client_encoding").unwrap_or_default();
+            encoding.eq_ignore_ascii_case("utf8") || encoding.eq_ignore_ascii_case("utf-8")
+        };
+        (sql.is_ascii() || is_utf8())
+            && self.string_syntax(sql).is_some_and(|strings| router.reads(sql, strings))
     }
 
     /// Before a frame: a server that was chosen for reads serves nothing else. `None`: go on.

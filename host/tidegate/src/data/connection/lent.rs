@@ -12,7 +12,7 @@ use tidegate_core::session::{ClientNext, Pins, Settled, Tally};
 use super::{ClientPhase, Connection};
 use crate::data::clients::State;
 use crate::observe::stats::{ErrorKind, PinReason};
-use crate::upstream::pool::{Acquired, Lease};
+use crate::upstream::pool::{Acquired, Lease, Patience};
 
 /// What kind of server was asked for, and where that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,12 @@ impl Connection {
         }
         let now = Instant::now();
         self.asked = self.worker.locate(plan.target, &self.client);
+        let elsewhere = self.asked.target == Target::Read;
+        self.client.slot.set_patience(if elsewhere {
+            Patience::FirstFailure
+        } else {
+            Patience::Attempts
+        });
         let pool = match self.asked.place {
             Place::Primary => self.client.write_pool.clone(),
             Place::Replica(index) => self.worker.read_pool(&self.client, index, now),
