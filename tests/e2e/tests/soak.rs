@@ -259,12 +259,6 @@ fn variable(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 #[test]
 fn rows_settings_and_notifications_stay_with_their_client() {
     let time = Duration::from_secs(variable("TIDEGATE_SOAK_SECS", SECONDS));
@@ -308,7 +302,7 @@ fn rows_settings_and_notifications_stay_with_their_client() {
                 primary.psql(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
             }
             if early_kib == 0 && begun.elapsed() > time / 4 {
-                early_kib = resident_kib(tidegate.pid());
+                early_kib = tidegate.resident_kib();
             }
             // A failure ends the run for all.
             if soakers.iter().any(|soaker| soaker.is_finished()) && begun.elapsed() < time {
@@ -317,7 +311,7 @@ fn rows_settings_and_notifications_stay_with_their_client() {
             std::thread::sleep(Duration::from_millis(100));
         }
     });
-    let grown = resident_kib(tidegate.pid()).saturating_sub(early_kib);
+    let grown = tidegate.resident_kib().saturating_sub(early_kib);
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     println!(
         "{} answers, {} cancels, {} vanished, {} lost servers, at most {servers_max} server connections, {grown} KiB more",
