@@ -18,7 +18,7 @@ const SECONDS: u64 = 20;
 /// What the proxy may grow by between the first quarter and the end, in KiB.
 const GROWTH_KIB_MAX: u64 = 16 * 1024;
 /// Errors that the chaos may cause in a client that did nothing wrong: its server was terminated.
-const LOST: [&str; 3] = ["57P01", "08006", "57P02"];
+const LOST: [&str; 4] = ["57P01", "57P02", "08006", "08007"];
 
 /// xorshift64*: small, and the same everywhere.
 struct Random(u64);
