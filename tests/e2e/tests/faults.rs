@@ -1,11 +1,17 @@
 //! Servers that die, clients that vanish, pools that are full, cancels that must hit the right one.
 
-use crate::own::{SOON, cluster_with, pool_of, tidegate, wait_for_state, wait_until_running};
+use crate::own::{
+    SOON, behind_relay, cluster_with, pool_of, tidegate, wait_for_state, wait_until_running,
+};
+use std::io::Read;
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
-    Client, Cluster, ClusterOptions, Tidegate, TidegateOptions, password_of, pipeline,
+    Client, Cluster, ClusterOptions, Passing, Tidegate, TidegateOptions, password_of, pipeline,
     shared_cluster, test_database, wait_until,
 };
+
+/// Cancel requests to servers that one worker has under way at once (`data/worker.rs`).
+const CANCELS_AT_ONCE_MAX: usize = 16;
 
 /// Waits until no session of the database is in a transaction, runs a statement, or holds an advisory lock.
 #[track_caller]
@@ -53,7 +59,7 @@ fn a_server_killed_in_mid_query_is_one_error_and_the_next_connection_works() {
     }
     assert_eq!(last.tag, b'E', "{last:?}");
     assert_eq!(last.field(b'S').as_deref(), Some("FATAL"));
-    assert!(["08006", "57P01", "57P02"].contains(&last.sqlstate().as_str()), "{last:?}");
+    assert!(["08007", "57P01", "57P02"].contains(&last.sqlstate().as_str()), "{last:?}");
     assert!(client.read_message_or_end().is_none());
     cluster.primary().start().unwrap();
     assert_eq!(connect_again(&url).value("SELECT 2").as_deref(), Some("2"));
@@ -257,4 +263,108 @@ fn a_late_cancel_does_not_hit_the_next_client_of_the_connection() {
         let error = answer.iter().find(|message| message.tag == b'E');
         assert!(error.is_none_or(|error| error.sqlstate() == "57014"), "{answer:?}");
     }
+}
+
+#[test]
+fn trap_79_a_storm_of_cancels_reaches_the_server_a_few_at_a_time() {
+    const STORM: usize = 3 * CANCELS_AT_ONCE_MAX;
+    let database = test_database("trap_79");
+    let (tidegate, relay) = behind_relay(&database, &pool_of(STORM + 1));
+    let url = tidegate.url(ROLE, &database);
+    let mut clients: Vec<Client> = (0..STORM).map(|_| Client::connect(&url)).collect();
+    for client in &mut clients {
+        client.send(pipeline().query("SELECT pg_sleep(60)"));
+    }
+    wait_until_running(shared_cluster(), &database, "pg_sleep(60)", STORM);
+    relay.hold_cancels();
+    std::thread::scope(|scope| {
+        for client in &clients {
+            scope.spawn(|| client.cancel());
+        }
+        wait_until(SOON, "the first cancels are under way", || {
+            relay.cancels_held() == CANCELS_AT_ONCE_MAX
+        });
+        // Others are served meanwhile, and no further cancel comes.
+        assert_eq!(Client::connect(&url).value("SELECT 1").as_deref(), Some("1"));
+        assert_eq!(relay.cancels_held(), CANCELS_AT_ONCE_MAX);
+        relay.release_cancels();
+    });
+    for client in &mut clients {
+        client.expect("T E:57014 ZI");
+        assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    }
+}
+
+/// What the network does to the acknowledgement, or to the statement itself.
+#[test]
+fn trap_95_a_commit_without_an_answer_is_in_doubt_and_never_repeated() {
+    let database = test_database("trap_95");
+    let primary = shared_cluster().primary();
+    primary.psql_in(&database, "CREATE TABLE t (a int); GRANT ALL ON t TO app").unwrap();
+    let commit = pipeline().query("COMMIT");
+    let extended = pipeline().parse("", "COMMIT", &[]).bind("", "", &[]).execute("").sync();
+    let alone = pipeline().query("INSERT INTO t VALUES (1)");
+    for (begins, last) in [(true, &commit), (true, &extended), (false, &alone)] {
+        for (passing, rows) in [(Passing::RepliesLost, "1"), (Passing::RequestsLost, "0")] {
+            primary.psql_in(&database, "TRUNCATE t").unwrap();
+            let (tidegate, relay) = behind_relay(&database, &pool_of(2));
+            let mut client = Client::connect(&tidegate.url(ROLE, &database));
+            client.query("SELECT 1");
+            if begins {
+                client.query("BEGIN");
+                client.query("INSERT INTO t VALUES (1)");
+            }
+            relay.set_passing(passing);
+            client.send(last);
+            wait_until(SOON, "the network has lost something", || relay.lost() > 0);
+            relay.set_passing(Passing::On);
+            relay.cut();
+            let error = &client.expect("E:08007 (end)")[0];
+            assert_eq!(error.field(b'S').as_deref(), Some("FATAL"));
+            let detail = error.field(b'D').unwrap();
+            assert!(detail.contains("is not known"), "{detail}");
+            wait_until_clean(shared_cluster(), &database);
+            assert_eq!(primary.psql_in(&database, "SELECT count(*) FROM t").unwrap(), rows);
+            // The next one is none the wiser, and works.
+            let mut next = Client::connect(&tidegate.url(ROLE, &database));
+            assert_eq!(next.value("SELECT count(*) FROM t").as_deref(), Some(rows));
+        }
+    }
+}
+
+#[test]
+fn a_transaction_whose_commit_was_not_asked_for_is_said_to_be_rolled_back() {
+    let database = test_database("lost_open");
+    let (tidegate, relay) = behind_relay(&database, &pool_of(1));
+    let mut client = Client::connect(&tidegate.url(ROLE, &database));
+    client.query("BEGIN");
+    client.query("SELECT pg_advisory_xact_lock(1)");
+    // Whatever is under way, but for its COMMIT.
+    client.send(pipeline().query("SELECT pg_sleep(60)").query("ROLLBACK"));
+    wait_until_running(shared_cluster(), &database, "pg_sleep(60)", 1);
+    relay.cut();
+    let error = &client.expect("E:08006 (end)")[0];
+    assert!(error.field(b'D').unwrap().contains("rolled back"), "{}", error.describe());
+    let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = ";
+    shared_cluster().primary().psql(&format!("{end}'{database}'")).unwrap();
+}
+
+#[test]
+fn a_server_lost_in_the_middle_of_a_row_is_no_message_inside_the_row() {
+    let database = test_database("lost_in_row");
+    let (tidegate, relay) = behind_relay(&database, &pool_of(1));
+    let mut client = Client::connect(&tidegate.url(ROLE, &database));
+    client.keep_unread_bytes(64 << 10);
+    client.send(pipeline().query("SELECT repeat('x', 30000000)"));
+    client.expect("T");
+    let blocked = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event = 'ClientWrite'"
+    );
+    wait_until(SOON, "the row is under way", || {
+        shared_cluster().primary().psql(&blocked).unwrap() == "1"
+    });
+    relay.cut();
+    let mut row = Vec::new();
+    client.stream().read_to_end(&mut row).unwrap();
+    assert!(row.iter().skip(11).all(|byte| *byte == b'x'), "something else is in the row");
 }

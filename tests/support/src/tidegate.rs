@@ -120,6 +120,14 @@ impl Tidegate {
         self.child.id()
     }
 
+    /// Memory that it has in use (VmRSS), in KiB.
+    #[track_caller]
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     pub fn url(&self, user: &str, database: &str) -> String {
         format!("postgres://{user}:{}@{}/{database}", password_of(user), self.listen)
     }
@@ -239,6 +247,14 @@ fn binary() -> PathBuf {
         let profile = profile_directory();
         let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
         let mut build = Command::new(cargo);
+        // `ring` is built anew when these change, and all that depends on it with it.
+        for (name, _) in std::env::vars_os() {
+            let is_of_package =
+                |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+            if name.to_str().is_some_and(is_of_package) {
+                build.env_remove(name);
+            }
+        }
         build.args(["build", "--quiet", "--package", "tidegate", "--bin", "tidegate"]);
         build.arg("--target-dir").arg(profile.parent().unwrap());
         if profile.ends_with("release") {

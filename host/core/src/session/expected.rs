@@ -139,6 +139,19 @@ impl Queue {
         self.copies -= usize::from(note.may_copy());
     }
 
+    /// Does the server owe an answer to something that the client sent?
+    pub(super) fn is_owed_to_client(&self) -> bool {
+        self.notes.iter().any(|note| {
+            !matches!(
+                note,
+                Expected::Own(_)
+                    | Expected::OwnParse { .. }
+                    | Expected::OwnClose { .. }
+                    | Expected::Answer(_)
+            )
+        })
+    }
+
     /// Is a ReadyForQuery still owed, so that the transaction status may be another when a new frame is reached?
     pub(super) fn status_may_change(&self) -> bool {
         self.ends > 0

@@ -128,12 +128,11 @@ impl Session {
             tag::COPY_DATA | tag::COPY_DONE => self.copy_goes_on(header.tag, io),
             tag::NOTICE_RESPONSE if matches!(front, Some(Expected::Own(_))) => Reply::Swallow,
             tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => Reply::Pass,
-            tag::PARAMETER_STATUS if matches!(front, Some(Expected::Own(Own::Restore))) => {
-                Reply::Pass
-            }
             // The client knows these values: they are its own, brought to this server.
-            tag::PARAMETER_STATUS if matches!(front, Some(Expected::Own(_))) => Reply::Swallow,
-            tag::PARAMETER_STATUS => Reply::Pass,
+            tag::PARAMETER_STATUS => match front {
+                Some(Expected::Own(own)) if *own != Own::Restore => Reply::Swallow,
+                _ => Reply::Pass,
+            },
             _ => self.unexpected(io),
         }
     }
@@ -211,6 +210,7 @@ impl Session {
         let over = self.expected.is_empty() && self.batch == Batch::Closed;
         if over && status == TransactionStatus::Idle {
             self.drops_statements = None;
+            self.commits = None;
         }
         self.copying = Copying::Nothing;
         reply

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
-use tidegate_core::session::{CloseReason, Gone};
+use tidegate_core::session::{CloseReason, Gone, Work};
 use tokio::io::AsyncWrite as _;
 
 use super::lent::Lent;
@@ -120,10 +120,11 @@ impl Connection {
         if let ClientPhase::Gone(..) = self.phase {
             return;
         }
-        let refusal = Refusal::fatal("08006", "the server closed the connection unexpectedly")
-            .detail("What the statement in progress did is not known; a transaction that was not committed is rolled back.")
-            .hint("Reconnect, and look at the server's log for the cause.");
-        self.from_server.out.send(|out| refusal.write(out));
+        // Inside a row no message can stand: then the end of the stream has to do.
+        if self.session.is_between_replies() {
+            let refusal = server_lost(self.session.work_at_stake());
+            self.from_server.out.send(|out| refusal.write(out));
+        }
         self.close(CloseReason::ServerDisconnected);
     }
 
@@ -181,4 +182,24 @@ impl Connection {
             client.wake();
         });
     }
+}
+
+/// What a client is told whose server closed the connection without a word.
+fn server_lost(work: Work) -> Refusal {
+    let (sqlstate, detail, hint) = match work {
+        Work::None => ("08006", "No statement was in progress.", "Reconnect."),
+        Work::RolledBack => (
+            "08006",
+            "The transaction in progress is rolled back.",
+            "Reconnect, and repeat the transaction from its beginning.",
+        ),
+        Work::InDoubt => (
+            "08007",
+            "Whether the statement in progress took effect is not known. It was not repeated.",
+            "Reconnect, and see what is there before you repeat it.",
+        ),
+    };
+    Refusal::fatal(sqlstate, "the server closed the connection unexpectedly")
+        .detail(detail)
+        .hint(hint)
 }

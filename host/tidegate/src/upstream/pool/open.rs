@@ -165,6 +165,14 @@ impl PoolCell {
             return;
         }
         if news {
+            let (database, user) = (&*self.key.database, &*self.key.user);
+            let target = Arc::clone(&self.inner.borrow().target);
+            tracing::info!(
+                target_server = &*target.name,
+                database,
+                user,
+                "the server answers again"
+            );
             return self.retry_now(now);
         }
         if waiting > 0 {
