@@ -1,7 +1,7 @@
 //! Expressions: what is compared with what, which functions are called, which types are cast to.
 
 use crate::found::TableId;
-use crate::from::RevPair;
+use crate::from::schema_and_name;
 use crate::string;
 use crate::walker::{LevelId, Owner, Place, Role, Task, Walker};
 use pg_raw_parse::list::NodeList;
@@ -223,7 +223,7 @@ impl<'a> Walker<'a> {
             self.expression(right, place);
             return self.expression(left, place);
         };
-        let name = operation.name().iter().filter_map(string).last().unwrap_or_default();
+        let name = operation.name().iter().filter_map(string).next_back().unwrap_or_default();
         let comparison = comparison(operation.kind, name);
         match (self.side(left), self.side(right)) {
             (Side::Row(left), Side::Row(right)) if left.len() == right.len() => {
@@ -317,7 +317,7 @@ impl<'a> Walker<'a> {
     fn owner(&self, column: &'a nodes::ColumnRef, level: LevelId) -> Owner {
         let names = column.fields().iter().filter_map(string);
         // `schema.table.column`, `table.column`, `column`: the last but one is the table's.
-        match names.rev_pair() {
+        match schema_and_name(names) {
             (Some(table), _) => self.table_named(table, level).map_or(Owner::NoTable, Owner::Table),
             _ => self.only_table(level),
         }
@@ -342,7 +342,7 @@ impl<'a> Walker<'a> {
 
     pub(crate) fn function(&mut self, call: &'a nodes::FuncCall) {
         let ordered = if call.agg_within_group { call.agg_order().len() } else { 0 };
-        match call.funcname().iter().filter_map(string).rev_pair() {
+        match schema_and_name(call.funcname().iter().filter_map(string)) {
             (schema, Some(name)) => {
                 self.found.function(schema, name, call.args().len() + ordered);
             }
@@ -363,7 +363,7 @@ impl<'a> Walker<'a> {
         match (link.testexpr(), place.role) {
             (test, Role::Condition { always }) => {
                 let any = link.sub_link_type == SubLinkType::ANY_SUBLINK;
-                let name = link.oper_name().iter().filter_map(string).last();
+                let name = link.oper_name().iter().filter_map(string).next_back();
                 let is_in = any && name.is_none_or(|name| name == "=");
                 let comparison = if is_in { Comparison::In } else { Comparison::Other };
                 match self.side(test) {
@@ -380,14 +380,14 @@ impl<'a> Walker<'a> {
     }
 
     fn operator(&mut self, name: &'a NodeList, operands: usize) {
-        if let (schema, Some(name)) = name.iter().filter_map(string).rev_pair() {
+        if let (schema, Some(name)) = schema_and_name(name.iter().filter_map(string)) {
             self.found.operator(schema, name, operands);
         }
     }
 
     pub(crate) fn type_name(&mut self, kind: &'a nodes::TypeName) {
         let names = kind.names().iter().filter_map(|name| name.sval());
-        if let (schema, Some(name)) = names.rev_pair() {
+        if let (schema, Some(name)) = schema_and_name(names) {
             self.found.cast(schema, name);
         }
     }
@@ -442,8 +442,8 @@ fn comparison(kind: A_Expr_Kind::Type, name: &str) -> Comparison {
 }
 
 /// The column's name, if it is no `*`.
-fn column_name<'a>(column: &'a nodes::ColumnRef) -> Option<&'a str> {
-    column.fields().iter().last().and_then(string)
+fn column_name(column: &nodes::ColumnRef) -> Option<&str> {
+    column.fields().iter().next_back().and_then(string)
 }
 
 /// A parameter or literal, also behind casts.

@@ -34,9 +34,9 @@ impl<'a> Walker<'a> {
                 Node::RangeTableSample(sample) => {
                     items.push(sample.relation());
                     // A sampling method is a function by its name.
-                    let mut names = sample.method().iter().filter_map(string).rev_pair();
-                    if let Some(name) = names.1.take() {
-                        self.found.function(names.0, name, 1);
+                    let names = sample.method().iter().filter_map(string);
+                    if let (schema, Some(name)) = schema_and_name(names) {
+                        self.found.function(schema, name, 1);
                     }
                     self.expressions(sample.args().iter(), place.value());
                     self.expression(sample.repeatable(), place.value());
@@ -152,12 +152,9 @@ impl<'a> Walker<'a> {
 }
 
 /// A name of one or more parts: the schema, if there is one, and the last part.
-pub(crate) trait RevPair<'a> {
-    fn rev_pair(self) -> (Option<&'a str>, Option<&'a str>);
-}
-
-impl<'a, I: Iterator<Item = &'a str>> RevPair<'a> for I {
-    fn rev_pair(self) -> (Option<&'a str>, Option<&'a str>) {
-        self.fold((None, None), |(_, last), part| (last, Some(part)))
-    }
+pub(crate) fn schema_and_name<'a>(
+    mut parts: impl DoubleEndedIterator<Item = &'a str>,
+) -> (Option<&'a str>, Option<&'a str>) {
+    let name = parts.next_back();
+    (parts.next_back(), name)
 }

@@ -1,5 +1,6 @@
 //! Which kind of statement, and what of it is worth a walk.
 
+use crate::from::schema_and_name;
 use crate::string;
 use crate::walker::{OUTSIDE, Task, Walker};
 use pg_raw_parse::raw::ObjectType;
@@ -154,7 +155,7 @@ fn dropped<'a>(walker: &mut Walker<'a>, drop: &'a nodes::DropStmt) {
     }
     for name in drop.objects().iter().filter_map(|object| object.as_node_list()) {
         let parts = name.iter().filter_map(string);
-        if let (schema, Some(name)) = crate::from::RevPair::rev_pair(parts) {
+        if let (schema, Some(name)) = schema_and_name(parts) {
             walker.found.table(schema, name, Access::Writes);
         }
     }

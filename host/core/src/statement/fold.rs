@@ -111,61 +111,11 @@ pub(super) fn fold<S: Sink>(
         if folded.tokens > tokens_max {
             return Err(Stop::TooManyTokens);
         }
-        let mut token = lexer.token;
+        let token = lexer.token;
         match token.kind {
             Kind::Word => sink.word(token),
             Kind::Quoted => sink.quoted(token),
             Kind::Comma | Kind::Dot | Kind::Close => sink.mark(token),
-            Kind::Open => match list_after(&lexer, before, parameters) {
-                Some((list, ahead)) => {
-                    if list.width == 0 || key(text, before) == w::IN {
-                        sink.mark(token);
-                    }
-                    sink.list(&list);
-                    folded.end = list.end;
-                    before = token.closed();
-                    lexer = ahead;
-                    continue;
-                }
-                None => sink.mark(token),
-            },
-            Kind::Operator if is_minus(text, token) && may_be_sign(text, before) => {
-                match signed(&lexer) {
-                    Some(ahead) => {
-                        lexer = ahead;
-                        sink.literal(literal(text, lexer.token), lexer.token.from(token));
-                        token = lexer.token;
-                    }
-                    None => sink.token(token),
-                }
-            }
-            Kind::Other if text[token.start()] == b'[' && key(text, before) == w::ARRAY => {
-                sink.token(token);
-                if let Some((list, ahead)) = elements(&lexer, parameters, b']') {
-                    sink.list(&list);
-                    folded.end = list.end;
-                    before = token.closed();
-                    lexer = ahead;
-                    continue;
-                }
-            }
-            Kind::Parameter if parameters == Parameters::Alike => {
-                sink.literal(Literal::Parameter, token);
-            }
-            Kind::Plain | Kind::Escape | Kind::Unicode | Kind::Dollar | Kind::Bits => {
-                lexer.join_continuation();
-                token = lexer.token;
-                if token.kind == Kind::Broken {
-                    return Err(Stop::Broken);
-                }
-                // The escape character decides which name is meant.
-                if key(text, before) == w::UESCAPE {
-                    sink.token(token);
-                } else {
-                    sink.literal(literal(text, token), token);
-                }
-            }
-            Kind::Integer | Kind::Decimal => sink.literal(literal(text, token), token),
             Kind::Semicolon => {
                 while lexer.token.kind == Kind::Semicolon {
                     lexer.advance();
@@ -181,12 +131,80 @@ pub(super) fn fold<S: Sink>(
                 return Ok(folded);
             }
             Kind::Broken => return Err(Stop::Broken),
-            _ => sink.token(token),
+            _ => {
+                before = other(&mut lexer, before, parameters, sink).ok_or(Stop::Broken)?;
+                folded.end = before.end();
+                continue;
+            }
         }
         folded.end = token.end();
         before = token;
         lexer.advance();
     }
+}
+
+/// Folds what may be more than one token: lists, signs, literals. Returns the last token of it, with the lexer on the
+/// next one; `None` for a literal that does not end.
+#[inline]
+fn other<S: Sink>(
+    lexer: &mut Lexer<'_>,
+    before: Token,
+    parameters: Parameters,
+    sink: &mut S,
+) -> Option<Token> {
+    let text = lexer.text;
+    let mut token = lexer.token;
+    match token.kind {
+        Kind::Open => match list_after(lexer, before, parameters) {
+            Some((list, ahead)) => {
+                if list.width == 0 || key(text, before) == w::IN {
+                    sink.mark(token);
+                }
+                sink.list(&list);
+                *lexer = ahead;
+                return Some(token.closed_at(list.end));
+            }
+            None => sink.mark(token),
+        },
+        Kind::Other if text[token.start()] == b'[' && key(text, before) == w::ARRAY => {
+            sink.token(token);
+            if let Some((list, ahead)) = elements(lexer, parameters, b']') {
+                sink.list(&list);
+                *lexer = ahead;
+                return Some(token.closed_at(list.end));
+            }
+        }
+        Kind::Operator if is_minus(text, token) && may_be_sign(text, before) => {
+            match signed(lexer) {
+                Some(ahead) => {
+                    *lexer = ahead;
+                    sink.literal(literal(text, lexer.token), lexer.token.from(token));
+                    token = lexer.token;
+                }
+                None => sink.token(token),
+            }
+        }
+        Kind::Parameter if parameters == Parameters::Alike => {
+            sink.literal(Literal::Parameter, token);
+        }
+        Kind::Integer | Kind::Decimal => sink.literal(literal(text, token), token),
+        Kind::Plain | Kind::Escape | Kind::Unicode | Kind::Dollar | Kind::Bits => {
+            lexer.join_continuation();
+            token = lexer.token;
+            if token.kind == Kind::Broken {
+                return None;
+            }
+            // The escape character decides which name is meant.
+            if key(text, before) == w::UESCAPE {
+                sink.token(token);
+            } else {
+                sink.literal(literal(text, token), token);
+            }
+        }
+        _ => sink.token(token),
+    }
+    lexer.advance();
+    Some(token)
 }
 
 /// A word's key; 0 for any other token.
