@@ -26,17 +26,11 @@ pub struct View {
 }
 
 /// Between the control plane, which writes, and the workers, which read and say what they need.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Views {
     sender: watch::Sender<Arc<View>>,
     /// Databases whose catalogue somebody needs.
     wanted: Mutex<HashSet<Arc<str>>>,
-}
-
-impl Default for Views {
-    fn default() -> Self {
-        Self { sender: watch::Sender::default(), wanted: Mutex::default() }
-    }
 }
 
 impl Views {

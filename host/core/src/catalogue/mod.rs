@@ -49,9 +49,12 @@ pub struct Catalogue {
     hidden: Option<Unsafe>,
 }
 
-/// For each name the schemas that have it, each with what stands against reading it.
+/// A schema that has a name, and what stands against reading it.
+type Place = (Box<str>, Option<Unsafe>);
+
+/// For each name the schemas that have it.
 #[derive(Debug, Default)]
-struct Names(FxHashMap<Box<str>, Vec<(Box<str>, Option<Unsafe>)>>);
+struct Names(FxHashMap<Box<str>, Vec<Place>>);
 
 impl Names {
     fn insert(&mut self, schema: &str, name: &str, fault: Option<Unsafe>) {
