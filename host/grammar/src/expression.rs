@@ -390,6 +390,8 @@ impl<'a> Walker<'a> {
         if let (schema, Some(name)) = schema_and_name(names) {
             self.found.cast(schema, name);
         }
+        // The grammar allows any expression there.
+        self.expressions(kind.typmods().iter(), self.outside());
     }
 
     /// CURRENT_DATE and its kin, under the names of the functions that do the same.

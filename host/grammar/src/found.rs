@@ -190,6 +190,7 @@ pub(crate) fn within_bounds(mut parsed: Parsed) -> Parsed {
         parsed.columns.truncate(SHAPE_NAMES_MAX);
         parsed.functions.truncate(SHAPE_NAMES_MAX);
         parsed.incomplete = Some(Incomplete::TooManyNames);
+        parsed.access = parsed.access.and(Access::Unknown);
     }
     parsed
 }

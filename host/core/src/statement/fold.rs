@@ -106,6 +106,8 @@ pub(super) fn fold<S: Sink>(
     let mut folded = Folded { begin, end: begin, tokens: 0 };
     let mut before = lexer.token;
     before.kind = Kind::Semicolon;
+    // Behind a dot a word is a name, whatever it spells.
+    let mut qualified = false;
     loop {
         folded.tokens += 1;
         if folded.tokens > tokens_max {
@@ -113,7 +115,10 @@ pub(super) fn fold<S: Sink>(
         }
         let token = lexer.token;
         match token.kind {
-            Kind::Word => sink.word(token),
+            Kind::Word => {
+                qualified = before.kind == Kind::Dot;
+                sink.word(token);
+            }
             Kind::Quoted => sink.quoted(token),
             Kind::Comma | Kind::Dot | Kind::Close => sink.mark(token),
             Kind::Semicolon => {
@@ -132,7 +137,9 @@ pub(super) fn fold<S: Sink>(
             }
             Kind::Broken => return Err(Stop::Broken),
             _ => {
-                before = other(&mut lexer, before, parameters, sink).ok_or(Stop::Broken)?;
+                let keyword = if qualified { before.closed_at(before.end()) } else { before };
+                qualified = false;
+                before = other(&mut lexer, keyword, parameters, sink).ok_or(Stop::Broken)?;
                 folded.end = before.end();
                 continue;
             }
@@ -189,7 +196,7 @@ fn other<S: Sink>(
         }
         Kind::Integer | Kind::Decimal => sink.literal(literal(text, token), token),
         Kind::Plain | Kind::Escape | Kind::Unicode | Kind::Dollar | Kind::Bits => {
-            lexer.join_continuation();
+            lexer.whole_literal();
             token = lexer.token;
             if token.kind == Kind::Broken {
                 return None;
@@ -201,7 +208,13 @@ fn other<S: Sink>(
                 sink.literal(literal(text, token), token);
             }
         }
-        _ => sink.token(token),
+        _ => {
+            sink.token(token);
+            // `t.* - 1`: the star is no operator.
+            if before.kind == Kind::Dot {
+                token = token.closed_at(token.end());
+            }
+        }
     }
     lexer.advance();
     Some(token)
@@ -343,8 +356,10 @@ fn element(lexer: &mut Lexer<'_>, parameters: Parameters) -> Option<Literal> {
         }
         Kind::Integer | Kind::Decimal => Some(literal(lexer.text, token)),
         Kind::Plain | Kind::Escape | Kind::Unicode | Kind::Dollar | Kind::Bits => {
-            lexer.join_continuation();
-            (lexer.token.kind != Kind::Broken).then(|| literal(lexer.text, token))
+            lexer.whole_literal();
+            // `N'…'` casts, which a list's first element would not show.
+            let kind = literal(lexer.text, token);
+            (lexer.token.kind != Kind::Broken && kind != Literal::National).then_some(kind)
         }
         Kind::Parameter if parameters == Parameters::Alike => Some(Literal::Parameter),
         Kind::Word => {

@@ -3,6 +3,7 @@
 mod number; // where numbers end
 
 use super::StringSyntax;
+use super::words::{self, key_of};
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,13 +282,12 @@ impl<'a> Lexer<'a> {
     fn quoted_by(&mut self, quote: usize, mark: u8, kind: Kind) -> Kind {
         let mut at = quote + 1;
         loop {
-            let Some(length) = find(&self.text[at..], |b| b == mark || b == 0) else {
-                return self.broken();
-            };
-            at += length + 1;
-            if self.text[at - 1] == 0 {
+            at = mark_or_null(self.text, at, mark);
+            // The end of the text reads as a null byte.
+            if self.byte(at) == 0 {
                 return self.broken();
             }
+            at += 1;
             if self.byte(at) != mark {
                 self.at = at;
                 return kind;
@@ -342,12 +342,28 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// With the lexer on a literal in quotes: takes in its continuations on later lines. Those of a literal with
-    /// backslashes belong to its token already.
-    pub(super) fn join_continuation(&mut self) {
-        if !matches!(self.token.kind, Kind::Plain | Kind::Unicode | Kind::Bits) {
-            return;
+    /// With the lexer on a literal: takes in its continuations on later lines, and the `UESCAPE '!'` of a `U&'…'`. The
+    /// continuations of a literal with backslashes belong to its token already.
+    pub(super) fn whole_literal(&mut self) {
+        match self.token.kind {
+            Kind::Plain | Kind::Bits => self.join_continuation(),
+            Kind::Unicode => {
+                self.join_continuation();
+                let mut ahead = *self;
+                let word = ahead.next();
+                if word.kind == Kind::Word
+                    && key_of(self.text, word.start(), word.end()) == words::UESCAPE
+                    && matches!(ahead.next().kind, Kind::Plain | Kind::Escape)
+                {
+                    ahead.token = Token { kind: Kind::Unicode, ..ahead.token.from(self.token) };
+                    *self = ahead;
+                }
+            }
+            _ => {}
         }
+    }
+
+    fn join_continuation(&mut self) {
         while let Some(quote) = self.continuation() {
             let kind = self.quoted_by(quote, b'\'', self.token.kind);
             self.token.kind = kind;
@@ -447,6 +463,25 @@ impl<'a> Lexer<'a> {
         self.at = self.text.len();
         Kind::Broken
     }
+}
+
+/// The position of the first `mark` or null byte from `at` on, or the end of the text; eight bytes at a time.
+#[inline]
+fn mark_or_null(text: &[u8], mut at: usize, mark: u8) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // The lowest byte whose high bit is set in the result is the first that was null.
+    let nulls = |eight: u64| eight.wrapping_sub(ONES) & !eight & (ONES << 7);
+    let marks = u64::from(mark) * ONES;
+    while let Some(eight) = text.get(at..).and_then(<[u8]>::first_chunk) {
+        let eight = u64::from_le_bytes(*eight);
+        let found = nulls(eight) | nulls(eight ^ marks);
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let rest = text.get(at..).unwrap_or_default();
+    at + find(rest, |b| b == mark || b == 0).unwrap_or(rest.len())
 }
 
 #[inline]

@@ -64,7 +64,9 @@ impl Output {
             })
         };
         let apart = gap && !self.bytes.is_empty();
-        if apart || joins(self.bytes.last()) && joins(piece.first()) {
+        // `u &'…'` is no `U&'…'`.
+        let unicode = self.bytes.last() == Some(&b'&') && piece.first() == Some(&b'\'');
+        if apart || unicode || joins(self.bytes.last()) && joins(piece.first()) {
             self.bytes.push(b' ');
         }
         self.bytes.extend_from_slice(piece);
@@ -143,7 +145,7 @@ impl Sink for Renderer<'_> {
             if start.kind == Kind::Operator {
                 lexer.advance(); // the sign of the number that follows
             }
-            lexer.join_continuation();
+            lexer.whole_literal();
             let token = lexer.token.from(start);
             match token.kind {
                 Kind::Word => self.word(token),

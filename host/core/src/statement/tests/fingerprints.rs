@@ -54,6 +54,7 @@ fn literals_white_space_case_and_comments_do_not_matter() {
         "select ''",
     ]);
     alike(&["select 1.5", "select .5", "select 1.", "select 1e10", "select 1.5E-3"]);
+    alike(&["select U&'d!0061' uescape '!'", "select U&'a'\n'b' uescape\n'?'", "select ''"]);
     alike(&["select 'a'\n'b'", "select 'ab'", "select 'a' --x\n 'b'"]);
 }
 
@@ -108,6 +109,7 @@ fn a_sign_belongs_to_its_number_only_where_it_cannot_subtract() {
     apart(&["select a -5", "select a 5", "select a, 5"]);
     apart(&["select (-5)::int", "select (-5::int)", "select (5::int)"]);
     apart(&["select - a", "select a"]);
+    apart(&["select t.* - 5", "select t.* 5"]);
 }
 
 #[test]
@@ -141,6 +143,12 @@ fn lists_of_literals_are_one() {
         "select 1 where a in (select 1)",
     ]);
     apart(&["values (1)", "values (1, 2)", "values (1), (f(2))", "values (now()), (now())"]);
+    apart(&[
+        "select t.in (1)",
+        "select t.in (1, 2)",
+        "select t.values (1), (2)",
+        "select t.array[1]",
+    ]);
     apart(&["select array[1]", "select array[b]", "select a[1]", "select array[[1]]"]);
 }
 
@@ -281,6 +289,7 @@ fn literals_leave_no_trace() {
 fn pieces_do_not_run_together() {
     rendered("select.5", "select 1.0", "select $1");
     rendered("select 123abc", "select 1 abc", "select $1 abc");
+    rendered("select u&E'a'", "select u& ''", "select u&$1");
     rendered("select 'a'E'b'", "select '' ''", "select $1 $2");
     rendered("select/**/1/**/a", "select 1 a", "select $1 a");
     rendered("select'a'from t", "select '' from t", "select $1 from t");
