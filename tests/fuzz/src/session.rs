@@ -78,7 +78,6 @@ impl World {
                 server: self.server.as_mut(),
                 interner: &mut self.interner,
                 router: &mut PrimaryOnly,
-                router: &mut PrimaryOnly,
                 to_server: &mut self.to_server,
                 to_client: &mut self.to_client,
             };
@@ -106,7 +105,6 @@ impl World {
         let io = Io {
             server: self.server.as_mut(),
             interner: &mut self.interner,
-            router: &mut PrimaryOnly,
             router: &mut PrimaryOnly,
             to_server: &mut self.to_server,
             to_client: &mut self.to_client,
@@ -174,7 +172,6 @@ impl World {
         let io = Io {
             server: None,
             interner: &mut self.interner,
-            router: &mut PrimaryOnly,
             router: &mut PrimaryOnly,
             to_server: &mut self.to_server,
             to_client: &mut self.to_client,
