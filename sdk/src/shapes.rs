@@ -1,0 +1,80 @@
+//! Questions that policies ask of shapes and identities.
+
+use crate::types::{Access, ColumnUse, Comparison, Identity, Operand, Shape, TableUse};
+
+impl Shape {
+    /// Reads, locks nothing, and was understood.
+    pub fn reads_only(&self) -> bool {
+        self.access == Access::Reads && !self.locks
+    }
+
+    /// Names a table of the schema.
+    pub fn uses_schema(&self, schema: &str) -> bool {
+        self.tables.iter().any(|table| table.schema.as_deref() == Some(schema))
+    }
+
+    /// Names the table, given as `table` or `schema.table`.
+    pub fn uses_table(&self, name: &str) -> bool {
+        self.tables.iter().any(|table| table.is(name))
+    }
+
+    /// The value of a tag that belongs to the shape.
+    pub fn tag(&self, key: &str) -> Option<&str> {
+        self.tags.iter().find(|tag| tag.key == key).map(|tag| tag.value.as_str())
+    }
+}
+
+impl TableUse {
+    /// Is it the table, given as `table` (in any schema) or `schema.table`?
+    pub fn is(&self, name: &str) -> bool {
+        match name.split_once('.') {
+            Some((schema, table)) => {
+                self.name == table && self.schema.as_deref().is_none_or(|own| own == schema)
+            }
+            None => self.name == name,
+        }
+    }
+
+    /// `schema.table`, or `table` where the statement leaves it to the search path.
+    pub fn full_name(&self) -> String {
+        match &self.schema {
+            Some(schema) => format!("{schema}.{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// The parameter that the column must be equal to.
+    pub fn parameter_of(&self, column: &str) -> Option<u16> {
+        let equal =
+            |usage: &&ColumnUse| usage.column == column && usage.comparison == Comparison::Equal;
+        self.columns.iter().filter(equal).find_map(|usage| match usage.by {
+            Operand::Parameter(number) => Some(number),
+            _ => None,
+        })
+    }
+
+    /// Columns that are compared in one of these ways, each once, in the order of the statement.
+    pub fn compared(&self, ways: &[Comparison]) -> Vec<&str> {
+        let mut found = Vec::new();
+        for usage in &self.columns {
+            if ways.contains(&usage.comparison) && !found.contains(&usage.column.as_str()) {
+                found.push(usage.column.as_str());
+            }
+        }
+        found
+    }
+}
+
+impl Identity {
+    /// The value of a tag of the execution.
+    pub fn tag(&self, key: &str) -> Option<&str> {
+        self.tags.iter().find(|tag| tag.key == key).map(|tag| tag.value.as_str())
+    }
+
+    /// Is the user, the end user, or one of the roles in the list?
+    pub fn is_any_of(&self, names: &[String]) -> bool {
+        let end_user = self.end_user.iter();
+        let mut own = std::iter::once(&self.user).chain(end_user).chain(&self.roles);
+        own.any(|name| names.contains(name))
+    }
+}
