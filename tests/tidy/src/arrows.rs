@@ -30,6 +30,7 @@ pub const CRATES: &[Layers] = &[
         layers: &[
             &["session"],
             &["plan"],
+            &["policy"],
             &["breaker", "pool", "settings", "statement"],
             &["ids", "limits", "refusal"],
         ],

@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn what_means_nothing_is_refused() {
-        let parse = |text| Template::parse(text, Holes::Parameters(2)).unwrap_err();
+        let parse = |text: &str| Template::parse(text, Holes::Parameters(2)).unwrap_err();
         assert_eq!(parse("{3}"), Problem::UnknownHole("3".into()));
         assert_eq!(parse("{0}"), Problem::UnknownHole("0".into()));
         assert_eq!(parse("{+1}"), Problem::UnknownHole("+1".into()));
