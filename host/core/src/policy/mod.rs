@@ -13,8 +13,10 @@ pub mod canary; // shares of sessions, and when to give a candidate up
 pub mod faults; // kinds of faults, and when they are too many
 pub mod index; // Suggestion
 pub mod limit; // LimitPlan
+pub mod log; // how much a policy may log
 pub mod plans; // answers kept by shape and generation
 pub mod route; // RoutePlan, weights, decisions
+pub mod state; // values that a policy keeps at the host
 pub mod template; // texts with `{user}` or `{1}` in them
 
 pub use cache::{CachePlan, CacheRule, KeyPart, Tier};
