@@ -11,12 +11,17 @@ mod functions; // which functions matter
 mod grammar; // parentheses that call nothing
 mod lexer;
 mod settings; // SET, RESET, SHOW, set_config
+mod shape; // what is found once for each fingerprint
 mod words; // keywords as integers
 
 #[cfg(test)]
 mod tests;
 
 pub use effects::{Effects, Kind, PreparedTouched, SettingTouched, TidegateCommand};
+pub use shape::{
+    Access, By, ColumnUse, Comparison, Family, Fingerprint, FunctionForm, FunctionUse, Grammar,
+    Incomplete, Parsed, Shape, ShapeKind, TableUse,
+};
 
 use crate::limits::STATEMENT_BYTES_MAX;
 use body::Body;
