@@ -28,6 +28,7 @@
 //! A policy's fields are its settings: the host hands them over as JSON. It is built with `crate-type = ["cdylib"]`
 //! for `wasm32-unknown-unknown`; its tests run as native code, with [`testing`].
 
+mod advice; // questions to a batch of slow statements
 pub mod bindings; // generated from WIT
 pub mod host; // what a policy may ask the host: log, clock, random, state, metrics
 mod plans; // builders for answers
@@ -64,7 +65,7 @@ pub mod types {
         ClusterState, Fallback, Priority, ReplicaMetrics, ReplicaRule, RoutePlan, Target, Weight,
     };
     pub use crate::bindings::routing::tidegate::policy::types::{
-        Access, ColumnUse, Comparison, Fingerprint, FunctionUse, Identity, Operand, PluginInfo, SessionFlags,
+        Access, ColumnUse, Comparison, Fingerprint, FunctionForm, FunctionUse, Identity, Operand, PluginInfo, SessionFlags,
         Shape, StatementKind, TableUse, Tag,
     };
 }

@@ -3,9 +3,9 @@
 use crate::types::{Access, ColumnUse, Comparison, Identity, Operand, Shape, TableUse};
 
 impl Shape {
-    /// Reads, locks nothing, and was understood.
+    /// Reads, locks nothing, and was understood. What its functions and views do, the host judges.
     pub fn reads_only(&self) -> bool {
-        self.access == Access::Reads && !self.locks
+        self.access == Access::Reads && !self.locks && self.incomplete.is_none()
     }
 
     /// Names a table of the schema.
@@ -43,7 +43,7 @@ impl TableUse {
         }
     }
 
-    /// The parameter that the column must be equal to.
+    /// The parameter that the column of every row must be equal to.
     pub fn parameter_of(&self, column: &str) -> Option<u16> {
         let equal =
             |usage: &&ColumnUse| usage.column == column && usage.comparison == Comparison::Equal;

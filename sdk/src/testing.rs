@@ -45,14 +45,17 @@ pub fn statement(kind: StatementKind, access: Access) -> ShapeBuilder {
     ShapeBuilder {
         shape: Shape {
             fingerprint: Fingerprint { high: 1, low: 1 },
+            family: Fingerprint { high: 1, low: 1 },
             normalized: String::new(),
             kind,
             access,
             locks: false,
             tables: Vec::new(),
+            columns: Vec::new(),
             functions: Vec::new(),
             parameters: 0,
             literal_dependent: false,
+            incomplete: None,
             tags: Vec::new(),
         },
     }
@@ -89,7 +92,8 @@ impl ShapeBuilder {
     #[must_use]
     pub fn by_operand(mut self, column: &str, comparison: Comparison, by: Operand) -> ShapeBuilder {
         if let Some(table) = self.shape.tables.last_mut() {
-            table.columns.push(ColumnUse { column: column.to_owned(), comparison, by });
+            let column = column.to_owned();
+            table.columns.push(ColumnUse { column, comparison, by, always: true });
         }
         self
     }

@@ -1,1 +1,30 @@
-//! x
+//! Policies as WebAssembly plugins: loads them, asks them within bounds, swaps them, and does without them.
+//!
+//! What an answer may say and what the host makes of it is `tidegate_core::policy`; here is the sandbox around it.
+//! Nothing here waits for a socket or a disk, and every call ends within the time of its kind.
+
+mod ask; // the questions
+pub mod bindings; // WIT in Rust, one module a version
+mod component; // bytes → checked and compiled
+mod defaults; // the embedded plugins
+mod engine; // wasmtime with a pool, and the ticker
+mod error; // why a plugin is not taken
+mod event; // what happens, for logs, metrics and alerts
+mod fault; // what went wrong in a call
+mod generation; // a plugin with settings: instances, counts
+mod granted; // what a slot's plugins share at the host
+mod guest; // the host's side of what plugins may call
+mod instance; // one store
+mod watch; // CPU time, memory and host calls of one call
+
+pub use ask::{Execution, Question};
+pub use defaults::{EMBEDDED, Embedded, embedded};
+pub use engine::{Engine, Settings};
+pub use error::LoadError;
+pub use event::{Event, Level, Silence, Sink};
+pub use fault::Fault;
+pub use generation::{Generation, Source};
+pub use granted::{Granted, MetricKind};
+
+#[cfg(test)]
+mod tests;

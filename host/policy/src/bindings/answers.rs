@@ -125,7 +125,7 @@ impl From<index::Suggestion> for advice::Suggestion {
             keys: suggestion.keys.into_iter().map(Into::into).collect(),
             include: boxed(suggestion.include),
             predicate: suggestion.predicate.map(Into::into),
-            shapes: suggestion.shapes.iter().map(number).collect(),
+            shapes: suggestion.shapes.iter().map(super::questions::number).collect(),
             confidence: match suggestion.confidence {
                 index::Confidence::Verifiable => advice::Confidence::Verifiable,
                 index::Confidence::Heuristic => advice::Confidence::Heuristic,
@@ -160,11 +160,6 @@ impl From<index::Predicate> for advice::Predicate {
             }
         }
     }
-}
-
-/// A fingerprint's halves as one number.
-pub(crate) fn number(fingerprint: &super::since_v0_1::types::Fingerprint) -> u128 {
-    u128::from(fingerprint.high) << 64 | u128::from(fingerprint.low)
 }
 
 fn boxed(texts: Vec<String>) -> Vec<Box<str>> {
