@@ -58,8 +58,11 @@ pub struct Source<'a> {
     pub settings: &'a str,
 }
 
-/// Numbers generations over all registries of the process, so that no two are ever taken for one.
-static NUMBERS: AtomicU64 = AtomicU64::new(1);
+/// Numbers generations and stamps over all registries of the process, so that no two are ever taken for one.
+pub(crate) fn next_number() -> u64 {
+    static NUMBERS: AtomicU64 = AtomicU64::new(1);
+    NUMBERS.fetch_add(1, Ordering::Relaxed)
+}
 
 impl Generation {
     /// Checks, compiles, and starts a first instance. Takes tens of milliseconds and more.
@@ -77,7 +80,7 @@ impl Generation {
         let (first, info) = Instance::start(engine, &checked.linked, granted, settings)?;
         let more = (1..engine.settings().instances).map(|_| Mutex::new(None));
         Ok(Generation {
-            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            number: next_number(),
             engine: Arc::clone(engine),
             linked: checked.linked,
             granted: Arc::clone(granted),

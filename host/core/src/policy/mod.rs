@@ -16,6 +16,7 @@ pub mod limit; // LimitPlan
 pub mod log; // how much a policy may log
 pub mod plans; // answers kept by shape and generation
 pub mod route; // RoutePlan, weights, decisions
+pub mod seat; // the active version, the previous one, and a candidate
 pub mod state; // values that a policy keeps at the host
 pub mod template; // texts with `{user}` or `{1}` in them
 
