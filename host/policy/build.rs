@@ -75,7 +75,8 @@ fn toolchain() -> Result<Toolchain, String> {
     let mut ask = Command::new(rustc);
     let libraries = ask.args(["--print", "target-libdir", "--target", TARGET]).output();
     let is_installed = libraries.is_ok_and(|output| {
-        output.status.success() && Path::new(String::from_utf8_lossy(&output.stdout).trim()).exists()
+        output.status.success()
+            && Path::new(String::from_utf8_lossy(&output.stdout).trim()).exists()
     });
     if is_installed {
         return Ok(Toolchain::Rust(env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())));

@@ -8,9 +8,10 @@ use crate::types::{
 impl Batch {
     /// Each use of a table that statistics are known of, with its shape.
     pub fn uses(&self) -> impl Iterator<Item = (&SlowShape, &TableUse, &TableStatistics)> {
-        let uses = self.shapes.iter().flat_map(|slow| {
-            slow.shape.tables.iter().map(move |used| (slow, used))
-        });
+        let uses = self
+            .shapes
+            .iter()
+            .flat_map(|slow| slow.shape.tables.iter().map(move |used| (slow, used)));
         uses.filter_map(|(slow, used)| Some((slow, used, self.table(used)?)))
     }
 
@@ -33,7 +34,9 @@ impl TableStatistics {
     pub fn is_covered(&self, columns: &[&str]) -> bool {
         self.indexes.iter().any(|index| {
             let is_tree = index.method == IndexMethod::Btree && !index.partial;
-            is_tree && index.columns.len() >= columns.len() && index.columns.iter().zip(columns).all(|(a, b)| a == b)
+            is_tree
+                && index.columns.len() >= columns.len()
+                && index.columns.iter().zip(columns).all(|(a, b)| a == b)
         })
     }
 

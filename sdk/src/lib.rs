@@ -65,8 +65,8 @@ pub mod types {
         ClusterState, Fallback, Priority, ReplicaMetrics, ReplicaRule, RoutePlan, Target, Weight,
     };
     pub use crate::bindings::routing::tidegate::policy::types::{
-        Access, ColumnUse, Comparison, Fingerprint, FunctionForm, FunctionUse, Identity, Operand, PluginInfo, SessionFlags,
-        Shape, StatementKind, TableUse, Tag,
+        Access, ColumnUse, Comparison, Fingerprint, FunctionForm, FunctionUse, Identity, Operand,
+        PluginInfo, SessionFlags, Shape, StatementKind, TableUse, Tag,
     };
 }
 

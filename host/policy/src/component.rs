@@ -133,9 +133,7 @@ fn versioned(name: &str) -> Option<(&str, &str)> {
 
 /// Patches of one minor version understand each other.
 fn is_spoken(theirs: &str) -> Result<(), LoadError> {
-    let minor = |version: &str| {
-        version.rsplit_once('.').map(|(minor, _patch)| minor.to_owned())
-    };
+    let minor = |version: &str| version.rsplit_once('.').map(|(minor, _patch)| minor.to_owned());
     if minor(theirs) == minor(VERSION) {
         Ok(())
     } else {

@@ -27,13 +27,16 @@ impl Fault {
     }
 
     pub(crate) fn of(error: &wasmtime::Error) -> Fault {
+        let words = format!("{error:#}");
         let kind = match (error.downcast_ref::<Exceeded>(), error.downcast_ref::<Trap>()) {
             (Some(Exceeded::Memory), _) => FaultKind::Memory,
             (Some(Exceeded::HostCalls), _) => FaultKind::HostCalls,
             (None, Some(Trap::Interrupt)) => FaultKind::Deadline,
+            // wasmtime keeps this error's type to itself; a test holds its words.
+            _ if words.contains("fuel allocated for hostcalls") => FaultKind::HostCalls,
             _ => FaultKind::Trap,
         };
-        Fault::new(kind, &format!("{error:#}"))
+        Fault::new(kind, &words)
     }
 }
 

@@ -129,8 +129,14 @@ pub enum Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeError {
     /// A plugin of another kind.
-    OtherSlot { slot: Slot, generation: u64 },
-    Seat { slot: Slot, error: SeatError },
+    OtherSlot {
+        slot: Slot,
+        generation: u64,
+    },
+    Seat {
+        slot: Slot,
+        error: SeatError,
+    },
 }
 
 impl std::fmt::Display for ChangeError {
@@ -149,8 +155,7 @@ impl std::error::Error for ChangeError {}
 impl Registry {
     /// Empty: the host answers itself. `seed` is for the random numbers of plugins.
     pub fn new(engine: Arc<Engine>, seed: u64, sink: &Arc<dyn Sink>) -> Registry {
-        let granted =
-            Slot::ALL.map(|slot| Arc::new(Granted::new(slot, seed, Arc::clone(sink))));
+        let granted = Slot::ALL.map(|slot| Arc::new(Granted::new(slot, seed, Arc::clone(sink))));
         Registry {
             engine,
             granted,
@@ -186,11 +191,11 @@ impl Registry {
         }
         let after = Arc::new(view);
         self.view.store(Arc::clone(&after));
-        for (slot, _) in parts {
-            let number = |view: &View| view.slot(*slot).active().map(|active| active.number());
+        for slot in Slot::ALL {
+            let number = |view: &View| view.slot(slot).active().map(|active| active.number());
             let (from, to) = (number(&before), number(&after));
             if from != to {
-                self.granted(*slot).emit(&Event::Swapped { from, to });
+                self.granted(slot).emit(&Event::Swapped { from, to });
             }
         }
         Ok(())

@@ -79,9 +79,7 @@ pub fn judge(active: &Sample, candidate: &Sample) -> Verdict {
     if rate(candidate) > rate(active).saturating_add(POLICY_CANARY_ERROR_POINTS * 100) {
         return Verdict::RollBack(Reason::Errors);
     }
-    let mean = |sample: &Sample| {
-        sample.time.as_nanos() / u128::from(sample.statements.max(1))
-    };
+    let mean = |sample: &Sample| sample.time.as_nanos() / u128::from(sample.statements.max(1));
     let bearable = mean(active) * (100 + POLICY_CANARY_LATENCY_PERCENT) / 100
         + POLICY_CANARY_LATENCY_SLACK.as_nanos();
     if mean(candidate) > bearable {

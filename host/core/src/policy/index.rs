@@ -111,9 +111,8 @@ pub fn check_suggestions(
 
 impl Suggestion {
     fn check(&self, tables: &[KnownTable<'_>], shapes: &[u128]) -> Result<(), Nonsense> {
-        let is_own = |table: &&KnownTable<'_>| {
-            *table.schema == *self.schema && *table.name == *self.table
-        };
+        let is_own =
+            |table: &&KnownTable<'_>| *table.schema == *self.schema && *table.name == *self.table;
         let Some(table) = tables.iter().find(is_own) else {
             return Err(Nonsense::OutOfRange { what: "table" });
         };

@@ -39,7 +39,8 @@ impl LogBudget {
 
 /// A message as it is written: cut, and on one line.
 pub fn clean(message: &str) -> String {
-    let cut = message.char_indices().take_while(|(at, c)| at + c.len_utf8() <= POLICY_LOG_BYTES_MAX);
+    let cut =
+        message.char_indices().take_while(|(at, c)| at + c.len_utf8() <= POLICY_LOG_BYTES_MAX);
     cut.map(|(_, c)| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -213,10 +213,7 @@ mod tests {
     fn replicas_that_do_not_exist_are_nonsense() {
         let rule = |name: &str| ReplicaRule { servers: vec![name.into()], ..Default::default() };
         assert!(replicas(rule("r1")).check(&["r1", "r2"]).is_ok());
-        assert_eq!(
-            replicas(rule("r3")).check(&["r1"]),
-            Err(Nonsense::UnknownReplica("r3".into()))
-        );
+        assert_eq!(replicas(rule("r3")).check(&["r1"]), Err(Nonsense::UnknownReplica("r3".into())));
         let many = ReplicaRule {
             servers: vec!["r1".into(); POLICY_SERVERS_MAX + 1],
             ..Default::default()

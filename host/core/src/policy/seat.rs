@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::cell::Cell;
-    
+
     #[derive(Debug)]
     struct Fake {
         number: u64,

@@ -187,7 +187,8 @@ mod tests {
     fn holes_are_filled_by_who_asks() {
         let tags = [("tenant", "t:1")];
         let values = Values { user: "app", end_user: "42%", tags: &tags, ..Values::default() };
-        let text = rendered("u:{user}:{end-user}:{tag:tenant}:{tag:other}", Holes::Identity, &values);
+        let text =
+            rendered("u:{user}:{end-user}:{tag:tenant}:{tag:other}", Holes::Identity, &values);
         assert_eq!(text, "u:app:42%25:t%3A1:");
     }
 
