@@ -11,6 +11,8 @@ use std::process::Command;
 const TARGET: &str = "wasm32-unknown-unknown";
 /// Debian's `rustc-web`, `cargo-web` and `lld`.
 const DEBIAN: [&str; 3] = ["/usr/bin/rustc", "/usr/bin/cargo", "/usr/bin/wasm-ld"];
+/// Debian's `rust-web-src`: its target comes without a built standard library.
+const DEBIAN_STD: &str = "/usr/lib/rustlib/src/rust/library/std";
 
 fn main() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -81,7 +83,7 @@ fn toolchain() -> Result<Toolchain, String> {
     if is_installed {
         return Ok(Toolchain::Rust(env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())));
     }
-    if DEBIAN.iter().all(|program| Path::new(program).exists()) {
+    if DEBIAN.iter().chain([&DEBIAN_STD]).all(|path| Path::new(path).exists()) {
         return Ok(Toolchain::Debian);
     }
     Err(format!(

@@ -76,4 +76,6 @@ pub mod internal {
     pub use crate::register::configured;
     #[cfg(target_arch = "wasm32")]
     pub use crate::register::report_panics;
+    #[cfg(not(target_arch = "wasm32"))]
+    pub use crate::register::{advising, caching, limiting, routing};
 }

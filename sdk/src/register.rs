@@ -10,6 +10,18 @@ pub fn configured<P: Policy>(config: &str) -> Result<P, String> {
     Ok(policy)
 }
 
+macro_rules! checked {
+    ($($world:ident: $policy:ident),*) => {$(
+        /// Settings for a policy of this kind.
+        #[cfg(not(target_arch = "wasm32"))]
+        pub fn $world<P: crate::policies::$policy>(config: &str) -> Result<P, String> {
+            configured(config)
+        }
+    )*};
+}
+
+checked!(routing: Routing, caching: Caching, limiting: Limiting, advising: Advising);
+
 /// Sends the words of a panic to the host's log before the plugin is gone.
 #[cfg(target_arch = "wasm32")]
 pub fn report_panics() {
@@ -81,7 +93,9 @@ macro_rules! register {
         });
     };
     (@world $world:ident, $export:ident, $policy:ty, { $guest:item }) => {
-        // Native builds are for tests, which call the policy itself.
+        // Native builds are for tests, which call the policy itself: here it is only checked to be one.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn(&str) -> Result<$policy, String> = $crate::internal::$world::<$policy>;
         #[cfg(target_arch = "wasm32")]
         mod tidegate_plugin {
             use super::*;

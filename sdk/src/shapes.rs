@@ -53,6 +53,32 @@ impl TableUse {
         })
     }
 
+    /// Tags for a result that this table went into: all its rows, or the row that a column is equal to.
+    pub fn tags_of_read(&self, row: Option<&str>) -> Vec<String> {
+        match self.row_tag(row) {
+            Some(row) => vec![row, format!("{}:rows", self.name)],
+            None => vec![format!("{}:any", self.name)],
+        }
+    }
+
+    /// Tags of the results that a write to this table changes; none for a table that is only read. With the column
+    /// known: those of one row, and those of many. Else all.
+    pub fn tags_of_write(&self, row: Option<&str>) -> Vec<String> {
+        if self.access == Access::Reads {
+            return Vec::new();
+        }
+        let is_moved = self.columns.iter().any(|used| {
+            Some(used.column.as_str()) == row && used.comparison == Comparison::Assigned
+        });
+        let row = self.row_tag(row).filter(|_| !is_moved);
+        vec![row.unwrap_or_else(|| format!("{}:rows", self.name)), format!("{}:any", self.name)]
+    }
+
+    fn row_tag(&self, row: Option<&str>) -> Option<String> {
+        let number = self.parameter_of(row?)?;
+        Some(format!("{}:row:{{{number}}}", self.name))
+    }
+
     /// Columns that are compared in one of these ways, each once, in the order of the statement.
     pub fn compared(&self, ways: &[Comparison]) -> Vec<&str> {
         let mut found = Vec::new();

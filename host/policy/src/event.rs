@@ -1,6 +1,5 @@
 //! What happens with plugins: told to whoever writes logs, metrics and alerts.
 
-use crate::granted::MetricKind;
 use tidegate_core::policy::Slot;
 use tidegate_core::policy::canary::Reason;
 use tidegate_core::policy::faults::FaultKind;
@@ -12,6 +11,14 @@ pub enum Level {
     Info,
     Warn,
     Error,
+}
+
+/// How a metric's records add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    Counter,
+    Gauge,
+    Histogram,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -1,21 +1,14 @@
 //! What a slot's plugins share at the host: their store, their log's budget, their metrics.
 
-use crate::event::{Event, Level, Sink};
+use crate::event::{Event, Level, MetricKind, Sink};
+use crate::locks::lock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use tidegate_core::limits::{POLICY_LABEL_BYTES_MAX, POLICY_METRICS_MAX};
 use tidegate_core::policy::Slot;
 use tidegate_core::policy::log::{self, LogBudget, Verdict};
 use tidegate_core::policy::state::StateStore;
-
-/// How a metric's records add up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricKind {
-    Counter,
-    Gauge,
-    Histogram,
-}
 
 /// One a slot, for as long as the process lives: it outlasts generations.
 pub struct Granted {
@@ -97,9 +90,4 @@ impl Granted {
 
 fn number(place: usize) -> Result<u32, String> {
     u32::try_from(place).map_err(|error| error.to_string())
-}
-
-/// What a panicking thread left behind here is whole: every change is one call.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,8 @@
 //! The data of one instance, and the host's side of what plugins may call.
 
 use crate::bindings::since_v0_1::{clock, log, metrics, random, state, types};
-use crate::event::Level;
-use crate::granted::{Granted, MetricKind};
+use crate::event::{Level, MetricKind};
+use crate::granted::Granted;
 use crate::watch::Watch;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

@@ -16,6 +16,7 @@ mod generation; // a plugin with settings: instances, counts
 mod granted; // what a slot's plugins share at the host
 mod guest; // the host's side of what plugins may call
 mod instance; // one store
+mod locks; // locking what threads share
 mod registry; // slots: active, previous, candidate; swaps
 mod trial; // what is seen of a candidate
 mod watch; // CPU time, memory and host calls of one call
@@ -25,10 +26,10 @@ pub use ask::{Execution, Question};
 pub use defaults::{EMBEDDED, Embedded, embedded};
 pub use engine::{Engine, Settings};
 pub use error::LoadError;
-pub use event::{Event, Level, Silence, Sink};
+pub use event::{Event, Level, MetricKind, Silence, Sink};
 pub use fault::Fault;
 pub use generation::{Generation, Source};
-pub use granted::{Granted, MetricKind};
+pub use granted::Granted;
 pub use registry::{Change, ChangeError, Reader, Registry, SlotView, View};
 pub use trial::{Difference, Outcome, Side, Trial};
 

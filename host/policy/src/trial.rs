@@ -1,6 +1,6 @@
 //! What is seen of a candidate: differences from the active version, and how statements fared on either side.
 
-use crate::granted::lock;
+use crate::locks::lock;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,65 +5,64 @@ use tidegate_sdk::prelude::*;
 #[derive(Default, Deserialize)]
 #[serde(crate = "tidegate_sdk::serde", default, deny_unknown_fields)]
 struct CacheTables {
-    tables: Vec<Rule>,
+    /// The first that fits a table and a statement counts.
+    rules: Vec<Rule>,
 }
 
-#[derive(Deserialize)]
-#[serde(crate = "tidegate_sdk::serde", deny_unknown_fields)]
+#[derive(Default, Deserialize)]
+#[serde(crate = "tidegate_sdk::serde", default, deny_unknown_fields)]
 struct Rule {
     /// `table`, or `schema.table`.
     table: String,
+    /// Only for statements whose normalized text has this in it.
+    statement: Option<String>,
     ttl_ms: u64,
-    /// A column that tells rows apart: a statement that compares it with a parameter is about one row.
+    /// A column that tells rows apart.
     row: Option<String>,
-    #[serde(default)]
     per_end_user: bool,
-    #[serde(default)]
     write_through: bool,
-    #[serde(default)]
     warm: bool,
 }
 
-impl Rule {
-    /// Tags after PostgreSQL's own granularity: one row, or any. `whole` is what a statement about many rows gets.
-    fn tag(&self, table: &TableUse, whole: &str) -> String {
-        let row = self.row.as_deref().and_then(|row| table.parameter_of(row));
-        row.map_or(format!("{}:{whole}", self.table), |n| format!("{}:row:{{{n}}}", self.table))
-    }
-}
-
 impl CacheTables {
-    fn rule(&self, table: &TableUse) -> Option<&Rule> {
-        self.tables.iter().find(|rule| table.is(&rule.table))
+    fn rule(&self, shape: &Shape, table: &TableUse) -> Option<&Rule> {
+        let fits = |part: &String| shape.normalized.contains(part);
+        self.rules.iter().find(|r| table.is(&r.table) && r.statement.as_ref().is_none_or(fits))
     }
 }
 
-impl Policy for CacheTables {}
+impl Policy for CacheTables {
+    fn check(&mut self) -> Result<(), String> {
+        let bad = self.rules.iter().any(|rule| rule.table.is_empty() || rule.ttl_ms == 0);
+        if bad { Err("each rule needs a table and a ttl_ms above 0".into()) } else { Ok(()) }
+    }
+}
 
 impl Caching for CacheTables {
     fn plan_cache(&self, shape: &Shape) -> CachePlan {
-        let rules: Option<Vec<_>> = shape.tables.iter().map(|t| Some((t, self.rule(t)?))).collect();
-        let Some(rules) = rules.filter(|_| shape.reads_only() && shape.tag("cache") != Some("off"))
-        else {
-            return CachePlan::Bypass;
-        };
-        let Some(ttl_ms) = rules.iter().map(|(_, rule)| rule.ttl_ms).min() else {
-            return CachePlan::Bypass; // no table at all: the database is as fast
-        };
+        let rules = shape.tables.iter().map(|table| self.rule(shape, table));
+        let rules: Vec<&Rule> = rules.collect::<Option<_>>().unwrap_or_default();
+        let ttl_ms = rules.iter().map(|rule| rule.ttl_ms).min();
+        let is_kept = shape.reads_only() && shape.tag("cache") != Some("off");
+        let Some(ttl_ms) = ttl_ms.filter(|_| is_kept) else { return CachePlan::Bypass };
         let mut plan = CacheRule::ttl_ms(ttl_ms);
-        plan.write_through = rules.iter().any(|(_, rule)| rule.write_through);
-        plan.warm = rules.iter().any(|(_, rule)| rule.warm);
-        let per_end_user = rules.iter().any(|(_, rule)| rule.per_end_user);
-        plan.key.extend(per_end_user.then_some(KeyPart::EndUser));
-        plan.tags.extend(rules.iter().map(|(table, rule)| rule.tag(table, "any")));
+        plan.write_through = rules.iter().any(|rule| rule.write_through);
+        plan.warm = rules.iter().any(|rule| rule.warm);
+        let is_personal = rules.iter().any(|rule| rule.per_end_user);
+        plan.key.extend(is_personal.then_some(KeyPart::EndUser));
+        for (table, rule) in shape.tables.iter().zip(&rules) {
+            plan.tags.extend(table.tags_of_read(rule.row.as_deref()));
+        }
         plan.store()
     }
 
     fn plan_invalidate(&self, shape: &Shape) -> Vec<String> {
-        let written = shape.tables.iter().filter(|table| table.access != Access::Reads);
-        let ruled = written.filter_map(|table| Some((table, self.rule(table)?)));
-        ruled.flat_map(|(t, r)| [r.tag(t, "rows"), format!("{}:any", r.table)]).collect()
+        let ruled = shape.tables.iter().filter_map(|table| Some((table, self.rule(shape, table)?)));
+        ruled.flat_map(|(table, rule)| table.tags_of_write(rule.row.as_deref())).collect()
     }
 }
 
 tidegate_sdk::register!(caching: CacheTables);
+
+#[cfg(test)]
+mod tests;

@@ -29,22 +29,14 @@ impl Structural {
         let join = used.compared(&[Join]);
         let first = |columns: &[&'a str], most: usize| columns[..columns.len().min(most)].to_vec();
         let mut all = vec![equal.clone(), first(&equal, 1), first(&equal, 2), first(&join, 1)];
-        all.push([equal.clone(), first(&range, 1)].concat());
-        all.push([equal.clone(), order.clone()].concat());
-        all.push([first(&join, 1), equal.clone()].concat());
-        all.push([equal.clone(), first(&join, 1)].concat());
-        all.push(if equal.is_empty() { first(&order, 2) } else { Vec::new() });
-        for columns in &mut all {
-            *columns = dedup(columns).into_iter().take(self.columns_max).collect();
-        }
-        all.retain(|columns| !columns.is_empty() && !known.is_covered(columns));
+        all.push([&equal[..], &first(&range, 1)].concat());
+        all.push([&equal[..], &first(&order, 2)].concat());
+        all.push([&first(&join, 1)[..], &equal].concat());
+        all.push([&equal[..], &first(&join, 1)].concat());
+        all.retain(|columns| !columns.is_empty() && columns.len() <= self.columns_max);
+        all.retain(|columns| !known.is_covered(columns));
         all
     }
-}
-
-fn dedup<'a>(columns: &[&'a str]) -> Vec<&'a str> {
-    let new = |(at, column): &(usize, &&str)| !columns[..*at].contains(*column);
-    columns.iter().enumerate().filter(new).map(|(_, column)| *column).collect()
 }
 
 impl Advising for Structural {
@@ -60,3 +52,6 @@ impl Advising for Structural {
 }
 
 tidegate_sdk::register!(advising: Structural);
+
+#[cfg(test)]
+mod tests;

@@ -44,3 +44,6 @@ impl Limiting for SlidingWindow {
 }
 
 tidegate_sdk::register!(limiting: SlidingWindow);
+
+#[cfg(test)]
+mod tests;

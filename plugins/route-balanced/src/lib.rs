@@ -58,3 +58,6 @@ impl Routing for Balanced {
 }
 
 tidegate_sdk::register!(routing: Balanced);
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,7 @@ fn busy_and_slow_replicas_get_less() {
     assert!(weights[0].weight > 3.0 * weights[2].weight, "{weights:?}");
 }
 
-const CACHE: &str = r#"{"tables": [
+const CACHE: &str = r#"{"rules": [
     {"table": "orders", "ttl_ms": 60000, "row": "id", "write_through": true},
     {"table": "users", "ttl_ms": 5000, "per_end_user": true}
 ]}"#;
@@ -76,13 +76,13 @@ fn tables_are_cached_as_the_settings_say() {
     let CachePlan::Store(rule) = plan(&select("orders")) else { panic!("not kept") };
     assert_eq!((rule.ttl, rule.tier), (Duration::from_secs(60), Tier::Fresh));
     assert_eq!(rule.write, WriteMode::WriteThrough);
-    assert_eq!(rendered(&rule.tags), ["orders:row:42"]);
+    assert_eq!(rendered(&rule.tags), ["orders:row:42", "orders:rows"]);
     let tables = vec![table("orders", Access::Reads), table("users", Access::Reads)];
     let CachePlan::Store(both) = plan(&shape(ShapeKind::Select, Access::Reads, tables)) else {
         panic!("not kept")
     };
     assert_eq!((both.ttl, both.key), (Duration::from_secs(5), vec![KeyPart::EndUser]));
-    assert_eq!(rendered(&both.tags), ["orders:row:42", "users:any"]);
+    assert_eq!(rendered(&both.tags), ["orders:row:42", "orders:rows", "users:any"]);
     assert_eq!(plan(&select("secrets")), CachePlan::Bypass);
     assert_eq!(plan(&update("orders")), CachePlan::Bypass);
     let off = Question { shape: &select("orders"), tags: &[("cache", "off")] };
