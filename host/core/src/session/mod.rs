@@ -102,6 +102,17 @@ pub enum ServerNext {
     Close(CloseReason),
 }
 
+/// What becomes of a client's work when its server is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// There is none.
+    None,
+    /// It is in a transaction whose end nobody has asked for.
+    RolledBack,
+    /// It may have been committed.
+    InDoubt,
+}
+
 /// Why a session ended. The names are metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
@@ -256,6 +267,8 @@ pub struct Session {
     /// A statement that drops all prepared statements is bound in this transaction; any Execute may run it.
     drops_statements: Option<()>,
     gone: Option<Gone>,
+    /// A text that may commit a transaction went to the server and has not been answered.
+    commits: Option<()>,
     /// A text that may change the schema went to the server since the last ReadyForQuery outside a transaction.
     changes_schema: Option<()>,
     tally: Tally,
@@ -287,6 +300,7 @@ impl Session {
             pins: Pins::NONE,
             drops_statements: None,
             gone: None,
+            commits: None,
             changes_schema: None,
             tally: Tally::default(),
         }
@@ -321,6 +335,16 @@ impl Session {
     /// Does the server owe replies?
     pub fn is_waiting_for_replies(&self) -> bool {
         !self.expected.is_empty()
+    }
+
+    /// What would become of the client's work if the server were lost now.
+    pub fn work_at_stake(&self) -> Work {
+        let idle = self.status == TransactionStatus::Idle;
+        match self.expected.is_owed_to_client() {
+            false if idle => Work::None,
+            true if idle || self.commits.is_some() => Work::InDoubt,
+            _ => Work::RolledBack,
+        }
     }
 
     /// Between transactions, with nothing asked and nothing half sent: a moment to close without harm.
