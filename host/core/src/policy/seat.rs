@@ -167,17 +167,17 @@ impl<V: Version> Seat<V> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::cell::Cell;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[derive(Debug)]
     struct Fake {
         number: u64,
-        is_good: Cell<bool>,
+        is_good: AtomicBool,
     }
 
     impl Fake {
         fn new(number: u64) -> Arc<Fake> {
-            Arc::new(Fake { number, is_good: Cell::new(true) })
+            Arc::new(Fake { number, is_good: AtomicBool::new(true) })
         }
     }
 
@@ -186,7 +186,7 @@ mod tests {
             self.number
         }
         fn is_good(&self) -> bool {
-            self.is_good.get()
+            self.is_good.load(Ordering::Relaxed)
         }
     }
 
@@ -207,10 +207,10 @@ mod tests {
         seat.activate(one.clone()).unwrap();
         seat.activate(two.clone()).unwrap();
         assert_eq!(numbers(&seat), (Some(2), Some(1), None));
-        two.is_good.set(false);
+        two.is_good.store(false, Ordering::Relaxed);
         assert!(seat.quarantine(2));
         assert_eq!(numbers(&seat), (Some(1), None, None));
-        one.is_good.set(false);
+        one.is_good.store(false, Ordering::Relaxed);
         assert!(seat.quarantine(1) && !seat.quarantine(1));
         assert_eq!(numbers(&seat), (None, None, None));
         assert_eq!(seat.activate(two), Err(SeatError::Quarantined));
@@ -286,7 +286,7 @@ mod tests {
                     }
                     Step::Quarantine(index) => {
                         if let Some(version) = made.get(index % made.len().max(1)) {
-                            version.is_good.set(false);
+                            version.is_good.store(false, Ordering::Relaxed);
                             seat.quarantine(version.number);
                         }
                         Ok(())
