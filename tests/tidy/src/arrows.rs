@@ -38,11 +38,27 @@ pub const CRATES: &[Layers] = &[
         ],
     },
     Layers {
+        source: "host/policy/src/",
+        layers: &[
+            &["tests"],
+            &["answer"],
+            &["ask", "registry"],
+            &["generation"],
+            &["instance"],
+            &["component"],
+            &["engine"],
+            &["guest"],
+            &["granted"],
+            &["bindings", "defaults", "error", "event", "fault", "locks", "trial", "watch"],
+        ],
+    },
+    Layers {
         source: "host/core/src/",
         layers: &[
             &["session"],
             &["plan"],
             &["route"],
+            &["policy"],
             &["breaker", "catalogue", "pool", "settings", "statement"],
             &["ids", "limits", "refusal"],
         ],

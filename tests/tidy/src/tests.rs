@@ -1,7 +1,7 @@
 //! The rules on this repository, and on small inputs that break them.
 
 use crate::tree::File;
-use crate::{arrows, budgets, dependencies, habits, links, properties, rust, tree};
+use crate::{arrows, budgets, dependencies, habits, links, plugins, properties, rust, tree};
 use std::collections::BTreeMap;
 
 fn hold(complaints: Vec<String>) {
@@ -56,6 +56,11 @@ fn unsafe_says_why_it_is_sound() {
 #[test]
 fn no_path_of_one_machine() {
     hold(habits::check_paths(&tree::read()));
+}
+
+#[test]
+fn default_policies_are_short_and_depend_on_the_sdk_alone() {
+    hold(plugins::check(&tree::read()));
 }
 
 #[test]
