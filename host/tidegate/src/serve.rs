@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use tidegate_core::policy::Slot;
+
 use crate::admin::{self, Answer, Control, Phase, ReloadReport};
 use crate::config::{Config, ConfigSource, Listen, diff};
-use crate::control::{self, Watched};
+use crate::control::{self, Watched, policies};
 use crate::data::listener::Bound;
 use crate::data::login::draw_secret;
 use crate::data::worker::{self, Message, Settled, Shared, WorkerSnapshot};
@@ -107,7 +109,14 @@ impl Server {
         let bound = bind_all(&config.listen)?;
         let addresses: Vec<String> =
             bound.iter().zip(&config.listen).map(|(bound, listen)| bound.address(listen)).collect();
-        let (shared, receivers) = Shared::new(config.workers, seed);
+        let policies = policies::registry(config.workers, seed as u64).map_err(|error| {
+            (Exit::Failure, format!("cannot start the sandbox of policies: {error}"))
+        })?;
+        if !config.cluster.replicas.is_empty() {
+            policies::start_default(&policies, Slot::Routing)
+                .map_err(|error| (Exit::Failure, format!("cannot start a thread: {error}")))?;
+        }
+        let (shared, receivers) = Shared::new(config.workers, seed, policies);
         let control = Arc::new(Handle {
             shared: shared.clone(),
             phase: AtomicU8::new(phase_number(Phase::Starting)),
