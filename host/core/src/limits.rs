@@ -26,6 +26,21 @@ pub const PREPARED_PER_SERVER_MAX: usize = 500;
 /// Replies a client may be owed before it is read no further (back-pressure, with a Flush so that they come).
 pub const OUTSTANDING_REPLIES_MAX: usize = 4_096;
 
+// --- routing -----------------------------------------------------------------------------------------
+
+/// Positions of the primary's log that are remembered to tell how fresh replicas are. At five a second this is more than
+/// twice as far back as a replica may lag and still be read.
+pub const FRESHNESS_SAMPLES_MAX: usize = 64;
+
+/// A replica further behind serves no reads (property 10).
+pub const REPLICA_LAG_MAX: Duration = Duration::from_secs(5);
+/// One that was too far behind serves reads again below this (property 10).
+pub const REPLICA_LAG_RETURN: Duration = Duration::from_secs(2);
+/// Databases whose catalogue is kept; statements of others stay on the primary.
+pub const CATALOGUES_MAX: usize = 64;
+/// Functions and relations of one database beyond which its catalogue is not kept (some 100 bytes each).
+pub const CATALOGUE_ROWS_MAX: usize = 500_000;
+
 // --- statements --------------------------------------------------------------------------------------
 
 /// Text up to this long gets a fingerprint (about a nanosecond a byte), in bytes; longer text runs on the primary.

@@ -36,10 +36,16 @@ pub fn behind_relay(database: &str, toml: &str) -> (Tidegate, Relay) {
 
 /// A primary that the test may kill, with the tests' role and a database of that role.
 pub fn cluster_with(database: &str) -> Cluster {
-    let cluster = Cluster::start(&ClusterOptions { replicas: 0, ..ClusterOptions::default() });
+    cluster_with_replicas(database, 0)
+}
+
+/// The same with replicas, which the test may kill as well.
+pub fn cluster_with_replicas(database: &str, replicas: usize) -> Cluster {
+    let cluster = Cluster::start(&ClusterOptions { replicas, ..ClusterOptions::default() });
     let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
     cluster.create_role(ROLE).unwrap_or_else(|error| panic!("{error}"));
     cluster.create_database(database, ROLE).unwrap_or_else(|error| panic!("{error}"));
+    cluster.wait_until_caught_up().unwrap_or_else(|error| panic!("{error}"));
     cluster
 }
 

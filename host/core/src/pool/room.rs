@@ -25,6 +25,10 @@ impl Pool {
     /// What this part could give up for another pool's client.
     pub fn spare(&self, budget: &impl Budget) -> Option<Spare> {
         let idle_since = self.idle.front()?.since;
+        if self.opening > 0 {
+            // It may fail: the minimum must not count on it.
+            return None;
+        }
         let above = budget.taken().saturating_sub(self.config.size_min);
         let count = self.idle.len().min(above);
         (count > 0).then_some(Spare { count, idle_since })
@@ -32,7 +36,8 @@ impl Pool {
 
     /// Gives up the connection that is idle for longest, unless the minimum keeps it: close it.
     pub fn give_up_idle(&mut self, budget: &mut impl Budget) -> Option<(ServerId, CloseReason)> {
-        if self.idle.is_empty() || !budget.try_give_back(self.config.size_min) {
+        self.spare(budget)?;
+        if !budget.try_give_back(self.config.size_min) {
             return None;
         }
         let closed = self.close_idle(0, CloseReason::MadeRoom);

@@ -243,8 +243,7 @@ impl Shape {
 
     /// Memory that the shape holds, in bytes.
     pub fn bytes(&self) -> usize {
-        let text = |name: &Box<str>| name.len();
-        let schema = |name: &Option<Box<str>>| name.as_ref().map_or(0, text);
+        let schema = |name: &Option<Box<str>>| name.as_ref().map_or(0, |name| name.len());
         let columns = |columns: &Vec<ColumnUse>| {
             let names: usize = columns.iter().map(|used| used.column.len()).sum();
             names + columns.capacity() * size_of::<ColumnUse>()
@@ -252,8 +251,8 @@ impl Shape {
         let tables = self
             .tables
             .iter()
-            .map(|table| schema(&table.schema) + text(&table.name) + columns(&table.columns));
-        let functions = self.functions.iter().map(|f| schema(&f.schema) + text(&f.name));
+            .map(|table| schema(&table.schema) + table.name.len() + columns(&table.columns));
+        let functions = self.functions.iter().map(|f| schema(&f.schema) + f.name.len());
         size_of::<Shape>()
             + self.normalized.len()
             + self.tables.capacity() * size_of::<TableUse>()

@@ -97,6 +97,7 @@ fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Inst
             inner.pool.hold_opens_until(until);
         }
     }
+    cell.turn_away_impatient(now);
     cell.pump(now);
 }
 
@@ -164,6 +165,14 @@ impl PoolCell {
             return;
         }
         if news {
+            let (database, user) = (&*self.key.database, &*self.key.user);
+            let target = Arc::clone(&self.inner.borrow().target);
+            tracing::info!(
+                target_server = &*target.name,
+                database,
+                user,
+                "the server answers again"
+            );
             return self.retry_now(now);
         }
         if waiting > 0 {
