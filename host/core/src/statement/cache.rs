@@ -191,7 +191,12 @@ impl<G: Grammar> ShapeCache<G> {
 
     fn make(&mut self, text: &[u8], settings: TextSettings, reading: &Reading) -> Shape {
         let strings = settings.strings;
-        let Rendered { skeleton, normalized } = render(text, strings, reading.parameters);
+        let Rendered { skeleton, normalized } = render(text, strings, reading);
+        // What literals change is marked; the rest shows in the skeleton, which is shorter.
+        let effects = match &skeleton {
+            Ok(text) => analyse_with(text.as_bytes(), StringSyntax::Standard).effects,
+            Err(_) => analyse_with(text, strings).effects,
+        };
         let parsed = match skeleton {
             Ok(text) if settings.encoding == TextEncoding::Utf8 || text.is_ascii() => {
                 self.grammar.parse(&text)
@@ -203,7 +208,6 @@ impl<G: Grammar> ShapeCache<G> {
             0 => Family(reading.fingerprint.0),
             _ => self.fingerprinter.family(text, strings).unwrap_or(Family(reading.fingerprint.0)),
         };
-        let effects = analyse_with(text, strings).effects;
         shape(reading, family, normalized, effects, parsed)
     }
 

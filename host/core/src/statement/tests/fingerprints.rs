@@ -32,9 +32,14 @@ fn apart(texts: &[&str]) {
 /// Checks a text's skeleton and its normalized text.
 fn rendered(sql: &str, skeleton: &str, normalized: &str) {
     let reading = Fingerprinter::new(1).read(sql.as_bytes(), StringSyntax::Standard).unwrap();
-    let out = render(sql.as_bytes(), StringSyntax::Standard, reading.parameters);
+    let out = render(sql.as_bytes(), StringSyntax::Standard, &reading);
     assert_eq!(out.skeleton.as_deref(), Ok(skeleton), "{sql}");
     assert_eq!(&*out.normalized, normalized, "{sql}");
+}
+
+fn render_plain(text: &[u8]) -> crate::statement::render::Rendered {
+    let reading = Fingerprinter::new(1).read(text, StringSyntax::Standard).unwrap();
+    render(text, StringSyntax::Standard, &reading)
 }
 
 #[test]
@@ -251,11 +256,11 @@ fn bounds_are_kept() {
     let text = format!("select 1 where a in ({}1)", "1,".repeat(SHAPE_TOKENS_MAX));
     assert!(fingerprint(&text).is_ok());
     let text = format!("select {}1", "abc, ".repeat(4_000));
-    let out = render(text.as_bytes(), StringSyntax::Standard, 0);
+    let out = render_plain(text.as_bytes());
     assert!(out.normalized.len() <= NORMALIZED_BYTES_MAX + 5 && out.normalized.ends_with(" …"));
     assert!(out.skeleton.is_ok());
     let text = format!("select \"{}\"", "x".repeat(SHAPE_PARSE_BYTES_MAX));
-    let out = render(text.as_bytes(), StringSyntax::Standard, 0);
+    let out = render_plain(text.as_bytes());
     assert_eq!(out.skeleton, Err(Incomplete::TooLarge));
 }
 
@@ -297,8 +302,8 @@ fn pieces_do_not_run_together() {
 
 #[test]
 fn what_is_no_utf8_outside_of_literals_is_said_to_be_so() {
-    let out = render(b"select 'caf\xe9'", StringSyntax::Standard, 0);
+    let out = render_plain(b"select 'caf\xe9'");
     assert_eq!(out.skeleton.as_deref(), Ok("select ''"));
-    let out = render(b"select caf\xe9", StringSyntax::Standard, 0);
+    let out = render_plain(b"select caf\xe9");
     assert_eq!(out.skeleton, Err(Incomplete::Encoding));
 }
