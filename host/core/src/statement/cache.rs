@@ -2,6 +2,7 @@
 //!
 //! A second chance before eviction (CLOCK): a statement that came twice outlives a flood of those that come once.
 
+use super::encoding::{TextEncoding, is_safe_anywhere};
 use super::fingerprint::{Fingerprinter, Reading, Unreadable};
 use super::render::{Rendered, render};
 use super::shape::{Family, Fingerprint, Grammar, Incomplete, Parsed, Shape};
@@ -12,17 +13,6 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::size_of;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// How a client's texts are encoded, as far as a reader of SQL has to know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TextEncoding {
-    #[default]
-    Utf8,
-    /// Bytes below 0x80 are those ASCII characters, others are letters of some alphabet: LATINn, EUC_*, WIN*, …
-    AsciiBased,
-    /// A quote or a backslash may be half a character: SJIS, BIG5, GBK, UHC, JOHAB, GB18030, SHIFT_JIS_2004.
-    Unsafe,
-}
 
 /// What a session's settings say about the reading of its texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -236,11 +226,6 @@ impl<G: Grammar> ShapeCache<G> {
             self.places.insert(moved.shape.fingerprint, place as u32);
         }
     }
-}
-
-/// Without these bytes a text reads the same in every encoding.
-fn is_safe_anywhere(text: &[u8]) -> bool {
-    text.iter().all(|&byte| byte.is_ascii() && byte != b'\\')
 }
 
 fn unreadable(why: Incomplete) -> Arc<Shape> {

@@ -158,6 +158,23 @@ fn lists_of_literals_are_one() {
 }
 
 #[test]
+fn positions_limits_and_intervals_are_folded() {
+    // Good for routing and statistics; a cache of results goes by the exact text.
+    alike(&["select a from t order by 1", "select a from t order by 2"]);
+    alike(&["select a from t limit 10", "select a from t limit 20"]);
+    alike(&["select interval '1 day'", "select interval '2 years'"]);
+}
+
+#[test]
+fn hints_and_other_comments_are_no_part_of_a_shape() {
+    alike(&[
+        "/*+ SeqScan(t) */ select a from t",
+        "select a from t /*traceparent='00-1-2-01'*/",
+        "select a from t",
+    ]);
+}
+
+#[test]
 fn calls_keep_their_number_of_arguments() {
     apart(&["select f(1)", "select f(1, 2)", "select f(1, 2, 3)", "select f()"]);
 }
