@@ -26,6 +26,21 @@ pub const PREPARED_PER_SERVER_MAX: usize = 500;
 /// Replies a client may be owed before it is read no further (back-pressure, with a Flush so that they come).
 pub const OUTSTANDING_REPLIES_MAX: usize = 4_096;
 
+// --- routing -----------------------------------------------------------------------------------------
+
+/// Positions of the primary's log that are remembered to tell how fresh replicas are. At five a second this is more than
+/// twice as far back as a replica may lag and still be read.
+pub const FRESHNESS_SAMPLES_MAX: usize = 64;
+
+/// A replica further behind serves no reads (property 10).
+pub const REPLICA_LAG_MAX: Duration = Duration::from_secs(5);
+/// One that was too far behind serves reads again below this (property 10).
+pub const REPLICA_LAG_RETURN: Duration = Duration::from_secs(2);
+/// Databases whose catalogue is kept; statements of others stay on the primary.
+pub const CATALOGUES_MAX: usize = 64;
+/// Functions and relations of one database beyond which its catalogue is not kept (some 100 bytes each).
+pub const CATALOGUE_ROWS_MAX: usize = 500_000;
+
 // --- statements --------------------------------------------------------------------------------------
 
 /// Text up to this long gets a fingerprint (about a nanosecond a byte), in bytes; longer text runs on the primary.
@@ -138,8 +153,21 @@ pub const BREAKER_CALLS_MIN: u32 = 5;
 /// An open breaker rejects for this long, then lets one probe through.
 pub const BREAKER_OPEN_TIME: Duration = Duration::from_secs(30);
 
+/// Attempts in a row at a server that is full, while idle connections of other pools are closed, before clients are told.
+pub const ROOM_TRIES_MAX: u32 = 5;
+/// Pause before such an attempt is repeated: a closed connection's slot is free when its process has ended.
+pub const ROOM_PAUSE: Duration = Duration::from_millis(50);
+/// Pauses between probes of a server that is lost: they double from the first to the longest, which is shorter while
+/// clients want a connection, and for so long after the last one did.
+pub const PROBE_PAUSE_FIRST: Duration = Duration::from_millis(500);
+pub const PROBE_PAUSE_WANTED_MAX: Duration = Duration::from_secs(2);
+pub const PROBE_PAUSE_MAX: Duration = Duration::from_secs(10);
+pub const PROBE_WANTED_TIME: Duration = Duration::from_secs(30);
+
 const _: () = assert!(POOL_SIZE_MIN <= POOL_SIZE_MAX);
 const _: () = assert!(POOL_SIZE_MAX >= 1 && POOL_CONNECTING_MAX >= 1 && CONNECT_ATTEMPTS_MAX >= 1);
+const _: () = assert!(PROBE_PAUSE_FIRST.as_nanos() <= PROBE_PAUSE_WANTED_MAX.as_nanos());
+const _: () = assert!(PROBE_PAUSE_WANTED_MAX.as_nanos() <= PROBE_PAUSE_MAX.as_nanos());
 const _: () = assert!(POOL_UTILISATION_CLEAR_PERCENT < POOL_UTILISATION_WARN_PERCENT);
 const _: () = assert!(STATEMENT_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(ADMIN_LIST_DEFAULT <= ADMIN_LIST_MAX);
@@ -150,8 +178,18 @@ const _: () = assert!(POOL_SIZE_MAX <= POOL_SIZE_CONFIG_MAX);
 
 /// What is known of a user, or that there is none, is believed this long: a storm of logins is one query.
 pub const USER_CACHE_TIME_MAX: Duration = Duration::from_secs(1);
+/// The look-up of the operator's own user, whose answer is not needed, is waited for at most this long.
+pub const OWN_USER_LOOKUP_TIME_MAX: Duration = Duration::from_secs(1);
 /// That passwords cannot be read at all is believed this long.
 pub const USER_DENIED_TIME_MAX: Duration = Duration::from_secs(30);
+/// Failed logins from one address that are answered at once; the next waits for the first delay, and each after that
+/// twice as long as the one before, up to the longest. Who has not failed for so long starts anew.
+pub const LOGIN_FAILURES_FREE: u32 = 10;
+pub const LOGIN_DELAY_FIRST: Duration = Duration::from_millis(100);
+pub const LOGIN_DELAY_MAX: Duration = Duration::from_secs(2);
+pub const LOGIN_FAILURES_TIME: Duration = Duration::from_secs(60);
+/// Addresses, and users at an address, whose failures are counted (some 100 bytes each).
+pub const LOGIN_FAILURES_TRACKED_MAX: usize = 10_000;
 /// Users remembered at a time; the one not asked for longest is forgotten first.
 pub const USERS_CACHED_MAX: usize = 1_000;
 /// Logins that may wait for their user to be looked up; more are refused.
@@ -164,3 +202,117 @@ pub const SERVER_MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
 /// Bytes of a refused client that are read and thrown away so that its socket is not reset, at most.
 pub const LINGER_BYTES_MAX: usize = 64 << 10;
+
+// --- policies: what a plugin may use -----------------------------------------------------------------
+
+/// A plugin's file, in bytes: CPython compiled to WASM has 18 MB.
+pub const POLICY_COMPONENT_BYTES_MAX: usize = 32 << 20;
+/// A plugin's settings, in bytes.
+pub const POLICY_SETTINGS_BYTES_MAX: usize = 64 << 10;
+/// Memory of one instance unless configured, in bytes; and what it may be configured to.
+pub const POLICY_MEMORY_BYTES_MAX: usize = 16 << 20;
+pub const POLICY_MEMORY_CONFIG_MAX: usize = 256 << 20;
+/// Entries of all tables of one instance (functions, mostly).
+pub const POLICY_TABLE_ENTRIES_MAX: usize = 20_000;
+/// Stack of a plugin, in bytes: a quarter of what a thread has by default.
+pub const POLICY_STACK_BYTES_MAX: usize = 512 << 10;
+/// How often running plugins are looked at.
+pub const POLICY_TICK: Duration = Duration::from_millis(1);
+/// Time on the clock after which a call is looked at: for a plan, and for a decision about one execution.
+pub const POLICY_PLAN_TIME_MAX: Duration = Duration::from_millis(5);
+pub const POLICY_DECIDE_TIME_MAX: Duration = Duration::from_millis(1);
+/// CPU time that a call may use from then on. A thread that waits for a processor has used none, and is not blamed.
+pub const POLICY_CPU_TIME_MAX: Duration = Duration::from_millis(3);
+/// The same for `init` and for advice, which no statement waits for.
+pub const POLICY_BACKGROUND_TIME_MAX: Duration = Duration::from_secs(1);
+/// Calls of the host within one call.
+pub const POLICY_HOST_CALLS_MAX: u32 = 1_000;
+/// Strings and lists that one call of a plugin may hand over, in bytes.
+pub const POLICY_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Instances of one generation: more threads than this share them.
+pub const POLICY_INSTANCES_MAX: usize = 16;
+/// Generations that live at a time: active, previous and candidate of four slots, and as many that are drained.
+pub const POLICY_GENERATIONS_MAX: usize = 24;
+
+// --- policies: what an answer may hold ---------------------------------------------------------------
+
+/// Names for metrics and errors, in bytes.
+pub const POLICY_LABEL_BYTES_MAX: usize = 64;
+/// Words for a client or an operator, in bytes.
+pub const POLICY_REASON_BYTES_MAX: usize = 512;
+/// A template of a key or a tag, in bytes, and its texts and placeholders together.
+pub const POLICY_KEY_BYTES_MAX: usize = 256;
+pub const POLICY_TEMPLATE_PARTS_MAX: usize = 16;
+/// Replicas that a rule names.
+pub const POLICY_SERVERS_MAX: usize = 64;
+/// A lag bound that still bounds something.
+pub const POLICY_LAG_MAX: Duration = Duration::from_secs(3_600);
+/// A replica's weight; 100 is ordinary.
+pub const POLICY_WEIGHT_MAX: f64 = 1_000_000.0;
+/// CPU from which a replica's share falls to a tenth, in percent (property 36).
+pub const POLICY_CPU_PERCENT_HIGH: f64 = 80.0;
+/// Tags of a cache rule or an invalidation, and parts of a key.
+pub const POLICY_TAGS_MAX: usize = 64;
+pub const POLICY_KEY_PARTS_MAX: usize = 16;
+/// How long a result may be kept.
+pub const POLICY_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// A result that may be kept, in bytes.
+pub const POLICY_RESULT_BYTES_MAX: usize = 1 << 20;
+/// Buckets that one statement is counted in; their windows; and the factor by which `decide` makes it dearer.
+pub const POLICY_BUCKETS_MAX: usize = 8;
+pub const POLICY_LIMIT_WINDOW_MAX: Duration = Duration::from_secs(24 * 3_600);
+pub const POLICY_LIMIT_FACTOR_MAX: u32 = 10_000;
+/// A statement over its limit may wait so long, no longer than for a connection.
+pub const POLICY_QUEUE_TIME_MAX: Duration = POOL_WAIT_MAX;
+/// Limits that `tidegate init` writes: statements of one end user, and of all, in a window (properties 26 and 27).
+pub const POLICY_LIMIT_WINDOW_DEFAULT: Duration = Duration::from_secs(60);
+pub const POLICY_LIMIT_END_USER_DEFAULT: u32 = 100;
+pub const POLICY_LIMIT_ALL_DEFAULT: u32 = 10_000;
+/// Suggestions of one advice, and columns of one (PostgreSQL's INDEX_MAX_KEYS).
+pub const POLICY_SUGGESTIONS_MAX: usize = 100;
+pub const POLICY_INDEX_COLUMNS_MAX: usize = 32;
+/// A constant in an index's condition, in bytes.
+pub const POLICY_VALUE_BYTES_MAX: usize = 256;
+/// Answers that one thread keeps, each for a shape.
+pub const POLICY_PLANS_MAX: usize = 20_000;
+
+// --- policies: when one is taken out -----------------------------------------------------------------
+
+/// So many faults within the window put a plugin in quarantine.
+pub const POLICY_FAULTS_MAX: usize = 10;
+pub const POLICY_FAULT_WINDOW: Duration = Duration::from_secs(60);
+/// A canary with so many faults is rolled back.
+pub const POLICY_CANARY_FAULTS_MAX: u64 = 3;
+/// Statements on either side before anything is compared, and those after which a candidate is good.
+pub const POLICY_CANARY_CALLS_MIN: u64 = 200;
+pub const POLICY_CANARY_CALLS_GOOD: u64 = 2_000;
+/// More errors than the active version's, in points of a percentage, roll back.
+pub const POLICY_CANARY_ERROR_POINTS: u64 = 1;
+/// A mean time above the active version's by more than this and the slack rolls back.
+pub const POLICY_CANARY_LATENCY_PERCENT: u128 = 50;
+pub const POLICY_CANARY_LATENCY_SLACK: Duration = Duration::from_micros(100);
+/// Differences between a candidate and the active version that are kept with their inputs.
+pub const POLICY_DIFFERENCES_MAX: usize = 100;
+
+// --- policies: what the host lends -------------------------------------------------------------------
+
+/// Keys of one slot's store, and a key, a value and all of them in bytes.
+pub const POLICY_STATE_KEYS_MAX: usize = 10_000;
+pub const POLICY_STATE_KEY_BYTES_MAX: usize = 256;
+pub const POLICY_STATE_VALUE_BYTES_MAX: usize = 64 << 10;
+pub const POLICY_STATE_BYTES_MAX: usize = 4 << 20;
+/// Messages that one slot may log in each interval; the rest are counted.
+pub const POLICY_LOG_LINES_MAX: u32 = 50;
+pub const POLICY_LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// A message, in bytes; the rest of it is cut.
+pub const POLICY_LOG_BYTES_MAX: usize = 1_024;
+/// Metrics of one slot.
+pub const POLICY_METRICS_MAX: usize = 64;
+
+const _: () = assert!(POLICY_FAULTS_MAX > 1 && POLICY_INSTANCES_MAX > 0);
+const _: () = assert!(POLICY_MEMORY_BYTES_MAX <= POLICY_MEMORY_CONFIG_MAX);
+const _: () = assert!(POLICY_CANARY_CALLS_MIN <= POLICY_CANARY_CALLS_GOOD);
+const _: () = assert!(POLICY_STATE_VALUE_BYTES_MAX <= POLICY_STATE_BYTES_MAX);
+const _: () = assert!(POLICY_DECIDE_TIME_MAX.as_nanos() <= POLICY_PLAN_TIME_MAX.as_nanos());
+const _: () = assert!(LOGIN_DELAY_FIRST.as_nanos() <= LOGIN_DELAY_MAX.as_nanos());
+const _: () = assert!(LOGIN_DELAY_MAX.as_nanos() < LOGIN_TIME_MAX.as_nanos());

@@ -3,7 +3,9 @@
 use crate::own::{pool_of, tidegate};
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::{Duration, Instant};
 use tidegate_test_support::clusters::ROLE;
+use tidegate_test_support::pipeline::startup;
 use tidegate_test_support::{
     Client, Tidegate, TidegateOptions, password_of, shared_cluster, test_database,
 };
@@ -88,6 +90,30 @@ fn users_of_a_file_log_in_by_md5() {
     let url = tidegate.url(ROLE, &database);
     assert_eq!(Client::connect(&url).value("SELECT 1").as_deref(), Some("1"));
     refused(&url.replace("app-password", "wrong"), "28P01");
+}
+
+#[test]
+fn many_wrong_passwords_are_answered_more_slowly_and_others_log_in() {
+    let database = test_database("throttle");
+    let line = format!("\"app\" \"{}\"\n", password_of(ROLE));
+    let (tidegate, _folder) = with_users(&database, "scram-sha-256", &line);
+    let url = tidegate.url("auth_guessed", &database);
+    // Ten are free; then 0.1 s, 0.2 s, 0.4 s, 0.8 s.
+    for _ in 0..13 {
+        refused(&url, "28P01");
+    }
+    let start = Instant::now();
+    refused(&url, "28P01");
+    assert!(start.elapsed() >= Duration::from_millis(800), "{:?}", start.elapsed());
+    let mut held_back = Client::open(&tidegate.address());
+    std::thread::scope(|scope| {
+        let guess = scope.spawn(|| {
+            held_back.send(startup(196_608, &[("user", "auth_guessed"), ("database", &database)]));
+            held_back.log_in("auth_guessed", "wrong").unwrap_err()
+        });
+        Client::connect(&tidegate.url(ROLE, &database)).query("SELECT 1");
+        assert_eq!(guess.join().unwrap().sqlstate(), "28P01");
+    });
 }
 
 #[test]

@@ -4,9 +4,11 @@
 mod auth; // who gets in, and how
 mod clients; // applications in other languages, and PostgreSQL's own programs
 mod faults; // servers that die, clients that vanish, pools that are full
+mod flow; // one side reads more slowly than the other sends
 mod leaks; // one server connection for two clients
 mod operations; // reload, drain, admin API, exit codes
 mod own; // a Tidegate of a test's own
+mod routing; // reads on replicas
 mod rust_client; // tokio-postgres
 mod soak; // everything at once
 mod wire; // message by message

@@ -1,20 +1,17 @@
 //! Servers that die, clients that vanish, pools that are full, cancels that must hit the right one.
 
-use crate::own::{SOON, cluster_with, pool_of, tidegate, wait_for_state};
+use crate::own::{
+    SOON, behind_relay, cluster_with, pool_of, tidegate, wait_for_state, wait_until_running,
+};
+use std::io::Read;
 use tidegate_test_support::clusters::ROLE;
-use tidegate_test_support::{Client, Cluster, pipeline, shared_cluster, test_database, wait_until};
+use tidegate_test_support::{
+    Client, Cluster, ClusterOptions, Passing, Tidegate, TidegateOptions, password_of, pipeline,
+    shared_cluster, test_database, wait_until,
+};
 
-/// Waits until so many sessions of the database run this.
-#[track_caller]
-fn wait_until_running(cluster: &Cluster, database: &str, what: &str, count: usize) {
-    let sql = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND state = 'active' \
-         AND query LIKE '%{what}%'"
-    );
-    wait_until(SOON, &format!("{count} × {what}"), || {
-        cluster.primary().psql(&sql).unwrap() == count.to_string()
-    });
-}
+/// Cancel requests to servers that one worker has under way at once (`data/worker.rs`).
+const CANCELS_AT_ONCE_MAX: usize = 16;
 
 /// Waits until no session of the database is in a transaction, runs a statement, or holds an advisory lock.
 #[track_caller]
@@ -62,7 +59,7 @@ fn a_server_killed_in_mid_query_is_one_error_and_the_next_connection_works() {
     }
     assert_eq!(last.tag, b'E', "{last:?}");
     assert_eq!(last.field(b'S').as_deref(), Some("FATAL"));
-    assert!(["08006", "57P01", "57P02"].contains(&last.sqlstate().as_str()), "{last:?}");
+    assert!(["08007", "57P01", "57P02"].contains(&last.sqlstate().as_str()), "{last:?}");
     assert!(client.read_message_or_end().is_none());
     cluster.primary().start().unwrap();
     assert_eq!(connect_again(&url).value("SELECT 2").as_deref(), Some("2"));
@@ -143,6 +140,55 @@ fn a_full_pool_says_what_was_waited_for_how_long_and_how_many_wait() {
 }
 
 #[test]
+fn many_users_and_databases_share_a_server_with_few_connections() {
+    // Three of the eight are for superusers.
+    let conf = ["max_connections = 8", "superuser_reserved_connections = 3"];
+    let options = ClusterOptions {
+        replicas: 0,
+        conf: conf.map(str::to_owned).to_vec(),
+        ..ClusterOptions::default()
+    };
+    let cluster = Cluster::start(&options).unwrap();
+    let names: Vec<String> = (0..12).map(|number| format!("crowd_{number}")).collect();
+    for name in &names {
+        cluster.create_role(name).unwrap();
+        cluster.create_database(name, name).unwrap();
+    }
+    let users: String =
+        names.iter().map(|name| format!("\"{name}\" \"{}\"\n", password_of(name))).collect();
+    let file = std::env::temp_dir().join(format!("tidegate-crowd-{}", std::process::id()));
+    std::fs::write(&file, users).unwrap();
+    let toml = format!(
+        "workers = 2\n[pool]\nsize_min = 0\nsize_max = 3\n\
+         [auth]\nmethod = \"scram-sha-256\"\nusers_file = \"{}\"\n",
+        file.display()
+    );
+    let options = TidegateOptions {
+        primary: cluster.primary().url(&names[0], &names[0]),
+        toml: Some(toml),
+        ..TidegateOptions::default()
+    };
+    let tidegate = Tidegate::start(options);
+    let mut clients: Vec<Client> =
+        names.iter().map(|name| Client::connect(&tidegate.url(name, name))).collect();
+    for _ in 0..3 {
+        for (client, name) in clients.iter_mut().zip(&names) {
+            assert_eq!(client.value("SELECT current_user").as_ref(), Some(name));
+        }
+    }
+    // What is in use makes no room: then the server's own words are the answer.
+    for client in &mut clients[..5] {
+        client.query("BEGIN");
+        client.query("SELECT 1");
+    }
+    clients[5].send(pipeline().query("SELECT 1"));
+    clients[5].expect("E:53300 ZI");
+    clients[0].query("COMMIT");
+    assert_eq!(clients[5].value("SELECT 1").as_deref(), Some("1"));
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
 fn a_client_that_vanishes_leaves_no_lock_and_no_transaction() {
     let database = test_database("vanish");
     let tidegate = tidegate(shared_cluster(), &database, &pool_of(1));
@@ -217,4 +263,108 @@ fn a_late_cancel_does_not_hit_the_next_client_of_the_connection() {
         let error = answer.iter().find(|message| message.tag == b'E');
         assert!(error.is_none_or(|error| error.sqlstate() == "57014"), "{answer:?}");
     }
+}
+
+#[test]
+fn trap_79_a_storm_of_cancels_reaches_the_server_a_few_at_a_time() {
+    const STORM: usize = 3 * CANCELS_AT_ONCE_MAX;
+    let database = test_database("trap_79");
+    let (tidegate, relay) = behind_relay(&database, &pool_of(STORM + 1));
+    let url = tidegate.url(ROLE, &database);
+    let mut clients: Vec<Client> = (0..STORM).map(|_| Client::connect(&url)).collect();
+    for client in &mut clients {
+        client.send(pipeline().query("SELECT pg_sleep(60)"));
+    }
+    wait_until_running(shared_cluster(), &database, "pg_sleep(60)", STORM);
+    relay.hold_cancels();
+    std::thread::scope(|scope| {
+        for client in &clients {
+            scope.spawn(|| client.cancel());
+        }
+        wait_until(SOON, "the first cancels are under way", || {
+            relay.cancels_held() == CANCELS_AT_ONCE_MAX
+        });
+        // Others are served meanwhile, and no further cancel comes.
+        assert_eq!(Client::connect(&url).value("SELECT 1").as_deref(), Some("1"));
+        assert_eq!(relay.cancels_held(), CANCELS_AT_ONCE_MAX);
+        relay.release_cancels();
+    });
+    for client in &mut clients {
+        client.expect("T E:57014 ZI");
+        assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    }
+}
+
+/// What the network does to the acknowledgement, or to the statement itself.
+#[test]
+fn trap_95_a_commit_without_an_answer_is_in_doubt_and_never_repeated() {
+    let database = test_database("trap_95");
+    let primary = shared_cluster().primary();
+    primary.psql_in(&database, "CREATE TABLE t (a int); GRANT ALL ON t TO app").unwrap();
+    let commit = pipeline().query("COMMIT");
+    let extended = pipeline().parse("", "COMMIT", &[]).bind("", "", &[]).execute("").sync();
+    let alone = pipeline().query("INSERT INTO t VALUES (1)");
+    for (begins, last) in [(true, &commit), (true, &extended), (false, &alone)] {
+        for (passing, rows) in [(Passing::RepliesLost, "1"), (Passing::RequestsLost, "0")] {
+            primary.psql_in(&database, "TRUNCATE t").unwrap();
+            let (tidegate, relay) = behind_relay(&database, &pool_of(2));
+            let mut client = Client::connect(&tidegate.url(ROLE, &database));
+            client.query("SELECT 1");
+            if begins {
+                client.query("BEGIN");
+                client.query("INSERT INTO t VALUES (1)");
+            }
+            relay.set_passing(passing);
+            client.send(last);
+            wait_until(SOON, "the network has lost something", || relay.lost() > 0);
+            relay.set_passing(Passing::On);
+            relay.cut();
+            let error = &client.expect("E:08007 (end)")[0];
+            assert_eq!(error.field(b'S').as_deref(), Some("FATAL"));
+            let detail = error.field(b'D').unwrap();
+            assert!(detail.contains("is not known"), "{detail}");
+            wait_until_clean(shared_cluster(), &database);
+            assert_eq!(primary.psql_in(&database, "SELECT count(*) FROM t").unwrap(), rows);
+            // The next one is none the wiser, and works.
+            let mut next = Client::connect(&tidegate.url(ROLE, &database));
+            assert_eq!(next.value("SELECT count(*) FROM t").as_deref(), Some(rows));
+        }
+    }
+}
+
+#[test]
+fn a_transaction_whose_commit_was_not_asked_for_is_said_to_be_rolled_back() {
+    let database = test_database("lost_open");
+    let (tidegate, relay) = behind_relay(&database, &pool_of(1));
+    let mut client = Client::connect(&tidegate.url(ROLE, &database));
+    client.query("BEGIN");
+    client.query("SELECT pg_advisory_xact_lock(1)");
+    // Whatever is under way, but for its COMMIT.
+    client.send(pipeline().query("SELECT pg_sleep(60)").query("ROLLBACK"));
+    wait_until_running(shared_cluster(), &database, "pg_sleep(60)", 1);
+    relay.cut();
+    let error = &client.expect("E:08006 (end)")[0];
+    assert!(error.field(b'D').unwrap().contains("rolled back"), "{}", error.describe());
+    let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = ";
+    shared_cluster().primary().psql(&format!("{end}'{database}'")).unwrap();
+}
+
+#[test]
+fn a_server_lost_in_the_middle_of_a_row_is_no_message_inside_the_row() {
+    let database = test_database("lost_in_row");
+    let (tidegate, relay) = behind_relay(&database, &pool_of(1));
+    let mut client = Client::connect(&tidegate.url(ROLE, &database));
+    client.keep_unread_bytes(64 << 10);
+    client.send(pipeline().query("SELECT repeat('x', 30000000)"));
+    client.expect("T");
+    let blocked = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event = 'ClientWrite'"
+    );
+    wait_until(SOON, "the row is under way", || {
+        shared_cluster().primary().psql(&blocked).unwrap() == "1"
+    });
+    relay.cut();
+    let mut row = Vec::new();
+    client.stream().read_to_end(&mut row).unwrap();
+    assert!(row.iter().skip(11).all(|byte| *byte == b'x'), "something else is in the row");
 }

@@ -3,7 +3,9 @@
 use serde_json::Value;
 use std::time::Duration;
 use tidegate_test_support::clusters::ROLE;
-use tidegate_test_support::{Cluster, ClusterOptions, Tidegate, TidegateOptions, wait_until};
+use tidegate_test_support::{
+    Cluster, ClusterOptions, Relay, Tidegate, TidegateOptions, shared_cluster, wait_until,
+};
 
 /// What is expected to happen soon happens within this.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -20,12 +22,30 @@ pub fn tidegate(cluster: &Cluster, database: &str, toml: &str) -> Tidegate {
     Tidegate::start(TidegateOptions { toml: Some(toml.to_owned()), ..options })
 }
 
+/// A Tidegate that reaches the shared cluster's primary through a relay, and knows no replica.
+#[track_caller]
+pub fn behind_relay(database: &str, toml: &str) -> (Tidegate, Relay) {
+    let relay = Relay::start(shared_cluster());
+    let options = TidegateOptions {
+        primary: relay.url_of(&shared_cluster().primary().url(ROLE, database)),
+        toml: Some(toml.to_owned()),
+        ..TidegateOptions::default()
+    };
+    (Tidegate::start(options), relay)
+}
+
 /// A primary that the test may kill, with the tests' role and a database of that role.
 pub fn cluster_with(database: &str) -> Cluster {
-    let cluster = Cluster::start(&ClusterOptions { replicas: 0, ..ClusterOptions::default() });
+    cluster_with_replicas(database, 0)
+}
+
+/// The same with replicas, which the test may kill as well.
+pub fn cluster_with_replicas(database: &str, replicas: usize) -> Cluster {
+    let cluster = Cluster::start(&ClusterOptions { replicas, ..ClusterOptions::default() });
     let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
     cluster.create_role(ROLE).unwrap_or_else(|error| panic!("{error}"));
     cluster.create_database(database, ROLE).unwrap_or_else(|error| panic!("{error}"));
+    cluster.wait_until_caught_up().unwrap_or_else(|error| panic!("{error}"));
     cluster
 }
 
@@ -48,6 +68,18 @@ pub fn wait_for_state(tidegate: &Tidegate, state: &str) {
     wait_until(SOON, &format!("a client is {state}"), || {
         let list = json(tidegate, "/api/v1/clients");
         list["clients"].as_array().is_some_and(|all| all.iter().any(|c| c["state"] == state))
+    });
+}
+
+/// Waits until so many sessions of the database run this.
+#[track_caller]
+pub fn wait_until_running(cluster: &Cluster, database: &str, what: &str, count: usize) {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND state = 'active' \
+         AND query LIKE '%{what}%'"
+    );
+    wait_until(SOON, &format!("{count} × {what}"), || {
+        cluster.primary().psql(&sql).unwrap() == count.to_string()
     });
 }
 

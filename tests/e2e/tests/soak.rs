@@ -1,8 +1,12 @@
 //! Everything at once: clients that share few connections do random things, and each row must be its client's own.
 //!
-//! `TIDEGATE_SOAK_SECS` sets how long; `TIDEGATE_SOAK_SEED` repeats a run's choices (not its timing).
+//! `TIDEGATE_SOAK_SECS` sets how long, `TIDEGATE_SOAK_WORKERS` the proxy's threads; `TIDEGATE_SOAK_SEED` repeats a run's
+//! choices (not its timing).
+
+mod notify; // who listens, who notifies, and what must have arrived
 
 use crate::own::{json, pool_of, tidegate};
+use notify::{Board, Listening};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tidegate_test_support::clusters::ROLE;
@@ -14,7 +18,7 @@ const SECONDS: u64 = 20;
 /// What the proxy may grow by between the first quarter and the end, in KiB.
 const GROWTH_KIB_MAX: u64 = 16 * 1024;
 /// Errors that the chaos may cause in a client that did nothing wrong: its server was terminated.
-const LOST: [&str; 3] = ["57P01", "08006", "57P02"];
+const LOST: [&str; 4] = ["57P01", "57P02", "08006", "08007"];
 
 /// xorshift64*: small, and the same everywhere.
 struct Random(u64);
@@ -34,11 +38,14 @@ struct Counts {
     cancels: AtomicUsize,
     vanished: AtomicUsize,
     lost: AtomicUsize,
+    /// Notifications that reached their listener.
+    heard: AtomicUsize,
 }
 
 /// What one client believes about its own session.
 struct Soaker<'a> {
     url: &'a str,
+    index: usize,
     me: String,
     /// The value of `app.me`, as this session set it last; empty in a new session.
     setting: String,
@@ -47,6 +54,8 @@ struct Soaker<'a> {
     client: Client,
     random: Random,
     counts: &'a Counts,
+    board: &'a Board,
+    listening: Option<Listening>,
 }
 
 /// The session ended, for a reason that is not the client's.
@@ -69,6 +78,7 @@ impl Soaker<'_> {
     }
 
     fn start_again(&mut self) {
+        self.leave_the_board();
         self.client = Soaker::connect(self.url);
         self.setting = String::new();
         self.named = 0;
@@ -86,7 +96,7 @@ impl Soaker<'_> {
                 b'D' => rows.push(message.row()),
                 b'E' => error = Some(self.judge(&message)),
                 b'Z' => return Ok((rows, error, message.status())),
-                b'A' => panic!("{} heard {message:?}", self.me),
+                b'A' => self.hear(&message),
                 b'T' | b'C' | b'1' | b'2' | b'3' | b'n' | b't' | b'S' | b'N' | b'I' => {}
                 _ => panic!("{} got {message:?}", self.me),
             }
@@ -158,7 +168,7 @@ impl Soaker<'_> {
     }
 
     fn step(&mut self) -> Result<(), Gone> {
-        match self.random.below(20) {
+        match self.random.below(25) {
             0..8 => self.ask('I'),
             8..10 => {
                 let setting = format!("{} {}", self.me, self.random.below(100));
@@ -185,6 +195,7 @@ impl Soaker<'_> {
                 self.ask('I')?;
                 self.quiet("DROP TABLE mine", 'I')
             }
+            18..23 => self.notifications(),
             _ => self.vanish(),
         }
     }
@@ -258,28 +269,25 @@ fn variable(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 #[test]
 fn rows_settings_and_notifications_stay_with_their_client() {
     let time = Duration::from_secs(variable("TIDEGATE_SOAK_SECS", SECONDS));
     let seed = variable("TIDEGATE_SOAK_SEED", u64::from(std::process::id()) | 1);
     println!("TIDEGATE_SOAK_SEED={seed}");
     let database = test_database("soak");
-    let tidegate =
-        tidegate(shared_cluster(), &database, &pool_of(POOL).replace("workers = 1", "workers = 2"));
+    let workers = format!("workers = {}", variable("TIDEGATE_SOAK_WORKERS", 2));
+    let settings = pool_of(POOL).replace("workers = 1", &workers);
+    let tidegate = tidegate(shared_cluster(), &database, &settings);
     let url = tidegate.url(ROLE, &database);
     let (counts, begun, stop) = (Counts::default(), Instant::now(), AtomicBool::new(false));
+    let board = Board::new(CLIENTS);
     let over = || begun.elapsed() > time || stop.load(Ordering::Relaxed);
     let (mut servers_max, mut early_kib) = (0, 0);
     std::thread::scope(|scope| {
         let soak = |index: usize| {
             let mut soaker = Soaker {
                 url: &url,
+                index,
                 me: format!("client {index}"),
                 setting: String::new(),
                 number: 0,
@@ -287,6 +295,8 @@ fn rows_settings_and_notifications_stay_with_their_client() {
                 client: Soaker::connect(&url),
                 random: Random(seed.wrapping_mul(index as u64 * 2 + 1)),
                 counts: &counts,
+                board: &board,
+                listening: None,
             };
             while !over() {
                 if soaker.step().is_err() {
@@ -306,7 +316,7 @@ fn rows_settings_and_notifications_stay_with_their_client() {
                 primary.psql(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
             }
             if early_kib == 0 && begun.elapsed() > time / 4 {
-                early_kib = resident_kib(tidegate.pid());
+                early_kib = tidegate.resident_kib();
             }
             // A failure ends the run for all.
             if soakers.iter().any(|soaker| soaker.is_finished()) && begun.elapsed() < time {
@@ -315,16 +325,19 @@ fn rows_settings_and_notifications_stay_with_their_client() {
             std::thread::sleep(Duration::from_millis(100));
         }
     });
-    let grown = resident_kib(tidegate.pid()).saturating_sub(early_kib);
+    let grown = tidegate.resident_kib().saturating_sub(early_kib);
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     println!(
-        "{} answers, {} cancels, {} vanished, {} lost servers, at most {servers_max} server connections, {grown} KiB more",
+        "{} answers, {} cancels, {} vanished, {} lost servers, {} notifications, at most {servers_max} server connections, \
+         {grown} KiB more",
         count(&counts.answers),
         count(&counts.cancels),
         count(&counts.vanished),
-        count(&counts.lost)
+        count(&counts.lost),
+        count(&counts.heard)
     );
     assert!(count(&counts.answers) > 100 && count(&counts.vanished) > 0);
+    assert!(count(&counts.heard) > 0);
     // One that was terminated or is being cleaned may still be listed beside its successor.
     assert!(servers_max <= 2 * POOL, "{servers_max} server connections");
     assert!(grown < GROWTH_KIB_MAX, "the proxy has grown by {grown} KiB");

@@ -174,6 +174,13 @@ impl Client {
         silent
     }
 
+    /// From now on the system keeps about so many bytes that have not been read, and makes the other side wait. Without
+    /// this it keeps up to tens of MB for a reader that was once fast.
+    #[track_caller]
+    pub fn keep_unread_bytes(&self, bytes: usize) {
+        socket2::SockRef::from(&self.stream).set_recv_buffer_size(bytes).unwrap();
+    }
+
     /// Sends a CancelRequest for this session over a connection of its own and waits until that is closed.
     #[track_caller]
     pub fn cancel(&self) {

@@ -9,6 +9,7 @@ pub mod differential; // the same messages to PostgreSQL and to Tidegate
 pub mod http; // enough HTTP for the admin API
 pub mod message; // what a server sends
 pub mod pipeline; // what a client sends
+pub mod relay; // trouble between Tidegate and a server
 pub mod tidegate; // the built binary as a process
 pub mod url; // postgres://user:password@host:port/database
 
@@ -21,6 +22,7 @@ pub use clusters::{shared_cluster, shared_tidegate, target_directory, test_datab
 pub use differential::differential;
 pub use message::Message;
 pub use pipeline::{Pipeline, pipeline};
+pub use relay::{Passing, Relay};
 pub use tidegate::{Tidegate, TidegateOptions};
 pub use url::Url;
 

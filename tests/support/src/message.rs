@@ -36,6 +36,14 @@ impl Message {
         (0..reader.u16()).map(|_| reader.value()).collect()
     }
 
+    /// The channel and the payload of a NotificationResponse.
+    pub fn notification(&self) -> (String, String) {
+        assert_eq!(self.tag, b'A', "{self:?} is no notification");
+        let mut reader = Reader(&self.body);
+        reader.u32(); // the notifying process
+        (reader.string(), reader.string())
+    }
+
     /// The text of a CommandComplete, or of any message that is one string.
     pub fn text(&self) -> String {
         Reader(&self.body).string()
@@ -66,8 +74,8 @@ impl Message {
                 .collect::<Vec<_>>()
                 .join(" / "),
             b'A' => {
-                reader.u32(); // the notifying process
-                format!("{} {:?}", reader.string(), reader.string())
+                let (channel, payload) = self.notification();
+                format!("{channel} {payload:?}")
             }
             b'd' => lossy(&self.body),
             b'K' | b'R' => String::new(),

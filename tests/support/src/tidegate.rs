@@ -74,11 +74,13 @@ impl Tidegate {
     /// Starts it and waits for nothing: for configurations that are refused, or servers that are down.
     #[track_caller]
     pub fn launch(options: TidegateOptions) -> Tidegate {
+        // Built first: a build that fails must not leave a folder behind.
+        let binary = binary();
         let directory = new_directory();
         let local = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
         let (listen, admin) = (local(), local());
         let log = File::create(directory.join("log")).unwrap();
-        let mut command = Command::new(binary());
+        let mut command = Command::new(binary);
         command.arg("serve");
         if let Some(toml) = &options.toml {
             fs::write(directory.join("tidegate.toml"), toml).unwrap();
@@ -116,6 +118,14 @@ impl Tidegate {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Memory that it has in use (VmRSS), in KiB.
+    #[track_caller]
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     pub fn url(&self, user: &str, database: &str) -> String {
@@ -237,6 +247,14 @@ fn binary() -> PathBuf {
         let profile = profile_directory();
         let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
         let mut build = Command::new(cargo);
+        // `ring` is built anew when these change, and all that depends on it with it.
+        for (name, _) in std::env::vars_os() {
+            let is_of_package =
+                |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+            if name.to_str().is_some_and(is_of_package) {
+                build.env_remove(name);
+            }
+        }
         build.args(["build", "--quiet", "--package", "tidegate", "--bin", "tidegate"]);
         build.arg("--target-dir").arg(profile.parent().unwrap());
         if profile.ends_with("release") {

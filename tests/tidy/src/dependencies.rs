@@ -8,6 +8,11 @@ use std::process::Command;
 const PURE: &[(&str, &[&str])] =
     &[("tidegate-wire", &[]), ("tidegate-core", &[]), ("tidegate-grammar", &["pg_raw_parse"])];
 
+/// The sandbox has clocks and threads, and compiles; it has no sockets and no tasks.
+const SANDBOX: &str = "tidegate-policy";
+const NOT_IN_THE_SANDBOX: &[&str] =
+    &["tokio", "hyper", "redis", "mio", "socket2", "async-std", "smol", "rustls", "wasmtime-wasi"];
+
 /// Dependencies that bring I/O, clocks, tasks or randomness, or C that takes minutes to build.
 const IMPURE: &[&str] = &[
     "tokio",
@@ -55,51 +60,38 @@ const IMPURE_STD: &[&str] = &[
 ];
 
 pub fn check_tree() -> Vec<String> {
-    let mut complaints = Vec::new();
-    for (package, allowed) in PURE {
-        let output = Command::new(env!("CARGO"))
-            .args([
-                "tree",
-                "--offline",
-                "--locked",
-                "-e",
-                "normal",
-                "--prefix",
-                "none",
-                "-p",
-                package,
-            ])
-            .current_dir(tree::root())
-            .output();
-        let output = match output {
-            Ok(output) if output.status.success() => output,
-            Ok(output) => {
-                let error = String::from_utf8_lossy(&output.stderr).into_owned();
-                complaints.push(format!("cargo tree -p {package}: {error}"));
-                continue;
-            }
-            Err(error) => {
-                complaints.push(format!("cargo tree -p {package}: {error}"));
-                continue;
-            }
-        };
-        let text = String::from_utf8_lossy(&output.stdout);
-        let names = text.lines().filter_map(|line| line.split_whitespace().next());
-        let family = |name: &str| {
-            IMPURE.iter().any(|impure| {
-                name == *impure
-                    || name.strip_prefix(impure).is_some_and(|rest| rest.starts_with('-'))
-            })
-        };
-        let own = |name: &&str| name == package || allowed.contains(name);
-        for name in names.filter(|name| family(name) && !own(name)) {
-            complaints.push(format!(
-                "{package} depends on {name}: keep it out (`cargo tree -p {package} -i {name}` shows the way \
-                 in), and let the shell, host/tidegate, do what needs it"
-            ));
+    let pure = PURE.iter().map(|(package, allowed)| (*package, IMPURE, *allowed));
+    let all = pure.chain([(SANDBOX, NOT_IN_THE_SANDBOX, &[][..])]);
+    all.flat_map(|(package, banned, allowed)| check_package(package, banned, allowed)).collect()
+}
+
+/// What a package depends on, directly or not, of what it must not; itself and `allowed` excepted.
+fn check_package(package: &str, banned: &[&str], allowed: &[&str]) -> Vec<String> {
+    let tree = ["tree", "--offline", "--locked", "-e", "normal", "--prefix", "none", "-p", package];
+    let output = Command::new(env!("CARGO")).args(tree).current_dir(tree::root()).output();
+    let output = match output {
+        Ok(output) if output.status.success() => output,
+        Ok(output) => {
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            return vec![format!("cargo tree -p {package}: {error}")];
         }
-    }
-    complaints
+        Err(error) => return vec![format!("cargo tree -p {package}: {error}")],
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let names = text.lines().filter_map(|line| line.split_whitespace().next());
+    let family = |name: &&str| {
+        banned.iter().any(|banned| {
+            name == banned || name.strip_prefix(banned).is_some_and(|rest| rest.starts_with('-'))
+        })
+    };
+    let complaint = |name: &str| {
+        format!(
+            "{package} depends on {name}: keep it out (`cargo tree -p {package} -i {name}` shows the way in), \
+             and let the shell, host/tidegate, do what needs it"
+        )
+    };
+    let own = |name: &&str| *name == package || allowed.contains(name);
+    names.filter(family).filter(|name| !own(name)).map(complaint).collect()
 }
 
 pub fn check_std(files: &[File]) -> Vec<String> {

@@ -7,6 +7,7 @@ pub mod budgets; // lengths of files, functions and crates, with a ratchet
 pub mod dependencies; // what the pure crates may depend on
 pub mod habits; // headers, panics, sleeps, unsafe, paths
 pub mod links; // links between documents
+pub mod plugins; // the default policies
 pub mod properties; // a proptest for every property that is claimed
 pub mod rust; // just enough reading of Rust
 pub mod tree; // the repository's files

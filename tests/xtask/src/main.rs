@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let command = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
     let result = match command.as_str() {
-        "setup" => setup::install(&[Need::Libclang, Need::PostgreSql, Need::Clients]),
+        "setup" => setup::install(&[Need::Libclang, Need::PostgreSql, Need::Wasm, Need::Clients]),
         "demo" => demo(&rest),
         "test" if rest.is_empty() => test(),
         "bench" => bench(&rest),
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn demo(arguments: &[String]) -> Result<(), String> {
-    setup::install(&[Need::PostgreSql])?;
+    setup::install(&[Need::Libclang, Need::PostgreSql, Need::Wasm])?;
     build_release()?;
     // The demo takes our place, so that Ctrl-C and the exit code are its own.
     let error = Command::new(target_directory().join("release/tidegate"))
@@ -53,7 +53,7 @@ fn demo(arguments: &[String]) -> Result<(), String> {
 }
 
 fn bench(arguments: &[String]) -> Result<(), String> {
-    setup::install(&[Need::Libclang, Need::PostgreSql, Need::PgBouncer])?;
+    setup::install(&[Need::Libclang, Need::PostgreSql, Need::Wasm, Need::PgBouncer])?;
     build_release()?;
     let mut bench = cargo();
     bench.args(["run", "--release", "--quiet", "--package", "tidegate-perf", "--"]).args(arguments);
@@ -64,6 +64,14 @@ fn bench(arguments: &[String]) -> Result<(), String> {
     run::step("bench", &mut bench)
 }
 
+/// A cargo for the workspace of the plugins, as native code, beside what the host's build compiles them to.
+fn plugins() -> Command {
+    let mut plugins = cargo();
+    plugins.current_dir(root().join("plugins"));
+    plugins.env("CARGO_TARGET_DIR", target_directory().join("plugins"));
+    plugins
+}
+
 fn build_release() -> Result<(), String> {
     run::step("building Tidegate", cargo().args(["build", "--release", "--package", "tidegate"]))
 }
@@ -71,13 +79,17 @@ fn build_release() -> Result<(), String> {
 /// Everything that a change must pass. A failed check does not hide the next one's findings; only a failed build does.
 fn test() -> Result<(), String> {
     let mut report = Report::default();
-    let needs = [Need::Libclang, Need::PostgreSql, Need::Clients];
+    let needs = [Need::Libclang, Need::PostgreSql, Need::Wasm, Need::Clients];
     let installed = report.add("setup", || setup::install(&needs).map(|()| 0));
     report.step("format", cargo().args(["fmt", "--all", "--check"]));
     report.step(
         "lint",
         cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
     );
+    report.step("plugins: format", plugins().args(["fmt", "--all", "--check"]));
+    let lint = ["clippy", "--workspace", "--all-targets", "--quiet", "--locked"];
+    report.step("plugins: lint", plugins().args(lint).args(["--", "-D", "warnings"]));
+    report.step("plugins: tests", plugins().args(["test", "--workspace", "--quiet", "--locked"]));
     let built = report.step("build", cargo().args(["build", "--workspace", "--all-targets"]));
     if built == Outcome::Passed {
         let mut unit = cargo();

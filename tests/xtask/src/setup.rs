@@ -12,6 +12,8 @@ pub(crate) enum Need {
     Libclang,
     PostgreSql,
     PgBouncer,
+    /// Rust for WebAssembly: the default policies are plugins.
+    Wasm,
     /// Python and Node with the packages of the client suites.
     Clients,
 }
@@ -41,6 +43,12 @@ const PGBOUNCER: Tool = Tool {
     debian: &["pgbouncer"],
     elsewhere: "PgBouncer, as `pgbouncer` in PATH",
     present: || in_path("pgbouncer") || Path::new("/usr/sbin/pgbouncer").exists(),
+};
+const WASM: Tool = Tool {
+    what: "Rust for WebAssembly",
+    debian: &["rustc-web", "cargo-web", "rust-web-src", "lld"],
+    elsewhere: "Rust's wasm32-unknown-unknown (`rustup target add wasm32-unknown-unknown`)",
+    present: has_wasm,
 };
 const PYTHON: Tool = Tool {
     what: "Python with venv",
@@ -73,6 +81,7 @@ pub(crate) fn install(needs: &[Need]) -> Result<(), String> {
         Need::Libclang => &[LIBCLANG][..],
         Need::PostgreSql => &[POSTGRESQL],
         Need::PgBouncer => &[PGBOUNCER],
+        Need::Wasm => &[WASM],
         Need::Clients => &[PYTHON, NODE, NPM],
     });
     let missing: Vec<&Tool> = tools.filter(|tool| !(tool.present)()).collect();
@@ -266,6 +275,19 @@ fn has_libclang() -> bool {
     std::env::var_os("LIBCLANG_PATH").is_some()
         || entries(Path::new("/usr/lib")).filter(is_llvm).any(is_complete)
         || succeeds(Command::new("llvm-config").arg("--libdir"))
+}
+
+/// The target of the Rust that builds us, or Debian's packages: as `host/policy/build.rs` looks for them.
+fn has_wasm() -> bool {
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
+    let libraries = rustc.args(["--print", "target-libdir", "--target", "wasm32-unknown-unknown"]);
+    let is_installed = libraries.output().is_ok_and(|output| {
+        let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        output.status.success() && Path::new(&folder).exists()
+    });
+    let std = "/usr/lib/rustlib/src/rust/library/std";
+    let debian = ["/usr/bin/rustc", "/usr/bin/cargo", "/usr/bin/wasm-ld", std];
+    is_installed || debian.iter().all(|program| Path::new(program).exists())
 }
 
 fn in_path(program: &str) -> bool {

@@ -51,7 +51,8 @@ pub(super) enum Expected {
     FunctionCall,
     /// Not answered: the client's CopyDone or CopyFail, sent before it was known whether the server copies.
     CopyEnd,
-    /// An error, whatever it says: a message that cannot succeed was sent in place of one that we refuse.
+    /// An error, whatever it says: a message that cannot succeed was sent in place of one that we refuse. For a Query, its
+    /// own note follows.
     Refused(Box<Refusal>),
     /// ReadyForQuery of a Query of ours; all of its replies are swallowed.
     Own(Own),
@@ -138,6 +139,19 @@ impl Queue {
         self.copies -= usize::from(note.may_copy());
     }
 
+    /// Does the server owe an answer to something that the client sent?
+    pub(super) fn is_owed_to_client(&self) -> bool {
+        self.notes.iter().any(|note| {
+            !matches!(
+                note,
+                Expected::Own(_)
+                    | Expected::OwnParse { .. }
+                    | Expected::OwnClose { .. }
+                    | Expected::Answer(_)
+            )
+        })
+    }
+
     /// Is a ReadyForQuery still owed, so that the transaction status may be another when a new frame is reached?
     pub(super) fn status_may_change(&self) -> bool {
         self.ends > 0
@@ -151,6 +165,14 @@ impl Queue {
     /// Is a Sync among the notes?
     pub(super) fn has_sync(&self) -> bool {
         self.notes.iter().any(|note| matches!(note, Expected::Sync))
+    }
+
+    /// Is the oldest note the refusal of a Query, after which ReadyForQuery comes, and not of a batch?
+    pub(super) fn is_refused_query(&self) -> bool {
+        matches!(
+            (self.front(), self.notes.get(1)),
+            (Some(Expected::Refused(_)), Some(Expected::Query { .. }))
+        )
     }
 
     /// Takes out everything before the next Sync, oldest first: what a server skips after an error.

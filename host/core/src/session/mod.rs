@@ -32,7 +32,7 @@ pub use settle::{Gone, Settled};
 pub use state::ServerState;
 
 use crate::ids::ClientId;
-use crate::plan::Plan;
+use crate::plan::{Plan, Router, Target};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
 use crate::statement::{Analysis, StringSyntax, TextEncoding, analyse_with, is_safe_anywhere};
@@ -61,6 +61,7 @@ pub enum PoolMode {
 pub struct Io<'a> {
     pub server: Option<&'a mut ServerState>,
     pub interner: &'a mut Interner,
+    pub router: &'a mut dyn Router,
     pub to_server: &'a mut Gather,
     pub to_client: &'a mut Gather,
 }
@@ -100,6 +101,17 @@ pub enum ServerNext {
     },
     /// The server connection is of no more use; send what waits in `to_client` and close both.
     Close(CloseReason),
+}
+
+/// What becomes of a client's work when its server is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// There is none.
+    None,
+    /// It is in a transaction whose end nobody has asked for.
+    RolledBack,
+    /// It may have been committed.
+    InDoubt,
 }
 
 /// Why a session ended. The names are metric labels.
@@ -256,6 +268,12 @@ pub struct Session {
     /// A statement that drops all prepared statements is bound in this transaction; any Execute may run it.
     drops_statements: Option<()>,
     gone: Option<Gone>,
+    /// What the server in hand was chosen for.
+    chosen: client::Chosen,
+    /// Something ran on the primary that may have written, since the shell last asked.
+    wrote: Option<()>,
+    /// A text that may commit a transaction went to the server and has not been answered.
+    commits: Option<()>,
     /// A text that may change the schema went to the server since the last ReadyForQuery outside a transaction.
     changes_schema: Option<()>,
     tally: Tally,
@@ -287,6 +305,9 @@ impl Session {
             pins: Pins::NONE,
             drops_statements: None,
             gone: None,
+            chosen: client::Chosen::default(),
+            wrote: None,
+            commits: None,
             changes_schema: None,
             tally: Tally::default(),
         }
@@ -323,6 +344,16 @@ impl Session {
         !self.expected.is_empty()
     }
 
+    /// What would become of the client's work if the server were lost now.
+    pub fn work_at_stake(&self) -> Work {
+        let idle = self.status == TransactionStatus::Idle;
+        match self.expected.is_owed_to_client() {
+            false if idle => Work::None,
+            true if idle || self.commits.is_some() => Work::InDoubt,
+            _ => Work::RolledBack,
+        }
+    }
+
     /// Between transactions, with nothing asked and nothing half sent: a moment to close without harm.
     pub fn is_at_rest(&self) -> bool {
         self.status == TransactionStatus::Idle
@@ -341,9 +372,15 @@ impl Session {
         self.expected.shrink();
     }
 
-    /// A server has been lent. Gives it this client's settings first when they differ.
-    pub fn handle_lease(&mut self, server: &mut ServerState, to_server: &mut Gather) {
+    /// A server has been lent for this target. Gives it this client's settings first when they differ.
+    pub fn handle_lease(
+        &mut self,
+        target: Target,
+        server: &mut ServerState,
+        to_server: &mut Gather,
+    ) {
         debug_assert!(self.expected.is_empty());
+        self.chosen = client::Chosen::for_target(target);
         server.begin_lease(self.client, self.batches.past());
         self.switch_settings(server, to_server);
     }

@@ -10,7 +10,7 @@ use super::pins::Pins;
 use super::state::Unnamed;
 use super::{Batch, Hold, PoolMode, Rest, ServerState, Session, SettingsNow};
 use crate::settings::{Settings, quote_literal, same, switch_sql};
-use crate::statement::{Analysis, Effects, SettingTouched};
+use crate::statement::{Analysis, Effects, Kind, SettingTouched};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -122,6 +122,10 @@ impl Session {
     pub(super) fn note_effects(&mut self, analysis: &Analysis) {
         if analysis.effects.is_empty() && analysis.names.is_empty() {
             return;
+        }
+        let rolls_back = analysis.kind == Kind::Rollback && analysis.statements == 1;
+        if analysis.effects.contains(Effects::ENDS) && !rolls_back {
+            self.commits = Some(());
         }
         if analysis.effects.contains(Effects::DDL)
             && !analysis.effects.contains(Effects::TEMP_OBJECTS)

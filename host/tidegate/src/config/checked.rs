@@ -27,6 +27,7 @@ pub struct Config {
     pub pool: PoolSettings,
     /// In the order written; the first that matches wins.
     pub pools: Vec<PoolOverride>,
+    pub routing: RoutingSettings,
     pub auth: AuthConfig,
     pub tls: ClientTls,
     pub limits: LimitSettings,
@@ -81,6 +82,24 @@ pub enum MetricsAccess {
 pub struct ClusterConfig {
     pub primary: ServerUrl,
     pub replicas: Vec<ServerUrl>,
+}
+
+impl ClusterConfig {
+    /// 0 is the primary, n is replica n; for a replica that is not configured the primary stands in.
+    pub fn server(&self, instance: usize) -> &ServerUrl {
+        let replica = instance.checked_sub(1).and_then(|index| self.replicas.get(index));
+        replica.unwrap_or(&self.primary)
+    }
+}
+
+impl ServerUrl {
+    /// Do connections made for one serve for the other, whoever logs in?
+    pub fn is_reached_like(&self, other: &Self) -> bool {
+        self.address == other.address
+            && self.sslmode == other.sslmode
+            && self.sslrootcert == other.sslrootcert
+            && self.own_certificate == other.own_certificate
+    }
 }
 
 /// One server, as its `postgres://` URL says.
@@ -181,6 +200,36 @@ impl PoolOverride {
     fn matches(&self, database: &str, user: &str) -> bool {
         self.database.as_deref().is_none_or(|wanted| wanted == database)
             && self.user.as_deref().is_none_or(|wanted| wanted == user)
+    }
+}
+
+/// Where statements run that a client has not directed itself (`SET tidegate.route`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoutingSettings {
+    pub reads: Reads,
+    /// A replica further behind serves no reads.
+    pub lag_max: Duration,
+    /// A replica that was too far behind serves reads again below this; at most `lag_max`.
+    pub lag_return: Duration,
+}
+
+/// Where reads run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reads {
+    /// On replicas, as far as that is proven to make no difference.
+    Split,
+    /// With everything else, on the primary.
+    Primary,
+}
+
+impl Reads {
+    pub const ALL: [Self; 2] = [Self::Split, Self::Primary];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Split => "split",
+            Self::Primary => "primary",
+        }
     }
 }
 

@@ -78,3 +78,37 @@ impl Way {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Socket;
+    use std::future::poll_fn;
+    use tokio::io::AsyncReadExt as _;
+
+    /// More than the system takes for a reader that does not read.
+    const BYTES: usize = 8 << 20;
+
+    /// Otherwise what is left of a long result, when it is less than what was dealt with, is waited for in vain.
+    #[tokio::test]
+    async fn what_goes_out_late_is_no_longer_wanted() {
+        let buffers = Buffers::default();
+        let (ours, mut reader) = tokio::net::UnixStream::pair().unwrap();
+        let mut to = Stream::Plain(Socket::Unix(ours));
+        let mut way = Way::new(Input::default());
+        way.input.extend(&vec![7; BYTES], &buffers);
+        way.out.forward(0, BYTES);
+        way.consumed = BYTES;
+        let flush = |way: &mut Way, to: &mut Stream, cx: &mut Context<'_>| {
+            way.poll_flush(to, &buffers, cx).map(Result::unwrap)
+        };
+        let at_once = poll_fn(|cx| Poll::Ready(flush(&mut way, &mut to, cx))).await;
+        assert!(at_once.is_pending(), "all of it went out, so this shows nothing");
+        way.wanted = 5 + way.consumed;
+        let mut seen = vec![0; BYTES];
+        let (_, read) =
+            tokio::join!(poll_fn(|cx| flush(&mut way, &mut to, cx)), reader.read_exact(&mut seen));
+        assert_eq!(read.unwrap(), BYTES);
+        assert_eq!((way.wanted, way.consumed, way.input.len()), (5, 0, 0));
+    }
+}

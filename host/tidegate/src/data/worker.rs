@@ -5,8 +5,8 @@ mod upkeep; // clients that leave, deadlines, cancels, snapshots
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
@@ -21,7 +21,8 @@ use super::cancel::CancelKeys;
 use super::clients::{Cancel, Client};
 use super::greeting::Welcomes;
 use super::listener::{Accepted, Bound, Listener, Loads};
-use super::login::{LoginContext, Peer};
+use super::login::{LoginContext, Peer, Throttle};
+use super::routing::Routing;
 use crate::config;
 use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::WorkerStats;
@@ -29,6 +30,7 @@ use crate::upstream::Credentials;
 use crate::upstream::pool::{
     Neighbours, PoolKey, PoolMessage, PoolSnapshot, Pools, PoolsConfig, ServerLogin, SharedPools,
 };
+use crate::view::Views;
 
 /// Messages one worker may have waiting.
 const MESSAGES_MAX: usize = 4_096;
@@ -46,7 +48,8 @@ pub enum Message {
     Pool(PoolMessage),
     Cancel(ClientId, Cancel),
     Snapshot(oneshot::Sender<WorkerSnapshot>),
-    Reload(Arc<Settled>),
+    /// What the workers share of a reload is dropped by each when it has taken the configuration over.
+    Reload(Arc<Settled>, Arc<Retiring>),
     /// No new clients; each goes when its transaction has ended.
     Drain,
     /// Whoever is left goes now.
@@ -60,8 +63,21 @@ pub struct Settled {
     pub pools: Arc<PoolsConfig>,
     /// The pools that the configuration itself names: filled at start, kept for ever.
     pub warm: Vec<(PoolKey, Credentials)>,
-    /// Start-up parameters of every server connection.
-    pub server_parameters: Arc<[(String, String)]>,
+}
+
+/// The end of a reload: when the last worker has dropped this, all open connections to the new targets, and those to
+/// the old ones are used no more. Earlier, a worker that has not heard of the reload would open new ones to the old.
+#[derive(Debug)]
+pub struct Retiring {
+    pools: Arc<SharedPools>,
+    /// By `PoolKey::instance`: whose target is another now.
+    instances: Vec<usize>,
+}
+
+impl Drop for Retiring {
+    fn drop(&mut self) {
+        self.pools.reconnect(|key| self.instances.contains(&key.instance));
+    }
 }
 
 impl std::fmt::Debug for Settled {
@@ -73,32 +89,53 @@ impl std::fmt::Debug for Settled {
 /// What the workers share.
 pub struct Shared {
     pub keys: CancelKeys,
+    /// Failed logins, by address.
+    pub throttle: Mutex<Throttle>,
     pub loads: Arc<Loads>,
     pub pools: Arc<SharedPools>,
     pub stats: Vec<Arc<WorkerStats>>,
     pub senders: Vec<mpsc::Sender<Message>>,
     next_client: AtomicU64,
     /// Changes of schemas that any worker saw pass: see `core::session::prepared::SchemaGeneration`.
-    pub schema: AtomicU64,
+    pub schema: Arc<AtomicU64>,
+    /// Makes fingerprints of statements this process's own.
+    seed: u128,
+    /// What the control plane knows.
+    pub views: Arc<Views>,
     /// By worker: whether it has a connection to the primary.
     primary: Vec<AtomicBool>,
 }
 
 impl Shared {
     /// The shared part for so many workers, and each worker's receiver.
-    pub fn new(workers: usize) -> (Arc<Self>, Vec<mpsc::Receiver<Message>>) {
+    pub fn new(workers: usize, seed: u128) -> (Arc<Self>, Vec<mpsc::Receiver<Message>>) {
         let (senders, receivers) = (0..workers).map(|_| mpsc::channel(MESSAGES_MAX)).unzip();
         let shared = Self {
             keys: CancelKeys::default(),
+            throttle: Mutex::default(),
             loads: Loads::new(workers),
             pools: SharedPools::new(workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),
             senders,
             next_client: AtomicU64::new(1),
-            schema: AtomicU64::new(0),
+            schema: Arc::default(),
+            seed,
+            views: Arc::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
         (Arc::new(shared), receivers)
+    }
+
+    /// What a reload to other targets has to retire, once all workers have it.
+    pub fn retiring(
+        &self,
+        old: &config::ClusterConfig,
+        new: &config::ClusterConfig,
+    ) -> Arc<Retiring> {
+        let count = 1 + old.replicas.len().max(new.replicas.len());
+        let changed = |i: &usize| !old.server(*i).is_reached_like(new.server(*i));
+        let instances = (0..count).filter(changed).collect();
+        Arc::new(Retiring { pools: self.pools.clone(), instances })
     }
 
     /// Does any worker have a connection to the primary?
@@ -132,6 +169,7 @@ pub struct Worker {
     settled: RefCell<Arc<Settled>>,
     life: Cell<Life>,
     next_replica: Cell<usize>,
+    pub routing: RefCell<Routing>,
     tasks: RefCell<JoinSet<()>>,
     cancels: Rc<tokio::sync::Semaphore>,
 }
@@ -147,11 +185,14 @@ struct Others(Arc<Shared>);
 
 impl Neighbours for Others {
     fn try_send(&self, to: WorkerId, message: PoolMessage) -> Result<(), Box<PoolMessage>> {
-        let Some(sender) = self.0.senders.get(to.0) else { return Err(Box::new(message)) };
-        sender.try_send(Message::Pool(message)).map_err(|refused| match refused.into_inner() {
-            Message::Pool(message) => Box::new(message),
-            _ => unreachable!("the message that was refused is the one that was sent"),
-        })
+        // A place first: what finds none is then still a pool's message.
+        match self.0.senders.get(to.0).map(mpsc::Sender::try_reserve) {
+            Some(Ok(place)) => {
+                place.send(Message::Pool(message));
+                Ok(())
+            }
+            Some(Err(_)) | None => Err(Box::new(message)),
+        }
     }
 
     fn workers(&self) -> usize {
@@ -189,9 +230,10 @@ impl Worker {
             WorkerId(index),
             shared.pools.clone(),
             settled.pools.clone(),
-            Box::new(ServerLogin { parameters: settled.server_parameters.clone() }),
+            Box::new(ServerLogin),
             Box::new(Others(shared.clone())),
         );
+        let routing = RefCell::new(Routing::new(&shared.views, shared.seed));
         Rc::new(Self {
             index,
             stats: shared.stats.get(index).cloned().unwrap_or_default(),
@@ -204,6 +246,7 @@ impl Worker {
             settled: RefCell::new(settled),
             life: Cell::new(Life::Serving),
             next_replica: Cell::new(index),
+            routing,
             tasks: RefCell::default(),
             cancels: Rc::new(tokio::sync::Semaphore::new(CANCELS_MAX)),
         })
@@ -266,7 +309,10 @@ impl Worker {
                 // Who asked may have given up.
                 let _ = reply.send(self.snapshot());
             }
-            Message::Reload(settled) => self.reload(settled),
+            Message::Reload(settled, retiring) => {
+                self.reload(settled);
+                drop(retiring);
+            }
             Message::Drain => self.drain(),
             Message::Cut => self.cut(),
         }

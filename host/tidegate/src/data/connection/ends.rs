@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
-use tidegate_core::session::{CloseReason, Gone};
+use tidegate_core::session::{CloseReason, Gone, Work};
 use tokio::io::AsyncWrite as _;
 
+use super::lent::Lent;
 use super::{ClientPhase, Connection};
 use crate::data::clients::{Cancel, CloseRequest, State};
 
@@ -71,7 +72,7 @@ impl Connection {
         self.client.slot.set_waker(cx.waker());
         self.from_server.out.clear();
         self.from_server.settle_input(&self.worker.buffers);
-        if self.lease.is_some() {
+        if self.lent.is_some() {
             match self.session.handle_client_gone(&mut self.from_client.out) {
                 Gone::Close => self.drop_server(),
                 Gone::Drain => {}
@@ -105,7 +106,7 @@ impl Connection {
 
     /// The server connection is of no more use, or not worth cleaning.
     pub(super) fn drop_server(&mut self) {
-        if let Some(lease) = self.lease.take() {
+        if let Some(Lent { lease, .. }) = self.lent.take() {
             lease.release(Fitness::Unfit, Instant::now());
         }
         // What was on its way to it, or came from it unread, concerns nobody any more.
@@ -119,10 +120,11 @@ impl Connection {
         if let ClientPhase::Gone(..) = self.phase {
             return;
         }
-        let refusal = Refusal::fatal("08006", "the server closed the connection unexpectedly")
-            .detail("What the statement in progress did is not known; a transaction that was not committed is rolled back.")
-            .hint("Reconnect, and look at the server's log for the cause.");
-        self.from_server.out.send(|out| refusal.write(out));
+        // Inside a row no message can stand: then the end of the stream has to do.
+        if self.session.is_between_replies() {
+            let refusal = server_lost(self.session.work_at_stake());
+            self.from_server.out.send(|out| refusal.write(out));
+        }
         self.close(CloseReason::ServerDisconnected);
     }
 
@@ -167,7 +169,7 @@ impl Connection {
 
     /// Asks the server to cancel what it runs for this client.
     pub(super) fn cancel_on_server(&mut self, asked: Option<Cancel>) {
-        let Some(lease) = &self.lease else { return };
+        let Some(Lent { lease, .. }) = &self.lent else { return };
         let Some(key) = lease.server.backend_key.clone() else { return };
         if !self.session.is_waiting_for_replies() {
             return;
@@ -180,4 +182,24 @@ impl Connection {
             client.wake();
         });
     }
+}
+
+/// What a client is told whose server closed the connection without a word.
+fn server_lost(work: Work) -> Refusal {
+    let (sqlstate, detail, hint) = match work {
+        Work::None => ("08006", "No statement was in progress.", "Reconnect."),
+        Work::RolledBack => (
+            "08006",
+            "The transaction in progress is rolled back.",
+            "Reconnect, and repeat the transaction from its beginning.",
+        ),
+        Work::InDoubt => (
+            "08007",
+            "Whether the statement in progress took effect is not known. It was not repeated.",
+            "Reconnect, and see what is there before you repeat it.",
+        ),
+    };
+    Refusal::fatal(sqlstate, "the server closed the connection unexpectedly")
+        .detail(detail)
+        .hint(hint)
 }

@@ -1,0 +1,143 @@
+//! The sandbox: one wasmtime engine with a pool of memories, and the thread that looks after running plugins.
+
+use crate::bindings::since_v0_1::{clock, log, metrics, random, state};
+use crate::error::LoadError;
+use crate::guest::Guest;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use tidegate_core::limits::{
+    POLICY_GENERATIONS_MAX, POLICY_INSTANCES_MAX, POLICY_MEMORY_BYTES_MAX,
+    POLICY_MEMORY_CONFIG_MAX, POLICY_STACK_BYTES_MAX, POLICY_TABLE_ENTRIES_MAX, POLICY_TICK,
+};
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+
+/// What an operator may set.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Instances of one generation; as many as there are threads that ask.
+    pub instances: usize,
+    /// Memory of one instance, in bytes.
+    pub memory_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { instances: 2, memory_bytes_max: POLICY_MEMORY_BYTES_MAX }
+    }
+}
+
+/// Compiles plugins and holds their memories. Costs a few milliseconds and some megabytes: one a process.
+pub struct Engine {
+    pub(crate) wasm: wasmtime::Engine,
+    pub(crate) linker: Linker<Guest>,
+    settings: Settings,
+    ticker: Option<Ticker>,
+}
+
+impl Engine {
+    /// An engine, with its thread.
+    pub fn new(settings: Settings) -> Result<Engine, LoadError> {
+        let settings = Settings {
+            instances: settings.instances.clamp(1, POLICY_INSTANCES_MAX),
+            memory_bytes_max: settings.memory_bytes_max.min(POLICY_MEMORY_CONFIG_MAX),
+        };
+        let wasm = wasmtime::Engine::new(&config(settings)).map_err(LoadError::engine)?;
+        let linker = linker(&wasm).map_err(LoadError::engine)?;
+        let ticker = Ticker::start(&wasm).map_err(LoadError::engine)?;
+        Ok(Engine { wasm, linker, settings, ticker: Some(ticker) })
+    }
+
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(ticker) = self.ticker.take() {
+            ticker.stop();
+        }
+    }
+}
+
+fn config(settings: Settings) -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .concurrency_support(false) // saves a third of a microsecond a call
+        .epoch_interruption(true)
+        .consume_fuel(false)
+        .cranelift_opt_level(OptLevel::Speed)
+        .max_wasm_stack(POLICY_STACK_BYTES_MAX)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(settings)));
+    config
+}
+
+/// Room for every instance of every generation that may live, and for components of several core modules.
+fn pool(settings: Settings) -> PoolingAllocationConfig {
+    const CORE_INSTANCES: u32 = 8;
+    let instances = POLICY_GENERATIONS_MAX.saturating_mul(settings.instances);
+    let instances = u32::try_from(instances).unwrap_or(u32::MAX / CORE_INSTANCES);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
+        .max_memories_per_component(1)
+        .max_memories_per_module(1)
+        .total_memories(instances)
+        .max_memory_size(settings.memory_bytes_max)
+        .max_tables_per_component(4)
+        .max_tables_per_module(2)
+        .total_tables(instances.saturating_mul(4))
+        .table_elements(POLICY_TABLE_ENTRIES_MAX)
+        .linear_memory_keep_resident(64 << 10);
+    pool
+}
+
+fn linker(wasm: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(wasm);
+    log::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    clock::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    random::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    state::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    metrics::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    Ok(linker)
+}
+
+/// Counts the engine's epoch, so that a call is looked at when its time is over.
+struct Ticker {
+    /// Its end is the signal to stop.
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Ticker {
+    fn start(wasm: &wasmtime::Engine) -> std::io::Result<Ticker> {
+        let (stop, stopped) = mpsc::channel();
+        // Weak, since an engine that lives as long as its ticker would live for ever.
+        let wasm = wasm.weak();
+        let thread = thread::Builder::new().name("policy-ticker".to_owned()).spawn(move || {
+            while stopped.recv_timeout(POLICY_TICK) == Err(RecvTimeoutError::Timeout) {
+                match wasm.upgrade() {
+                    Some(wasm) => wasm.increment_epoch(),
+                    None => break,
+                }
+            }
+        })?;
+        Ok(Ticker { stop, thread })
+    }
+
+    fn stop(self) {
+        drop(self.stop);
+        // It cannot have panicked, and if it had there would be nothing to do about it here.
+        let _ = self.thread.join();
+    }
+}
+
+/// Ticks after which so much time has surely passed.
+pub(crate) fn ticks(time: Duration) -> u64 {
+    let ticks = time.as_nanos().div_ceil(POLICY_TICK.as_nanos().max(1));
+    u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1)
+}

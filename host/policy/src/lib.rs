@@ -1,0 +1,37 @@
+//! Policies as WebAssembly plugins: loads them, asks them within bounds, swaps them, and does without them.
+//!
+//! What an answer may say and what the host makes of it is `tidegate_core::policy`; here is the sandbox around it.
+//! Nothing here waits for a socket or a disk, and every call ends within the time of its kind.
+
+mod answer; // questions to a slot, with the built-in answer behind them
+mod ask; // the questions
+pub mod bindings; // WIT in Rust, one module a version
+mod component; // bytes → checked and compiled
+mod defaults; // the embedded plugins
+mod engine; // wasmtime with a pool, and the ticker
+mod error; // why a plugin is not taken
+mod event; // what happens, for logs, metrics and alerts
+mod fault; // what went wrong in a call
+mod generation; // a plugin with settings: instances, counts
+mod granted; // what a slot's plugins share at the host
+mod guest; // the host's side of what plugins may call
+mod instance; // one store
+mod locks; // locking what threads share
+mod registry; // slots: active, previous, candidate; swaps
+mod trial; // what is seen of a candidate
+mod watch; // CPU time, memory and host calls of one call
+
+pub use answer::{Answer, AnswerSource, Asker};
+pub use ask::{Execution, Question};
+pub use defaults::{EMBEDDED, Embedded, embedded};
+pub use engine::{Engine, Settings};
+pub use error::LoadError;
+pub use event::{Event, Level, MetricKind, Silence, Sink};
+pub use fault::Fault;
+pub use generation::{Generation, Source};
+pub use granted::Granted;
+pub use registry::{Change, ChangeError, Reader, Registry, SlotView, View};
+pub use trial::{Difference, Outcome, Side, Trial};
+
+#[cfg(test)]
+mod tests;

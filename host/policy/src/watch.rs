@@ -1,0 +1,135 @@
+//! When a call has used too much: CPU time, memory, calls of the host.
+
+use std::fmt;
+use std::time::Duration;
+use tidegate_core::limits::{POLICY_HOST_CALLS_MAX, POLICY_TABLE_ENTRIES_MAX};
+use wasmtime::{ResourceLimiter, UpdateDeadline};
+
+/// What one call may still use. Armed before each call.
+///
+/// The engine's epochs are time on the clock, and a thread that waits for a processor has done nothing wrong: so the
+/// first look, after the call's time, only notes the thread's CPU time, and each later one compares.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    cpu_budget: Duration,
+    /// At the first look.
+    cpu_then: Option<Duration>,
+    host_calls: u32,
+    memory_bytes_max: usize,
+}
+
+/// Why the host ended a call. Found again in wasmtime's error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exceeded {
+    Memory,
+    HostCalls,
+}
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Exceeded::Memory => "more memory than allowed",
+            Exceeded::HostCalls => "more calls of the host than allowed",
+        })
+    }
+}
+
+impl std::error::Error for Exceeded {}
+
+impl Watch {
+    pub(crate) fn new(memory_bytes_max: usize) -> Watch {
+        Watch { cpu_budget: Duration::ZERO, cpu_then: None, host_calls: 0, memory_bytes_max }
+    }
+
+    /// For a new call.
+    pub(crate) fn arm(&mut self, cpu_budget: Duration) {
+        self.cpu_budget = cpu_budget;
+        self.cpu_then = None;
+        self.host_calls = POLICY_HOST_CALLS_MAX;
+    }
+
+    /// A look at a call that still runs.
+    pub(crate) fn look(&mut self, cpu_now: Duration) -> UpdateDeadline {
+        let then = *self.cpu_then.get_or_insert(cpu_now);
+        if cpu_now.saturating_sub(then) >= self.cpu_budget {
+            UpdateDeadline::Interrupt
+        } else {
+            UpdateDeadline::Continue(1)
+        }
+    }
+
+    /// Counts a call of the host.
+    pub(crate) fn host_call(&mut self) -> Result<(), Exceeded> {
+        self.host_calls = self.host_calls.checked_sub(1).ok_or(Exceeded::HostCalls)?;
+        Ok(())
+    }
+}
+
+/// CPU time of this thread so far.
+pub(crate) fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanos)
+}
+
+impl ResourceLimiter for Watch {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // An error, since a refusal looks like a panic of the plugin.
+        if desired > self.memory_bytes_max { Err(Exceeded::Memory.into()) } else { Ok(true) }
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if desired > POLICY_TABLE_ENTRIES_MAX { Err(Exceeded::Memory.into()) } else { Ok(true) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn only_cpu_time_after_the_first_look_counts() {
+        let mut watch = Watch::new(0);
+        watch.arm(3 * MS);
+        let goes_on = |update| matches!(update, UpdateDeadline::Continue(1));
+        assert!(goes_on(watch.look(100 * MS)));
+        assert!(goes_on(watch.look(100 * MS)));
+        assert!(goes_on(watch.look(102 * MS)));
+        assert!(!goes_on(watch.look(103 * MS)));
+        watch.arm(3 * MS);
+        assert!(goes_on(watch.look(200 * MS)));
+    }
+
+    #[test]
+    fn calls_of_the_host_run_out() {
+        let mut watch = Watch::new(0);
+        assert_eq!(watch.host_call(), Err(Exceeded::HostCalls));
+        watch.arm(MS);
+        for _ in 0..POLICY_HOST_CALLS_MAX {
+            assert_eq!(watch.host_call(), Ok(()));
+        }
+        assert_eq!(watch.host_call(), Err(Exceeded::HostCalls));
+    }
+
+    #[test]
+    fn the_thread_has_a_cpu_clock() {
+        let before = thread_cpu_time();
+        let mut sum = 0u64;
+        while thread_cpu_time() == before {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(thread_cpu_time() > before);
+    }
+}
