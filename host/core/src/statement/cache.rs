@@ -194,10 +194,7 @@ impl<G: Grammar> ShapeCache<G> {
             Ok(_) => Parsed::unknown(Incomplete::Encoding),
             Err(why) => Parsed::unknown(why),
         };
-        let family = match reading.parameters {
-            0 => Family(reading.fingerprint.0),
-            _ => self.fingerprinter.family(text, strings).unwrap_or(Family(reading.fingerprint.0)),
-        };
+        let family = self.fingerprinter.family(text, strings, reading);
         shape(reading, family, normalized, effects, parsed)
     }
 
@@ -229,7 +226,8 @@ impl<G: Grammar> ShapeCache<G> {
 }
 
 fn unreadable(why: Incomplete) -> Arc<Shape> {
-    let reading = Reading { fingerprint: Fingerprint(0), begin: 0, end: 0, parameters: 0 };
+    let reading =
+        Reading { fingerprint: Fingerprint(0), begin: 0, end: 0, parameters: 0, open_list: false };
     let parsed = Parsed::unknown(why);
     Arc::new(shape(&reading, Family(0), "".into(), Effects::ANY_STATE, parsed))
 }

@@ -186,10 +186,22 @@ fn parameters_keep_their_numbers_but_a_family_forgets_them() {
         "select 1 where a in ($1, $2)",
         "select 1 where a in ($2)",
     ]);
-    let family = |sql: &str| Fingerprinter::new(42).family(sql.as_bytes(), StringSyntax::Standard);
-    assert_eq!(family("select a in ($1) and b = $2"), family("select a in ($1, $2) and b = $3"));
-    assert_eq!(family("insert into t values ($1)"), family("insert into t values ($1), ($2)"));
+    let family = |sql: &str| {
+        let mut fingerprinter = Fingerprinter::new(42);
+        let reading = fingerprinter.read(sql.as_bytes(), StringSyntax::Standard).unwrap();
+        fingerprinter.family(sql.as_bytes(), StringSyntax::Standard, &reading)
+    };
+    for (one, other) in [
+        ("select a in ($1) and b = $2", "select a in ($1, $2) and b = $3"),
+        ("insert into t values ($1)", "insert into t values ($1), ($2)"),
+        ("select array[$1]", "select array[$1, $2]"),
+        ("select (a, b) in (($1, $2))", "select (a, b) in (($1, $2), ($3, $4))"),
+    ] {
+        assert_eq!(family(one), family(other), "{one}");
+        assert_ne!(read(one), read(other), "{one}");
+    }
     assert_ne!(family("select a = $1"), family("select a = 1"));
+    assert_ne!(family("select a in ($1)"), family("select a in (1)"));
     let parameters = |sql: &str| {
         Fingerprinter::new(42).read(sql.as_bytes(), StringSyntax::Standard).unwrap().parameters
     };
