@@ -204,17 +204,7 @@ fn other<S: Sink>(
         }
         Kind::Integer | Kind::Decimal => sink.literal(literal(text, token), token),
         Kind::Plain | Kind::Escape | Kind::Unicode | Kind::Dollar | Kind::Bits => {
-            lexer.whole_literal();
-            token = lexer.token;
-            if token.kind == Kind::Broken {
-                return None;
-            }
-            // The escape character decides which name is meant.
-            if key(text, before) == w::UESCAPE {
-                sink.token(token);
-            } else {
-                sink.literal(literal(text, token), token);
-            }
+            token = quoted(lexer, before, sink)?;
         }
         _ => {
             sink.token(token);
@@ -225,6 +215,21 @@ fn other<S: Sink>(
         }
     }
     lexer.advance();
+    Some(token)
+}
+
+/// Folds a literal in quotes: its token, or `None` if it does not end.
+fn quoted<S: Sink>(lexer: &mut Lexer<'_>, before: Token, sink: &mut S) -> Option<Token> {
+    lexer.whole_literal();
+    let token = lexer.token;
+    if token.kind == Kind::Broken {
+        return None;
+    }
+    // The escape character decides which name is meant.
+    match key(lexer.text, before) {
+        w::UESCAPE => sink.token(token),
+        _ => sink.literal(literal(lexer.text, token), token),
+    }
     Some(token)
 }
 
