@@ -19,6 +19,7 @@ pub mod login; // from the first packet to AuthenticationOk
 pub mod prepared;
 
 mod client; // what a client sends
+mod defaults; // ALTER ROLE … SET
 mod expected; // the replies that are owed, in order
 mod pins; // why a client keeps its server
 mod replies; // what a server sends
@@ -35,7 +36,8 @@ use crate::ids::ClientId;
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
-use crate::statement::{Analysis, StringSyntax, analyse_with};
+use crate::statement::{Analysis, StartDefaults, StringSyntax, analyse_with};
+use defaults::Defaults;
 use expected::{Copying, Expected, Queue};
 use gather::Gather;
 use prepared::{Interner, Prepared};
@@ -271,6 +273,7 @@ pub struct Session {
     commits: Option<()>,
     /// A text that may change the schema went to the server since the last ReadyForQuery outside a transaction.
     changes_schema: Option<()>,
+    defaults: Defaults,
     tally: Tally,
 }
 
@@ -302,6 +305,7 @@ impl Session {
             gone: None,
             commits: None,
             changes_schema: None,
+            defaults: Defaults::default(),
             tally: Tally::default(),
         }
     }
@@ -330,6 +334,11 @@ impl Session {
     /// What happened since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    /// Whose sessions begin with other settings since the last call, for servers that were opened before.
+    pub fn take_changed_defaults(&mut self) -> Vec<StartDefaults> {
+        self.defaults.take_changed()
     }
 
     /// Does the server owe replies?

@@ -132,6 +132,7 @@ impl Session {
         {
             self.changes_schema = Some(());
         }
+        self.defaults.handle_text(&analysis.start_defaults, self.settings.get("role"));
         if !analysis.names.is_empty() || analysis.effects.intersects(PARSES_OTHERWISE) {
             self.settings_now = SettingsNow::InDoubt;
         }

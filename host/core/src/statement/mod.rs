@@ -6,6 +6,7 @@
 
 mod body; // any statement, token by token: calls, temporary objects, cursors
 mod commands; // transaction control, DISCARD, prepared statements, …
+mod defaults; // ALTER ROLE … SET, ALTER DATABASE … SET
 mod effects; // the answer's types
 mod functions; // which functions matter
 mod grammar; // parentheses that call nothing
@@ -16,7 +17,9 @@ mod words; // keywords as integers
 #[cfg(test)]
 mod tests;
 
-pub use effects::{Effects, Kind, PreparedTouched, SettingTouched, TidegateCommand};
+pub use effects::{
+    Effects, Kind, PreparedTouched, RoleNamed, SettingTouched, StartDefaults, TidegateCommand,
+};
 
 use crate::limits::STATEMENT_BYTES_MAX;
 use body::Body;
@@ -46,6 +49,8 @@ pub struct Analysis {
     pub names: Vec<SettingTouched>,
     /// SQL-level prepared statements by name, in the order of the text.
     pub prepared: Vec<PreparedTouched>,
+    /// Whose sessions begin with other settings when the text has run; usually empty.
+    pub start_defaults: Vec<StartDefaults>,
     /// Present when the text is exactly one statement and that is about a virtual setting.
     pub tidegate: Option<Box<TidegateCommand>>,
 }

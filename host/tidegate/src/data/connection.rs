@@ -342,7 +342,7 @@ impl Connection {
         let Some(lease) = &mut self.lease else { return };
         let step = {
             let mut interner = self.worker.interner.borrow_mut();
-            let SchemaGeneration(before) = interner.generation();
+            let before = interner.generation();
             let io = Io {
                 server: Some(&mut lease.server.state),
                 interner: &mut interner,
@@ -350,10 +350,8 @@ impl Connection {
                 to_client: &mut self.from_server.out,
             };
             let step = self.session.handle_server(self.from_server.input.bytes(), io);
-            let SchemaGeneration(now) = interner.generation();
-            if now > before {
-                self.worker.shared.schema.fetch_max(now, Ordering::Relaxed);
-            }
+            self.worker.shared.note_schema(before, interner.generation());
+            self.worker.shared.retire(&self.session.take_changed_defaults(), &self.client.user);
             step
         };
         if !self.session.is_waiting_for_replies() {
