@@ -10,4 +10,5 @@ mod operations; // reload, drain, admin API, exit codes
 mod own; // a Tidegate of a test's own
 mod rust_client; // tokio-postgres
 mod soak; // everything at once
+mod timeouts; // clients that say nothing
 mod wire; // message by message

@@ -268,6 +268,8 @@ pub struct Session {
     pins: Pins,
     /// A statement that drops all prepared statements is bound in this transaction; any Execute may run it.
     drops_statements: Option<()>,
+    /// The client has said Terminate, and what it asked before is still being answered.
+    leaves: Option<()>,
     gone: Option<Gone>,
     /// A text that may commit a transaction went to the server and has not been answered.
     commits: Option<()>,
@@ -302,6 +304,7 @@ impl Session {
             probing: None,
             pins: Pins::NONE,
             drops_statements: None,
+            leaves: None,
             gone: None,
             commits: None,
             changes_schema: None,
@@ -362,6 +365,18 @@ impl Session {
             && self.expected.is_empty()
             && self.client_rest.0 == 0
             && self.batch == Batch::Closed
+    }
+
+    /// Terminate comes after what was sent before it, as on PostgreSQL: that is done, and answered if it is read.
+    fn terminate(&mut self) -> ClientNext {
+        let comes_to_an_end = self.batch == Batch::Closed
+            && matches!(self.copying, Copying::Nothing | Copying::Out)
+            && !self.expected.is_empty();
+        if comes_to_an_end {
+            self.leaves = Some(());
+            return ClientNext::Replies;
+        }
+        ClientNext::Close(CloseReason::ClientTerminated)
     }
 
     /// Has every reply so far been passed on as a whole, so that a message of ours may follow?

@@ -30,6 +30,9 @@ use crate::observe::stats::{ErrorKind, PinReason};
 use crate::stream::Stream;
 use crate::upstream::pool::{Acquired, Lease};
 
+/// The last message of a client: a type byte and a length.
+const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
+
 /// What the client's side of the loop does next.
 #[derive(Debug)]
 enum ClientPhase {
@@ -144,6 +147,9 @@ impl Connection {
             }
             let before = mem::discriminant(&self.phase);
             let client = self.pump_client(cx);
+            if matches!(client, Step::Moved) {
+                self.client.idle.set(None);
+            }
             let server = self.pump_server(cx);
             let moved = !matches!((client, server), (Step::Still, Step::Still));
             if !moved {
@@ -196,7 +202,9 @@ impl Connection {
 
     /// Reads ahead while the session waits, as far as the buffer reaches: so a client that hangs up is noticed.
     fn watch_client(&mut self, cx: &mut Context<'_>) -> Step {
-        if !self.from_client.input.has_room() || !self.from_client.out.is_empty() {
+        let full = !self.from_client.input.has_room() || !self.from_client.out.is_empty();
+        // Who has said goodbye need not stay until it is done what was asked before.
+        if full || self.from_client.input.bytes().ends_with(&TERMINATE) {
             return Step::Still;
         }
         match self.read_client(self.from_client.input.len() + 1, cx) {
@@ -488,18 +496,6 @@ impl Connection {
                 self.client_gone(CloseReason::ClientDisconnected, cx);
                 Poll::Ready(())
             }
-        }
-    }
-
-    /// Nothing moves: gives back what an idle client does not need.
-    fn rest(&mut self) {
-        if self.lease.is_none()
-            && self.from_client.input.is_empty()
-            && self.from_server.out.is_empty()
-        {
-            self.session.shrink();
-            self.from_client.out.shrink();
-            self.from_server.out.shrink();
         }
     }
 }

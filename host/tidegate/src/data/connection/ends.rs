@@ -11,7 +11,7 @@ use tidegate_core::session::{CloseReason, Gone, Work};
 use tokio::io::AsyncWrite as _;
 
 use super::{ClientPhase, Connection};
-use crate::data::clients::{Cancel, CloseRequest, State};
+use crate::data::clients::{Cancel, CloseRequest, Idle, State};
 
 /// The server of a client that is gone is given this long to finish and be cleaned.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
@@ -51,6 +51,34 @@ impl Connection {
             self.from_server.out.send(|out| refusal.write(out));
         }
         self.close(CloseReason::ShuttingDown);
+    }
+
+    /// Nothing moves: notes since when, and gives back what an idle client does not need.
+    pub(super) fn rest(&mut self) {
+        self.note_idleness();
+        if self.lease.is_none()
+            && self.from_client.input.is_empty()
+            && self.from_server.out.is_empty()
+        {
+            self.session.shrink();
+            self.from_client.out.shrink();
+            self.from_server.out.shrink();
+        }
+    }
+
+    /// Does the client keep something, and say nothing?
+    fn note_idleness(&self) {
+        let idle = match self.phase {
+            _ if self.session.is_waiting_for_replies() => None,
+            ClientPhase::Reading | ClientPhase::Replies if self.session.is_at_rest() => {
+                Some(Idle::Outside)
+            }
+            ClientPhase::Reading | ClientPhase::Replies => Some(Idle::InTransaction),
+            ClientPhase::Queued | ClientPhase::Closing(_) | ClientPhase::Gone(..) => None,
+        };
+        if self.client.idle.get().map(|(kind, _)| kind) != idle {
+            self.client.idle.set(idle.map(|kind| (kind, Instant::now())));
+        }
     }
 
     /// The client said Terminate, broke the protocol, or was refused for good.
@@ -129,6 +157,7 @@ impl Connection {
 
     pub(super) fn close(&mut self, reason: CloseReason) {
         self.drop_server();
+        self.client.idle.set(None);
         if !matches!(self.phase, ClientPhase::Gone(..)) {
             self.phase = ClientPhase::Closing(reason);
         }
