@@ -120,8 +120,21 @@ pub const BREAKER_CALLS_MIN: u32 = 5;
 /// An open breaker rejects for this long, then lets one probe through.
 pub const BREAKER_OPEN_TIME: Duration = Duration::from_secs(30);
 
+/// Attempts in a row at a server that is full, while idle connections of other pools are closed, before clients are told.
+pub const ROOM_TRIES_MAX: u32 = 5;
+/// Pause before such an attempt is repeated: a closed connection's slot is free when its process has ended.
+pub const ROOM_PAUSE: Duration = Duration::from_millis(50);
+/// Pauses between probes of a server that is lost: they double from the first to the longest, which is shorter while
+/// clients want a connection, and for so long after the last one did.
+pub const PROBE_PAUSE_FIRST: Duration = Duration::from_millis(500);
+pub const PROBE_PAUSE_WANTED_MAX: Duration = Duration::from_secs(2);
+pub const PROBE_PAUSE_MAX: Duration = Duration::from_secs(10);
+pub const PROBE_WANTED_TIME: Duration = Duration::from_secs(30);
+
 const _: () = assert!(POOL_SIZE_MIN <= POOL_SIZE_MAX);
 const _: () = assert!(POOL_SIZE_MAX >= 1 && POOL_CONNECTING_MAX >= 1 && CONNECT_ATTEMPTS_MAX >= 1);
+const _: () = assert!(PROBE_PAUSE_FIRST.as_nanos() <= PROBE_PAUSE_WANTED_MAX.as_nanos());
+const _: () = assert!(PROBE_PAUSE_WANTED_MAX.as_nanos() <= PROBE_PAUSE_MAX.as_nanos());
 const _: () = assert!(POOL_UTILISATION_CLEAR_PERCENT < POOL_UTILISATION_WARN_PERCENT);
 const _: () = assert!(STATEMENT_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(ADMIN_LIST_DEFAULT <= ADMIN_LIST_MAX);
@@ -132,8 +145,18 @@ const _: () = assert!(POOL_SIZE_MAX <= POOL_SIZE_CONFIG_MAX);
 
 /// What is known of a user, or that there is none, is believed this long: a storm of logins is one query.
 pub const USER_CACHE_TIME_MAX: Duration = Duration::from_secs(1);
+/// The look-up of the operator's own user, whose answer is not needed, is waited for at most this long.
+pub const OWN_USER_LOOKUP_TIME_MAX: Duration = Duration::from_secs(1);
 /// That passwords cannot be read at all is believed this long.
 pub const USER_DENIED_TIME_MAX: Duration = Duration::from_secs(30);
+/// Failed logins from one address that are answered at once; the next waits for the first delay, and each after that
+/// twice as long as the one before, up to the longest. Who has not failed for so long starts anew.
+pub const LOGIN_FAILURES_FREE: u32 = 10;
+pub const LOGIN_DELAY_FIRST: Duration = Duration::from_millis(100);
+pub const LOGIN_DELAY_MAX: Duration = Duration::from_secs(2);
+pub const LOGIN_FAILURES_TIME: Duration = Duration::from_secs(60);
+/// Addresses, and users at an address, whose failures are counted (some 100 bytes each).
+pub const LOGIN_FAILURES_TRACKED_MAX: usize = 10_000;
 /// Users remembered at a time; the one not asked for longest is forgotten first.
 pub const USERS_CACHED_MAX: usize = 1_000;
 /// Logins that may wait for their user to be looked up; more are refused.
@@ -146,3 +169,6 @@ pub const SERVER_MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
 /// Bytes of a refused client that are read and thrown away so that its socket is not reset, at most.
 pub const LINGER_BYTES_MAX: usize = 64 << 10;
+
+const _: () = assert!(LOGIN_DELAY_FIRST.as_nanos() <= LOGIN_DELAY_MAX.as_nanos());
+const _: () = assert!(LOGIN_DELAY_MAX.as_nanos() < LOGIN_TIME_MAX.as_nanos());

@@ -1,5 +1,7 @@
 //! Builds everything from a configuration, waits for signals, reloads, drains.
 
+mod readiness; // can the primary be reached?
+
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -19,6 +21,7 @@ use crate::observe::snapshot::{PoolSnapshot, Scope, ServerSnapshot, Snapshot};
 use crate::open_files;
 use crate::settle;
 use crate::upstream::pool::ServerPlace;
+use readiness::Readiness;
 
 /// A worker answers for a snapshot within this, or is counted as silent.
 const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(2);
@@ -81,6 +84,7 @@ pub struct Handle {
     draining: AtomicBool,
     started_at: Instant,
     fake_secret: [u8; 32],
+    readiness: Arc<Readiness>,
 }
 
 impl Server {
@@ -109,6 +113,7 @@ impl Server {
             draining: AtomicBool::new(false),
             started_at: Instant::now(),
             fake_secret,
+            readiness: Arc::default(),
         });
         let workers = start_workers(&shared, &settled, &bound, receivers)?;
         let admin = match &config.admin {
@@ -278,11 +283,13 @@ impl Handle {
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let config = self.source.read().map_err(words)?;
-        let (config, report) = diff::in_force(&self.settled().config, config);
+        let old = self.settled();
+        let (config, report) = diff::in_force(&old.config, config);
         let settled =
             Arc::new(settle::settle(config, self.fake_secret).map_err(|message| vec![message])?);
         *self.settled.write().unwrap_or_else(PoisonError::into_inner) = settled.clone();
-        self.shared.tell_all(|| Message::Reload(settled.clone()));
+        let retiring = self.shared.retiring(&old.config.cluster, &settled.config.cluster);
+        self.shared.tell_all(|| Message::Reload(settled.clone(), retiring.clone()));
         Ok(report)
     }
 }
@@ -306,15 +313,10 @@ impl Control for Handle {
             .unwrap_or(Phase::Stopped)
     }
 
-    fn ready(&self) -> Result<(), String> {
-        if self.phase() != Phase::Serving {
-            return Err(format!("Tidegate is {}.", self.phase().as_str()));
-        }
-        if self.shared.is_primary_connected() {
-            Ok(())
-        } else {
-            Err("No connection to the primary works now.".to_owned())
-        }
+    fn ready(&self) -> Answer<Result<(), String>> {
+        let (shared, settled) = (self.shared.clone(), self.settled());
+        let readiness = self.readiness.clone();
+        Box::pin(async move { readiness.check(&shared, &settled).await })
     }
 
     fn snapshot(&self, scope: Scope) -> Answer<Snapshot> {

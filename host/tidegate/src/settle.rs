@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tidegate_core::pool::PoolConfig;
 use tidegate_core::session::login::TlsPolicy;
 
-use crate::config::{AuthMethod, ClientTlsMode, Config, ServerAddress, ServerUrl, TrustRemote};
+use crate::config::{AuthMethod, ClientTlsMode, Config, ServerUrl, TrustRemote};
 use crate::data::login::{LoginContext, LoginPolicy, Method, TrustScope};
 use crate::data::users::{UserFile, Users};
 use crate::data::worker::Settled;
 use crate::tls::{Acceptor, ServerTls};
 use crate::upstream::pool::{PoolKey, PoolKind, PoolsConfig};
-use crate::upstream::{Address, Credentials, Target, UserDirectory};
+use crate::upstream::{Credentials, Target, UserDirectory};
 
 /// Builds what the data plane needs.
 ///
@@ -30,9 +30,7 @@ pub fn settle(config: Config, fake_secret: [u8; 32]) -> Result<Settled, String> 
     };
     let pools = Arc::new(PoolsConfig { targets, bounds });
     let warm = configured_pools(&config);
-    // None of our own, not even a name: what a fresh connection has is what a client's RESET goes back to.
-    let server_parameters = Arc::new([]);
-    Ok(Settled { config, login, pools, warm, server_parameters })
+    Ok(Settled { config, login, pools, warm })
 }
 
 /// The pools whose user's password the configuration knows: they are filled at start.
@@ -79,17 +77,13 @@ fn pool_bounds(config: &Config, key: &PoolKey) -> PoolConfig {
 }
 
 fn target(server: &ServerUrl) -> Result<Target, String> {
-    let address = match &server.address {
-        ServerAddress::Tcp { host, port } => Address::Tcp { host: host.clone(), port: *port },
-        ServerAddress::Unix { dir, port } => Address::Unix { dir: dir.clone(), port: *port },
-    };
     let tls = ServerTls::new(
         server.sslmode,
         server.sslrootcert.as_ref(),
         server.own_certificate.as_ref(),
     )
     .map_err(|error| format!("TLS towards {}: {error}", server.name))?;
-    Ok(Target { name: server.name.as_str().into(), address, tls })
+    Ok(Target { name: server.name.as_str().into(), address: server.address.clone(), tls })
 }
 
 fn login_context(

@@ -14,6 +14,8 @@ pub mod field {
     pub const MESSAGE: u8 = b'M';
     pub const DETAIL: u8 = b'D';
     pub const HINT: u8 = b'H';
+    /// The function of PostgreSQL's source that reports it.
+    pub const ROUTINE: u8 = b'R';
 }
 
 /// The value of one field, if the body has it. A malformed body simply has no more fields.

@@ -3,6 +3,7 @@
 use crate::own::{Folder, cluster_like, pool_of, tidegate};
 use std::path::Path;
 use std::process::Output;
+use std::time::{Duration, Instant};
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::pipeline::startup;
 use tidegate_test_support::{
@@ -120,6 +121,30 @@ fn roles_with_md5_hashes_log_in_through_with_their_own_passwords() {
         client.send(startup(196_608, &[("user", "auth_md5"), ("database", "md5_through")]));
         assert_eq!(client.expect("R")[0].body[..4], [0, 0, 0, asked], "for {own}");
     }
+}
+
+#[test]
+fn many_wrong_passwords_are_answered_more_slowly_and_others_log_in() {
+    let database = test_database("throttle");
+    let line = format!("\"app\" \"{}\"\n", password_of(ROLE));
+    let (tidegate, _folder) = with_users(&database, "scram-sha-256", &line);
+    let url = tidegate.url("auth_guessed", &database);
+    // Ten are free; then 0.1 s, 0.2 s, 0.4 s, 0.8 s.
+    for _ in 0..13 {
+        refused(&url, "28P01");
+    }
+    let start = Instant::now();
+    refused(&url, "28P01");
+    assert!(start.elapsed() >= Duration::from_millis(800), "{:?}", start.elapsed());
+    let mut held_back = Client::open(&tidegate.address());
+    std::thread::scope(|scope| {
+        let guess = scope.spawn(|| {
+            held_back.send(startup(196_608, &[("user", "auth_guessed"), ("database", &database)]));
+            held_back.log_in("auth_guessed", "wrong").unwrap_err()
+        });
+        Client::connect(&tidegate.url(ROLE, &database)).query("SELECT 1");
+        assert_eq!(guess.join().unwrap().sqlstate(), "28P01");
+    });
 }
 
 #[test]

@@ -1,30 +1,17 @@
 //! Servers that die, clients that vanish, pools that are full, cancels that must hit the right one.
 
-use crate::own::{SOON, behind_relay, cluster_with, pool_of, tidegate, wait_for_state};
+use crate::own::{
+    SOON, behind_relay, cluster_with, pool_of, tidegate, wait_for_state, wait_until_running,
+};
 use std::io::Read;
-use std::time::Duration;
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
-    Client, Cluster, Passing, pipeline, shared_cluster, test_database, wait_until,
+    Client, Cluster, ClusterOptions, Passing, Tidegate, TidegateOptions, password_of, pipeline,
+    shared_cluster, test_database, wait_until,
 };
 
 /// Cancel requests to servers that one worker has under way at once (`data/worker.rs`).
 const CANCELS_AT_ONCE_MAX: usize = 16;
-
-/// A breaker that an outage has opened may answer this long before it tries the server again, and a little more.
-const RECOVERY_TIME_MAX: Duration = Duration::from_secs(40);
-
-/// Waits until so many sessions of the database run this.
-#[track_caller]
-fn wait_until_running(cluster: &Cluster, database: &str, what: &str, count: usize) {
-    let sql = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND state = 'active' \
-         AND query LIKE '%{what}%'"
-    );
-    wait_until(SOON, &format!("{count} × {what}"), || {
-        cluster.primary().psql(&sql).unwrap() == count.to_string()
-    });
-}
 
 /// Waits until no session of the database is in a transaction, runs a statement, or holds an advisory lock.
 #[track_caller]
@@ -135,7 +122,7 @@ fn a_restart_ends_transactions_in_the_servers_words_and_spares_the_rest() {
     assert_eq!(error.field(b'S').as_deref(), Some("ERROR"), "{}", error.describe());
     assert!(error.field(b'H').is_some(), "{}", error.describe());
     cluster.primary().start().unwrap();
-    wait_until(RECOVERY_TIME_MAX, "the session works again", || {
+    wait_until(SOON, "the session works again", || {
         outside.send(pipeline().query("SELECT current_setting('app.me')"));
         let answer = outside.read_until_ready();
         let is_row = answer.len() == 4 && answer[1].describe() == "D outside";
@@ -213,6 +200,55 @@ fn a_full_pool_says_what_was_waited_for_how_long_and_how_many_wait() {
     waiter.expect("E:53300 ZI");
     holder.query("COMMIT");
     assert_eq!(waiter.value("SELECT 1").as_deref(), Some("1"));
+}
+
+#[test]
+fn many_users_and_databases_share_a_server_with_few_connections() {
+    // Three of the eight are for superusers.
+    let conf = ["max_connections = 8", "superuser_reserved_connections = 3"];
+    let options = ClusterOptions {
+        replicas: 0,
+        conf: conf.map(str::to_owned).to_vec(),
+        ..ClusterOptions::default()
+    };
+    let cluster = Cluster::start(&options).unwrap();
+    let names: Vec<String> = (0..12).map(|number| format!("crowd_{number}")).collect();
+    for name in &names {
+        cluster.create_role(name).unwrap();
+        cluster.create_database(name, name).unwrap();
+    }
+    let users: String =
+        names.iter().map(|name| format!("\"{name}\" \"{}\"\n", password_of(name))).collect();
+    let file = std::env::temp_dir().join(format!("tidegate-crowd-{}", std::process::id()));
+    std::fs::write(&file, users).unwrap();
+    let toml = format!(
+        "workers = 2\n[pool]\nsize_min = 0\nsize_max = 3\n\
+         [auth]\nmethod = \"scram-sha-256\"\nusers_file = \"{}\"\n",
+        file.display()
+    );
+    let options = TidegateOptions {
+        primary: cluster.primary().url(&names[0], &names[0]),
+        toml: Some(toml),
+        ..TidegateOptions::default()
+    };
+    let tidegate = Tidegate::start(options);
+    let mut clients: Vec<Client> =
+        names.iter().map(|name| Client::connect(&tidegate.url(name, name))).collect();
+    for _ in 0..3 {
+        for (client, name) in clients.iter_mut().zip(&names) {
+            assert_eq!(client.value("SELECT current_user").as_ref(), Some(name));
+        }
+    }
+    // What is in use makes no room: then the server's own words are the answer.
+    for client in &mut clients[..5] {
+        client.query("BEGIN");
+        client.query("SELECT 1");
+    }
+    clients[5].send(pipeline().query("SELECT 1"));
+    clients[5].expect("E:53300 ZI");
+    clients[0].query("COMMIT");
+    assert_eq!(clients[5].value("SELECT 1").as_deref(), Some("1"));
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! What an operator does: reload, drain, look, listen on a Unix socket; and how the process ends.
 
-use crate::own::{SOON, client, json, pool_of, tidegate};
+use crate::own::{SOON, client, cluster_with, json, pool_of, tidegate, wait_until_running};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::http;
 use tidegate_test_support::pipeline::startup;
 use tidegate_test_support::{
-    Client, Tidegate, TidegateOptions, pipeline, shared_cluster, test_database, wait_until,
+    Client, Cluster, Tidegate, TidegateOptions, pipeline, shared_cluster, test_database, wait_until,
 };
+
+const PROTOCOL_3_0: u32 = 196_608;
 
 fn size_max(tidegate: &Tidegate) -> u64 {
     json(tidegate, "/api/v1/pools")["pools"][0]["size_max"].as_u64().unwrap()
@@ -31,6 +33,32 @@ fn a_reload_changes_the_pool_and_drops_nobody() {
     client.send(pipeline().query("SELECT current_setting('app.me')"));
     assert_eq!(client.expect("T D C ZT")[1].describe(), "D still here");
     client.query("COMMIT");
+}
+
+#[test]
+fn a_reload_to_another_server_leaves_the_old_one_as_transactions_end() {
+    let (old, new) = (cluster_with("moved"), cluster_with("moved"));
+    let config = |cluster: &Cluster| {
+        let primary = cluster.primary().url(ROLE, "moved");
+        format!("[cluster]\nprimary = \"{primary}\"\n[pool]\nsize_min = 2\nsize_max = 4\n")
+    };
+    let toml = Some(format!("workers = 2\n{}", config(&old)));
+    let tidegate = Tidegate::start(TidegateOptions { toml, ..TidegateOptions::default() });
+    let url = tidegate.url(ROLE, "moved");
+    let port = |client: &mut Client| client.value("SELECT current_setting('port')").unwrap();
+    let ports = [&old, &new].map(|cluster| cluster.primary().psql("SHOW port").unwrap());
+    let (mut busy, mut idle) = (Client::connect(&url), Client::connect(&url));
+    busy.query("BEGIN");
+    assert_eq!([port(&mut busy), port(&mut idle)], [ports[0].clone(), ports[0].clone()]);
+    tidegate.write_config(&format!("workers = 2\n{}", config(&new)));
+    tidegate.reload();
+    wait_until(SOON, "statements go to the new server", || port(&mut idle) == ports[1]);
+    assert_eq!(port(&mut busy), ports[0], "a transaction ends where it began");
+    busy.query("COMMIT");
+    assert_eq!(port(&mut busy), ports[1]);
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'moved'";
+    wait_until(SOON, "the old server is left", || old.primary().psql(left).unwrap() == "0");
+    assert_eq!(Client::connect(&url).value("SHOW port"), Some(ports[1].clone()));
 }
 
 #[test]
@@ -124,6 +152,48 @@ fn a_drain_lets_transactions_end_and_tells_the_idle() {
 }
 
 #[test]
+fn trap_22_clients_beyond_the_maximum_are_told_before_they_log_in() {
+    let database = test_database("too_many");
+    let config = pool_of(2) + "[limits]\nclients_max = 2\n";
+    let tidegate = tidegate(shared_cluster(), &database, &config);
+    let url = tidegate.url(ROLE, &database);
+    let (mut one, mut other) = (Client::connect(&url), Client::connect(&url));
+    let mut third = Client::open(&tidegate.address());
+    third.send(startup(PROTOCOL_3_0, &[("user", "nobody in particular")]));
+    let refused = third.expect("E:53300 (end)");
+    assert_eq!(refused[0].field(b'S').as_deref(), Some("FATAL"));
+    // A cancel request is no client more.
+    one.send(pipeline().query("SELECT pg_sleep(60)"));
+    wait_until_running(shared_cluster(), &database, "pg_sleep(60)", 1);
+    one.cancel();
+    one.expect("T E:57014 ZI");
+    other.send(pipeline().terminate());
+    other.expect("(end)");
+    wait_until(SOON, "there is room again", || Client::try_connect(&url, &[]).is_ok());
+}
+
+#[test]
+fn trap_22_clients_that_come_during_a_drain_are_told_before_they_log_in() {
+    let database = test_database("drain_late");
+    let mut tidegate = tidegate(shared_cluster(), &database, &pool_of(2));
+    let mut busy = Client::connect(&tidegate.url(ROLE, &database));
+    busy.query("BEGIN");
+    let mut late = Client::open(&tidegate.address());
+    let mut logging_in = Client::open(&tidegate.address());
+    logging_in.send(startup(PROTOCOL_3_0, &[("user", ROLE), ("database", &database)]));
+    assert_eq!(logging_in.read_message().tag, b'R');
+    // So the other one, which came first, is accepted as well.
+    tidegate.sigterm();
+    wait_until(SOON, "it is not healthy", || !tidegate.is_healthy());
+    late.send(startup(PROTOCOL_3_0, &[("user", "nobody in particular")]));
+    late.expect("E:57P03 (end)");
+    drop(logging_in);
+    busy.send(pipeline().query("COMMIT"));
+    busy.expect("C ZI E:57P01 (end)");
+    assert_eq!(tidegate.wait(), 0);
+}
+
+#[test]
 fn the_end_of_the_grace_cuts_and_says_so() {
     let database = test_database("grace");
     let config = pool_of(2) + "[limits]\nshutdown_grace = \"200ms\"\n";
@@ -175,6 +245,21 @@ fn the_admin_api_answers_those_with_the_token() {
 }
 
 #[test]
+fn a_proxy_without_server_connections_is_ready_as_long_as_the_primary_is_there() {
+    let cluster = cluster_with("readiness");
+    let tidegate = tidegate(&cluster, "readiness", &pool_of(2));
+    let ready = || http::request(tidegate.admin_address(), "GET", "/readyz", "", "").unwrap();
+    let pools = json(&tidegate, "/api/v1/pools").to_string();
+    assert!(!pools.contains(r#""active":1"#) && !pools.contains(r#""idle":1"#), "{pools}");
+    assert_eq!(ready().status, 200, "{:?}", ready());
+    cluster.primary().kill();
+    wait_until(SOON, "it is not ready", || ready().status == 503);
+    assert!(ready().body.contains("primary cannot be reached"), "{:?}", ready());
+    cluster.primary().start().unwrap();
+    wait_until(SOON, "it is ready again", || ready().status == 200);
+}
+
+#[test]
 fn clients_come_in_by_a_unix_socket_that_goes_with_the_process() {
     let database = test_database("unix");
     let folder = std::env::temp_dir().join(format!("tidegate-unix-{}", std::process::id()));
@@ -186,7 +271,7 @@ fn clients_come_in_by_a_unix_socket_that_goes_with_the_process() {
     let tidegate = Tidegate::start(options);
     let mut stream = UnixStream::connect(&socket).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
-    stream.write_all(&startup(196_608, &[("user", ROLE), ("database", &database)])).unwrap();
+    stream.write_all(&startup(PROTOCOL_3_0, &[("user", ROLE), ("database", &database)])).unwrap();
     let mut seen = Vec::new();
     while !seen.ends_with(b"Z\0\0\0\x05I") {
         let mut chunk = [0; 4096];

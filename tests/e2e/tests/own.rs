@@ -71,6 +71,18 @@ pub fn wait_for_state(tidegate: &Tidegate, state: &str) {
     });
 }
 
+/// Waits until so many sessions of the database run this.
+#[track_caller]
+pub fn wait_until_running(cluster: &Cluster, database: &str, what: &str, count: usize) {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND state = 'active' \
+         AND query LIKE '%{what}%'"
+    );
+    wait_until(SOON, &format!("{count} × {what}"), || {
+        cluster.primary().psql(&sql).unwrap() == count.to_string()
+    });
+}
+
 /// Waits until all clients together are pinned by exactly these causes.
 #[track_caller]
 pub fn wait_for_pins(tidegate: &Tidegate, wanted: &[&str]) {

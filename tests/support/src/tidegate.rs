@@ -74,11 +74,13 @@ impl Tidegate {
     /// Starts it and waits for nothing: for configurations that are refused, or servers that are down.
     #[track_caller]
     pub fn launch(options: TidegateOptions) -> Tidegate {
+        // Built first: a build that fails must not leave a folder behind.
+        let binary = binary();
         let directory = new_directory();
         let local = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
         let (listen, admin) = (local(), local());
         let log = File::create(directory.join("log")).unwrap();
-        let mut command = Command::new(binary());
+        let mut command = Command::new(binary);
         command.arg("serve");
         if let Some(toml) = &options.toml {
             fs::write(directory.join("tidegate.toml"), toml).unwrap();

@@ -24,6 +24,7 @@ pub fn check_panics(files: &[File]) -> Vec<String> {
         "panic!",
         "todo!",
         "unimplemented!",
+        "unreachable!",
         ".unwrap_err()",
         ".expect_err(",
     ];

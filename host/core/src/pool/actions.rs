@@ -148,7 +148,11 @@ impl Pool {
         None
     }
 
-    fn close_idle(&mut self, index: usize, reason: CloseReason) -> Option<(ServerId, CloseReason)> {
+    pub(super) fn close_idle(
+        &mut self,
+        index: usize,
+        reason: CloseReason,
+    ) -> Option<(ServerId, CloseReason)> {
         let idle = self.idle.remove(index)?;
         self.servers.remove(&idle.server);
         Some((idle.server, reason))

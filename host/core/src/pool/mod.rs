@@ -18,6 +18,8 @@
 mod actions; // poll_action, poll_timeout: what is due
 mod backoff; // pauses between failed attempts
 mod place; // where a free connection goes
+mod recovery; // a lost server is probed, once for all
+mod room; // making room at a server that is full
 mod state; // the pool: getters, commands, handle_*
 mod utilisation; // the warning with hysteresis
 mod waiters; // the queues
@@ -28,6 +30,8 @@ mod model; // a reference model, random histories: properties 12 to 16 and 41
 mod tests;
 
 pub use backoff::{Backoff, Jitter};
+pub use recovery::{Recovery, WasLost};
+pub use room::{Spare, give_up};
 pub use state::Pool;
 pub use utilisation::{Crossing, Utilisation};
 pub use waiters::{Waiter, Waiters};
@@ -197,12 +201,14 @@ pub enum CloseReason {
     Abandoned,
     /// Tidegate shuts down.
     Drained,
+    /// The server was full, and a client of another pool waited.
+    MadeRoom,
     /// Another worker starves and this stream cannot move between threads.
     NotMovable,
 }
 
 impl CloseReason {
-    pub const ALL: [CloseReason; 9] = [
+    pub const ALL: [CloseReason; 10] = [
         CloseReason::IdleTooLong,
         CloseReason::TooOld,
         CloseReason::OverMaximum,
@@ -211,6 +217,7 @@ impl CloseReason {
         CloseReason::DiedIdle,
         CloseReason::Abandoned,
         CloseReason::Drained,
+        CloseReason::MadeRoom,
         CloseReason::NotMovable,
     ];
 
@@ -225,6 +232,7 @@ impl CloseReason {
             CloseReason::DiedIdle => "died_idle",
             CloseReason::Abandoned => "abandoned",
             CloseReason::Drained => "drained",
+            CloseReason::MadeRoom => "made_room",
             CloseReason::NotMovable => "not_movable",
         }
     }

@@ -45,6 +45,7 @@ enum Op {
     Pass(Duration),
     Resize(usize, usize),
     Reconnect,
+    MakeRoom,
 }
 
 struct Part {
@@ -136,6 +137,7 @@ impl World {
                 self.placed(worker, server, released);
             }
             Op::OpenFailed(nth, failure) => self.open_failed(worker, nth, failure),
+            Op::MakeRoom => self.make_room(worker),
             Op::Pass(time) => self.now += time,
             Op::Resize(size_min, size_max) => {
                 self.config.size_min = size_min.min(size_max);
@@ -191,6 +193,19 @@ impl World {
         part.idle.retain(|(idle, _)| *idle != server);
         assert!(part.pool.handle_closed(server, &mut self.budget));
         assert!(!part.pool.handle_closed(server, &mut self.budget));
+    }
+
+    /// The longest idle connection goes, unless the minimum may need it.
+    fn make_room(&mut self, worker: usize) {
+        let above = self.budget.taken().saturating_sub(self.config.size_min);
+        let part = &mut self.parts[worker];
+        let is_spare = above > 0 && !part.idle.is_empty() && part.attempts.is_empty();
+        let spare = part.pool.spare(&self.budget).map(|spare| (spare.count, spare.idle_since));
+        let expected = is_spare.then(|| (part.idle.len().min(above), part.idle[0].1));
+        assert_eq!(spare, expected);
+        let given_up = part.pool.give_up_idle(&mut self.budget);
+        let expected = is_spare.then(|| (part.idle.remove(0).0, CloseReason::MadeRoom));
+        assert_eq!(given_up, expected);
     }
 
     fn open_failed(&mut self, worker: usize, nth: usize, failure: OpenFailure) {
@@ -457,6 +472,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => pause().prop_map(Op::Pass),
         1 => (0..8usize, 1..12usize).prop_map(|(min, max)| Op::Resize(min, max)),
         1 => Just(Op::Reconnect),
+        1 => Just(Op::MakeRoom),
     ]
 }
 

@@ -9,11 +9,10 @@ use std::collections::VecDeque;
 ///
 /// - getters: `counts`, `config`, `connect_failures`, `retry_at`
 /// - commands: `acquire`, `cancel_wait`, `set_config`, `set_generation`, `drain`, `take_idle`,
-///   `hold_opens_until`,
-///   `retry_now`
+///   `give_up_idle`, `hold_opens_until`, `retry_now`
 /// - events: `handle_released`, `handle_opened`, `handle_open_failed`, `handle_closed`,
 ///   `handle_donated`,
-///   `handle_begged`, `handle_elsewhere`
+///   `handle_begged`, `handle_elsewhere`, `handle_crowded`
 /// - results: `poll_action` until `None`, then again at `poll_timeout` or after the next event
 ///
 /// A connection is idle only while nobody waits: it is handed straight to the first waiter
@@ -40,6 +39,8 @@ pub struct Pool {
     pub(super) failed: VecDeque<(ClientId, u32)>,
     pub(super) debts: VecDeque<(Debt, Instant)>,
     pub(super) backoff: Backoff,
+    /// Attempts in a row that found the server full while others made room.
+    pub(super) room_tries: u32,
     pub(super) warming: Warming,
     pub(super) replacement: Replacement,
     pub(super) utilisation: Utilisation,
@@ -109,6 +110,7 @@ impl Pool {
             failed: VecDeque::new(),
             debts: VecDeque::new(),
             backoff: Backoff::default(),
+            room_tries: 0,
             warming: Warming::Wanted,
             replacement: Replacement::None,
             utilisation: Utilisation::default(),
@@ -300,6 +302,7 @@ impl Pool {
     ) -> Released {
         self.opening = self.opening.saturating_sub(1);
         self.backoff.handle_success();
+        self.room_tries = 0;
         self.idle_recheck_at = None;
         if self.warming == Warming::Dormant {
             self.warming = Warming::Wanted;
@@ -327,6 +330,7 @@ impl Pool {
             return FailureCount::Repeated;
         }
         self.backoff.handle_failure(now, jitter);
+        self.room_tries = 0;
         if failure == OpenFailure::Definitive {
             self.warming = Warming::Dormant;
         }

@@ -328,3 +328,42 @@ fn a_starving_worker_gets_an_idle_connection_or_the_next_released_one_if_it_wait
     let released = f.pool.handle_donated(donation, f.now, &mut f.budget);
     assert_eq!(released, Released::Idle);
 }
+
+#[test]
+fn a_full_server_is_tried_again_while_others_make_room_and_nobody_is_told() {
+    let mut f = Fixture::new(0, 5);
+    f.acquire(1, Normal);
+    for _ in 0..limits::ROOM_TRIES_MAX {
+        let opened = f.poll();
+        assert!(matches!(opened[0], PoolAction::Open(Attempt { number: 1, .. })), "{opened:?}");
+        assert!(f.pool.may_ask_for_room());
+        f.pool.handle_crowded(f.now, &mut f.budget);
+        assert_eq!((f.budget.0, f.pool.counts().waiting), (0, 1));
+        assert!(!f.poll().iter().any(|action| matches!(action, PoolAction::Open(_))));
+        f.pass(limits::ROOM_PAUSE);
+    }
+    assert!(!f.pool.may_ask_for_room(), "in vain too often");
+    assert!(
+        f.fail_open(OpenFailure::Full)
+            .contains(&PoolAction::Fail { waiter: ClientId(1), attempts: 1 })
+    );
+    assert!(!f.pool.may_ask_for_room(), "nobody waits");
+}
+
+#[test]
+fn what_the_minimum_keeps_is_not_given_up() {
+    let mut f = Fixture::new(1, 5);
+    f.acquire(1, Normal);
+    f.acquire(2, Normal);
+    f.open_all();
+    assert_eq!(f.pool.spare(&f.budget), None, "both are lent");
+    f.release(1);
+    f.pass(Duration::from_secs(1));
+    f.release(2);
+    let spare = f.pool.spare(&f.budget).unwrap();
+    assert_eq!((spare.count, spare.idle_since), (1, f.now - Duration::from_secs(1)));
+    let closed = Some((ServerId(1), CloseReason::MadeRoom));
+    assert_eq!(f.pool.give_up_idle(&mut f.budget), closed);
+    assert_eq!((f.pool.spare(&f.budget), f.pool.give_up_idle(&mut f.budget)), (None, None));
+    assert_eq!((f.budget.0, f.pool.counts().idle), (1, 1));
+}

@@ -51,7 +51,8 @@ pub(super) enum Expected {
     FunctionCall,
     /// Not answered: the client's CopyDone or CopyFail, sent before it was known whether the server copies.
     CopyEnd,
-    /// An error, whatever it says: a message that cannot succeed was sent in place of one that we refuse.
+    /// An error, whatever it says: a message that cannot succeed was sent in place of one that we refuse. For a Query, its
+    /// own note follows.
     Refused(Box<Refusal>),
     /// ReadyForQuery of a Query of ours; all of its replies are swallowed.
     Own(Own),
@@ -164,6 +165,14 @@ impl Queue {
     /// Is a Sync among the notes?
     pub(super) fn has_sync(&self) -> bool {
         self.notes.iter().any(|note| matches!(note, Expected::Sync))
+    }
+
+    /// Is the oldest note the refusal of a Query, after which ReadyForQuery comes, and not of a batch?
+    pub(super) fn is_refused_query(&self) -> bool {
+        matches!(
+            (self.front(), self.notes.get(1)),
+            (Some(Expected::Refused(_)), Some(Expected::Query { .. }))
+        )
     }
 
     /// Takes out everything before the next Sync, oldest first: what a server skips after an error.

@@ -6,6 +6,9 @@
 //! Startup ───────────────▶ Tls ───────────────────▶ Startup (encrypted; never a second time)
 //!    │ CancelRequest ─▶ Finished
 //!    │ StartupMessage
+//!    ▼
+//! Admission
+//!    │ handle_admission
 //!    ▼        handle_user              the client's answer           handle_password
 //!   User ───────────────▶ Challenge ──────────────────▶ Checking ────────────────────▶ Finished
 //! ```
@@ -19,10 +22,12 @@
 mod challenge;
 mod policy;
 mod request;
+mod throttle; // failed logins slow down the next answers
 
-pub use policy::{CloseReason, LoginPolicy, Method, PeerKind, TlsPolicy, TrustScope};
+pub use policy::{Admission, CloseReason, LoginPolicy, Method, PeerKind, TlsPolicy, TrustScope};
 pub use policy::{PasswordCheck, Proven, Standing, Stored, User};
 pub use request::{LoginRequest, Replication};
+pub use throttle::{Throttle, Verdict};
 
 use crate::limits::{AUTH_MESSAGE_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
 use crate::refusal::{Refusal, Severity};
@@ -41,6 +46,8 @@ pub enum LoginAction {
     Send(Vec<u8>),
     /// Start TLS as the server, then call [`Login::handle_tls`].
     UpgradeTls,
+    /// Say whether there is room for one more client, with [`Login::handle_admission`].
+    Admit,
     /// Find out what is known of the user, then call [`Login::handle_user`].
     LookUpUser { user: String, database: String },
     /// A login failed with what was known of this user: it may be out of date.
@@ -48,6 +55,9 @@ pub enum LoginAction {
     /// Check a password in clear (slow work, or a question to the server), then call
     /// [`Login::handle_password`].
     VerifyPassword { user: String, database: String, password: Secret, against: PasswordCheck },
+    /// The client has proved who it is, or not: tell [`Throttle`], and wait as long as that says before
+    /// anything else.
+    Judged { user: String, verdict: Verdict },
     /// The client wants a query cancelled. There is no answer.
     Cancel { pid: i32, secret: Vec<u8> },
     /// The client is who it says; AuthenticationOk has been sent.
@@ -86,7 +96,7 @@ pub struct Login {
     params: LoginParams,
     deadline: Instant,
     state: State,
-    /// At most a handful: every input yields at most three.
+    /// At most a handful: every input yields at most four.
     actions: VecDeque<LoginAction>,
 }
 
@@ -94,6 +104,7 @@ pub struct Login {
 enum State {
     Startup(Negotiated),
     Tls(Negotiated),
+    Admission(LoginRequest, Encryption),
     User(LoginRequest, Encryption),
     Challenge(LoginRequest, Challenge),
     Checking(LoginRequest, Challenge, Secret),
@@ -184,7 +195,11 @@ impl Login {
                 }
             },
             State::Challenge(..) => self.take_answer(input),
-            State::Tls(_) | State::User(..) | State::Checking(..) | State::Finished => 0,
+            State::Tls(_)
+            | State::Admission(..)
+            | State::User(..)
+            | State::Checking(..)
+            | State::Finished => 0,
         }
     }
 
@@ -209,6 +224,18 @@ impl Login {
         } else if matches!(self.state, State::Startup(_)) {
             let ssl = Asked::Already;
             self.state = State::Startup(Negotiated { ssl, gssenc: Asked::Already, encryption });
+        }
+    }
+
+    /// Whether there is room for this client. It is told before it has to prove anything, as
+    /// PostgreSQL does.
+    pub fn handle_admission(&mut self, admission: Admission) {
+        match std::mem::replace(&mut self.state, State::Finished) {
+            State::Admission(request, encryption) => match admission.refusal() {
+                Some((reason, refusal)) => self.refuse(reason, &refusal),
+                None => self.admit(request, encryption),
+            },
+            other => self.state = other,
         }
     }
 
@@ -328,6 +355,11 @@ impl Login {
             Ok(request) => request,
             Err((reason, refusal)) => return self.refuse(reason, &refusal),
         };
+        self.actions.push_back(LoginAction::Admit);
+        self.state = State::Admission(request, encryption);
+    }
+
+    fn admit(&mut self, request: LoginRequest, encryption: Encryption) {
         let must_encrypt =
             self.params.policy.tls == TlsPolicy::Required && self.params.peer != PeerKind::Unix;
         if must_encrypt && encryption == Encryption::None {
@@ -405,11 +437,19 @@ impl Login {
             }
             Step::Pass(mut message, proven) => {
                 auth::write_request(&mut message, &auth::Request::Ok);
+                if !matches!(proven, Proven::Nothing) {
+                    let (user, verdict) = (request.user.clone(), Verdict::Right);
+                    self.actions.push_back(LoginAction::Judged { user, verdict });
+                }
                 self.actions.push_back(LoginAction::Send(message));
                 self.actions.push_back(LoginAction::Done(Box::new(LoginDone { request, proven })));
                 self.state = State::Finished;
             }
             Step::Fail(reason, refusal) => {
+                if reason.is_wrong_proof() {
+                    let (user, verdict) = (request.user.clone(), Verdict::Wrong);
+                    self.actions.push_back(LoginAction::Judged { user, verdict });
+                }
                 if reason.may_be_outdated() {
                     self.actions.push_back(LoginAction::ForgetUser { user: request.user });
                 }

@@ -1,13 +1,13 @@
 //! What a server sends: each reply is matched with the oldest note of what is owed, then passed on or swallowed.
 
+mod own; // answers to queries of ours
+mod undo; // what a failed batch takes back
+
 use super::expected::{Answer, CopyEnded, Copying, Expected, Own};
 use super::gather::Gather;
-use super::state::Unnamed;
-use super::{Batch, CloseReason, Held, Io, Rest, ServerNext, ServerStep, Session};
+use super::{Batch, CloseReason, Io, Rest, ServerNext, ServerStep, Session};
 use crate::limits;
 use crate::refusal::Refusal;
-use crate::settings::Settings;
-use std::sync::Arc;
 use tidegate_wire::backend::{self, TransactionStatus, tag};
 use tidegate_wire::error_fields::{self, field};
 use tidegate_wire::frame::{HEADER_BYTES, Header};
@@ -15,8 +15,6 @@ use tidegate_wire::frontend;
 
 /// An error longer than this passes without being looked at, in bytes.
 const ERROR_BYTES_MAX: usize = 1 << 20;
-/// A row of one of our own queries is at most this long, in bytes.
-const OWN_ROW_BYTES_MAX: usize = 1 << 20;
 
 enum Reply {
     Pass,
@@ -243,98 +241,26 @@ impl Session {
             Some(Expected::Query { .. } | Expected::FunctionCall | Expected::Sync) => Reply::Pass,
             Some(Expected::Own(own)) => self.own_failed(*own, body, io),
             Some(Expected::Refused(refusal)) => {
-                io.to_client.send(|out| refusal.write(out));
-                self.fail_batch(io);
-                Reply::Swallow
+                // In a failed transaction that is what PostgreSQL would say of any statement.
+                let reply = match error_fields::find(body, field::SQLSTATE) {
+                    Some(b"25P02") => Reply::Pass,
+                    _ => {
+                        io.to_client.send(|out| refusal.write(out));
+                        Reply::Swallow
+                    }
+                };
+                if self.expected.is_refused_query() {
+                    self.expected.pop();
+                } else {
+                    self.fail_batch(io);
+                }
+                reply
             }
             Some(_) => {
                 self.fail_batch(io);
                 Reply::Pass
             }
             None => self.unexpected(io),
-        }
-    }
-
-    /// The oldest note failed: the server skips to Sync, so nothing before it happens.
-    fn fail_batch(&mut self, io: &mut Io<'_>) {
-        let failed_unnamed = matches!(self.expected.front(), Some(Expected::ParseUnnamed { .. }));
-        let skipped = self.expected.take_until_sync();
-        let mut unnamed = None;
-        for note in skipped.into_iter().rev() {
-            match note {
-                Expected::ParseUnnamed { before } => unnamed = Some(before),
-                Expected::Query { unnamed: before, deallocated } => {
-                    unnamed = Some(before);
-                    self.put_back(deallocated);
-                    self.batches.ended(1);
-                }
-                Expected::FunctionCall => self.batches.ended(1),
-                Expected::Answer(Answer::Closed { undo: Some(undo) }) if undo.0.is_empty() => {
-                    unnamed = Some(Some(undo.1));
-                }
-                other => self.take_back(other, io),
-            }
-        }
-        if let Some(before) = unnamed {
-            // PostgreSQL drops the unnamed statement before it parses the next one.
-            let before = if failed_unnamed { None } else { before };
-            if !self.expected.amend_unnamed(&before) {
-                self.unnamed = before;
-            }
-            if let Some(server) = io.server.as_deref_mut() {
-                server.unnamed = Unnamed::Unknown;
-            }
-        }
-        if self.expected.is_empty() {
-            self.batch = Batch::SkipToSync;
-        }
-    }
-
-    fn take_back(&mut self, note: Expected, io: &mut Io<'_>) {
-        let server = io.server.as_deref_mut();
-        match note {
-            Expected::Parse { name, prepared, on_server } => {
-                self.named.remove(&name);
-                if let Some(server) = server {
-                    server.prepared.forget(&prepared, on_server);
-                }
-            }
-            Expected::OwnParse { made: Some((prepared, Some(name))) } => {
-                if let Some(server) = server {
-                    server.prepared.forget(&prepared, name);
-                }
-            }
-            Expected::OwnClose { closed: None } => {
-                // If it was to close the unnamed statement, that is still there, and may be another client's.
-                if let Some(server) = server {
-                    server.unnamed = Unnamed::Unknown;
-                }
-            }
-            Expected::OwnClose { closed: Some((prepared, name)) } => {
-                if let Some(server) = server {
-                    server.prepared.restore(&prepared, name);
-                }
-            }
-            Expected::OwnParse { made: Some((_, None)) } => {
-                if let Some(server) = server {
-                    server.unnamed = Unnamed::Unknown;
-                }
-            }
-            Expected::Answer(Answer::Parsed { name }) => {
-                self.named.remove(&name);
-            }
-            Expected::Bind { deallocated: undo }
-            | Expected::Answer(Answer::Closed { undo } | Answer::Deallocated { undo }) => {
-                self.put_back(undo)
-            }
-            _ => {}
-        }
-    }
-
-    fn put_back(&mut self, undo: super::expected::Undo) {
-        if let Some((name, prepared)) = undo.map(|undo| *undo) {
-            let since = self.batches.past();
-            self.named.insert(name, Held { prepared, since });
         }
     }
 
@@ -415,67 +341,6 @@ impl Session {
                 Reply::Pass
             }
             _ => self.unexpected(io),
-        }
-    }
-
-    // --- queries of ours -----------------------------------------------------------------------------
-
-    fn own_row(&mut self, own: Own, header: Header, body: &[u8]) -> Reply {
-        if own != Own::Probe {
-            return Reply::Swallow;
-        }
-        if header.body_bytes as usize > OWN_ROW_BYTES_MAX {
-            self.probe_failed();
-            return Reply::Swallow;
-        }
-        if body.len() < header.body_bytes as usize {
-            return Reply::Wait;
-        }
-        self.probe_row(body);
-        Reply::Swallow
-    }
-
-    fn own_failed(&mut self, own: Own, body: &[u8], io: &mut Io<'_>) -> Reply {
-        match own {
-            Own::Probe => {
-                self.probe_failed();
-                Reply::Swallow
-            }
-            Own::Switch | Own::Restore => {
-                let text = |letter| {
-                    error_fields::find(body, letter)
-                        .map(String::from_utf8_lossy)
-                        .unwrap_or_default()
-                };
-                let refusal = Refusal::fatal(
-                    "08006",
-                    "could not restore the session's settings on another server",
-                )
-                .detail(format!(
-                    "The server says {}: {}",
-                    text(field::SQLSTATE),
-                    text(field::MESSAGE)
-                ))
-                .hint("Reconnect; if it happens again, look at what the application SETs.");
-                io.to_client.send(|out| refusal.write(out));
-                Reply::Close(CloseReason::ServerProtocol)
-            }
-            Own::Rollback | Own::Discard | Own::Sequences => {
-                Reply::Close(CloseReason::ServerProtocol)
-            }
-        }
-    }
-
-    fn own_finished(&mut self, own: Own, server: &mut super::ServerState) {
-        match own {
-            Own::Switch => server.settings = self.settings.clone(),
-            Own::Probe => self.probe_finished(server),
-            Own::Rollback | Own::Restore | Own::Sequences => {}
-            Own::Discard => {
-                server.statements_dropped();
-                server.settings = Arc::new(Settings::default());
-                self.session_cleared();
-            }
         }
     }
 

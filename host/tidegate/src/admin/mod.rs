@@ -38,9 +38,11 @@ pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub trait Control: Send + Sync + 'static {
     fn phase(&self) -> Phase;
 
+    /// Whether the primary can be reached: open connections to it tell, or a new one is tried.
+    ///
     /// # Errors
-    /// Why no primary connection works now, as a sentence.
-    fn ready(&self) -> Result<(), String>;
+    /// Why not, as a sentence.
+    fn ready(&self) -> Answer<Result<(), String>>;
 
     /// Workers answer within a deadline; those that do not are counted in the snapshot.
     fn snapshot(&self, scope: Scope) -> Answer<Snapshot>;

@@ -14,12 +14,15 @@ pub(super) fn healthz(control: &dyn Control) -> Reply {
     }
 }
 
-/// 200 while new clients are served and a connection to the primary works.
-pub(super) fn readyz(control: &dyn Control) -> Reply {
-    match (control.phase(), control.ready()) {
-        (Phase::Serving, Ok(())) => json(StatusCode::OK, &json!({ "status": "ready" })),
-        (Phase::Serving, Err(reason)) => unavailable(reason),
-        (phase, _) => unavailable(format!("the process is {}", phase.as_str())),
+/// 200 while new clients are served and the primary can be reached.
+pub(super) async fn readyz(control: &dyn Control) -> Reply {
+    let phase = control.phase();
+    if phase != Phase::Serving {
+        return unavailable(format!("the process is {}", phase.as_str()));
+    }
+    match control.ready().await {
+        Ok(()) => json(StatusCode::OK, &json!({ "status": "ready" })),
+        Err(reason) => unavailable(reason),
     }
 }
 

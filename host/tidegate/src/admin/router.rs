@@ -157,7 +157,7 @@ impl Router {
         let query = head.uri.query().unwrap_or_default();
         match resource {
             Resource::Healthz => Ok(probes::healthz(control)),
-            Resource::Readyz => Ok(probes::readyz(control)),
+            Resource::Readyz => Ok(probes::readyz(control).await),
             Resource::Metrics => Ok(metrics::get(control).await),
             Resource::Openapi => Ok(openapi::get()),
             Resource::Pools => Ok(pools::get(control).await),

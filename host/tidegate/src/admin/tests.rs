@@ -31,8 +31,9 @@ impl Control for Fake {
         *self.phase.lock().unwrap()
     }
 
-    fn ready(&self) -> Result<(), String> {
-        self.ready.lock().unwrap().clone()
+    fn ready(&self) -> Answer<Result<(), String>> {
+        let ready = self.ready.lock().unwrap().clone();
+        Box::pin(async move { ready })
     }
 
     fn snapshot(&self, scope: Scope) -> Answer<Snapshot> {

@@ -83,6 +83,24 @@ pub struct ClusterConfig {
     pub replicas: Vec<ServerUrl>,
 }
 
+impl ClusterConfig {
+    /// 0 is the primary, n is replica n; for a replica that is not configured the primary stands in.
+    pub fn server(&self, instance: usize) -> &ServerUrl {
+        let replica = instance.checked_sub(1).and_then(|index| self.replicas.get(index));
+        replica.unwrap_or(&self.primary)
+    }
+}
+
+impl ServerUrl {
+    /// Do connections made for one serve for the other, whoever logs in?
+    pub fn is_reached_like(&self, other: &Self) -> bool {
+        self.address == other.address
+            && self.sslmode == other.sslmode
+            && self.sslrootcert == other.sslrootcert
+            && self.own_certificate == other.own_certificate
+    }
+}
+
 /// One server, as its `postgres://` URL says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {

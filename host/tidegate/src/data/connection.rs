@@ -4,6 +4,7 @@
 //! queues), try to write at once, wait only when nothing moves. The loop knows no protocol; the session does.
 
 mod ends; // how a connection ends
+mod lent; // the server in hand: got, settled, given back
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -14,21 +15,16 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tidegate_core::plan::{Plan, Target};
-use tidegate_core::pool::Fitness;
-use tidegate_core::refusal::Refusal;
 use tidegate_core::session::prepared::SchemaGeneration;
-use tidegate_core::session::{
-    ClientNext, CloseReason, Io, Pins, ServerNext, Session, Settled, Tally,
-};
+use tidegate_core::session::{ClientNext, CloseReason, Io, ServerNext, Session};
+
+use lent::{Lent, Stage};
 
 use super::buffers::Input;
-use super::clients::{Client, State};
+use super::clients::Client;
 use super::way::Way;
 use super::worker::Worker;
-use crate::observe::stats::{ErrorKind, PinReason};
 use crate::stream::Stream;
-use crate::upstream::pool::{Acquired, Lease};
 
 /// The last message of a client: a type byte and a length.
 const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
@@ -54,7 +50,7 @@ pub struct Connection {
     client: Rc<Client>,
     stream: Stream,
     session: Session,
-    lease: Option<Lease>,
+    lent: Option<Lent>,
     from_client: Way,
     from_server: Way,
     phase: ClientPhase,
@@ -63,22 +59,6 @@ pub struct Connection {
     cancels_left: u32,
     /// Cancel requests for the server in hand that are under way; it does not go back before they have ended.
     cancelling: Rc<Cell<usize>>,
-    held: Held,
-    lent: Lent,
-}
-
-/// Whether a server that could go back is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
-    No,
-    UntilCancelled,
-}
-
-/// Whether the statement that a server was lent for has been sent to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lent {
-    Fresh,
-    Used,
 }
 
 /// A step's outcome: whether anything moved.
@@ -106,15 +86,13 @@ impl Connection {
             client,
             stream,
             session,
-            lease: None,
+            lent: None,
             from_client: Way::new(input),
             from_server,
             phase: ClientPhase::Reading,
             goodbye: None,
             cancels_left: 0,
             cancelling: Rc::default(),
-            held: Held::No,
-            lent: Lent::Used,
         }
     }
 
@@ -128,10 +106,7 @@ impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         self.client.set_waker(cx.waker());
         self.heed_requests(cx);
-        if self.held == Held::UntilCancelled && self.cancelling.get() == 0 {
-            self.held = Held::No;
-            self.settle(cx);
-        }
+        self.settle_held(cx);
         loop {
             if let ClientPhase::Closing(reason) = self.phase {
                 return self.poll_goodbye(reason, cx);
@@ -141,7 +116,7 @@ impl Connection {
                 if deadline.as_mut().poll(cx).is_ready() {
                     self.drain_on(cx);
                 }
-                if self.lease.is_none() {
+                if self.lent.is_none() {
                     return Poll::Ready(reason);
                 }
             }
@@ -236,17 +211,19 @@ impl Connection {
             let schema = self.worker.shared.schema.load(Ordering::Relaxed);
             interner.set_generation(SchemaGeneration(schema));
             let io = Io {
-                server: self.lease.as_mut().map(|lease| &mut lease.server.state),
+                server: self.lent.as_mut().map(|lent| &mut lent.lease.server.state),
                 interner: &mut interner,
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };
             let step = self.session.handle_client(self.from_client.input.bytes(), io);
-            (step, self.lease.is_some())
+            (step, self.lent.is_some())
         };
         self.from_client.consumed = step.consumed;
-        if step.consumed > 0 {
-            self.lent = Lent::Used;
+        if step.consumed > 0
+            && let Some(lent) = &mut self.lent
+        {
+            lent.stage = Stage::Used;
         }
         if self.from_client.out.is_empty() {
             self.from_client.settle_input(&self.worker.buffers);
@@ -267,65 +244,13 @@ impl Connection {
         }
     }
 
-    /// advise → plan happened in the session; here the plan becomes a lease.
-    fn acquire(&mut self, plan: Plan, cx: &mut Context<'_>) {
-        self.phase = ClientPhase::Queued;
-        let now = Instant::now();
-        let pool = match plan.target {
-            Target::Primary => self.client.write_pool.clone(),
-            Target::Replica => self.worker.read_pool(&self.client, now),
-        };
-        match self.worker.pools.acquire(&pool, &self.client.slot, now) {
-            Acquired::Now(lease) => self.handle_grant(Ok(lease), cx),
-            Acquired::Refused(refusal) => self.handle_grant(Err(refusal), cx),
-            Acquired::Queued => self.client.set_state(State::Waiting, now),
-        }
-    }
-
-    fn handle_grant(&mut self, grant: Result<Lease, Refusal>, cx: &mut Context<'_>) {
-        match grant {
-            Ok(mut lease) => {
-                self.client.set_state(State::Active, Instant::now());
-                self.client.server.set(Some(lease.server.id));
-                self.session.handle_lease(&mut lease.server.state, &mut self.from_client.out);
-                self.lease = Some(lease);
-                self.lent = Lent::Fresh;
-                self.from_server.wanted = 1;
-                self.phase = ClientPhase::Reading;
-                self.feed_client(cx);
-            }
-            Err(refusal) => {
-                self.worker.stats.errors.increment(match refusal.sqlstate {
-                    "53300" => ErrorKind::PoolTimeout,
-                    "28P01" | "28000" | "3D000" | "42501" => ErrorKind::ServerLogin,
-                    _ => ErrorKind::ServerUnreachable,
-                });
-                self.refuse(&refusal);
-            }
-        }
-    }
-
-    /// Answers the statement that needed a server with an error.
-    fn refuse(&mut self, refusal: &Refusal) {
-        let input = self.from_client.input.bytes();
-        let step = self.session.handle_lease_refused(refusal, input, &mut self.from_server.out);
-        self.client.set_state(State::Idle, Instant::now());
-        match step.next {
-            ClientNext::Close(reason) => self.close(reason),
-            _ => {
-                self.from_client.wanted = 0;
-                self.phase = ClientPhase::Reading;
-            }
-        }
-    }
-
     // --- server → client -----------------------------------------------------------------------------
 
     fn pump_server(&mut self, cx: &mut Context<'_>) -> Step {
         if !self.from_server.out.is_empty() && self.flush_to_client(cx).is_pending() {
             return Step::Still;
         }
-        let Some(lease) = &mut self.lease else { return Step::Still };
+        let Some(Lent { lease, .. }) = &mut self.lent else { return Step::Still };
         let wanted = self.from_server.wanted;
         if self.from_server.input.len() < wanted {
             let buffers = &self.worker.buffers;
@@ -347,7 +272,7 @@ impl Connection {
     }
 
     fn feed_server(&mut self, cx: &mut Context<'_>) {
-        let Some(lease) = &mut self.lease else { return };
+        let Some(Lent { lease, .. }) = &mut self.lent else { return };
         let step = {
             let mut interner = self.worker.interner.borrow_mut();
             let before = interner.generation();
@@ -392,81 +317,10 @@ impl Connection {
         self.settle(cx);
     }
 
-    /// Adds what the session did to the worker's counters.
-    fn count(&mut self) {
-        let tally = self.session.take_tally();
-        if tally != Tally::default() {
-            let stats = &self.worker.stats;
-            stats.statements.add(u64::from(tally.statements));
-            stats.reprepared.add(u64::from(tally.reprepared));
-            stats.settings_applied.add(u64::from(tally.settings_applied));
-            self.client.statements.set(self.client.statements.get() + u64::from(tally.statements));
-        }
-    }
-
-    /// The client keeps its server: counts each cause that is new.
-    fn note_pins(&self) {
-        let (before, now) = (self.client.pins.get(), self.session.pins());
-        for (index, (pin, _)) in Pins::ALL.iter().enumerate() {
-            if now.contains(*pin) && !before.contains(*pin) {
-                self.worker.stats.pins.increment(PinReason(index));
-            }
-        }
-        self.client.pins.set(now);
-        self.client.prepared.set(self.session.prepared_count());
-    }
-
-    /// Gives the server back when the session says so.
-    fn settle(&mut self, cx: &mut Context<'_>) {
-        self.count();
-        let Some(lease) = &mut self.lease else { return };
-        let settled = self.session.settle(&mut lease.server.state, &mut self.from_client.out);
-        match settled {
-            Settled::Busy => {
-                if !self.from_client.out.is_empty() {
-                    let _ = self.flush_to_server(cx);
-                }
-            }
-            Settled::Keep => self.note_pins(),
-            Settled::Close => self.drop_server(),
-            // Only its settings have been switched so far. Given back now, it would be switched for somebody else, and
-            // with enough clients nobody would ever come to the statement itself.
-            Settled::Release if self.lent == Lent::Fresh && self.is_about_to_be_fed() => {
-                self.lent = Lent::Used;
-                self.phase = ClientPhase::Reading;
-                self.from_client.wanted = 0;
-            }
-            Settled::Release if self.cancelling.get() > 0 => self.held = Held::UntilCancelled,
-            Settled::Release => {
-                // Bytes that came after the last reply belong to nobody: such a connection is not trusted.
-                let left_over = self.from_server.input.len() > self.from_server.consumed;
-                let fitness = if left_over || !self.from_client.out.is_empty() {
-                    Fitness::Unfit
-                } else {
-                    Fitness::Fit
-                };
-                let now = Instant::now();
-                self.worker.stats.transactions.increment();
-                self.client.transactions.set(self.client.transactions.get() + 1);
-                self.client.server.set(None);
-                self.note_pins();
-                self.client.set_state(State::Idle, now);
-                if let Some(lease) = self.lease.take() {
-                    lease.release(fitness, now);
-                }
-            }
-        }
-    }
-
-    fn is_about_to_be_fed(&self) -> bool {
-        !self.from_client.input.is_empty()
-            && matches!(self.phase, ClientPhase::Reading | ClientPhase::Replies)
-    }
-
     // --- writing -------------------------------------------------------------------------------------
 
     fn flush_to_server(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(lease) = &mut self.lease else {
+        let Some(Lent { lease, .. }) = &mut self.lent else {
             self.from_client.out.clear();
             self.from_client.settle_input(&self.worker.buffers);
             return Poll::Ready(());

@@ -8,15 +8,15 @@ use crate::stream::{Socket, Stream};
 use crate::tls::{Acceptor, common_name};
 use crate::upstream::Credentials;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidegate_core::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
 pub use tidegate_core::session::login::{
-    CloseReason, LoginPolicy, Method, PeerKind, Replication, TrustScope,
+    Admission, CloseReason, LoginPolicy, Method, PeerKind, Replication, Throttle, TrustScope,
 };
 use tidegate_core::session::login::{
-    Encryption, Login, LoginAction, LoginDone, LoginParams, TlsPolicy,
+    Encryption, Login, LoginAction, LoginDone, LoginParams, TlsPolicy, Verdict,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -44,6 +44,14 @@ pub struct LoginContext {
     pub own_user: Option<(Arc<str>, Credentials)>,
 }
 
+/// What logins ask of the process as a whole.
+pub struct Door<'a, A> {
+    /// Whether there is room for one more client; asked when it has said what it wants.
+    pub admission: A,
+    /// Failed logins of all workers; locked for a moment when one is judged.
+    pub throttle: &'a Mutex<Throttle>,
+}
+
 /// Where a client comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -57,6 +65,14 @@ impl Peer {
             Self::Unix => PeerKind::Unix,
             Self::Tcp(address) if address.ip().to_canonical().is_loopback() => PeerKind::Loopback,
             Self::Tcp(_) => PeerKind::Remote,
+        }
+    }
+
+    /// Whose failed logins count together: a Unix socket's are this machine's.
+    fn address(self) -> IpAddr {
+        match self {
+            Self::Unix => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Self::Tcp(address) => address.ip(),
         }
     }
 }
@@ -102,7 +118,12 @@ pub fn draw_secret() -> io::Result<[u8; 32]> {
 
 /// Logs one client in, or answers why not. Over within `time_max` (and a moment to say
 /// goodbye).
-pub async fn login(socket: Socket, peer: Peer, context: &LoginContext) -> LoginOutcome {
+pub async fn login(
+    socket: Socket,
+    peer: Peer,
+    context: &LoginContext,
+    door: Door<'_, impl Fn() -> Admission>,
+) -> LoginOutcome {
     let login = match LoginParams::draw(peer, context) {
         Ok(params) => Login::new(params),
         Err(_) => return LoginOutcome::Closed(CloseReason::Io),
@@ -112,9 +133,10 @@ pub async fn login(socket: Socket, peer: Peer, context: &LoginContext) -> LoginO
         login,
         line: Some(Stream::Plain(socket)),
         input: Zeroizing::default(),
-        peer: peer.kind(),
+        peer,
         credentials: None,
         context,
+        door,
     };
     match timeout_at(deadline, driver.run()).await {
         Ok(Ok(outcome)) => outcome,
@@ -156,18 +178,19 @@ impl Draw for LoginParams {
     }
 }
 
-struct Driver<'a> {
+struct Driver<'a, A> {
     login: Login,
     /// Absent only while TLS takes it over, and after the end.
     line: Option<Stream>,
     /// Read and not yet taken. Holds passwords, hence overwritten.
     input: Zeroizing<Vec<u8>>,
-    peer: PeerKind,
+    peer: Peer,
     credentials: Option<Credentials>,
     context: &'a LoginContext,
+    door: Door<'a, A>,
 }
 
-impl Driver<'_> {
+impl<A: Fn() -> Admission> Driver<'_, A> {
     async fn run(&mut self) -> io::Result<LoginOutcome> {
         self.accept_direct_tls().await?;
         self.exchange().await
@@ -200,8 +223,10 @@ impl Driver<'_> {
                     self.login.handle_tls(tls.encryption);
                 }
             }
+            LoginAction::Admit => self.login.handle_admission((self.door.admission)()),
+            LoginAction::Judged { user, verdict } => self.wait_for(&user, verdict).await,
             LoginAction::LookUpUser { user, database } => {
-                let found = self.context.users.look_up(&user, &database, self.peer).await;
+                let found = self.context.users.look_up(&user, &database, self.peer.kind()).await;
                 self.credentials = found.credentials;
                 self.login.handle_user(found.user);
             }
@@ -227,6 +252,17 @@ impl Driver<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Holds the answer back after many failures; whoever else logs in does not notice.
+    async fn wait_for(&self, user: &str, verdict: Verdict) {
+        let wait = {
+            let mut throttle = self.door.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+            throttle.handle_verdict(self.peer.address(), user, verdict, std::time::Instant::now())
+        };
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
     }
 
     fn finish(&mut self, done: LoginDone) -> Option<LoginOutcome> {

@@ -5,8 +5,8 @@ mod upkeep; // clients that leave, deadlines, cancels, snapshots
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
@@ -22,7 +22,7 @@ use super::cancel::CancelKeys;
 use super::clients::{Cancel, Client};
 use super::greeting::Welcomes;
 use super::listener::{Accepted, Bound, Listener, Loads};
-use super::login::{LoginContext, Peer};
+use super::login::{LoginContext, Peer, Throttle};
 use crate::config;
 use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::WorkerStats;
@@ -47,7 +47,8 @@ pub enum Message {
     Pool(PoolMessage),
     Cancel(ClientId, Cancel),
     Snapshot(oneshot::Sender<WorkerSnapshot>),
-    Reload(Arc<Settled>),
+    /// What the workers share of a reload is dropped by each when it has taken the configuration over.
+    Reload(Arc<Settled>, Arc<Retiring>),
     /// No new clients; each goes when its transaction has ended.
     Drain,
     /// Whoever is left goes now.
@@ -61,8 +62,21 @@ pub struct Settled {
     pub pools: Arc<PoolsConfig>,
     /// The pools that the configuration itself names: filled at start, kept for ever.
     pub warm: Vec<(PoolKey, Credentials)>,
-    /// Start-up parameters of every server connection.
-    pub server_parameters: Arc<[(String, String)]>,
+}
+
+/// The end of a reload: when the last worker has dropped this, all open connections to the new targets, and those to
+/// the old ones are used no more. Earlier, a worker that has not heard of the reload would open new ones to the old.
+#[derive(Debug)]
+pub struct Retiring {
+    pools: Arc<SharedPools>,
+    /// By `PoolKey::instance`: whose target is another now.
+    instances: Vec<usize>,
+}
+
+impl Drop for Retiring {
+    fn drop(&mut self) {
+        self.pools.reconnect(|key| self.instances.contains(&key.instance));
+    }
 }
 
 impl std::fmt::Debug for Settled {
@@ -74,6 +88,8 @@ impl std::fmt::Debug for Settled {
 /// What the workers share.
 pub struct Shared {
     pub keys: CancelKeys,
+    /// Failed logins, by address.
+    pub throttle: Mutex<Throttle>,
     pub loads: Arc<Loads>,
     pub pools: Arc<SharedPools>,
     pub stats: Vec<Arc<WorkerStats>>,
@@ -93,6 +109,7 @@ impl Shared {
         let (senders, receivers) = (0..workers).map(|_| mpsc::channel(MESSAGES_MAX)).unzip();
         let shared = Self {
             keys: CancelKeys::default(),
+            throttle: Mutex::default(),
             loads: Loads::new(workers),
             pools: SharedPools::new(workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),
@@ -103,6 +120,18 @@ impl Shared {
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
         (Arc::new(shared), receivers)
+    }
+
+    /// What a reload to other targets has to retire, once all workers have it.
+    pub fn retiring(
+        &self,
+        old: &config::ClusterConfig,
+        new: &config::ClusterConfig,
+    ) -> Arc<Retiring> {
+        let count = 1 + old.replicas.len().max(new.replicas.len());
+        let changed = |i: &usize| !old.server(*i).is_reached_like(new.server(*i));
+        let instances = (0..count).filter(changed).collect();
+        Arc::new(Retiring { pools: self.pools.clone(), instances })
     }
 
     /// Does any worker have a connection to the primary?
@@ -176,11 +205,14 @@ struct Others(Arc<Shared>);
 
 impl Neighbours for Others {
     fn try_send(&self, to: WorkerId, message: PoolMessage) -> Result<(), Box<PoolMessage>> {
-        let Some(sender) = self.0.senders.get(to.0) else { return Err(Box::new(message)) };
-        sender.try_send(Message::Pool(message)).map_err(|refused| match refused.into_inner() {
-            Message::Pool(message) => Box::new(message),
-            _ => unreachable!("the message that was refused is the one that was sent"),
-        })
+        // A place first: what finds none is then still a pool's message.
+        match self.0.senders.get(to.0).map(mpsc::Sender::try_reserve) {
+            Some(Ok(place)) => {
+                place.send(Message::Pool(message));
+                Ok(())
+            }
+            Some(Err(_)) | None => Err(Box::new(message)),
+        }
     }
 
     fn workers(&self) -> usize {
@@ -218,7 +250,7 @@ impl Worker {
             WorkerId(index),
             shared.pools.clone(),
             settled.pools.clone(),
-            Box::new(ServerLogin { parameters: settled.server_parameters.clone() }),
+            Box::new(ServerLogin),
             Box::new(Others(shared.clone())),
         );
         Rc::new(Self {
@@ -295,7 +327,10 @@ impl Worker {
                 // Who asked may have given up.
                 let _ = reply.send(self.snapshot());
             }
-            Message::Reload(settled) => self.reload(settled),
+            Message::Reload(settled, retiring) => {
+                self.reload(settled);
+                drop(retiring);
+            }
             Message::Drain => self.drain(),
             Message::Cut => self.cut(),
         }

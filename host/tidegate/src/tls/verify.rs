@@ -3,7 +3,7 @@
 use super::{RootCertificates, TlsError, read_certificates, rejected, root_store};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore};
 use std::sync::Arc;
@@ -127,6 +127,20 @@ fn fits_common_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> 
     }
 }
 
+impl LibpqVerifier {
+    /// An unverified certificate proves nothing, its signature neither; and webpki cannot read the
+    /// version 1 certificates that `openssl x509 -req` makes.
+    fn check_signature(
+        &self,
+        check: impl FnOnce(&WebPkiSupportedAlgorithms) -> Result<HandshakeSignatureValid, rustls::Error>,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        match self.checks {
+            Checks::Nothing => Ok(HandshakeSignatureValid::assertion()),
+            _ => check(&self.provider.signature_verification_algorithms),
+        }
+    }
+}
+
 impl ServerCertVerifier for LibpqVerifier {
     fn verify_server_cert(
         &self,
@@ -158,15 +172,9 @@ impl ServerCertVerifier for LibpqVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        match self.checks {
-            // An unverified certificate proves nothing, its signature neither; and webpki cannot
-            // read the version 1 certificates that `openssl x509 -req` makes.
-            Checks::Nothing => Ok(HandshakeSignatureValid::assertion()),
-            _ => {
-                let algorithms = &self.provider.signature_verification_algorithms;
-                rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-            }
-        }
+        self.check_signature(|algorithms| {
+            rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+        })
     }
 
     fn verify_tls13_signature(
@@ -175,13 +183,9 @@ impl ServerCertVerifier for LibpqVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        match self.checks {
-            Checks::Nothing => Ok(HandshakeSignatureValid::assertion()),
-            _ => {
-                let algorithms = &self.provider.signature_verification_algorithms;
-                rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-            }
-        }
+        self.check_signature(|algorithms| {
+            rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+        })
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {

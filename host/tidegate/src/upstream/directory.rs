@@ -1,27 +1,27 @@
 //! The users a server knows: what pass-through authentication asks.
 //!
-//! In this order: the operator's own user is known from the URL; others are read from `pg_authid`;
-//! a client on this machine whom the server would let in without a password is let in; and where
-//! `pg_authid` may not be read, the server decides about a password in clear.
+//! In this order: the operator's own user is known from the URL (and looked up all the same, so that
+//! no answer tells by its time who that is); others are read from `pg_authid`; a client on this
+//! machine whom the server would let in without a password is let in; and where `pg_authid` may not
+//! be read, the server decides about a password in clear.
 
 use super::credentials::{Credentials, Secret};
 use super::error::ConnectError;
-use super::login::{Address, NewServer, Target, connect, simple_query};
+use super::login::{NewServer, Target, connect, say_goodbye, simple_query};
 use super::passwords::make_verifier;
+use crate::config::ServerAddress;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 use tidegate_core::limits::{
-    LOGIN_TRIALS_MAX, USER_CACHE_TIME_MAX, USER_DENIED_TIME_MAX, USER_LOOKUPS_WAITING_MAX,
-    USERS_CACHED_MAX,
+    LOGIN_TRIALS_MAX, OWN_USER_LOOKUP_TIME_MAX, USER_CACHE_TIME_MAX, USER_DENIED_TIME_MAX,
+    USER_LOOKUPS_WAITING_MAX, USERS_CACHED_MAX,
 };
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::login::{
     CloseReason, PasswordOutcome, PeerKind, Standing, Stored, User,
 };
 use tidegate_wire::auth::{Verifier, md5};
-use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 /// Settings of the connection that reads `pg_authid`: nothing a user could have created is found by
@@ -121,11 +121,15 @@ impl UserDirectory {
         if user == self.own_user
             && let Some(password) = &self.own_password
         {
+            // Asked like any other user, though the answer is known: how long it takes until the
+            // challenge must not tell which user is the operator's. Without an answer it goes on.
+            let asked = self.ask(Question::Stored { user: user.to_owned() });
+            let _ = tokio::time::timeout(OWN_USER_LOOKUP_TIME_MAX, asked).await;
             return self.own(password.clone()).await;
         }
         // Whoever is on this machine could as well have connected to the server directly.
         let could_connect =
-            peer != PeerKind::Remote && matches!(self.target.address, Address::Tcp { .. });
+            peer != PeerKind::Remote && matches!(self.target.address, ServerAddress::Tcp { .. });
         if could_connect
             && self.own_password.is_none()
             && let Some(user) = self.let_in(user, database).await
@@ -168,7 +172,7 @@ impl UserDirectory {
         let credentials = Credentials::Password(password);
         match self.try_login(user, database, &credentials).await {
             Ok(server) => {
-                close(server).await;
+                say_goodbye(server).await;
                 PasswordOutcome::Right
             }
             Err(ConnectError::Refused(error)) if error.sqlstate == "28P01" => {
@@ -243,7 +247,7 @@ impl UserDirectory {
     async fn try_without_password(&self, user: &str, database: &str) -> Result<Answer, User> {
         match self.try_login(user, database, &Credentials::None).await {
             Ok(server) => {
-                close(server).await;
+                say_goodbye(server).await;
                 Ok(Answer::User(User::LetIn))
             }
             Err(ConnectError::Policy(_)) => Ok(Answer::PasswordWanted),
@@ -281,7 +285,7 @@ impl UserDirectory {
         let rows = match self.query(place.take(), &stored_query(user)).await {
             Ok((server, rows)) => {
                 if waiting.is_alone() {
-                    close(server).await;
+                    say_goodbye(server).await;
                 } else {
                     *place = Some(server);
                 }
@@ -380,19 +384,6 @@ fn reason(error: &ConnectError) -> CloseReason {
         ConnectError::Refused(_) => CloseReason::ServerRefused,
         _ => CloseReason::ServerUnreachable,
     }
-}
-
-/// Says goodbye, so that the server does not log a lost connection.
-async fn close(mut server: NewServer) {
-    const GOODBYE_TIME_MAX: Duration = Duration::from_millis(100);
-    let mut out = Vec::new();
-    tidegate_wire::frontend::terminate(&mut out);
-    let goodbye = async {
-        server.stream.write_all(&out).await?;
-        server.stream.shutdown().await
-    };
-    // Nobody depends on it: the socket is closed either way.
-    let _ = tokio::time::timeout(GOODBYE_TIME_MAX, goodbye).await;
 }
 
 /// Counts those who look up or wait to, also when they give up.

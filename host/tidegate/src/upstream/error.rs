@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::{fmt, io};
+use tidegate_core::pool::OpenFailure;
 use tidegate_core::refusal::Refusal;
 use tidegate_wire::error_fields::{self, field};
 
@@ -31,6 +32,8 @@ pub struct ServerError {
     pub message: String,
     pub detail: String,
     pub hint: String,
+    /// The function of the server's source that reported it.
+    pub routine: String,
 }
 
 impl ServerError {
@@ -48,6 +51,7 @@ impl ServerError {
             message: text(field::MESSAGE),
             detail: text(field::DETAIL),
             hint: text(field::HINT),
+            routine: text(field::ROUTINE),
         }
     }
 
@@ -79,6 +83,35 @@ impl ConnectError {
             Self::Refused(_) => "refused",
             Self::Policy(_) => "policy",
             Self::Protocol(_) => "protocol",
+        }
+    }
+
+    /// Whether another attempt can be expected to end differently.
+    ///
+    /// A server that starts up or shuts down (57P03) will be there again soon, so that passes.
+    pub fn judge(&self) -> OpenFailure {
+        match self {
+            Self::Unreachable(_) | Self::Timeout | Self::Tls(_) | Self::Protocol(_) => {
+                OpenFailure::Passing
+            }
+            Self::Policy(_) => OpenFailure::Definitive,
+            Self::Refused(error) => match error.sqlstate.as_str() {
+                "57P01" | "57P02" | "57P03" => OpenFailure::Passing,
+                "53300" => OpenFailure::Full,
+                _ => OpenFailure::Definitive,
+            },
+        }
+    }
+
+    /// Whether the server has no slot left for anybody. A limit of the database or role that is
+    /// reached has the same SQLSTATE, and other words in every language, but is found elsewhere.
+    pub fn is_server_full(&self) -> bool {
+        const LIMITS: [&str; 2] = ["CheckMyDatabase", "InitializeSessionUserId"];
+        match self {
+            Self::Refused(error) => {
+                error.sqlstate == "53300" && !LIMITS.contains(&error.routine.as_str())
+            }
+            _ => false,
         }
     }
 

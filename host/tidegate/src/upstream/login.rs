@@ -9,40 +9,23 @@ use super::credentials::Credentials;
 use super::error::{ConnectError, ServerError};
 use super::messages::Messages;
 use super::socket::{Encrypt, line_of, open_stream, send};
+use crate::config::ServerAddress;
 use crate::stream::Stream;
 use crate::tls::ServerTls;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_core::limits::CONNECT_TIME_MAX;
 use tidegate_wire::backend::{self, tag};
 use tidegate_wire::{frontend, startup};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
-
-/// Where a server listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// The host may be a name with several addresses: each is tried.
-    Tcp { host: String, port: u16 },
-    /// The directory of the socket, and the port in its name.
-    Unix { dir: PathBuf, port: u16 },
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix { dir, port } => write!(f, "{}:{port}", dir.display()),
-        }
-    }
-}
 
 /// A server that connections can be opened to.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// For people: `primary`, `replica-1`.
     pub name: Arc<str>,
-    pub address: Address,
+    pub address: ServerAddress,
     pub tls: ServerTls,
 }
 
@@ -151,6 +134,19 @@ async fn run_query(
         None if !messages.is_drained() => Err(malformed("message after ReadyForQuery")),
         None => Ok(rows),
     }
+}
+
+/// Says goodbye, so that the server does not log a lost connection.
+pub async fn say_goodbye(mut server: NewServer) {
+    const GOODBYE_TIME_MAX: Duration = Duration::from_millis(100);
+    let mut out = Vec::new();
+    frontend::terminate(&mut out);
+    let goodbye = async {
+        server.stream.write_all(&out).await?;
+        server.stream.shutdown().await
+    };
+    // Nobody depends on it: the socket is closed either way.
+    let _ = timeout(GOODBYE_TIME_MAX, goodbye).await;
 }
 
 // --- one attempt after another -------------------------------------------------------------------

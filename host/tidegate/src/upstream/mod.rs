@@ -14,5 +14,5 @@ mod socket; // addresses, TLS as an sslmode wants it
 pub use credentials::{Credentials, Secret};
 pub use directory::UserDirectory;
 pub use error::{ConnectError, ServerError};
-pub use login::{Address, BackendKey, NewServer, Target, cancel, connect, simple_query};
+pub use login::{BackendKey, NewServer, Target, cancel, connect, say_goodbye, simple_query};
 pub use passwords::{check_stored, make_verifier, nonce};

@@ -1,7 +1,8 @@
 //! Sockets to servers: addresses, TLS as an sslmode wants it, and who could listen.
 
 use super::error::ConnectError;
-use super::login::{Address, Target};
+use super::login::Target;
+use crate::config::ServerAddress;
 use crate::stream::{Socket, Stream};
 use crate::tls::{SslMode, server_name};
 use std::io;
@@ -27,7 +28,7 @@ pub(super) enum Encrypt {
 impl Encrypt {
     /// What an sslmode tries first, and what then if the server will not have it.
     pub(super) fn first_try(target: &Target) -> (Self, Option<Self>) {
-        if matches!(target.address, Address::Unix { .. }) {
+        if matches!(target.address, ServerAddress::Unix { .. }) {
             return (Self::Never, None);
         }
         match target.tls.mode {
@@ -90,8 +91,8 @@ pub(super) async fn open_stream(
         _ => return Err(ConnectError::Protocol("invalid answer to SSLRequest".to_owned())),
     }
     let host = match &target.address {
-        Address::Tcp { host, .. } => host.as_str(),
-        Address::Unix { .. } => "localhost",
+        ServerAddress::Tcp { host, .. } => host.as_str(),
+        ServerAddress::Unix { .. } => "localhost",
     };
     let connector = tokio_rustls::TlsConnector::from(target.tls.config.clone());
     match connector.connect(server_name(host), socket).await {
@@ -100,13 +101,13 @@ pub(super) async fn open_stream(
     }
 }
 
-async fn open_socket(address: &Address, deadline: Instant) -> Result<Socket, ConnectError> {
+async fn open_socket(address: &ServerAddress, deadline: Instant) -> Result<Socket, ConnectError> {
     match address {
-        Address::Unix { dir, port } => {
+        ServerAddress::Unix { dir, port } => {
             let path = dir.join(format!(".s.PGSQL.{port}"));
             Ok(Socket::Unix(UnixStream::connect(path).await?))
         }
-        Address::Tcp { host, port } => {
+        ServerAddress::Tcp { host, port } => {
             let addresses: Vec<SocketAddr> =
                 tokio::net::lookup_host((host.as_str(), *port)).await?.collect();
             let mut last =

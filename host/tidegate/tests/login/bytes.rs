@@ -299,7 +299,7 @@ async fn a_login_that_does_not_go_on_is_ended() {
 #[tokio::test]
 async fn a_server_that_is_gone_is_told() {
     let mut target = target(SslMode::Prefer);
-    target.address = tidegate::upstream::Address::Tcp { host: "127.0.0.1".to_owned(), port: 1 };
+    target.address = tidegate::config::ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port: 1 };
     let directory = tidegate::upstream::UserDirectory::new(
         target,
         "postgres".to_owned(),

@@ -2,15 +2,16 @@
 
 use crate::cluster::Cluster;
 use std::process::Output;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use tidegate::config::ServerAddress;
 use tidegate::data::login::{
-    LoginContext, LoginOutcome, LoginPolicy, Method, Peer, TrustScope, login,
+    Admission, Door, LoginContext, LoginOutcome, LoginPolicy, Method, Peer, TrustScope, login,
 };
 use tidegate::data::users::Users;
 use tidegate::stream::Socket;
 use tidegate::tls::{AcceptFiles, Acceptor, ClientCertificates, ServerTls, SslMode};
 use tidegate::upstream::{
-    Address, ConnectError, Credentials, Secret, Target, UserDirectory, cancel, connect,
+    ConnectError, Credentials, Secret, Target, UserDirectory, cancel, connect,
 };
 use tidegate_core::limits::LOGIN_TIME_MAX;
 use tidegate_core::session::login::TlsPolicy;
@@ -26,7 +27,7 @@ pub fn target(mode: SslMode) -> Target {
     let cluster = Cluster::get();
     Target {
         name: "primary".into(),
-        address: Address::Tcp { host: "127.0.0.1".to_owned(), port: cluster.port },
+        address: ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port: cluster.port },
         tls: ServerTls::new(mode, None, None).unwrap(),
     }
 }
@@ -129,7 +130,9 @@ impl Proxy {
 }
 
 async fn serve(tcp: TcpStream, peer: Peer, context: &LoginContext) -> &'static str {
-    let mut client = match login(Socket::Tcp(tcp), peer, context).await {
+    let throttle = Mutex::default();
+    let door = Door { admission: || Admission::Granted, throttle: &throttle };
+    let mut client = match login(Socket::Tcp(tcp), peer, context, door).await {
         LoginOutcome::Done(client) => client,
         LoginOutcome::Cancel { .. } => return "cancel",
         LoginOutcome::Closed(reason) => return reason.label(),

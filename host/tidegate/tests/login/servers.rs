@@ -3,6 +3,7 @@
 use crate::cluster::Cluster;
 use crate::proxy::{Proxy, cancel_running, context, target};
 use std::sync::Arc;
+use tidegate::config::ServerAddress;
 use tidegate::data::login::Method;
 use tidegate::data::users::Users;
 use tidegate::tls::{
@@ -10,8 +11,7 @@ use tidegate::tls::{
     SslMode, TlsError,
 };
 use tidegate::upstream::{
-    Address, BackendKey, ConnectError, Credentials, NewServer, Secret, Target, cancel, connect,
-    simple_query,
+    BackendKey, ConnectError, Credentials, NewServer, Secret, Target, cancel, connect, simple_query,
 };
 use tidegate_wire::auth::{self, Keys, Request, Verifier};
 use tidegate_wire::startup::{self, Packet};
@@ -33,7 +33,7 @@ fn verifying(host: &str, mode: SslMode, ca: &str) -> Target {
     let roots = RootCertificates::File(Cluster::get().file(ca));
     let port = Cluster::get().port;
     Target {
-        address: Address::Tcp { host: host.to_owned(), port },
+        address: ServerAddress::Tcp { host: host.to_owned(), port },
         tls: ServerTls::new(mode, Some(&roots), None).unwrap(),
         ..target(SslMode::Require)
     }
@@ -138,7 +138,7 @@ async fn verified(certificate: &str, host: &str) -> Result<NewServer, String> {
     context.tls = Some(Arc::new(Acceptor::new(files).unwrap()));
     let proxy = Proxy::start(context).await;
     let target = verifying(host, SslMode::VerifyFull, &format!("{certificate}.crt"));
-    let address = Address::Tcp { host: host.to_owned(), port: proxy.port };
+    let address = ServerAddress::Tcp { host: host.to_owned(), port: proxy.port };
     open(&Target { address, ..target }, "trusty", &Credentials::None).await
 }
 
@@ -165,7 +165,7 @@ async fn our_certificate_logs_us_in() {
 #[tokio::test]
 async fn unix_sockets_are_reached_without_tls() {
     let cluster = Cluster::get();
-    let address = Address::Unix { dir: cluster.dir.clone(), port: cluster.port };
+    let address = ServerAddress::Unix { dir: cluster.dir.clone(), port: cluster.port };
     let target = Target { address, ..target(SslMode::Require) };
     let server = open(&target, "alice", &Credentials::None).await.unwrap();
     assert!(!server.stream.is_encrypted());
@@ -207,7 +207,7 @@ async fn false_server(answers: Vec<Vec<u8>>) -> Target {
         let _ = socket.read(&mut [0; 4096]).await;
     });
     Target {
-        address: Address::Tcp { host: "127.0.0.1".to_owned(), port },
+        address: ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port },
         ..target(SslMode::Disable)
     }
 }
@@ -298,7 +298,7 @@ async fn an_impostor_that_does_not_know_the_password_is_refused() {
         socket.write_all(&end).await.unwrap();
         let _ = socket.read(&mut chunk).await;
     });
-    let address = Address::Tcp { host: "127.0.0.1".to_owned(), port };
+    let address = ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port };
     let target = Target { address, ..target(SslMode::Disable) };
     let error = open(&target, "alice", &password("alicepw")).await.unwrap_err();
     assert!(error.starts_with("policy: ") && error.contains("impostor"), "{error}");
@@ -320,7 +320,7 @@ async fn nobody_there_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let address = Address::Tcp { host: "127.0.0.1".to_owned(), port };
+    let address = ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port };
     let error = open(&Target { address, ..target(SslMode::Prefer) }, "a", &Credentials::None).await;
     assert!(error.unwrap_err().starts_with("unreachable: "));
 }
@@ -348,7 +348,7 @@ async fn where_tls_is_preferred_and_broken_the_plain_line_serves() {
         }
         codes
     });
-    let address = Address::Tcp { host: "127.0.0.1".to_owned(), port };
+    let address = ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port };
     let target = Target { address, ..target(SslMode::Prefer) };
     let opened = open(&target, "alice", &Credentials::None).await.unwrap();
     assert!(!opened.stream.is_encrypted());

@@ -2,7 +2,7 @@
 
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::differential::front_url;
-use tidegate_test_support::{Client, differential, pipeline, test_database};
+use tidegate_test_support::{Client, differential, pipeline, shared_tidegate, test_database};
 
 #[test]
 fn trap_80_settings_are_validated_and_remembered() {
@@ -215,4 +215,46 @@ fn trap_87_temporary_tables() {
             c.query(sql);
         }
     });
+}
+
+#[test]
+fn a_wrong_word_for_tidegates_own_setting_fails_like_that_of_an_enum_setting() {
+    let database = test_database("route_word");
+    let url = shared_tidegate().url(ROLE, &database);
+    let transcript = |setting: &str, valid: &str, values: &str| {
+        let mut c = Client::connect(&url);
+        for sql in [
+            "SET @ = 'sideways'",
+            "SET @ TO sideways; ",
+            "SELECT 1",
+            "BEGIN",
+            "SET LOCAL @ = 'sideways'",
+            "SELECT 1",
+            "SET @ = 'sideways'",
+            "ROLLBACK",
+            "SET @ = '!'",
+            "RESET @",
+            "SELECT 2",
+        ] {
+            c.query(&sql.replace('@', setting).replace('!', valid));
+        }
+        let refusal = Client::try_connect(&url, &[(setting, "sideways")]).unwrap_err();
+        let seen = c.transcript().iter().cloned().chain([refusal.describe()]);
+        let same = |line: String| line.replace(setting, "@").replace(values, "!");
+        seen.map(same).collect::<Vec<_>>()
+    };
+    let own = transcript("tidegate.route", "Replica", "primary, replica");
+    assert_eq!(own, transcript("bytea_output", "Hex", "escape, hex"));
+    assert!(own[0].contains("22023") && own[0].contains("Available values: !."), "{own:?}");
+    // Prepared, it is refused before it is bound, and the batch fails.
+    let mut c = Client::connect(&url);
+    c.send(
+        pipeline()
+            .parse("s", "SET tidegate.route = 'sideways'", &[])
+            .bind("", "s", &[])
+            .execute("")
+            .sync(),
+    );
+    c.expect("E:22023 ZI");
+    assert_eq!(c.value("SELECT 1").as_deref(), Some("1"));
 }

@@ -56,6 +56,32 @@ pub struct LoginPolicy {
     pub trust: TrustScope,
 }
 
+/// Whether the process takes one more client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Granted,
+    /// As many are connected as may be.
+    TooManyClients,
+    ShuttingDown,
+}
+
+impl Admission {
+    pub(super) fn refusal(self) -> Option<(CloseReason, Refusal)> {
+        match self {
+            Self::Granted => None,
+            Self::TooManyClients => Some((
+                CloseReason::TooManyClients,
+                Refusal::fatal("53300", "sorry, too many clients already")
+                    .hint("Raise limits.clients_max, or close connections that are not used."),
+            )),
+            Self::ShuttingDown => Some((
+                CloseReason::ShuttingDown,
+                Refusal::fatal("57P03", "the database system is shutting down"),
+            )),
+        }
+    }
+}
+
 /// What is known of a user.
 #[derive(Clone, Debug)]
 pub enum User {
@@ -124,6 +150,8 @@ pub enum CloseReason {
     BytesBeforeTls,
     NegotiationRepeated,
     ProtocolUnsupported,
+    TooManyClients,
+    ShuttingDown,
     TlsRequired,
     TlsFailed,
     AlpnMissing,
@@ -158,6 +186,8 @@ impl CloseReason {
             Self::BytesBeforeTls => "bytes_before_tls",
             Self::NegotiationRepeated => "negotiation_repeated",
             Self::ProtocolUnsupported => "protocol_unsupported",
+            Self::TooManyClients => "too_many_clients",
+            Self::ShuttingDown => "shutting_down",
             Self::TlsRequired => "tls_required",
             Self::TlsFailed => "tls_failed",
             Self::AlpnMissing => "alpn_missing",
@@ -178,6 +208,14 @@ impl CloseReason {
             Self::ServerUnreachable => "server_unreachable",
             Self::ServerRefused => "server_refused",
         }
+    }
+
+    /// Whether the client showed something that is not what it should be: a guess, perhaps.
+    pub(super) fn is_wrong_proof(self) -> bool {
+        matches!(
+            self,
+            Self::PasswordWrong | Self::PasswordEmpty | Self::PasswordExpired | Self::UserUnknown
+        )
     }
 
     /// Whether the failure could come from old knowledge of the user.

@@ -46,9 +46,17 @@ fn give(login: &mut Login, input: &[u8]) {
     assert_eq!(login.handle_input(input), input.len());
 }
 
-/// All that is to be done now, short enough to compare.
+/// All that is to be done now, short enough to compare. There is room for everybody, and no delay.
 fn actions(login: &mut Login) -> Vec<String> {
-    std::iter::from_fn(|| login.poll_action()).map(|action| describe(&action)).collect()
+    let mut list = Vec::new();
+    while let Some(action) = login.poll_action() {
+        match action {
+            LoginAction::Admit => login.handle_admission(Admission::Granted),
+            LoginAction::Judged { .. } => {}
+            action => list.push(describe(&action)),
+        }
+    }
+    list
 }
 
 fn describe(action: &LoginAction) -> String {
@@ -58,6 +66,8 @@ fn describe(action: &LoginAction) -> String {
         }
         LoginAction::Send(bytes) => format!("send {}", messages(bytes).join(" ")),
         LoginAction::UpgradeTls => "upgrade".to_owned(),
+        LoginAction::Admit => "admit".to_owned(),
+        LoginAction::Judged { user, verdict } => format!("judge {user} {verdict:?}"),
         LoginAction::LookUpUser { user, database } => format!("look up {user} {database}"),
         LoginAction::ForgetUser { user } => format!("forget {user}"),
         LoginAction::VerifyPassword { password, .. } => format!("verify {}", password.reveal()),
@@ -129,6 +139,45 @@ fn run_scram(user: User, password: &str) -> Vec<Vec<String>> {
     give(&mut login, &out);
     steps.push(actions(&mut login));
     steps
+}
+
+#[test]
+fn trap_22_who_finds_no_room_is_told_before_it_proves_anything() {
+    let refused = |admission| {
+        let mut login = begin(policy(Method::Passthrough), PeerKind::Remote);
+        give(&mut login, &startup_packet(&[("user", "alice")]));
+        assert!(matches!(login.poll_action(), Some(LoginAction::Admit)));
+        assert!(login.poll_action().is_none(), "nothing is done before the answer");
+        login.handle_admission(admission);
+        actions(&mut login)
+    };
+    assert_eq!(
+        refused(Admission::TooManyClients),
+        ["send FATAL 53300 sorry, too many clients already", "close too_many_clients"]
+    );
+    assert_eq!(
+        refused(Admission::ShuttingDown),
+        ["send FATAL 57P03 the database system is shutting down", "close shutting_down"]
+    );
+    assert_eq!(refused(Admission::Granted), ["look up alice alice"]);
+}
+
+#[test]
+fn a_proof_is_judged_before_the_client_is_told() {
+    let judged = |user: User, password: &str| {
+        let mut login = begin(policy(Method::Md5), PeerKind::Remote);
+        give(&mut login, &startup_packet(&[("user", "alice")]));
+        actions(&mut login);
+        login.handle_user(user);
+        actions(&mut login);
+        let hash = md5::stored_hash("alice", password);
+        give(&mut login, &password_message(&md5::answer(hash.reveal(), SALT)));
+        describe(&login.poll_action().unwrap())
+    };
+    let user = || known(Stored::Md5(md5::stored_hash("alice", "pencil")));
+    assert_eq!(judged(user(), "pencil"), "judge alice Right");
+    assert_eq!(judged(user(), "pen"), "judge alice Wrong");
+    assert_eq!(judged(User::Unknown, "pencil"), "judge alice Wrong");
 }
 
 #[test]
@@ -222,6 +271,7 @@ fn a_password_in_clear_is_checked_outside() {
     let run = |answer: &str, outcome: PasswordOutcome| {
         let mut login = begin(policy(Method::Passthrough), PeerKind::Loopback);
         give(&mut login, &startup_packet(&[("user", "alice")]));
+        actions(&mut login);
         login.handle_user(User::OnlyServerKnows);
         actions(&mut login);
         give(&mut login, &password_message(answer));
@@ -342,6 +392,7 @@ fn trap_06_a_false_length_ends_it_at_once() {
     assert_eq!(actions(&mut login), ["close startup_malformed"]);
     let mut login = begin(policy(Method::Scram), PeerKind::Remote);
     give(&mut login, &startup_packet(&[("user", "alice")]));
+    actions(&mut login);
     login.handle_user(known(scram("x")));
     actions(&mut login);
     assert_eq!(login.handle_input(b"p\x00\x01\x00\x04"), 5);
@@ -429,6 +480,7 @@ fn a_message_that_is_no_answer_ends_the_login() {
     let run = |message: &[u8]| {
         let mut login = begin(policy(Method::Scram), PeerKind::Remote);
         give(&mut login, &startup_packet(&[("user", "alice")]));
+        actions(&mut login);
         login.handle_user(known(scram("x")));
         actions(&mut login);
         login.handle_input(message);
@@ -498,6 +550,7 @@ proptest! {
     ) {
         let mut login = begin(policy(method), PeerKind::Loopback);
         give(&mut login, &startup_packet(&[("user", "alice")]));
+        actions(&mut login);
         login.handle_user(known(scram("a password that noise does not hit")));
         let mut closed = 0;
         for (framed, noise) in inputs {

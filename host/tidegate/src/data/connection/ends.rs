@@ -10,6 +10,7 @@ use tidegate_core::refusal::Refusal;
 use tidegate_core::session::{CloseReason, Gone, Work};
 use tokio::io::AsyncWrite as _;
 
+use super::lent::Lent;
 use super::{ClientPhase, Connection};
 use crate::data::clients::{Cancel, CloseRequest, Idle, State};
 
@@ -56,7 +57,7 @@ impl Connection {
     /// Nothing moves: notes since when, and gives back what an idle client does not need.
     pub(super) fn rest(&mut self) {
         self.note_idleness();
-        if self.lease.is_none()
+        if self.lent.is_none()
             && self.from_client.input.is_empty()
             && self.from_server.out.is_empty()
         {
@@ -99,7 +100,7 @@ impl Connection {
         self.client.slot.set_waker(cx.waker());
         self.from_server.out.clear();
         self.from_server.settle_input(&self.worker.buffers);
-        if self.lease.is_some() {
+        if self.lent.is_some() {
             match self.session.handle_client_gone(&mut self.from_client.out) {
                 Gone::Close => self.drop_server(),
                 Gone::Drain => {}
@@ -133,7 +134,7 @@ impl Connection {
 
     /// The server connection is of no more use, or not worth cleaning.
     pub(super) fn drop_server(&mut self) {
-        if let Some(lease) = self.lease.take() {
+        if let Some(Lent { lease, .. }) = self.lent.take() {
             lease.release(Fitness::Unfit, Instant::now());
         }
         // What was on its way to it, or came from it unread, concerns nobody any more.
@@ -197,7 +198,7 @@ impl Connection {
 
     /// Asks the server to cancel what it runs for this client.
     pub(super) fn cancel_on_server(&mut self, asked: Option<Cancel>) {
-        let Some(lease) = &self.lease else { return };
+        let Some(Lent { lease, .. }) = &self.lent else { return };
         let Some(key) = lease.server.backend_key.clone() else { return };
         if !self.session.is_waiting_for_replies() {
             return;

@@ -7,18 +7,20 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tidegate_core::ids::ClientId;
+use tidegate_core::plan::refuse_setting;
 use tidegate_core::pool::Fitness;
-use tidegate_core::refusal::Refusal;
+use tidegate_core::refusal::{Refusal, Severity};
 use tidegate_core::session::{PoolMode, Session};
 
+use super::upkeep::shutting_down;
 use super::{Life, Message, Worker};
 use crate::config;
 use crate::data::cancel::Holder;
-use crate::data::clients::{Cancel, Client, Encrypted, NewClient, State};
+use crate::data::clients::{Cancel, Client, CloseRequest, Encrypted, NewClient, State};
 use crate::data::connection::Connection;
 use crate::data::greeting::{self, Rejected, Welcome};
 use crate::data::listener::{ACCEPT_PAUSE, Accepted, Listener};
-use crate::data::login::{self, LoggedIn, LoginOutcome, Peer, Replication};
+use crate::data::login::{self, Admission, Door, LoggedIn, LoginOutcome, Peer, Replication};
 use crate::stream::{Socket, Stream};
 use crate::upstream::pool::{Acquired, Lease, PoolCell, PoolKey, PoolKind, Pools, WaitSlot};
 
@@ -80,13 +82,12 @@ impl Worker {
     /// One client from its first byte to its last.
     async fn welcome(self: Rc<Self>, socket: Socket, peer: Peer) {
         let settled = self.settled();
-        let admitted = self.shared.loads.total() <= settled.config.limits.clients_max
-            && self.life.get() == Life::Serving;
-        let outcome = Box::pin(login::login(socket, peer, &settled.login)).await;
+        let admission = || self.admission(settled.config.limits.clients_max);
+        let door = Door { admission, throttle: &self.shared.throttle };
+        let outcome = Box::pin(login::login(socket, peer, &settled.login, door)).await;
         match outcome {
             LoginOutcome::Done(logged_in) => {
-                let connection =
-                    Box::pin(self.clone().greet(*logged_in, peer, admitted_or_not(admitted))).await;
+                let connection = Box::pin(self.clone().greet(*logged_in, peer)).await;
                 let Some((connection, client)) = connection else { return };
                 drop(settled);
                 let reason = connection.run().await;
@@ -103,6 +104,17 @@ impl Worker {
                 self.stats.logins_failed.increment();
                 tracing::debug!(?peer, reason = reason.label(), "login ended");
             }
+        }
+    }
+
+    /// Whoever is still logging in counts, this client too: its socket is held.
+    fn admission(&self, clients_max: usize) -> Admission {
+        if self.life.get() == Life::Draining {
+            Admission::ShuttingDown
+        } else if self.shared.loads.total() > clients_max {
+            Admission::TooManyClients
+        } else {
+            Admission::Granted
         }
     }
 
@@ -124,23 +136,11 @@ impl Worker {
         self: Rc<Self>,
         mut logged_in: LoggedIn,
         peer: Peer,
-        admission: Admission,
     ) -> Option<(Connection, Rc<Client>)> {
-        let refusal = match (admission, &logged_in.replication) {
-            (Admission::Refused, _) if self.life.get() == Life::Draining => {
-                Some(Refusal::fatal("57P03", "the database system is shutting down"))
-            }
-            (Admission::Refused, _) => Some(
-                Refusal::fatal("53300", "sorry, too many clients already")
-                    .hint("Raise limits.clients_max, or close connections that are not used."),
-            ),
-            (Admission::Granted, Replication::None) => None,
-            (Admission::Granted, _) => Some(
+        if logged_in.replication != Replication::None {
+            let refusal =
                 Refusal::fatal("0A000", "replication connections are not supported by Tidegate")
-                    .hint("Connect to the PostgreSQL server itself."),
-            ),
-        };
-        if let Some(refusal) = refusal {
+                    .hint("Connect to the PostgreSQL server itself.");
             turn_away(&mut logged_in.stream, &refusal).await;
             return None;
         }
@@ -179,6 +179,9 @@ impl Worker {
         let id = self.shared.next_client();
         let welcome = self.welcome_of(&database, &user);
         let wanted = &logged_in.parameters;
+        if let Some(refusal) = wanted.iter().find_map(|(name, value)| refuse_setting(name, value)) {
+            return Err(Refusal { severity: Severity::Fatal, ..refusal });
+        }
         let known = welcome.borrow().recall(wanted);
         let settings = match known {
             Some(settings) => settings,
@@ -207,6 +210,10 @@ impl Worker {
         *client.application.borrow_mut() =
             settings.get("application_name").unwrap_or_default().into();
         client.set_state(State::Idle, now);
+        if self.life.get() == Life::Draining {
+            // The drain has told those who were there; this one was logging in.
+            client.request_close(CloseRequest::AtRest(Rc::new(shutting_down())));
+        }
         self.clients.borrow_mut().insert(id, client.clone());
         let mode = match settled.config.pool_settings(&database, &user).mode {
             config::PoolMode::Transaction => PoolMode::Transaction,
@@ -274,7 +281,7 @@ impl Worker {
                 .await
             }
         }
-        .map_err(|refusal| Refusal { severity: tidegate_core::refusal::Severity::Fatal, ..refusal })
+        .map_err(|refusal| Refusal { severity: Severity::Fatal, ..refusal })
     }
 
     /// The pool that a read on a replica uses: replicas take turns; the primary stands in when there is none.
@@ -302,16 +309,6 @@ impl Worker {
         }
         pool
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Admission {
-    Granted,
-    Refused,
-}
-
-fn admitted_or_not(admitted: bool) -> Admission {
-    if admitted { Admission::Granted } else { Admission::Refused }
 }
 
 /// Ends a wait whose future is dropped.

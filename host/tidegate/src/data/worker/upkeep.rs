@@ -40,10 +40,7 @@ impl Worker {
 
     pub(super) fn drain(&self) {
         self.life.set(Life::Draining);
-        let refusal = Rc::new(
-            Refusal::fatal("57P01", "terminating connection due to administrator command")
-                .detail("Tidegate is shutting down."),
-        );
+        let refusal = Rc::new(shutting_down());
         for client in self.clients.borrow().values() {
             client.request_close(CloseRequest::AtRest(refusal.clone()));
         }
@@ -151,4 +148,10 @@ impl Worker {
             clients: clients.collect(),
         }
     }
+}
+
+/// What a client is told that is at rest during a drain.
+pub(super) fn shutting_down() -> Refusal {
+    Refusal::fatal("57P01", "terminating connection due to administrator command")
+        .detail("Tidegate is shutting down.")
 }

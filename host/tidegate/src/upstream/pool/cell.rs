@@ -5,7 +5,7 @@ use super::idle::{self, Liveness};
 use super::open::{self, ConnectFailure};
 use super::pools::{Acquired, Home};
 use super::server::MovedServer;
-use super::shared::{PoolMessage, SharedBudget, SharedPool, TravellingPlace};
+use super::shared::{PoolMessage, SharedBudget, SharedInstance, SharedPool, TravellingPlace};
 use super::snapshot::PoolTotals;
 use super::{Lease, PoolKey, Server, WaitSlot, refusals};
 use crate::upstream::{Credentials, Target};
@@ -29,6 +29,8 @@ pub struct PoolCell {
     pub(super) key: PoolKey,
     pub(super) home: Rc<Home>,
     pub(super) shared: Arc<SharedPool>,
+    /// The server, as all its pools see it.
+    pub(super) instance: Arc<SharedInstance>,
     pub(super) inner: RefCell<Inner>,
 }
 
@@ -42,6 +44,8 @@ pub(super) struct Inner {
     /// Why the last attempt failed; `None` after a success.
     pub(super) last_failure: Option<ConnectFailure>,
     pub(super) totals: PoolTotals,
+    /// Of the server's recoveries, how many this part has heard of.
+    pub(super) recoveries: u64,
     /// Somebody held the pool or a connection of it at this time.
     pub(super) used_at: Instant,
 }
@@ -96,6 +100,7 @@ impl PoolCell {
         now: Instant,
     ) -> Rc<Self> {
         let shared = home.shared.pool(&key);
+        let instance = home.shared.instance(key.instance);
         let inner = Inner {
             pool: Pool::new(config, shared.generation()),
             servers: FxHashMap::default(),
@@ -105,9 +110,10 @@ impl PoolCell {
             target,
             last_failure: None,
             totals: PoolTotals::default(),
+            recoveries: instance.recoveries(),
             used_at: now,
         };
-        Rc::new(Self { key, home, shared, inner: RefCell::new(inner) })
+        Rc::new(Self { key, home, shared, instance, inner: RefCell::new(inner) })
     }
 
     pub fn key(&self) -> &PoolKey {
@@ -171,6 +177,7 @@ impl PoolCell {
         if inner.breaker.state() == BreakerState::Closed || inner.pool.is_served() {
             return None;
         }
+        self.instance.handle_wanted(now);
         let until = inner.breaker.open_until().filter(|until| *until > now)?;
         Some(refusals::breaker_open(&self.key, inner.last_failure.as_ref(), until - now))
     }

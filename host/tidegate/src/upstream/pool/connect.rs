@@ -19,12 +19,10 @@ pub trait Connect {
     ) -> Connecting;
 }
 
-/// Logs in at the target, with the same start-up parameters each time: those of a client are set
-/// when it gets a lease.
-#[derive(Clone, Debug, Default)]
-pub struct ServerLogin {
-    pub parameters: Arc<[(String, String)]>,
-}
+/// Logs in at the target without start-up parameters, not even a name: what a fresh connection has
+/// is what a client's RESET goes back to. A client's own are set when it gets a lease.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerLogin;
 
 impl Connect for ServerLogin {
     fn connect(
@@ -34,11 +32,8 @@ impl Connect for ServerLogin {
         user: Arc<str>,
         credentials: Credentials,
     ) -> Connecting {
-        let parameters = Arc::clone(&self.parameters);
-        Box::pin(async move {
-            let parameters: Vec<(&str, &str)> =
-                parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            upstream::connect(&target, &database, &user, &credentials, &parameters).await
-        })
+        Box::pin(
+            async move { upstream::connect(&target, &database, &user, &credentials, &[]).await },
+        )
     }
 }

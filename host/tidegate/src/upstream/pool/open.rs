@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use tidegate_core::breaker::{Breaker, BreakerState, Outcome, Permit};
-use tidegate_core::limits::CONNECT_TIME_MAX;
+use tidegate_core::limits::{CONNECT_ATTEMPTS_MAX, CONNECT_TIME_MAX};
 use tidegate_core::pool::{Attempt, FailureCount, Jitter, OpenFailure};
 use tidegate_core::refusal::Refusal;
 
@@ -50,6 +50,7 @@ pub(super) fn start(cell: &Rc<PoolCell>, attempt: Attempt, now: Instant) {
                 let id = cell.home.shared.next_server();
                 let server = Box::new(Server::new(id, new, target, now));
                 record(&mut cell.inner.borrow_mut(), &cell.key, Outcome::Success, now);
+                cell.instance.handle_answered();
                 cell.handle_opened(server, attempt, now);
             }
             Ok((Err(error), _)) => failed(&cell, attempt, &error, now),
@@ -59,6 +60,9 @@ pub(super) fn start(cell: &Rc<PoolCell>, attempt: Attempt, now: Instant) {
 }
 
 fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Instant) {
+    if error.is_server_full() && cell.ask_for_room(now) == Room::Asked {
+        return;
+    }
     let failure = ConnectFailure::new(error, &cell.inner.borrow().target.name);
     {
         let mut inner = cell.inner.borrow_mut();
@@ -74,11 +78,18 @@ fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Inst
         }
         // Connections elsewhere decide whether the waiters are told.
         inner.learn(&cell.shared, cell.home.worker, now);
+        if failure.failure != OpenFailure::Passing {
+            cell.instance.handle_answered();
+        }
         let budget = &mut cell.budget();
         let count = inner.pool.handle_open_failed(attempt, failure.failure, jitter(), now, budget);
         // Attempts that run at the same time fail for one reason: eight of them are no eight signs.
         if count == FailureCount::Counted && failure.counts_for_breaker() {
             record(inner, &cell.key, Outcome::Failure, now);
+            if inner.pool.connect_failures() >= CONNECT_ATTEMPTS_MAX {
+                // Longer pauses follow, and a breaker that holds: the probe looks meanwhile.
+                cell.instance.handle_lost(now);
+            }
         }
         if inner.breaker.state() == BreakerState::Open
             && let Some(until) = inner.breaker.open_until()
@@ -100,7 +111,101 @@ fn record(inner: &mut Inner, key: &PoolKey, outcome: Outcome, now: Instant) {
     }
 }
 
+/// Whether others were asked to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Asked,
+    InVain,
+}
+
+/// Asks a server that is lost, by a connection of its own, whether it is back.
+fn probe(cell: &Rc<PoolCell>) {
+    let (target, credentials) = {
+        let inner = cell.inner.borrow();
+        (Arc::clone(&inner.target), inner.credentials.clone())
+    };
+    let (database, user) = (Arc::clone(&cell.key.database), Arc::clone(&cell.key.user));
+    let connecting = cell.home.connect.connect(Arc::clone(&target), database, user, credentials);
+    let (home, instance) = (Rc::clone(&cell.home), Arc::clone(&cell.instance));
+    cell.home.spawn(async move {
+        let ended = tokio::time::timeout(CONNECT_TIME_MAX, connecting).await;
+        let now = Instant::now();
+        let is_back = match ended {
+            Ok(Ok(new)) => {
+                Box::new(Server::new(home.shared.next_server(), new, target, now)).close();
+                true
+            }
+            // An answer that says no is one.
+            Ok(Err(error)) => error.judge() != OpenFailure::Passing,
+            Err(_) => false,
+        };
+        if is_back {
+            instance.handle_answered();
+            home.due.notify_one();
+        } else {
+            instance.handle_probe_failed(now);
+        }
+    });
+}
+
 impl PoolCell {
+    /// Looks after a server that is lost: probes it when that is due, and tries again at once when
+    /// it has come back.
+    pub(super) fn watch_recovery(self: &Rc<Self>, now: Instant) {
+        let recoveries = self.instance.recoveries();
+        let (news, holds_back, waiting) = {
+            let mut inner = self.inner.borrow_mut();
+            let news = std::mem::replace(&mut inner.recoveries, recoveries) != recoveries;
+            let passing =
+                inner.last_failure.as_ref().is_some_and(ConnectFailure::counts_for_breaker);
+            (news, passing, inner.pool.counts().waiting)
+        };
+        if !holds_back {
+            return;
+        }
+        if news {
+            let (database, user) = (&*self.key.database, &*self.key.user);
+            let target = Arc::clone(&self.inner.borrow().target);
+            tracing::info!(
+                target_server = &*target.name,
+                database,
+                user,
+                "the server answers again"
+            );
+            return self.retry_now(now);
+        }
+        if waiting > 0 {
+            self.instance.handle_wanted(now);
+        }
+        if self.instance.poll_probe(now) {
+            probe(self);
+        }
+    }
+
+    /// The server has no room: has the worker close an idle connection of another pool, and tries again.
+    fn ask_for_room(self: &Rc<Self>, now: Instant) -> Room {
+        let mut inner = self.inner.borrow_mut();
+        if !inner.pool.may_ask_for_room() {
+            return Room::InVain;
+        }
+        inner.totals.connect_errors += 1;
+        inner.pool.handle_crowded(now, &mut self.budget());
+        self.instance.handle_answered();
+        self.home.wants_room.borrow_mut().push(self.key.clone());
+        self.home.due.notify_one();
+        Room::Asked
+    }
+
+    /// Closes the idle connection that is idle for longest, unless the minimum keeps it.
+    pub(super) fn make_room(&self) {
+        let server = {
+            let mut inner = self.inner.borrow_mut();
+            let closed = inner.pool.give_up_idle(&mut self.budget());
+            closed.and_then(|(id, reason)| inner.forget(id, reason))
+        };
+        server.into_iter().for_each(Server::close);
+    }
+
     /// There is a reason to think that the next attempt succeeds.
     pub(super) fn retry_now(self: &Rc<Self>, now: Instant) {
         {
@@ -115,7 +220,7 @@ impl PoolCell {
 impl ConnectFailure {
     fn new(error: &ConnectError, target: &str) -> Self {
         let refusal = error.to_refusal(target);
-        Self { failure: judge(error), refusal, text: error.to_string() }
+        Self { failure: error.judge(), refusal, text: error.to_string() }
     }
 
     /// The breaker counts what speaks against the server's health. A refused password, database or
@@ -128,24 +233,6 @@ impl ConnectFailure {
     /// Other credentials (or a database made meanwhile) may succeed at once.
     pub(super) fn is_about_login(&self) -> bool {
         self.failure == OpenFailure::Definitive
-    }
-}
-
-/// Whether another attempt can be expected to end differently.
-///
-/// A server that starts up or shuts down (57P03) will be there again soon, so that passes.
-fn judge(error: &ConnectError) -> OpenFailure {
-    match error {
-        ConnectError::Unreachable(_)
-        | ConnectError::Timeout
-        | ConnectError::Tls(_)
-        | ConnectError::Protocol(_) => OpenFailure::Passing,
-        ConnectError::Policy(_) => OpenFailure::Definitive,
-        ConnectError::Refused(error) => match error.sqlstate.as_str() {
-            "57P01" | "57P02" | "57P03" => OpenFailure::Passing,
-            "53300" => OpenFailure::Full,
-            _ => OpenFailure::Definitive,
-        },
     }
 }
 

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_core::pool::{Budget, CloseReason, Counts, PoolConfig, WorkerId};
+use tidegate_core::pool::{Budget, CloseReason, Counts, PoolConfig, WorkerId, give_up};
 use tidegate_core::refusal::Refusal;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -52,6 +52,8 @@ pub(super) struct Home {
     pub(super) neighbours: Box<dyn Neighbours>,
     /// Something is due before the next tick.
     pub(super) due: Notify,
+    /// Pools whose clients wait for a server that is full; each has an attempt to repeat.
+    pub(super) wants_room: RefCell<Vec<PoolKey>>,
     /// Attempts to connect. Dropping it ends them.
     tasks: RefCell<JoinSet<()>>,
 }
@@ -74,6 +76,12 @@ enum Keep {
     WhileUsed,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Room,
+    Nothing,
+}
+
 /// Between two checks of idle connections.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -90,7 +98,8 @@ impl Pools {
     ) -> Rc<Self> {
         let tasks = RefCell::new(JoinSet::new());
         let due = Notify::new();
-        let home = Rc::new(Home { worker, shared, connect, neighbours, due, tasks });
+        let wants_room = RefCell::default();
+        let home = Rc::new(Home { worker, shared, connect, neighbours, due, wants_room, tasks });
         Rc::new(Self {
             home,
             config: RefCell::new(config),
@@ -197,6 +206,11 @@ impl Pools {
     /// Deadlines, idle connections, attempts that are due, dead connections, pools nobody needs.
     pub fn maintain(self: &Rc<Self>, now: Instant) {
         while self.home.tasks.borrow_mut().try_join_next().is_some() {}
+        for key in self.home.wants_room.take() {
+            if self.make_room(&key) == Made::Nothing {
+                self.ask_neighbour_for_room(key);
+            }
+        }
         let checked_at = self.checked_at.get();
         let checks =
             checked_at.is_none_or(|at| now.saturating_duration_since(at) >= CHECK_INTERVAL);
@@ -205,11 +219,36 @@ impl Pools {
             if checks {
                 cell.check_idle();
             }
+            cell.watch_recovery(now);
             cell.pump(now);
         }
         if checks {
             self.checked_at.set(Some(now));
             self.retire_unused(now);
+        }
+    }
+
+    /// Closes an idle connection of another pool, for a client of the pool `key`.
+    fn make_room(&self, key: &PoolKey) -> Made {
+        let mut others = self.all();
+        others.retain(|cell| cell.key.instance == key.instance && cell.key != *key);
+        let spares = others.iter().filter_map(|cell| {
+            let spare = cell.inner.borrow().pool.spare(&cell.budget());
+            spare.map(|spare| (cell, spare))
+        });
+        match give_up(spares) {
+            Some(cell) => {
+                cell.make_room();
+                Made::Room
+            }
+            None => Made::Nothing,
+        }
+    }
+
+    fn ask_neighbour_for_room(&self, key: PoolKey) {
+        if let Some(to) = self.home.shared.most_idle(self.home.worker, &key) {
+            // A full queue is a busy neighbour: the attempt that comes next asks again.
+            drop(self.home.neighbours.try_send(to, PoolMessage::MakeRoom { key }));
         }
     }
 
@@ -246,10 +285,14 @@ impl Pools {
         drop(self.config.replace(config));
         for cell in self.all() {
             let (bounds, target) = self.configured(&cell.key);
-            {
+            let is_elsewhere = {
                 let mut inner = cell.inner.borrow_mut();
                 inner.pool.set_config(bounds);
-                inner.target = target;
+                std::mem::replace(&mut inner.target, target).address != inner.target.address
+            };
+            if is_elsewhere {
+                // What failed there says nothing of the server that it is now.
+                cell.retry_now(now);
             }
             cell.pump(now);
         }
@@ -279,6 +322,10 @@ impl Pools {
     }
 
     pub fn handle_message(self: &Rc<Self>, message: PoolMessage, now: Instant) {
+        if let PoolMessage::MakeRoom { key } = &message {
+            self.make_room(key);
+            return;
+        }
         let cell = self.cells.borrow().get(message.key()).map(|kept| Rc::clone(&kept.cell));
         match (message, cell) {
             (PoolMessage::Beg { worker, priority, since, .. }, Some(cell)) => {
@@ -287,7 +334,7 @@ impl Pools {
             (PoolMessage::Donate { server, .. }, Some(cell)) => cell.handle_donated(*server, now),
             (PoolMessage::Freed { .. }, Some(cell)) => cell.pump(now),
             // Nobody needs it here any more; a connection closes as it is dropped.
-            (_, None) => {}
+            (_, None) | (PoolMessage::MakeRoom { .. }, _) => {}
         }
     }
 

@@ -3,10 +3,12 @@
 use super::{MovedServer, PoolKey};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tidegate_core::ids::ServerId;
-use tidegate_core::pool::{Budget, Counts, Elsewhere, Generation, Priority, WorkerId};
+use tidegate_core::pool::{
+    Budget, Counts, Elsewhere, Generation, Priority, Recovery, WasLost, WorkerId,
+};
 
 /// The counts of all pools. A worker locks it when it first sees a pool, never after.
 #[derive(Debug)]
@@ -14,6 +16,18 @@ pub struct SharedPools {
     workers: usize,
     next_server: AtomicU64,
     pools: Mutex<FxHashMap<PoolKey, Arc<SharedPool>>>,
+    /// By `PoolKey::instance`. As many as ever were configured at a time.
+    instances: Mutex<FxHashMap<usize, Arc<SharedInstance>>>,
+}
+
+/// What all pools of all workers know of one server.
+#[derive(Debug, Default)]
+pub(super) struct SharedInstance {
+    recovery: Mutex<Recovery>,
+    /// Whether `recovery` says so: read where a lock would be too much.
+    is_lost: AtomicBool,
+    /// How often the server has come back.
+    recoveries: AtomicU64,
 }
 
 /// The counts of one pool over all workers.
@@ -36,7 +50,12 @@ struct SharedPart {
 
 impl SharedPools {
     pub fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self { workers, next_server: AtomicU64::new(1), pools: Mutex::default() })
+        Arc::new(Self {
+            workers,
+            next_server: AtomicU64::new(1),
+            pools: Mutex::default(),
+            instances: Mutex::default(),
+        })
     }
 
     /// Connections of the pools that match are used no more: idle ones close within a tick of their
@@ -61,6 +80,32 @@ impl SharedPools {
         Arc::clone(pools.entry(key.clone()).or_insert_with(new))
     }
 
+    /// The worker but `worker` with most idle connections to the server of the pool `key`, in other pools.
+    pub(super) fn most_idle(&self, worker: WorkerId, key: &PoolKey) -> Option<WorkerId> {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = vec![0; self.workers];
+        for (other, pool) in pools.iter() {
+            if other.instance == key.instance && other != key {
+                for (sum, part) in idle.iter_mut().zip(&pool.parts) {
+                    *sum += part.idle.load(Ordering::Relaxed);
+                }
+            }
+        }
+        let others = idle.into_iter().enumerate().filter(|(index, _)| *index != worker.0);
+        let (index, most) = others.max_by_key(|(_, idle)| *idle)?;
+        (most > 0).then_some(WorkerId(index))
+    }
+
+    pub(super) fn instance(&self, instance: usize) -> Arc<SharedInstance> {
+        let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(instances.entry(instance).or_default())
+    }
+
+    /// Somebody outside the pools got an answer from the server: pools that hold back may try again.
+    pub fn handle_answered(&self, instance: usize) {
+        self.instance(instance).handle_answered();
+    }
+
     /// Forgets the counts of pools no worker has any more.
     pub(super) fn forget_unused(&self) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,6 +115,48 @@ impl SharedPools {
 
     pub(super) fn next_server(&self) -> ServerId {
         ServerId(self.next_server.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl SharedInstance {
+    fn recovery(&self) -> MutexGuard<'_, Recovery> {
+        self.recovery.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn handle_lost(&self, now: Instant) {
+        let mut recovery = self.recovery();
+        recovery.handle_lost(now);
+        self.is_lost.store(true, Ordering::Relaxed);
+    }
+
+    /// A client wants a connection of a pool that holds back.
+    pub(super) fn handle_wanted(&self, now: Instant) {
+        self.recovery().handle_wanted(now);
+    }
+
+    /// The server answered an attempt.
+    pub(super) fn handle_answered(&self) {
+        if !self.is_lost.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut recovery = self.recovery();
+        self.is_lost.store(false, Ordering::Relaxed);
+        if recovery.handle_answered() == WasLost::Yes {
+            self.recoveries.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn handle_probe_failed(&self, now: Instant) {
+        self.recovery().handle_probe_failed(now);
+    }
+
+    /// Whether the one who asks is to probe now.
+    pub(super) fn poll_probe(&self, now: Instant) -> bool {
+        self.is_lost.load(Ordering::Relaxed) && self.recovery().poll_probe(now)
+    }
+
+    pub(super) fn recoveries(&self) -> u64 {
+        self.recoveries.load(Ordering::Relaxed)
     }
 }
 
@@ -159,6 +246,8 @@ pub enum PoolMessage {
     Donate { key: PoolKey, server: Box<MovedServer> },
     /// A place in the budget became free: open a connection of your own.
     Freed { key: PoolKey },
+    /// The server is full and a client of this pool waits: close an idle connection of another pool.
+    MakeRoom { key: PoolKey },
 }
 
 impl PoolMessage {
@@ -166,7 +255,8 @@ impl PoolMessage {
         match self {
             PoolMessage::Beg { key, .. }
             | PoolMessage::Donate { key, .. }
-            | PoolMessage::Freed { key } => key,
+            | PoolMessage::Freed { key }
+            | PoolMessage::MakeRoom { key } => key,
         }
     }
 }

@@ -1,11 +1,10 @@
 //! The shell's pools against servers on loopback sockets that need no login.
 
 use super::*;
+use crate::config::ServerAddress;
 use crate::stream::{Socket, Stream};
 use crate::tls::{ServerTls, SslMode};
-use crate::upstream::{
-    Address, BackendKey, ConnectError, Credentials, NewServer, ServerError, Target,
-};
+use crate::upstream::{BackendKey, ConnectError, Credentials, NewServer, ServerError, Target};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -81,7 +80,7 @@ struct Fixture {
 }
 
 fn target() -> Target {
-    let address = Address::Tcp { host: "127.0.0.1".to_owned(), port: 5432 };
+    let address = ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port: 5432 };
     let tls = ServerTls::new(SslMode::Disable, None, None).unwrap();
     Target { name: "primary".into(), address, tls }
 }
@@ -350,25 +349,30 @@ fn an_unreachable_server_is_tried_three_times() {
     });
 }
 
+/// Fails until the pool's breaker is open. Maintenance is told times at which attempts are due, and
+/// those of an open breaker are not.
+async fn open_breaker(f: &Fixture, pool: &Rc<PoolCell>) {
+    *f.fake.always.borrow_mut() = Some(unreachable_server);
+    let slot = WaitSlot::new(ClientId(1));
+    f.pools().acquire(pool, &slot, Instant::now());
+    until(|| {
+        f.pools().maintain(Instant::now() + Duration::from_secs(20));
+        if !slot.is_waiting() {
+            f.pools().give_up(&slot, Instant::now());
+            f.pools().acquire(pool, &slot, Instant::now());
+        }
+        f.pools().snapshot(Instant::now())[0].breaker == BreakerState::Open
+    })
+    .await;
+    f.pools().give_up(&slot, Instant::now());
+}
+
 #[test]
 fn an_open_breaker_refuses_at_once_until_a_recovery_is_known() {
     run(async {
         let f = Fixture::new(0, 5);
-        *f.fake.always.borrow_mut() = Some(unreachable_server);
         let pool = f.pool();
-        let slot = WaitSlot::new(ClientId(1));
-        f.pools().acquire(&pool, &slot, Instant::now());
-        let state = || f.pools().snapshot(Instant::now())[0].breaker;
-        until(|| {
-            f.pools().maintain(Instant::now() + Duration::from_secs(20));
-            if !slot.is_waiting() {
-                f.pools().give_up(&slot, Instant::now());
-                f.pools().acquire(&pool, &slot, Instant::now());
-            }
-            state() == BreakerState::Open
-        })
-        .await;
-        f.pools().give_up(&slot, Instant::now());
+        open_breaker(&f, &pool).await;
         let attempts = *f.fake.attempts.borrow();
         let refusal = f.lease(&pool, 2).await.unwrap_err();
         assert!(refusal.hint.unwrap().starts_with("Retry in"));
@@ -376,6 +380,107 @@ fn an_open_breaker_refuses_at_once_until_a_recovery_is_known() {
         *f.fake.always.borrow_mut() = None;
         f.pools().retry_now(|_| true, Instant::now());
         assert!(f.lease(&pool, 3).await.is_ok());
+    });
+}
+
+#[test]
+fn a_lost_server_is_probed_without_a_client_and_served_again_when_it_answers() {
+    run(async {
+        let f = Fixture::new(0, 5);
+        let pool = f.pool();
+        open_breaker(&f, &pool).await;
+        *f.fake.always.borrow_mut() = None;
+        until(|| {
+            f.pools().maintain(Instant::now() + Duration::from_secs(20));
+            f.pools().snapshot(Instant::now())[0].breaker == BreakerState::Closed
+        })
+        .await;
+        // The probe's connection was nobody's, and said goodbye.
+        let mut probe = f.fake.accepted.borrow_mut().remove(0);
+        let mut heard = Vec::new();
+        within(probe.read_to_end(&mut heard)).await.unwrap();
+        assert_eq!(heard, [b'X', 0, 0, 0, 4]);
+        assert!(f.lease(&pool, 3).await.is_ok());
+    });
+}
+
+#[test]
+fn a_connection_of_another_pool_tells_that_the_server_is_back() {
+    run(async {
+        let f = Fixture::new(0, 5);
+        let pool = f.pool();
+        open_breaker(&f, &pool).await;
+        *f.fake.always.borrow_mut() = None;
+        let attempts = *f.fake.attempts.borrow();
+        let other = &f.workers[1];
+        let reads = other.pool(&key(PoolKind::Read), &Credentials::None, Instant::now());
+        let slot = WaitSlot::new(ClientId(7));
+        other.acquire(&reads, &slot, Instant::now());
+        granted(&slot).await.unwrap();
+        f.pools().maintain(Instant::now());
+        assert_eq!(*f.fake.attempts.borrow(), attempts + 1);
+        assert!(f.lease(&pool, 3).await.is_ok());
+    });
+}
+
+/// A lease for which the server had no room until a connection was given up, on whichever worker.
+async fn lease_at_a_full_server(f: &Fixture, idle: impl Fn() -> usize) {
+    f.fake.failures.borrow_mut().push_back(refused("53300"));
+    let slot = WaitSlot::new(ClientId(9));
+    let pool = f.pool();
+    f.pools().acquire(&pool, &slot, Instant::now());
+    until(|| {
+        f.pools().maintain(Instant::now());
+        f.deliver();
+        !slot.is_waiting()
+    })
+    .await;
+    assert!(granted(&slot).await.is_ok(), "nobody is told");
+    assert_eq!(idle(), 0);
+}
+
+#[test]
+fn at_a_full_server_an_idle_connection_of_another_pool_makes_room() {
+    run(async {
+        let f = Fixture::new(0, 5);
+        let reads = f.pools().pool(&key(PoolKind::Read), &Credentials::None, Instant::now());
+        f.lease(&reads, 1).await.unwrap().release(Fitness::Fit, Instant::now());
+        lease_at_a_full_server(&f, || reads.counts().idle).await;
+        let mut heard = Vec::new();
+        let mut peer = f.fake.accepted.borrow_mut().remove(0);
+        within(peer.read_to_end(&mut heard)).await.unwrap();
+        assert_eq!(heard, [b'X', 0, 0, 0, 4]);
+    });
+}
+
+#[test]
+fn another_workers_idle_connection_makes_room_too() {
+    run(async {
+        let f = Fixture::new(0, 5);
+        let there = &f.workers[1];
+        let reads = there.pool(&key(PoolKind::Read), &Credentials::None, Instant::now());
+        let slot = WaitSlot::new(ClientId(1));
+        there.acquire(&reads, &slot, Instant::now());
+        granted(&slot).await.unwrap().release(Fitness::Fit, Instant::now());
+        there.maintain(Instant::now());
+        lease_at_a_full_server(&f, || reads.counts().idle).await;
+    });
+}
+
+#[test]
+fn a_full_server_without_anything_idle_is_told_after_a_few_tries() {
+    run(async {
+        let f = Fixture::new(0, 5);
+        *f.fake.always.borrow_mut() = Some(|| refused("53300"));
+        let (pool, slot) = (f.pool(), WaitSlot::new(ClientId(1)));
+        f.pools().acquire(&pool, &slot, Instant::now());
+        until(|| {
+            f.pools().maintain(Instant::now());
+            !slot.is_waiting()
+        })
+        .await;
+        assert_eq!(granted(&slot).await.unwrap_err().sqlstate, "53300");
+        assert_eq!(*f.fake.attempts.borrow(), 6);
     });
 }
 

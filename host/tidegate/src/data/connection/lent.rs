@@ -1,0 +1,168 @@
+//! The server in a client's hands: got from a pool, settled after each step, given back.
+
+use std::task::Context;
+use std::time::Instant;
+
+use tidegate_core::plan::{Plan, Target};
+use tidegate_core::pool::Fitness;
+use tidegate_core::refusal::Refusal;
+use tidegate_core::session::{ClientNext, Pins, Settled, Tally};
+
+use super::{ClientPhase, Connection};
+use crate::data::clients::State;
+use crate::observe::stats::{ErrorKind, PinReason};
+use crate::upstream::pool::{Acquired, Lease};
+
+/// A server that was lent.
+pub(super) struct Lent {
+    pub(super) lease: Lease,
+    pub(super) stage: Stage,
+}
+
+/// ```text
+/// Fresh -- the statement it was lent for is sent --> Used <--> Held
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// At most its settings have been switched.
+    Fresh,
+    Used,
+    /// It could go back, when the cancel requests that are on their way to it have ended.
+    Held,
+}
+
+impl Connection {
+    /// advise → plan happened in the session; here the plan becomes a lease.
+    pub(super) fn acquire(&mut self, plan: Plan, cx: &mut Context<'_>) {
+        self.phase = ClientPhase::Queued;
+        let now = Instant::now();
+        let pool = match plan.target {
+            Target::Primary => self.client.write_pool.clone(),
+            Target::Replica => self.worker.read_pool(&self.client, now),
+        };
+        match self.worker.pools.acquire(&pool, &self.client.slot, now) {
+            Acquired::Now(lease) => self.handle_grant(Ok(lease), cx),
+            Acquired::Refused(refusal) => self.handle_grant(Err(refusal), cx),
+            Acquired::Queued => self.client.set_state(State::Waiting, now),
+        }
+    }
+
+    pub(super) fn handle_grant(&mut self, grant: Result<Lease, Refusal>, cx: &mut Context<'_>) {
+        match grant {
+            Ok(mut lease) => {
+                self.client.set_state(State::Active, Instant::now());
+                self.client.server.set(Some(lease.server.id));
+                self.session.handle_lease(&mut lease.server.state, &mut self.from_client.out);
+                self.lent = Some(Lent { lease, stage: Stage::Fresh });
+                self.from_server.wanted = 1;
+                self.phase = ClientPhase::Reading;
+                self.feed_client(cx);
+            }
+            Err(refusal) => {
+                self.worker.stats.errors.increment(match refusal.sqlstate {
+                    "53300" => ErrorKind::PoolTimeout,
+                    "28P01" | "28000" | "3D000" | "42501" => ErrorKind::ServerLogin,
+                    _ => ErrorKind::ServerUnreachable,
+                });
+                self.refuse(&refusal);
+            }
+        }
+    }
+
+    /// Answers the statement that needed a server with an error.
+    pub(super) fn refuse(&mut self, refusal: &Refusal) {
+        let input = self.from_client.input.bytes();
+        let step = self.session.handle_lease_refused(refusal, input, &mut self.from_server.out);
+        self.client.set_state(State::Idle, Instant::now());
+        match step.next {
+            ClientNext::Close(reason) => self.close(reason),
+            _ => {
+                self.from_client.wanted = 0;
+                self.phase = ClientPhase::Reading;
+            }
+        }
+    }
+
+    /// Gives back a server that was held, when no cancel request is on its way to it any more.
+    pub(super) fn settle_held(&mut self, cx: &mut Context<'_>) {
+        if self.cancelling.get() == 0
+            && let Some(lent) = &mut self.lent
+            && lent.stage == Stage::Held
+        {
+            lent.stage = Stage::Used;
+            self.settle(cx);
+        }
+    }
+
+    /// Adds what the session did to the worker's counters.
+    fn count(&mut self) {
+        let tally = self.session.take_tally();
+        if tally != Tally::default() {
+            let stats = &self.worker.stats;
+            stats.statements.add(u64::from(tally.statements));
+            stats.reprepared.add(u64::from(tally.reprepared));
+            stats.settings_applied.add(u64::from(tally.settings_applied));
+            self.client.statements.set(self.client.statements.get() + u64::from(tally.statements));
+        }
+    }
+
+    /// The client keeps its server: counts each cause that is new.
+    fn note_pins(&self) {
+        let (before, now) = (self.client.pins.get(), self.session.pins());
+        for (index, (pin, _)) in Pins::ALL.iter().enumerate() {
+            if now.contains(*pin) && !before.contains(*pin) {
+                self.worker.stats.pins.increment(PinReason(index));
+            }
+        }
+        self.client.pins.set(now);
+        self.client.prepared.set(self.session.prepared_count());
+    }
+
+    /// Gives the server back when the session says so.
+    pub(super) fn settle(&mut self, cx: &mut Context<'_>) {
+        self.count();
+        let is_fed_next = self.is_about_to_be_fed();
+        let Some(Lent { lease, stage }) = &mut self.lent else { return };
+        let settled = self.session.settle(&mut lease.server.state, &mut self.from_client.out);
+        match settled {
+            Settled::Busy => {
+                if !self.from_client.out.is_empty() {
+                    let _ = self.flush_to_server(cx);
+                }
+            }
+            Settled::Keep => self.note_pins(),
+            Settled::Close => self.drop_server(),
+            // Only its settings have been switched so far. Given back now, it would be switched for somebody else, and
+            // with enough clients nobody would ever come to the statement itself.
+            Settled::Release if *stage == Stage::Fresh && is_fed_next => {
+                *stage = Stage::Used;
+                self.phase = ClientPhase::Reading;
+                self.from_client.wanted = 0;
+            }
+            Settled::Release if self.cancelling.get() > 0 => *stage = Stage::Held,
+            Settled::Release => {
+                // Bytes that came after the last reply belong to nobody: such a connection is not trusted.
+                let left_over = self.from_server.input.len() > self.from_server.consumed;
+                let fitness = if left_over || !self.from_client.out.is_empty() {
+                    Fitness::Unfit
+                } else {
+                    Fitness::Fit
+                };
+                let now = Instant::now();
+                self.worker.stats.transactions.increment();
+                self.client.transactions.set(self.client.transactions.get() + 1);
+                self.client.server.set(None);
+                self.note_pins();
+                self.client.set_state(State::Idle, now);
+                if let Some(Lent { lease, .. }) = self.lent.take() {
+                    lease.release(fitness, now);
+                }
+            }
+        }
+    }
+
+    fn is_about_to_be_fed(&self) -> bool {
+        !self.from_client.input.is_empty()
+            && matches!(self.phase, ClientPhase::Reading | ClientPhase::Replies)
+    }
+}
