@@ -2,9 +2,10 @@
 
 use crate::own::{Folder, SOON, cluster_like, pool_of};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
     Client, Cluster, ClusterOptions, Tidegate, TidegateOptions, password_of, pipeline,
@@ -158,10 +159,13 @@ fn servers_are_reached_over_tls_and_known_by_their_certificate() {
         assert_eq!(client.value(encrypted).as_deref(), Some("t"), "{parameters}");
         let long = client.value("SELECT repeat('0123456789', 1000000)").unwrap();
         assert!(long == "0123456789".repeat(1_000_000));
-        let large = "x".repeat(5_000_000);
         client.send(pipeline().parse("", "SELECT length($1)", &[25]).sync());
-        client.send(pipeline().bind("", "", &[Some(&large)]).execute("").sync());
-        assert_eq!(client.expect("1 ZI 2 D C ZI")[3].describe(), "D 5000000");
+        client.expect("1 ZI");
+        for megabytes in 1..6 {
+            let large = "x".repeat(megabytes * 1_000_000);
+            client.send(pipeline().bind("", "", &[Some(&large)]).execute("").sync());
+            assert_eq!(client.expect("2 D C ZI")[1].row(), [Some(large.len().to_string())]);
+        }
         // A cancel goes the same way.
         client.send(pipeline().query("SELECT pg_sleep(60)"));
         let running = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'";
@@ -190,4 +194,71 @@ fn a_server_that_cannot_prove_who_it_is_gets_no_password_and_the_client_is_told_
         assert!(!said.contains(&password_of(ROLE)) && !tidegate.log().contains("app-password"));
         assert!(tidegate.log().contains("primary"), "the operator is told:\n{}", tidegate.log());
     }
+}
+
+/// Lines of the long copies: 30 MB, more than all buffers on the way hold.
+const LINES: usize = 30_000;
+
+/// TLS on both sides of Tidegate, and `psql` that runs this with long lines on its way in or out.
+fn long_copy(authority: &Authority, tidegate: &Tidegate, sql: &str) -> std::process::Child {
+    let port = tidegate.address().rsplit_once(':').unwrap().1.to_owned();
+    let target = format!(
+        "host=localhost hostaddr=127.0.0.1 port={port} user={ROLE} dbname=tls_long \
+         sslmode=verify-full sslrootcert={}",
+        authority.own()
+    );
+    let mut psql = shared_cluster().installation().client("psql");
+    psql.env("PGPASSWORD", password_of(ROLE)).args(["-XAtc", sql, &target]);
+    psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn trap_25_26_nothing_is_lost_or_repeated_over_tls_when_one_side_is_slow() {
+    let authority = Authority::new("Ours");
+    let cluster = encrypting(&authority, "tls_long");
+    let (cert, key) = authority.sign("localhost");
+    let url = cluster.primary().url(ROLE, "tls_long").replace("127.0.0.1", "localhost");
+    let tidegate = Tidegate::start(TidegateOptions {
+        primary: format!("{url}?sslmode=verify-full&sslrootcert={}", authority.own()),
+        toml: Some(format!("{}[tls]\ncert = \"{cert}\"\nkey = \"{key}\"\n", pool_of(2))),
+        ..TidegateOptions::default()
+    });
+    let line = |n: usize| format!("{n}\t{n:01000}\n");
+    let all: String = (0..LINES).map(line).collect();
+    let begin = "CREATE TABLE t (n int, a text); GRANT ALL ON t TO app; \
+                 CREATE TABLE gate (); GRANT ALL ON gate TO app";
+    cluster.primary().psql_in("tls_long", begin).unwrap();
+    // In: the server stops in the middle, in a trigger, until somebody lets it go on.
+    cluster
+        .primary()
+        .psql_in(
+            "tls_long",
+            "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN LOCK TABLE gate IN ROW SHARE MODE; RETURN NEW; END $$; \
+             CREATE TRIGGER wait BEFORE INSERT ON t FOR EACH ROW WHEN (NEW.n = 1000) \
+             EXECUTE FUNCTION wait()",
+        )
+        .unwrap();
+    let mut gate = Client::connect(&tidegate.url(ROLE, "tls_long"));
+    gate.query("BEGIN; LOCK TABLE gate IN ACCESS EXCLUSIVE MODE");
+    let waits = |what: &str| {
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event = '{what}'");
+        wait_until(SOON, what, || cluster.primary().psql(&sql).unwrap() == "1");
+    };
+    let mut copy = long_copy(&authority, &tidegate, "COPY t FROM STDIN");
+    let mut stdin = copy.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| stdin.write_all(all.as_bytes()).map(|()| drop(stdin)));
+        waits("relation");
+        gate.query("ROLLBACK");
+        writer.join().unwrap().unwrap();
+    });
+    assert!(copy.wait().unwrap().success());
+    // Out: nobody reads until the server can send no more.
+    let mut copy = long_copy(&authority, &tidegate, "COPY (SELECT * FROM t ORDER BY n) TO STDOUT");
+    waits("ClientWrite");
+    let mut seen = String::new();
+    copy.stdout.take().unwrap().read_to_string(&mut seen).unwrap();
+    assert!(copy.wait().unwrap().success());
+    assert!(seen == all, "{} bytes came back of {}", seen.len(), all.len());
 }

@@ -143,7 +143,7 @@ impl Connection {
     // --- client → server -----------------------------------------------------------------------------
 
     fn pump_client(&mut self, cx: &mut Context<'_>) -> Step {
-        if !self.from_client.out.is_empty() && self.flush_to_server(cx).is_pending() {
+        if !self.from_client.is_clear() && self.flush_to_server(cx).is_pending() {
             return Step::Still;
         }
         match self.phase {
@@ -247,7 +247,7 @@ impl Connection {
     // --- server → client -----------------------------------------------------------------------------
 
     fn pump_server(&mut self, cx: &mut Context<'_>) -> Step {
-        if !self.from_server.out.is_empty() && self.flush_to_client(cx).is_pending() {
+        if !self.from_server.is_clear() && self.flush_to_client(cx).is_pending() {
             return Step::Still;
         }
         let Some(Lent { lease, .. }) = &mut self.lent else { return Step::Still };
@@ -321,32 +321,28 @@ impl Connection {
 
     fn flush_to_server(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(Lent { lease, .. }) = &mut self.lent else {
-            self.from_client.out.clear();
-            self.from_client.settle_input(&self.worker.buffers);
+            self.from_client.give_up(&self.worker.buffers);
             return Poll::Ready(());
         };
         match self.from_client.poll_flush(&mut lease.server.stream, &self.worker.buffers, cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(())) => Poll::Ready(()),
             // What the server said before it closed is still to be read; reading finds the end.
             Poll::Ready(Err(_)) => {
-                self.from_client.out.clear();
-                self.from_client.settle_input(&self.worker.buffers);
+                self.from_client.give_up(&self.worker.buffers);
                 Poll::Ready(())
             }
         }
     }
 
     fn flush_to_client(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx) {
+        let flushed = self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx);
+        self.worker.stats.bytes_to_clients.add(self.from_server.take_sent());
+        match flushed {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(sent)) => {
-                self.worker.stats.bytes_to_clients.add(sent);
-                Poll::Ready(())
-            }
+            Poll::Ready(Ok(())) => Poll::Ready(()),
             Poll::Ready(Err(_)) => {
-                self.from_server.out.clear();
-                self.from_server.settle_input(&self.worker.buffers);
+                self.from_server.give_up(&self.worker.buffers);
                 self.client_gone(CloseReason::ClientDisconnected, cx);
                 Poll::Ready(())
             }

@@ -98,8 +98,7 @@ impl Connection {
         }
         self.worker.pools.give_up(&self.client.slot, Instant::now());
         self.client.slot.set_waker(cx.waker());
-        self.from_server.out.clear();
-        self.from_server.settle_input(&self.worker.buffers);
+        self.from_server.give_up(&self.worker.buffers);
         if self.lent.is_some() {
             match self.session.handle_client_gone(&mut self.from_client.out) {
                 Gone::Close => self.drop_server(),
@@ -138,8 +137,8 @@ impl Connection {
             lease.release(Fitness::Unfit, Instant::now());
         }
         // What was on its way to it, or came from it unread, concerns nobody any more.
-        self.from_client.out.clear();
-        self.from_client.settle_input(&self.worker.buffers);
+        self.from_client.give_up(&self.worker.buffers);
+        self.from_server.drop_unread(&self.worker.buffers);
         self.client.server.set(None);
     }
 
@@ -185,8 +184,7 @@ impl Connection {
         }
         loop {
             let buffers = &self.worker.buffers;
-            self.from_client.consumed = 0;
-            self.from_client.out.clear();
+            self.from_client.give_up(buffers);
             let length = self.from_client.input.len();
             self.from_client.input.consume(length, buffers);
             match ready!(self.from_client.input.poll_read(&mut self.stream, 1, buffers, cx)) {
