@@ -3,12 +3,14 @@
 //! Nothing here knows sockets, clocks, tasks, threads or randomness: `now` is an argument, deadlines and
 //! actions are results. The shell (`tidegate`) performs them.
 
-pub mod breaker;
+pub mod breaker; // circuit breaker per pool
+pub mod catalogue; // what a database says about the names in a statement
 pub mod ids; // newtypes that cross modules
 pub mod limits; // every bound of the program, with why
 pub mod plan; // statement + facts -> where it runs
 pub mod pool; // bounds, waiters, idle, utilisation, backoff
 pub mod refusal; // errors of our own making, as clients see them
+pub mod route; // which server a read uses
 pub mod session; // one client's protocol state machine
 pub mod settings; // a session's SET values, compared and moved between servers
-pub mod statement; // SQL text -> what it does to a session // circuit breaker per pool
+pub mod statement; // SQL text -> what it does to a session

@@ -28,6 +28,42 @@ pub const START_DEFAULTS_MAX: usize = 64;
 /// Replies a client may be owed before it is read no further (back-pressure, with a Flush so that they come).
 pub const OUTSTANDING_REPLIES_MAX: usize = 4_096;
 
+// --- routing -----------------------------------------------------------------------------------------
+
+/// Positions of the primary's log that are remembered to tell how fresh replicas are. At five a second this is more than
+/// twice as far back as a replica may lag and still be read.
+pub const FRESHNESS_SAMPLES_MAX: usize = 64;
+
+/// A replica further behind serves no reads (property 10).
+pub const REPLICA_LAG_MAX: Duration = Duration::from_secs(5);
+/// One that was too far behind serves reads again below this (property 10).
+pub const REPLICA_LAG_RETURN: Duration = Duration::from_secs(2);
+/// Databases whose catalogue is kept; statements of others stay on the primary.
+pub const CATALOGUES_MAX: usize = 64;
+/// Functions and relations of one database beyond which its catalogue is not kept (some 100 bytes each).
+pub const CATALOGUE_ROWS_MAX: usize = 500_000;
+
+// --- statements --------------------------------------------------------------------------------------
+
+/// Text up to this long gets a fingerprint (about a nanosecond a byte), in bytes; longer text runs on the primary.
+pub const SHAPE_TEXT_BYTES_MAX: usize = 1 << 20;
+/// What is left of a text without its literals is parsed up to this length, in bytes.
+pub const SHAPE_PARSE_BYTES_MAX: usize = 256 << 10;
+/// Tokens of a text without its literals: a bound on the parser's time and memory (about 100 ns and 200 bytes each).
+pub const SHAPE_TOKENS_MAX: usize = 8_192;
+/// Uses of tables, of columns, and functions that one shape may list, each.
+pub const SHAPE_NAMES_MAX: usize = 256;
+/// Normalized text that a shape keeps, in bytes.
+pub const NORMALIZED_BYTES_MAX: usize = 8 << 10;
+/// Memory of one worker's cache of shapes, unless configured: some 30 000 statements of an ordinary application, in bytes.
+pub const SHAPE_CACHE_BYTES_MAX: usize = 32 << 20;
+/// That a text cannot be parsed is believed this long: an extension or a newer grammar is not a matter of seconds, but
+/// the text whose literal was at fault says nothing about the next one.
+pub const SHAPE_REFUSED_TIME: Duration = Duration::from_secs(1);
+/// Tags that are read from one statement's comments, and the bytes of comments that are looked at.
+pub const TAGS_MAX: usize = 32;
+pub const TAGS_BYTES_MAX: usize = 8 << 10;
+
 // --- pools -------------------------------------------------------------------------------------------
 
 /// Server connections a pool keeps at least / at most (property 13).

@@ -1,30 +1,50 @@
-//! Where a statement runs: the one joint decision of what it is, what its session is, and what a policy advises.
-//!
-//! Policies come with the next layer; until then [`Advice::BuiltIn`] is the only answer and every statement uses the
-//! primary unless its session says `SET tidegate.route = 'replica'`.
+//! Where a statement runs: the one joint decision of what it is, what its session is, and what is known of its names.
 
 use crate::refusal::Refusal;
+use crate::statement::StringSyntax;
 
 /// Which kind of pool a lease comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Target {
     /// The primary's pool for writes.
+    #[default]
     Primary,
-    /// A replica's pool for reads; the primary's read pool when there is no replica.
+    /// A replica's pool for reads, since the client said so: `SET tidegate.route = 'replica'`. The primary's read pool
+    /// when there is no replica.
     Replica,
+    /// What is proven to be nothing but a read: a replica, if one shows all that the session has written and seen.
+    Read,
 }
 
-/// What a policy says about a statement, as plain data.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Advice {
-    #[default]
-    BuiltIn,
+/// Says what a text is, from the caches of the worker and the newest view of the catalogue.
+pub trait Router {
+    /// Are there replicas, and is it wanted that they serve reads?
+    fn splits(&self) -> bool;
+
+    /// Is the text one statement that is proven to be nothing but a read, on any server?
+    fn reads(&mut self, sql: &[u8], strings: StringSyntax) -> bool;
+}
+
+/// The router of a cluster without replicas.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PrimaryOnly;
+
+impl Router for PrimaryOnly {
+    fn splits(&self) -> bool {
+        false
+    }
+
+    fn reads(&mut self, _: &[u8], _: StringSyntax) -> bool {
+        false
+    }
 }
 
 /// What a session says about where its statements go (`SET tidegate.route`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RoutePreference {
+    /// `auto`, or not set: reads may use replicas.
     #[default]
+    Auto,
     Primary,
     Replica,
 }
@@ -32,22 +52,25 @@ pub enum RoutePreference {
 impl RoutePreference {
     /// The name of the setting, which travels like any custom setting of PostgreSQL.
     pub const SETTING: &'static str = "tidegate.route";
+    /// What it may be.
+    pub const WORDS: [&'static str; 3] = ["auto", "primary", "replica"];
 
     /// The preference that a word names, in any case, as PostgreSQL reads its enum settings.
     pub fn from_word(word: &str) -> Option<Self> {
         let named = |name| word.eq_ignore_ascii_case(name);
-        if named("primary") {
-            Some(Self::Primary)
-        } else if named("replica") {
-            Some(Self::Replica)
-        } else {
-            None
+        match Self::WORDS.into_iter().find(|name| named(name))? {
+            "primary" => Some(Self::Primary),
+            "replica" => Some(Self::Replica),
+            _ => Some(Self::Auto),
         }
     }
 
-    /// What is not set means the primary, and so does a wrong word that no text showed: the safe side.
+    /// What is not set is `auto`. A wrong word that no text showed means the primary: the safe side.
     pub fn from_setting(value: Option<&str>) -> Self {
-        value.and_then(Self::from_word).unwrap_or_default()
+        match value {
+            None | Some("") => Self::Auto,
+            Some(word) => Self::from_word(word).unwrap_or(Self::Primary),
+        }
     }
 }
 
@@ -58,14 +81,17 @@ pub fn refuse_setting(name: &str, value: &str) -> Option<Refusal> {
     let name = RoutePreference::SETTING;
     (!known).then(|| {
         Refusal::error("22023", format!("invalid value for parameter \"{name}\": \"{value}\""))
-            .hint("Available values: primary, replica.")
+            .hint(format!("Available values: {}.", RoutePreference::WORDS.join(", ")))
     })
 }
 
-/// What the host's decision rests on besides the statement.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SessionFacts {
-    pub route: RoutePreference,
+/// What is to run next: everything up to the next moment in which the session may change its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Only statements that are proven to read, and the end of what they are in.
+    Reads,
+    /// Anything else, or what has not arrived as a whole.
+    Anything,
 }
 
 /// The decision.
@@ -74,33 +100,12 @@ pub struct Plan {
     pub target: Target,
 }
 
-pub fn plan(facts: SessionFacts, advice: Advice) -> Plan {
-    let Advice::BuiltIn = advice;
-    let target = match facts.route {
-        RoutePreference::Primary => Target::Primary,
-        RoutePreference::Replica => Target::Replica,
+/// Decides from what the session asked for and what is to run.
+pub fn plan(preference: RoutePreference, unit: Unit) -> Plan {
+    let target = match (preference, unit) {
+        (RoutePreference::Replica, _) => Target::Replica,
+        (RoutePreference::Auto, Unit::Reads) => Target::Read,
+        _ => Target::Primary,
     };
     Plan { target }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_read_like_those_of_an_enum_setting() {
-        for (word, expected) in [
-            ("replica", Some(RoutePreference::Replica)),
-            ("Primary", Some(RoutePreference::Primary)),
-            ("", None),
-            ("replicas", None),
-        ] {
-            assert_eq!(RoutePreference::from_word(word), expected, "{word}");
-            let refusal = refuse_setting("Tidegate.Route", word);
-            assert_eq!(refusal.is_some(), expected.is_none(), "{word}");
-            assert!(refusal.is_none_or(|refusal| refusal.sqlstate == "22023"));
-        }
-        assert_eq!(RoutePreference::from_setting(Some("x")), RoutePreference::Primary);
-        assert_eq!(refuse_setting("work_mem", "x"), None);
-    }
 }

@@ -5,6 +5,7 @@
 pub mod admin; // the admin HTTP API, on its own thread
 pub mod cli; // the command line
 pub mod config; // as written, as checked, and what is wrong with it
+pub mod control; // CONTROL PLANE: replicas watched, catalogues read
 pub mod data; // DATA PLANE: listener, login, connection, cancel
 pub mod demo; // a throw-away cluster with the proxy in front
 pub mod exit; // how the process ends
@@ -15,3 +16,4 @@ pub mod settle; // from a checked configuration to what the data plane runs on
 pub mod stream; // one type for TCP, Unix and TLS byte streams
 pub mod tls; // rustls configurations, libpq's sslmodes
 pub mod upstream; // server connections: connect, log in, pool
+pub mod view; // what the control plane knows, as the data plane sees it

@@ -9,11 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admin::{self, Answer, Control, Phase, ReloadReport};
 use crate::config::{Config, ConfigSource, Listen, diff};
+use crate::control::{self, Watched};
 use crate::data::listener::Bound;
+use crate::data::login::draw_secret;
 use crate::data::worker::{self, Message, Settled, Shared, WorkerSnapshot};
 use crate::exit::Exit;
 use crate::observe::log;
@@ -79,6 +81,8 @@ pub struct Handle {
     phase: AtomicU8,
     source: ConfigSource,
     settled: RwLock<Arc<Settled>>,
+    /// The control plane's part of it.
+    watched: watch::Sender<Arc<Watched>>,
     reloading: Mutex<()>,
     drain: Notify,
     draining: AtomicBool,
@@ -93,8 +97,9 @@ impl Server {
     /// # Errors
     /// What failed, and the exit code for it.
     pub fn start(config: Config, source: ConfigSource) -> Result<Self, (Exit, String)> {
-        let fake_secret = crate::data::login::draw_secret()
-            .map_err(|error| (Exit::Failure, format!("no random numbers: {error}")))?;
+        let random = |error| (Exit::Failure, format!("no random numbers: {error}"));
+        let fake_secret = draw_secret().map_err(random)?;
+        let seed = u128::from_le_bytes(draw_secret().map_err(random)?);
         let settled =
             settle::settle(config, fake_secret).map_err(|message| (Exit::Usage, message))?;
         let settled = Arc::new(settled);
@@ -102,12 +107,13 @@ impl Server {
         let bound = bind_all(&config.listen)?;
         let addresses: Vec<String> =
             bound.iter().zip(&config.listen).map(|(bound, listen)| bound.address(listen)).collect();
-        let (shared, receivers) = Shared::new(config.workers);
+        let (shared, receivers) = Shared::new(config.workers, seed);
         let control = Arc::new(Handle {
             shared: shared.clone(),
             phase: AtomicU8::new(phase_number(Phase::Starting)),
             source,
             settled: RwLock::new(settled.clone()),
+            watched: watch::Sender::new(watched(&settled)),
             reloading: Mutex::default(),
             drain: Notify::new(),
             draining: AtomicBool::new(false),
@@ -115,6 +121,14 @@ impl Server {
             fake_secret,
             readiness: Arc::default(),
         });
+        let control_plane = control::Input {
+            views: shared.views.clone(),
+            watched: control.watched.subscribe(),
+            schema: shared.schema.clone(),
+        };
+        // It ends with the handle, whose drop closes `watched`.
+        control::start(control_plane)
+            .map_err(|error| (Exit::Failure, format!("cannot start the control plane: {error}")))?;
         let workers = start_workers(&shared, &settled, &bound, receivers)?;
         let admin = match &config.admin {
             None => None,
@@ -221,6 +235,10 @@ fn bind_all(listen: &[Listen]) -> Result<Vec<Bound>, (Exit, String)> {
     listen.iter().map(bind).collect()
 }
 
+fn watched(settled: &Settled) -> Arc<Watched> {
+    Arc::new(Watched { config: settled.config.clone(), targets: settled.pools.targets.clone() })
+}
+
 fn start_workers(
     shared: &Arc<Shared>,
     settled: &Arc<Settled>,
@@ -288,6 +306,7 @@ impl Handle {
         let settled =
             Arc::new(settle::settle(config, self.fake_secret).map_err(|message| vec![message])?);
         *self.settled.write().unwrap_or_else(PoisonError::into_inner) = settled.clone();
+        self.watched.send_replace(watched(&settled));
         let retiring = self.shared.retiring(&old.config.cluster, &settled.config.cluster);
         self.shared.tell_all(|| Message::Reload(settled.clone(), retiring.clone()));
         Ok(report)

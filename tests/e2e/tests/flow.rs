@@ -38,7 +38,9 @@ enum Server {
 impl Flow {
     fn new(name: &str) -> Flow {
         let database = test_database(name);
-        let tidegate = tidegate(shared_cluster(), &database, &pool_of(1));
+        // What is read runs where the test looks.
+        let settings = format!("{}[routing]\nreads = \"primary\"\n", pool_of(1));
+        let tidegate = tidegate(shared_cluster(), &database, &settings);
         let mut client = Client::connect(&tidegate.url(ROLE, &database));
         client.query("SELECT 1");
         client.keep_unread_bytes(UNREAD_BYTES_MAX);

@@ -38,7 +38,12 @@ pub fn behind_relay(database: &str, toml: &str) -> (Tidegate, Relay) {
 
 /// A primary that the test may kill, with the tests' role and a database of that role.
 pub fn cluster_with(database: &str) -> Cluster {
-    cluster_like(database, &ClusterOptions::default())
+    cluster_with_replicas(database, 0)
+}
+
+/// The same with replicas, which the test may kill as well.
+pub fn cluster_with_replicas(database: &str, replicas: usize) -> Cluster {
+    cluster_like(database, &ClusterOptions { replicas, ..ClusterOptions::default() })
 }
 
 /// The same with these options.
@@ -46,6 +51,7 @@ pub fn cluster_like(database: &str, options: &ClusterOptions) -> Cluster {
     let cluster = Cluster::start(options).unwrap_or_else(|error| panic!("{error}"));
     cluster.create_role(ROLE).unwrap_or_else(|error| panic!("{error}"));
     cluster.create_database(database, ROLE).unwrap_or_else(|error| panic!("{error}"));
+    cluster.wait_until_caught_up().unwrap_or_else(|error| panic!("{error}"));
     cluster
 }
 

@@ -7,6 +7,10 @@ pub mod session; // a session between a client and a server that send anything
 pub mod wire; // readers of the protocol
 
 #[cfg(test)]
+mod differential; // our lexer against PostgreSQL's grammar
+#[cfg(test)]
+mod random; // randomness from a seed
+#[cfg(test)]
 mod replay;
 
 pub use session::session;

@@ -1,5 +1,6 @@
 //! Replays every entry's corpus, and seeded mutations of it.
 
+use crate::random::Random;
 use crate::{ENTRIES, Entry};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,23 +37,6 @@ fn run(entry: &str, call: Entry, input: &[u8], origin: &str) {
             "{entry} fails on {origin}; keep the input with\n  \
              printf '%b' \"$(cat <<'END'\n{escaped}\nEND\n)\" > tests/fuzz/corpus/{entry}/<what it shows>"
         );
-    }
-}
-
-/// SplitMix64: enough randomness for mutations, the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use tidegate_core::ids::ClientId;
+use tidegate_core::plan::{PrimaryOnly, Target};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::gather::Gather;
 use tidegate_core::session::prepared::Interner;
@@ -76,6 +77,7 @@ impl World {
             let io = Io {
                 server: self.server.as_mut(),
                 interner: &mut self.interner,
+                router: &mut PrimaryOnly,
                 to_server: &mut self.to_server,
                 to_client: &mut self.to_client,
             };
@@ -87,7 +89,7 @@ impl World {
                 ClientNext::Lease(_) => {
                     assert!(self.server.is_none(), "a second server is asked for");
                     let mut server = ServerState::new(3);
-                    self.session.handle_lease(&mut server, &mut self.to_server);
+                    self.session.handle_lease(Target::Primary, &mut server, &mut self.to_server);
                     self.server = Some(server);
                     self.sent(0, 0);
                 }
@@ -103,6 +105,7 @@ impl World {
         let io = Io {
             server: self.server.as_mut(),
             interner: &mut self.interner,
+            router: &mut PrimaryOnly,
             to_server: &mut self.to_server,
             to_client: &mut self.to_client,
         };
@@ -169,6 +172,7 @@ impl World {
         let io = Io {
             server: None,
             interner: &mut self.interner,
+            router: &mut PrimaryOnly,
             to_server: &mut self.to_server,
             to_client: &mut self.to_client,
         };

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  setup           install what is missing: PostgreSQL, and the client suites' languages and packages
+  setup           install what is missing: what the build needs, PostgreSQL, the client suites' languages and packages
   demo [args …]   build Tidegate and run it in front of a throw-away PostgreSQL cluster (`--help` for its arguments)
   test            install, check the format, lint, build, and run all tests
   bench [args …]  measure Tidegate against PostgreSQL itself and PgBouncer
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let command = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
     let result = match command.as_str() {
-        "setup" => setup::install(&[Need::PostgreSql, Need::Clients]),
+        "setup" => setup::install(&[Need::Libclang, Need::PostgreSql, Need::Clients]),
         "demo" => demo(&rest),
         "test" if rest.is_empty() => test(),
         "bench" => bench(&rest),
@@ -53,7 +53,7 @@ fn demo(arguments: &[String]) -> Result<(), String> {
 }
 
 fn bench(arguments: &[String]) -> Result<(), String> {
-    setup::install(&[Need::PostgreSql, Need::PgBouncer])?;
+    setup::install(&[Need::Libclang, Need::PostgreSql, Need::PgBouncer])?;
     build_release()?;
     let mut bench = cargo();
     bench.args(["run", "--release", "--quiet", "--package", "tidegate-perf", "--"]).args(arguments);
@@ -71,8 +71,8 @@ fn build_release() -> Result<(), String> {
 /// Everything that a change must pass. A failed check does not hide the next one's findings; only a failed build does.
 fn test() -> Result<(), String> {
     let mut report = Report::default();
-    let installed =
-        report.add("setup", || setup::install(&[Need::PostgreSql, Need::Clients]).map(|()| 0));
+    let needs = [Need::Libclang, Need::PostgreSql, Need::Clients];
+    let installed = report.add("setup", || setup::install(&needs).map(|()| 0));
     report.step("format", cargo().args(["fmt", "--all", "--check"]));
     report.step(
         "lint",

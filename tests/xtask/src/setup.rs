@@ -8,6 +8,8 @@ use std::process::Command;
 /// What a command of ours needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
+    /// What the build needs beside Rust and a linker.
+    Libclang,
     PostgreSql,
     PgBouncer,
     /// Python and Node with the packages of the client suites.
@@ -27,6 +29,12 @@ const POSTGRESQL: Tool = Tool {
     debian: &["postgresql", "postgresql-contrib"],
     elsewhere: "PostgreSQL 14 or newer, with `initdb` in PATH or found by `pg_config --bindir`",
     present: has_postgresql,
+};
+const LIBCLANG: Tool = Tool {
+    what: "libclang, which reads the headers of PostgreSQL's parser at the build",
+    debian: &["libclang-dev"],
+    elsewhere: "libclang with clang's own headers (LLVM 14 or newer), found by `llvm-config` or LIBCLANG_PATH",
+    present: has_libclang,
 };
 const PGBOUNCER: Tool = Tool {
     what: "PgBouncer",
@@ -62,7 +70,8 @@ const NPM: Tool = Tool {
 /// Makes sure that everything needed is there.
 pub(crate) fn install(needs: &[Need]) -> Result<(), String> {
     let tools = needs.iter().flat_map(|need| match need {
-        Need::PostgreSql => &[POSTGRESQL][..],
+        Need::Libclang => &[LIBCLANG][..],
+        Need::PostgreSql => &[POSTGRESQL],
         Need::PgBouncer => &[PGBOUNCER],
         Need::Clients => &[PYTHON, NODE, NPM],
     });
@@ -239,6 +248,24 @@ fn has_postgresql() -> bool {
         })
     };
     in_path("initdb") || newest() || by_pg_config()
+}
+
+fn has_libclang() -> bool {
+    let entries = |folder: &Path| {
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+    };
+    let is_library = |path: PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.starts_with("libclang") && !name.starts_with("libclang-cpp") && name.contains(".so")
+    };
+    let is_complete = |llvm: PathBuf| {
+        entries(&llvm.join("lib")).any(is_library)
+            && entries(&llvm.join("lib/clang")).any(|v| v.join("include/stddef.h").exists())
+    };
+    let is_llvm = |path: &PathBuf| path.to_string_lossy().contains("/llvm");
+    std::env::var_os("LIBCLANG_PATH").is_some()
+        || entries(Path::new("/usr/lib")).filter(is_llvm).any(is_complete)
+        || succeeds(Command::new("llvm-config").arg("--libdir"))
 }
 
 fn in_path(program: &str) -> bool {

@@ -2,6 +2,7 @@
 
 mod extended; // the extended protocol
 mod statements; // prepared statements on whichever server there is
+mod unit; // where the next unit may run
 
 use super::expected::{Answer, Copying, Expected};
 use super::gather::Gather;
@@ -9,9 +10,11 @@ use super::state::Unnamed;
 use super::{Batch, ClientNext, ClientStep, CloseReason, Hold, Io};
 use super::{Rest, Session};
 use crate::limits;
-use crate::plan::{Advice, RoutePreference, SessionFacts, plan, refuse_setting};
+use crate::plan::refuse_setting;
 use crate::refusal::Refusal;
 use crate::statement::{Analysis, Effects, TidegateCommand};
+pub(super) use unit::Chosen;
+
 use statements::{deallocated_name, drops_all_statements, reaches_our_names};
 use tidegate_wire::backend::{self, TransactionStatus};
 use tidegate_wire::frame::{HEADER_BYTES, Header};
@@ -127,6 +130,9 @@ impl Session {
             // PostgreSQL reads it, fails the copy with 08P01, and executes nothing of it.
             return pass(self, header);
         }
+        if let Some(leave) = self.leave_replica(header, input, at, io) {
+            return leave;
+        }
         match header.tag {
             tag::QUERY => self.query(header, input, at, io),
             tag::PARSE => self.parse(header, input, at, io),
@@ -137,7 +143,7 @@ impl Session {
             tag::SYNC => self.sync(header, io),
             tag::FLUSH if io.server.is_some() => pass(self, header),
             tag::FLUSH => discard(self, header),
-            tag::FUNCTION_CALL => self.function_call(header, io),
+            tag::FUNCTION_CALL => self.function_call(header, input, at, io),
             tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => self.copy_frame(header, io),
             tag::TERMINATE => Frame::Wait(self.terminate()),
             other => {
@@ -151,12 +157,12 @@ impl Session {
     // --- the simple protocol -------------------------------------------------------------------------
 
     fn query(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
-        let analysis = if header.body_bytes as usize > limits::STATEMENT_BYTES_MAX {
-            Analysis::unknown()
+        let (sql, analysis) = if header.body_bytes as usize > limits::STATEMENT_BYTES_MAX {
+            (&[][..], Analysis::unknown())
         } else {
             let Some(body) = whole_body(header, input, at) else { return wait_for(header) };
             let Ok(sql) = frontend::read_query(body) else { return self.malformed("Query", io) };
-            self.analyse(sql)
+            (sql, self.analyse(sql))
         };
         if let Some(name) = deallocated_name(&analysis).map(str::as_bytes) {
             if self.is_uncertain(name, io) || self.batches.is_uncertain(self.unnamed_in) {
@@ -172,8 +178,9 @@ impl Session {
             }
         }
         if io.server.is_none() {
-            return self.lease();
+            return self.lease(input, at, io.router);
         }
+        self.note_access(sql, &analysis, io.router);
         self.forget_sequences(&analysis, io);
         self.begin_running(io);
         let deallocated = self.take_deallocated(&analysis);
@@ -210,11 +217,12 @@ impl Session {
         Frame::Done
     }
 
-    fn function_call(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
+    fn function_call(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
         if io.server.is_none() {
-            return self.lease();
+            return self.lease(input, at, io.router);
         }
         // It may call any function, by number.
+        self.wrote = Some(());
         self.touch(Effects::UNKNOWN_SETTINGS);
         self.tally.statements += 1;
         self.push_end(Expected::FunctionCall);
@@ -242,11 +250,6 @@ impl Session {
     }
 
     // --- what a frame comes to ----------------------------------------------------------------------
-
-    fn lease(&self) -> Frame {
-        let route = RoutePreference::from_setting(self.settings.get(RoutePreference::SETTING));
-        Frame::Wait(ClientNext::Lease(plan(SessionFacts { route }, Advice::BuiltIn)))
-    }
 
     /// Waits for the rest of a frame that has nothing but names.
     fn wait_for_names(&mut self, header: Header, io: &mut Io<'_>) -> Frame {

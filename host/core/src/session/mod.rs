@@ -33,7 +33,7 @@ pub use settle::{Gone, Settled};
 pub use state::ServerState;
 
 use crate::ids::ClientId;
-use crate::plan::Plan;
+use crate::plan::{Plan, Router, Target};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
 use crate::statement::{Analysis, StartDefaults, StringSyntax, analyse_with};
@@ -63,6 +63,7 @@ pub enum PoolMode {
 pub struct Io<'a> {
     pub server: Option<&'a mut ServerState>,
     pub interner: &'a mut Interner,
+    pub router: &'a mut dyn Router,
     pub to_server: &'a mut Gather,
     pub to_client: &'a mut Gather,
 }
@@ -271,6 +272,10 @@ pub struct Session {
     /// The client has said Terminate, and what it asked before is still being answered.
     leaves: Option<()>,
     gone: Option<Gone>,
+    /// What the server in hand was chosen for.
+    chosen: client::Chosen,
+    /// Something ran on the primary that may have written, since the shell last asked.
+    wrote: Option<()>,
     /// A text that may commit a transaction went to the server and has not been answered.
     commits: Option<()>,
     /// A text that may change the schema went to the server since the last ReadyForQuery outside a transaction.
@@ -306,6 +311,8 @@ impl Session {
             drops_statements: None,
             leaves: None,
             gone: None,
+            chosen: client::Chosen::default(),
+            wrote: None,
             commits: None,
             changes_schema: None,
             defaults: Defaults::default(),
@@ -389,9 +396,15 @@ impl Session {
         self.expected.shrink();
     }
 
-    /// A server has been lent. Gives it this client's settings first when they differ.
-    pub fn handle_lease(&mut self, server: &mut ServerState, to_server: &mut Gather) {
+    /// A server has been lent for this target. Gives it this client's settings first when they differ.
+    pub fn handle_lease(
+        &mut self,
+        target: Target,
+        server: &mut ServerState,
+        to_server: &mut Gather,
+    ) {
         debug_assert!(self.expected.is_empty());
+        self.chosen = client::Chosen::for_target(target);
         server.begin_lease(self.client, self.batches.past());
         self.switch_settings(server, to_server);
     }

@@ -1,6 +1,9 @@
 //! PostgreSQL's lexical rules (`scan.l`), as far as they decide where a token begins and ends.
 
+mod number; // where numbers end
+
 use super::StringSyntax;
+use super::words::{self, key_of};
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +35,15 @@ pub(super) enum Kind {
     Bits,
     /// `$tag$…$tag$`
     Dollar,
-    Number,
+    /// A number without point or exponent, in any base.
+    Integer,
+    Decimal,
     /// `$1`
     Parameter,
-    /// Operators (a run of their characters) and punctuation.
+    Operator,
+    /// `:=`
+    Assign,
+    /// Any other character.
     Other,
 }
 
@@ -56,6 +64,16 @@ impl Token {
     #[inline]
     pub(super) fn end(self) -> usize {
         self.end as usize
+    }
+
+    /// From the start of an earlier token to the end of this one.
+    pub(super) fn from(self, earlier: Token) -> Token {
+        Token { start: earlier.start, ..self }
+    }
+
+    /// As if a closing parenthesis had ended it at the given position.
+    pub(super) fn closed_at(self, end: usize) -> Token {
+        Token { kind: Kind::Close, end: end as u32, ..self }
     }
 
     /// A quoted identifier without its quotes. A doubled quote stays doubled: no name we know has one.
@@ -142,6 +160,11 @@ impl<'a> Lexer<'a> {
         Self { text, token, at: 0, strings }
     }
 
+    /// A lexer on a token that begins at the given position, which it has not read yet.
+    pub(super) fn behind(text: &'a [u8], strings: StringSyntax, at: usize) -> Self {
+        Self { at, ..Self::new(text, strings) }
+    }
+
     /// The byte at `position`; the end of the text reads as a null byte.
     #[inline]
     fn byte(&self, position: usize) -> u8 {
@@ -169,6 +192,11 @@ impl<'a> Lexer<'a> {
                 Class::Comma => self.one(Kind::Comma),
                 Class::Open => self.one(Kind::Open),
                 Class::Close => self.one(Kind::Close),
+                Class::Dot if self.byte(start + 1).is_ascii_digit() => self.decimal(),
+                Class::Dot if self.byte(start + 1) == b'.' => {
+                    self.at += 2;
+                    Kind::Other
+                }
                 Class::Dot => self.one(Kind::Dot),
                 Class::Semicolon => self.one(Kind::Semicolon),
                 Class::Other => self.one(Kind::Other),
@@ -192,6 +220,10 @@ impl<'a> Lexer<'a> {
                 Class::Colon if self.byte(start + 1) == b':' => {
                     self.at += 2;
                     Kind::Cast
+                }
+                Class::Colon if self.byte(start + 1) == b'=' => {
+                    self.at += 2;
+                    Kind::Assign
                 }
                 Class::Colon => self.one(Kind::Other),
                 Class::Null if start >= self.text.len() => Kind::End,
@@ -250,13 +282,12 @@ impl<'a> Lexer<'a> {
     fn quoted_by(&mut self, quote: usize, mark: u8, kind: Kind) -> Kind {
         let mut at = quote + 1;
         loop {
-            let Some(length) = find(&self.text[at..], |b| b == mark || b == 0) else {
-                return self.broken();
-            };
-            at += length + 1;
-            if self.text[at - 1] == 0 {
+            at = mark_or_null(self.text, at, mark);
+            // The end of the text reads as a null byte.
+            if self.byte(at) == 0 {
                 return self.broken();
             }
+            at += 1;
             if self.byte(at) != mark {
                 self.at = at;
                 return kind;
@@ -311,6 +342,35 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    /// With the lexer on a literal: takes in its continuations on later lines, and the `UESCAPE '!'` of a `U&'…'`. The
+    /// continuations of a literal with backslashes belong to its token already.
+    pub(super) fn whole_literal(&mut self) {
+        match self.token.kind {
+            Kind::Plain | Kind::Bits => self.join_continuation(),
+            Kind::Unicode => {
+                self.join_continuation();
+                let mut ahead = *self;
+                let word = ahead.next();
+                if word.kind == Kind::Word
+                    && key_of(self.text, word.start(), word.end()) == words::UESCAPE
+                    && matches!(ahead.next().kind, Kind::Plain | Kind::Escape)
+                {
+                    ahead.token = Token { kind: Kind::Unicode, ..ahead.token.from(self.token) };
+                    *self = ahead;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn join_continuation(&mut self) {
+        while let Some(quote) = self.continuation() {
+            let kind = self.quoted_by(quote, b'\'', self.token.kind);
+            self.token.kind = kind;
+            self.token.end = self.at as u32;
+        }
+    }
+
     fn dollar(&mut self) -> Kind {
         let start = self.at;
         let rest = &self.text[start + 1..];
@@ -340,23 +400,29 @@ impl<'a> Lexer<'a> {
         self.broken()
     }
 
-    /// Digits only: signs, points and exponents come as tokens of their own, which changes nothing here.
-    fn number(&mut self) -> Kind {
-        let rest = &self.text[self.at..];
-        self.at += rest.iter().take_while(|b| b.is_ascii_digit()).count();
-        Kind::Number
-    }
-
-    /// A run of operator characters, cut where a comment begins.
+    /// A run of operator characters, cut where a comment begins. Only an operator with a character that no operator of
+    /// the standard has may end in a sign: `a @- b`, but `a = -1` without its blank.
     fn operator(&mut self) -> Kind {
+        let start = self.at;
         loop {
             self.at += 1;
             let byte = self.byte(self.at);
             let comment = matches!((byte, self.byte(self.at + 1)), (b'-', b'-') | (b'/', b'*'));
             if CLASS[byte as usize] != Class::Operator || comment {
-                return Kind::Other;
+                break;
             }
         }
+        let text = &self.text[start..self.at];
+        if text.len() > 1 && matches!(text[text.len() - 1], b'+' | b'-') {
+            let special = |b: &u8| {
+                matches!(b, b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%')
+            };
+            if !text.iter().any(special) {
+                let signs = text.iter().rev().take_while(|b| matches!(b, b'+' | b'-')).count();
+                self.at -= signs.min(text.len() - 1);
+            }
+        }
+        Kind::Operator
     }
 
     fn line_comment(&mut self) {
@@ -397,6 +463,25 @@ impl<'a> Lexer<'a> {
         self.at = self.text.len();
         Kind::Broken
     }
+}
+
+/// The position of the first `mark` or null byte from `at` on, or the end of the text; eight bytes at a time.
+#[inline]
+fn mark_or_null(text: &[u8], mut at: usize, mark: u8) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // The lowest byte whose high bit is set in the result is the first that was null.
+    let nulls = |eight: u64| eight.wrapping_sub(ONES) & !eight & (ONES << 7);
+    let marks = u64::from(mark) * ONES;
+    while let Some(eight) = text.get(at..).and_then(<[u8]>::first_chunk) {
+        let eight = u64::from_le_bytes(*eight);
+        let found = nulls(eight) | nulls(eight ^ marks);
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let rest = text.get(at..).unwrap_or_default();
+    at + find(rest, |b| b == mark || b == 0).unwrap_or(rest.len())
 }
 
 #[inline]

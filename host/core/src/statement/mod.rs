@@ -5,21 +5,35 @@
 //! that overload a name of `pg_catalog`.
 
 mod body; // any statement, token by token: calls, temporary objects, cursors
+mod cache; // shapes by fingerprint
 mod commands; // transaction control, DISCARD, prepared statements, …
 mod defaults; // ALTER ROLE … SET, ALTER DATABASE … SET
 mod effects; // the answer's types
+mod fingerprint; // folded tokens as 128 bits
+mod fold; // tokens without what literals hold
 mod functions; // which functions matter
 mod grammar; // parentheses that call nothing
 mod lexer;
+mod render; // folded tokens as text again
 mod settings; // SET, RESET, SHOW, set_config
+mod shape; // what is found once for each fingerprint
+mod tags; // what comments say
 mod words; // keywords as integers
 
 #[cfg(test)]
 mod tests;
 
+pub use cache::{CacheCounts, Known, ShapeCache, TextEncoding, TextSettings};
 pub use effects::{
     Effects, Kind, PreparedTouched, RoleNamed, SettingTouched, StartDefaults, TidegateCommand,
 };
+pub use fingerprint::{Fingerprinter, Reading, Unreadable};
+pub use shape::{
+    Access, By, ColumnUse, Comparison, Family, Fingerprint, FunctionForm, FunctionUse, Grammar,
+    Incomplete, Parsed, Shape, ShapeKind, TableUse,
+};
+
+pub use tags::Tags;
 
 use crate::limits::STATEMENT_BYTES_MAX;
 use body::Body;

@@ -194,7 +194,8 @@ impl Reader<'_> {
             return self.literal(self.lexer.token).filter(|_| over);
         }
         let bare = |kind| {
-            matches!(kind, TokenKind::Word | TokenKind::Number | TokenKind::Dot | TokenKind::Other)
+            use TokenKind::{Assign, Decimal, Dot, Integer, Operator, Other, Word};
+            matches!(kind, Word | Integer | Decimal | Dot | Operator | Assign | Other)
         };
         if !bare(self.lexer.token.kind) {
             return None;

@@ -27,19 +27,33 @@ pub(super) fn key_of(text: &[u8], start: usize, end: usize) -> Key {
     if length > 16 || length == 0 {
         return 0;
     }
-    let bytes = match text.get(start..start + 16) {
-        Some(sixteen) => {
-            let mut bytes = [0; 16];
-            bytes.copy_from_slice(sixteen);
-            bytes
+    let bytes = Key::from_le_bytes(sixteen(text, start));
+    (bytes | FOLD) & (Key::MAX >> (128 - 8 * length))
+}
+
+/// Sixteen bytes from `at` on; zeros stand behind the end of the text.
+#[inline]
+pub(super) fn sixteen(text: &[u8], at: usize) -> [u8; 16] {
+    match text.get(at..).and_then(<[u8]>::first_chunk) {
+        Some(bytes) => *bytes,
+        None => last_bytes(text, at),
+    }
+}
+
+fn last_bytes(text: &[u8], at: usize) -> [u8; 16] {
+    let missing = (at + 16).saturating_sub(text.len());
+    match text.last_chunk() {
+        Some(bytes) => {
+            let bytes = u128::from_le_bytes(*bytes).checked_shr(8 * missing as u32);
+            bytes.unwrap_or(0).to_le_bytes()
         }
         None => {
             let mut bytes = [0; 16];
-            bytes[..length].copy_from_slice(&text[start..end]);
+            let rest = text.get(at..).unwrap_or_default();
+            bytes[..rest.len()].copy_from_slice(rest);
             bytes
         }
-    };
-    (Key::from_le_bytes(bytes) | FOLD) & (Key::MAX >> (128 - 8 * length))
+    }
 }
 
 macro_rules! words {
@@ -53,15 +67,15 @@ words! {
     CALL CASE CAST CHAIN CHAR CHARACTER CHARACTERISTICS CHECK CHECKPOINT CLOSE CLUSTER COALESCE COLLATE
     COMMENT COMMIT CONFLICT CONSTRAINTS COPY CREATE CUBE CURRENT_ROLE CURRENT_TIME CURRENT_USER DATABASE DEALLOCATE DEC DECIMAL DECLARE DEFAULT
     DEFERRABLE DELETE DISCARD DISTINCT DO DROP ELSE END EXCEPT EXECUTE EXISTS EXPLAIN EXTENSION EXTRACT
-    FETCH FILTER FLOAT FOR FOREIGN FROM FUNCTION GLOBAL GRANT GREATEST GROUP GROUPING HASH HAVING HOLD
+    FALSE FETCH FILTER FLOAT FOR FOREIGN FROM FUNCTION GLOBAL GRANT GREATEST GROUP GROUPING HASH HAVING HOLD
     IDENTIFY_SYSTEM ILIKE IMPORT IN INCLUDE INDEX INSERT INSTEAD INT INTERSECT INTERVAL INTO IS ISOLATION JOIN KEY
     LATERAL LEAST LIKE LIMIT LIST LISTEN LOAD LOCAL LOCALTIME LOCALTIMESTAMP LOCK MATERIALIZED MERGE MOVE NAMES
-    NCHAR NORMALIZE NOT NOTIFY NULLIF NUMERIC OFFSET ON ONLY OPERATOR OPTION OR ORDER ORDINALITY
+    NCHAR NORMALIZE NOT NOTIFY NULL NULLIF NUMERIC OFFSET ON ONLY OPERATOR OPTION OR ORDER ORDINALITY
     OVER OVERLAY PARTITION PG_SETTINGS PG_TEMP PLANS POSITION PRECISION PREPARE PREPARED PRIMARY PROCEDURE
     RANGE READ REASSIGN RECURSIVE REFERENCES REFRESH REINDEX RELEASE REPLACE RESET RETURNING REVOKE
     ROLE ROLLBACK ROLLUP ROUTINE ROW SAVEPOINT SCHEMA SECURITY SELECT SEQUENCES SESSION SESSION_USER SET SETS SHOW SIMILAR
     SOME START STDIN STDOUT SUBSTRING TABLE TEMP TEMPORARY THEN TIME TIMELINE_HISTORY TIMESTAMP TO TRANSACTION
-    TREAT TRIM TRUNCATE UNION UNIQUE UNLISTEN UPDATE UPLOAD_MANIFEST USER USING VACUUM VALUES VARCHAR VARYING
+    TREAT TRIM TRUE TRUNCATE UESCAPE UNION UNIQUE UNLISTEN UPDATE UPLOAD_MANIFEST USER USING VACUUM VALUES VARCHAR VARYING
     VIEW WHEN WHERE WINDOW WITH WITHIN WORK WRITE XML XMLATTRIBUTES XMLCONCAT XMLELEMENT XMLEXISTS XMLFOREST
     XMLNAMESPACES XMLPARSE XMLPI XMLROOT XMLSERIALIZE XMLTABLE ZONE BASE_BACKUP
 }

@@ -10,12 +10,12 @@ use tidegate_core::limits;
 use super::checked::{
     AdminConfig, AuthConfig, AuthMethod, ClientTls, ClientTlsMode, ClusterConfig, Config,
     LimitSettings, Listen, LogConfig, LogFormat, MetricsAccess, PoolMode, PoolOverride,
-    PoolSettings, Secret, ServerUrl, TrustRemote,
+    PoolSettings, Reads, RoutingSettings, Secret, ServerUrl, TrustRemote,
 };
 use super::error::{ConfigError, Origin, Problem};
 use super::raw::{
-    At, Raw, RawAdmin, RawAuth, RawCluster, RawLimits, RawLog, RawOverride, RawPool, RawTls,
-    Timeout,
+    At, Raw, RawAdmin, RawAuth, RawCluster, RawLimits, RawLog, RawOverride, RawPool, RawRouting,
+    RawTls, Timeout,
 };
 use super::source::read_bounded;
 use super::users::Users;
@@ -35,14 +35,25 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     let pool = checker.pool("pool", &raw.pool, &pool_defaults());
     let pools =
         raw.pools.into_iter().map(|written| checker.pool_override(written, &pool)).collect();
+    let routing = checker.routing(raw.routing);
     let tls = checker.tls(raw.tls);
     let auth = checker.auth(raw.auth, &tls);
     let limits = checker.limits(raw.limits);
     let log = log(raw.log);
     match cluster {
-        Some(cluster) if checker.errors.is_empty() => {
-            Ok(Config { listen, admin, workers, cluster, pool, pools, auth, tls, limits, log })
-        }
+        Some(cluster) if checker.errors.is_empty() => Ok(Config {
+            listen,
+            admin,
+            workers,
+            cluster,
+            pool,
+            pools,
+            routing,
+            auth,
+            tls,
+            limits,
+            log,
+        }),
         _ => Err(checker.errors),
     }
 }
@@ -377,6 +388,21 @@ impl Checker {
                 Users::default()
             }
         }
+    }
+
+    fn routing(&mut self, written: RawRouting) -> RoutingSettings {
+        let lag_max = or(&written.lag_max, limits::REPLICA_LAG_MAX);
+        let lag_return = match &written.lag_return {
+            None => limits::REPLICA_LAG_RETURN.min(lag_max),
+            Some(At { value, origin }) => {
+                if *value > lag_max {
+                    let message = format!("{value:?} is above routing.lag_max {lag_max:?}");
+                    self.contradiction(origin, "routing.lag_return", message);
+                }
+                *value
+            }
+        };
+        RoutingSettings { reads: or(&written.reads, Reads::Split), lag_max, lag_return }
     }
 
     fn limits(&mut self, written: RawLimits) -> LimitSettings {

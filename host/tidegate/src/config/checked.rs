@@ -27,6 +27,7 @@ pub struct Config {
     pub pool: PoolSettings,
     /// In the order written; the first that matches wins.
     pub pools: Vec<PoolOverride>,
+    pub routing: RoutingSettings,
     pub auth: AuthConfig,
     pub tls: ClientTls,
     pub limits: LimitSettings,
@@ -199,6 +200,36 @@ impl PoolOverride {
     fn matches(&self, database: &str, user: &str) -> bool {
         self.database.as_deref().is_none_or(|wanted| wanted == database)
             && self.user.as_deref().is_none_or(|wanted| wanted == user)
+    }
+}
+
+/// Where statements run that a client has not directed itself (`SET tidegate.route`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoutingSettings {
+    pub reads: Reads,
+    /// A replica further behind serves no reads.
+    pub lag_max: Duration,
+    /// A replica that was too far behind serves reads again below this; at most `lag_max`.
+    pub lag_return: Duration,
+}
+
+/// Where reads run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reads {
+    /// On replicas, as far as that is proven to make no difference.
+    Split,
+    /// With everything else, on the primary.
+    Primary,
+}
+
+impl Reads {
+    pub const ALL: [Self; 2] = [Self::Split, Self::Primary];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Split => "split",
+            Self::Primary => "primary",
+        }
     }
 }
 

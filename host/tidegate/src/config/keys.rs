@@ -59,6 +59,11 @@ pub(super) const TABLES: &[(&str, &str)] = &[
         "Settings for some pools; repeat the table for more. The first that matches wins, and what it does not name is as \
          in `[pool]`.",
     ),
+    (
+        "routing",
+        "Where statements run that a client has not directed itself (`SET tidegate.route`). Without replicas, all run on the \
+         primary.",
+    ),
     ("auth", "How clients prove who they are."),
     ("tls", "TLS towards clients. Towards servers, each URL's `sslmode` decides."),
     ("limits", "Bounds on clients and on the process."),
@@ -105,6 +110,10 @@ pub(super) const KEYS: &[Key] = &[
     key("pools", "utilisation_warn_percent", Example("90"), Live, "As in `[pool]`."),
     key("pools", "utilisation_clear_percent", Example("80"), Live, "As in `[pool]`."),
     key("pools", "connect_timeout", Example(r#""10s""#), Live, "As in `[pool]`."),
+
+    key("routing", "reads", Value(r#""split""#), Live, "`split`: a statement that is proven to be nothing but a read runs on a replica that shows everything this client has written and seen; everything else on the primary. `primary`: everything."),
+    key("routing", "lag_max", Value(r#""5s""#), Live, "A replica that is further behind the primary serves no reads."),
+    key("routing", "lag_return", Value(r#""2s""#), Live, "One that was too far behind serves reads again when it is less than this behind."),
 
     key("auth", "method", Value(r#""passthrough""#), Live, "`passthrough`: the primary's users log in with their own passwords, checked by the primary. `scram-sha-256`, `md5`, `password` (in clear: over TLS or from this machine only): against `users_file`. `certificate`: a certificate of `tls.client_ca` whose common name is the user. `trust`: nothing is asked."),
     key("auth", "users_file", Example(r#""/etc/tidegate/users.txt""#), Live, "PgBouncer's userlist.txt: a line for each user, `\"user\" \"secret\"`, where the secret is a password or what `pg_authid.rolpassword` holds."),

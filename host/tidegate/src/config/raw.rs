@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::checked::{
-    AuthMethod, ClientTlsMode, Listen, LogFormat, PoolMode, Secret, ServerUrl, TrustRemote,
+    AuthMethod, ClientTlsMode, Listen, LogFormat, PoolMode, Reads, Secret, ServerUrl, TrustRemote,
 };
 use super::error::Origin;
 
@@ -40,6 +40,7 @@ pub struct Raw {
     pub admin: RawAdmin,
     pub pool: RawPool,
     pub pools: Vec<RawOverride>,
+    pub routing: RawRouting,
     pub auth: RawAuth,
     pub tls: RawTls,
     pub limits: RawLimits,
@@ -82,6 +83,13 @@ pub struct RawOverride {
     pub database: Option<At<String>>,
     pub user: Option<At<String>>,
     pub settings: RawPool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawRouting {
+    pub reads: Option<At<Reads>>,
+    pub lag_max: Option<At<Duration>>,
+    pub lag_return: Option<At<Duration>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
-    At, Raw, RawAdmin, RawAuth, RawCluster, RawLimits, RawLog, RawOverride, RawPool, RawTls,
+    At, Raw, RawAdmin, RawAuth, RawCluster, RawLimits, RawLog, RawOverride, RawPool, RawRouting,
+    RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 
@@ -82,6 +83,7 @@ impl Reader<'_> {
             admin: self.table(&mut root, "admin", Self::admin),
             pool: self.table(&mut root, "pool", Self::pool),
             pools: self.overrides(&mut root),
+            routing: self.table(&mut root, "routing", Self::routing),
             auth: self.table(&mut root, "auth", Self::auth),
             tls: self.table(&mut root, "tls", Self::tls),
             limits: self.table(&mut root, "limits", Self::limits),
@@ -120,6 +122,14 @@ impl Reader<'_> {
             utilisation_warn_percent: self.value(table, "utilisation_warn_percent"),
             utilisation_clear_percent: self.value(table, "utilisation_clear_percent"),
             connect_timeout: self.value(table, "connect_timeout"),
+        }
+    }
+
+    fn routing(&mut self, table: &mut Table<'_, '_>) -> RawRouting {
+        RawRouting {
+            reads: self.value(table, "reads"),
+            lag_max: self.value(table, "lag_max"),
+            lag_return: self.value(table, "lag_return"),
         }
     }
 

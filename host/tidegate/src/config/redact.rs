@@ -40,6 +40,11 @@ pub fn redacted(config: &Config) -> Value {
         "admin": admin,
         "pool": pool_settings(&config.pool),
         "pools": pools,
+        "routing": {
+            "reads": config.routing.reads.as_str(),
+            "lag_max": duration(config.routing.lag_max),
+            "lag_return": duration(config.routing.lag_return),
+        },
         "auth": {
             "method": config.auth.method.as_str(),
             "users_file": config.auth.users_file,

@@ -8,7 +8,7 @@ use tidegate_core::limits::CONFIG_DURATION_MAX;
 use tracing_subscriber::filter::EnvFilter;
 
 use super::checked::{
-    AuthMethod, ClientTlsMode, Listen, LogFormat, PoolMode, Secret, ServerUrl, TrustRemote,
+    AuthMethod, ClientTlsMode, Listen, LogFormat, PoolMode, Reads, Secret, ServerUrl, TrustRemote,
 };
 use super::error::nearest;
 use super::raw::{LogFilter, Timeout};
@@ -245,6 +245,7 @@ macro_rules! choices {
 
 choices! {
     PoolMode => "a pool mode",
+    Reads => "split or primary",
     AuthMethod => "an authentication method",
     TrustRemote => "refuse or allow",
     ClientTlsMode => "a TLS mode",

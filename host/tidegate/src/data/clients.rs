@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tidegate_core::ids::{ClientId, ServerId};
 use tidegate_core::refusal::Refusal;
+use tidegate_core::route::{Place, ReadFacts};
 use tidegate_core::session::Pins;
 use tidegate_wire::backend::TransactionStatus;
 use tokio::sync::oneshot;
@@ -72,6 +73,8 @@ pub struct Client {
     pub write_pool: Rc<PoolCell>,
     /// By replica; found when first used.
     pub read_pools: RefCell<Vec<Option<Rc<PoolCell>>>>,
+    /// What decides how fresh a replica must be for this client's reads.
+    pub facts: Cell<ReadFacts>,
     cancel: RefCell<Option<Cancel>>,
     close: RefCell<Option<CloseRequest>>,
     waker: RefCell<Option<Waker>>,
@@ -131,10 +134,21 @@ impl Client {
             application: RefCell::new("".into()),
             write_pool: new.write_pool,
             read_pools: RefCell::default(),
+            facts: Cell::default(),
             cancel: RefCell::default(),
             close: RefCell::default(),
             waker: RefCell::default(),
         })
+    }
+
+    /// Something of this client's ran at `place` and has been answered; it may have written there.
+    pub fn note_place(&self, place: Place, wrote: bool, now: Instant) {
+        let mut facts = self.facts.get();
+        facts.saw = Some((place, now));
+        if wrote {
+            facts.wrote_at = Some(now);
+        }
+        self.facts.set(facts);
     }
 
     pub fn set_state(&self, state: State, now: Instant) {

@@ -18,6 +18,7 @@ use std::time::Instant;
 use tidegate_core::session::prepared::SchemaGeneration;
 use tidegate_core::session::{ClientNext, CloseReason, Io, ServerNext, Session};
 
+pub use lent::Asked;
 use lent::{Lent, Stage};
 
 use super::buffers::Input;
@@ -50,6 +51,8 @@ pub struct Connection {
     client: Rc<Client>,
     stream: Stream,
     session: Session,
+    /// For the server in hand, or waited for.
+    asked: Asked,
     lent: Option<Lent>,
     from_client: Way,
     from_server: Way,
@@ -86,6 +89,7 @@ impl Connection {
             client,
             stream,
             session,
+            asked: Asked::PRIMARY,
             lent: None,
             from_client: Way::new(input),
             from_server,
@@ -210,9 +214,11 @@ impl Connection {
             let mut interner = self.worker.interner.borrow_mut();
             let schema = self.worker.shared.schema.load(Ordering::Relaxed);
             interner.set_generation(SchemaGeneration(schema));
+            let mut routing = self.worker.routing.borrow_mut();
             let io = Io {
                 server: self.lent.as_mut().map(|lent| &mut lent.lease.server.state),
                 interner: &mut interner,
+                router: &mut routing.of(&self.client.database, schema),
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };
@@ -276,9 +282,11 @@ impl Connection {
         let step = {
             let mut interner = self.worker.interner.borrow_mut();
             let before = interner.generation();
+            let mut routing = self.worker.routing.borrow_mut();
             let io = Io {
                 server: Some(&mut lease.server.state),
                 interner: &mut interner,
+                router: &mut routing.of(&self.client.database, before.0),
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };

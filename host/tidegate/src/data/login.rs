@@ -110,8 +110,8 @@ pub struct LoggedIn {
 
 /// 256 random bits, drawn once per process, from which the salts of users who do not exist are
 /// made.
-pub fn draw_secret() -> io::Result<[u8; 32]> {
-    let mut secret = [0; 32];
+pub fn draw_secret<const BYTES: usize>() -> io::Result<[u8; BYTES]> {
+    let mut secret = [0; BYTES];
     getrandom::fill(&mut secret)?;
     Ok(secret)
 }

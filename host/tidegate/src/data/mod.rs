@@ -7,6 +7,7 @@ pub mod connection; // moves one client's bytes between its socket, the session 
 pub mod greeting; // start-up settings, ParameterStatus, the cancel key, the first ReadyForQuery
 pub mod listener; // sockets that listen, and which worker takes a client
 pub mod login; // one client from its first byte to AuthenticationOk
+mod routing; // where statements may run
 pub mod users; // who may log in: a file, or the server's own users
 mod way; // one direction of a client's traffic
 pub mod worker; // one thread: its clients, its pools, its messages // read buffers, lent while bytes wait in them

@@ -23,6 +23,7 @@ use super::clients::{Cancel, Client};
 use super::greeting::Welcomes;
 use super::listener::{Accepted, Bound, Listener, Loads};
 use super::login::{LoginContext, Peer, Throttle};
+use super::routing::Routing;
 use crate::config;
 use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::WorkerStats;
@@ -30,6 +31,7 @@ use crate::upstream::Credentials;
 use crate::upstream::pool::{
     Neighbours, PoolKey, PoolMessage, PoolSnapshot, Pools, PoolsConfig, ServerLogin, SharedPools,
 };
+use crate::view::Views;
 
 /// Messages one worker may have waiting.
 const MESSAGES_MAX: usize = 4_096;
@@ -96,16 +98,20 @@ pub struct Shared {
     pub senders: Vec<mpsc::Sender<Message>>,
     next_client: AtomicU64,
     /// Changes of schemas that any worker saw pass: see `core::session::prepared::SchemaGeneration`.
-    pub schema: AtomicU64,
+    pub schema: Arc<AtomicU64>,
     /// Changes of what sessions begin with: what clients were told before is told no more.
     pub defaults: AtomicU64,
+    /// Makes fingerprints of statements this process's own.
+    seed: u128,
+    /// What the control plane knows.
+    pub views: Arc<Views>,
     /// By worker: whether it has a connection to the primary.
     primary: Vec<AtomicBool>,
 }
 
 impl Shared {
     /// The shared part for so many workers, and each worker's receiver.
-    pub fn new(workers: usize) -> (Arc<Self>, Vec<mpsc::Receiver<Message>>) {
+    pub fn new(workers: usize, seed: u128) -> (Arc<Self>, Vec<mpsc::Receiver<Message>>) {
         let (senders, receivers) = (0..workers).map(|_| mpsc::channel(MESSAGES_MAX)).unzip();
         let shared = Self {
             keys: CancelKeys::default(),
@@ -115,8 +121,10 @@ impl Shared {
             stats: (0..workers).map(|_| Arc::default()).collect(),
             senders,
             next_client: AtomicU64::new(1),
-            schema: AtomicU64::new(0),
+            schema: Arc::default(),
             defaults: AtomicU64::new(0),
+            seed,
+            views: Arc::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
         (Arc::new(shared), receivers)
@@ -190,6 +198,7 @@ pub struct Worker {
     settled: RefCell<Arc<Settled>>,
     life: Cell<Life>,
     next_replica: Cell<usize>,
+    pub routing: RefCell<Routing>,
     tasks: RefCell<JoinSet<()>>,
     cancels: Rc<tokio::sync::Semaphore>,
 }
@@ -253,6 +262,7 @@ impl Worker {
             Box::new(ServerLogin),
             Box::new(Others(shared.clone())),
         );
+        let routing = RefCell::new(Routing::new(&shared.views, shared.seed));
         Rc::new(Self {
             index,
             stats: shared.stats.get(index).cloned().unwrap_or_default(),
@@ -265,6 +275,7 @@ impl Worker {
             settled: RefCell::new(settled),
             life: Cell::new(Life::Serving),
             next_replica: Cell::new(index),
+            routing,
             tasks: RefCell::default(),
             cancels: Rc::new(tokio::sync::Semaphore::new(CANCELS_MAX)),
         })

@@ -243,7 +243,7 @@ fn a_wrong_word_for_tidegates_own_setting_fails_like_that_of_an_enum_setting() {
         let same = |line: String| line.replace(setting, "@").replace(values, "!");
         seen.map(same).collect::<Vec<_>>()
     };
-    let own = transcript("tidegate.route", "Replica", "primary, replica");
+    let own = transcript("tidegate.route", "Replica", "auto, primary, replica");
     assert_eq!(own, transcript("bytea_output", "Hex", "escape, hex"));
     assert!(own[0].contains("22023") && own[0].contains("Available values: !."), "{own:?}");
     // Prepared, it is refused before it is bound, and the batch fails.

@@ -6,6 +6,7 @@ use super::{
     whole_body,
 };
 use crate::limits;
+use crate::plan::{Plan, Target};
 use crate::refusal::Refusal;
 use crate::session::expected::{Answer, Copying, Expected};
 use crate::session::prepared::{Prepared, SERVER_NAME_PREFIX};
@@ -34,7 +35,7 @@ impl Session {
         let Some(body) = whole_body(header, input, at) else { return wait_for(header) };
         let Ok(parse) = frontend::read_parse(body) else { return self.malformed("Parse", io) };
         if io.server.is_none() {
-            return self.lease();
+            return self.lease(input, at, io.router);
         }
         if !parse.name.is_empty() && self.is_uncertain(parse.name, io) {
             return Frame::Wait(ClientNext::Replies);
@@ -95,7 +96,9 @@ impl Session {
         prepared: Arc<Prepared>,
         io: &mut Io<'_>,
     ) -> Frame {
-        let Some(server) = io.server.as_deref_mut() else { return self.lease() };
+        let Some(server) = io.server.as_deref_mut() else {
+            return Frame::Wait(ClientNext::Lease(Plan { target: Target::Primary }));
+        };
         let held = Held { prepared: prepared.clone(), since: self.batches.now };
         self.named.insert(name.clone(), held);
         if server.prepared.touch(&prepared, server.lease_mark).is_some() {
@@ -134,7 +137,7 @@ impl Session {
             return Frame::Wait(ClientNext::Read { bytes: HEADER_BYTES + arrived.len() + 1 });
         };
         if io.server.is_none() {
-            return self.lease();
+            return self.lease(input, at, io.router);
         }
         if self.is_uncertain(names.statement, io) {
             return Frame::Wait(ClientNext::Replies);
@@ -146,6 +149,7 @@ impl Session {
             return Frame::Wait(ClientNext::Replies);
         }
         if let Some(prepared) = &prepared {
+            self.note_access(&prepared.sql, &prepared.analysis, io.router);
             self.forget_sequences(&prepared.analysis, io);
         }
         self.batch = Batch::Open;
@@ -190,7 +194,7 @@ impl Session {
         };
         let Ok(named) = frontend::read_named(body) else { return self.malformed("Describe", io) };
         if io.server.is_none() {
-            return self.lease();
+            return self.lease(input, at, io.router);
         }
         if let Named::Statement(name) = named
             && self.is_uncertain(name, io)
@@ -223,7 +227,7 @@ impl Session {
             return self.wait_for_names(header, io);
         }
         if io.server.is_none() {
-            return self.lease();
+            return self.lease(input, at, io.router);
         }
         self.batch = Batch::Open;
         self.begin_running(io);

@@ -4,5 +4,6 @@ mod fake; // a PostgreSQL backend for a tiny language
 mod faults;
 mod program; // what a client sends
 mod random;
+mod reads; // on replicas
 mod traps;
 mod world; // clients, servers and the shell between them

@@ -202,6 +202,8 @@ pub(super) struct Case {
     pub programs: Vec<Vec<Message>>,
     pub startups: Vec<Map>,
     pub steps: Vec<(u8, u8, u16)>,
+    /// Reads use replicas.
+    pub splits: bool,
 }
 
 pub(super) fn case() -> impl Strategy<Value = Case> {
@@ -216,17 +218,20 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
             (any::<u8>(), any::<u8>(), prop_oneof![1_u16..12, 1_u16..400]),
             0..120,
         ),
+        any::<bool>(),
     )
-        .prop_map(|((a, b, c), startups, steps)| Case {
+        .prop_map(|((a, b, c), startups, steps, splits)| Case {
             programs: vec![a, b, c],
             startups,
             steps,
+            splits,
         })
 }
 
 /// Runs the programs against shared servers, and returns what each client was told.
 pub(super) fn together(case: &Case) -> Vec<Vec<String>> {
     let mut world = World::new(&case.startups);
+    world.router.splits = case.splits;
     let all: Vec<Vec<u8>> = case.programs.iter().map(|program| bytes(program)).collect();
     let mut sent = vec![0; all.len()];
     for (what, choice, count) in &case.steps {

@@ -2,6 +2,7 @@
 
 use super::fake::{Fake, Map};
 use crate::ids::ClientId;
+use crate::plan::{Router, Target};
 use crate::refusal::Refusal;
 use crate::session::gather::Gather;
 use crate::session::prepared::Interner;
@@ -9,6 +10,7 @@ use crate::session::{
     ClientNext, CloseReason, Gone, Io, PoolMode, ServerNext, ServerState, Session, Settled,
 };
 use crate::settings::Settings;
+use crate::statement::StringSyntax;
 use std::sync::Arc;
 use tidegate_wire::backend::TransactionStatus;
 use tidegate_wire::error_fields::{self, field};
@@ -20,7 +22,41 @@ pub(super) struct Server {
     input: Vec<u8>,
     lent_to: Option<usize>,
     closed: bool,
+    pub replica: bool,
 }
+
+/// Knows reads by how they begin.
+pub(super) struct Reads {
+    pub splits: bool,
+}
+
+impl Router for Reads {
+    fn splits(&self) -> bool {
+        self.splits
+    }
+
+    fn reads(&mut self, sql: &[u8], _: StringSyntax) -> bool {
+        ["SELECT '", "SELECT 1/0"].iter().any(|start| sql.starts_with(start.as_bytes()))
+            && !sql.contains(&b';')
+    }
+}
+
+/// How texts begin that no replica may see; those of our own are not among them.
+const NOT_FOR_REPLICAS: [&str; 13] = [
+    "BEGIN",
+    "COMMIT",
+    "SAVEPOINT",
+    "ROLLBACK TO",
+    "SET ",
+    "SELECT set_config",
+    "SELECT poke",
+    "PREPARE",
+    "EXECUTE",
+    "LISTEN",
+    "CREATE",
+    "DROP",
+    "COPY",
+];
 
 pub(super) struct Client {
     pub session: Session,
@@ -36,6 +72,7 @@ pub(super) struct World {
     pub clients: Vec<Client>,
     pub servers: Vec<Server>,
     pub interner: Interner,
+    pub router: Reads,
     /// Statements a server keeps.
     pub prepared_max: usize,
     /// Which idle server is lent next; any number.
@@ -72,6 +109,7 @@ impl World {
             clients: clients.collect(),
             servers: Vec::new(),
             interner: Interner::default(),
+            router: Reads { splits: false },
             prepared_max: 3,
             choice: 0,
             refusal: None,
@@ -154,6 +192,7 @@ impl World {
             Io {
                 server: Some(&mut server.state),
                 interner: &mut self.interner,
+                router: &mut self.router,
                 to_server: &mut to_server,
                 to_client: &mut to_client,
             },
@@ -190,6 +229,10 @@ impl World {
                 assert_eq!(server.state.status(), TransactionStatus::Idle);
                 assert!(!one.session.is_waiting_for_replies());
                 assert!(server.input.is_empty(), "unread replies");
+                for sql in server.fake.seen.iter().filter(|_| server.replica) {
+                    let theirs = NOT_FOR_REPLICAS.iter().any(|start| sql.starts_with(start));
+                    assert!(!theirs || sql.contains("pg_catalog"), "a replica got {sql}");
+                }
                 let known: Map = server
                     .state
                     .settings()
@@ -205,8 +248,15 @@ impl World {
         }
     }
 
-    fn lend(&mut self, client: usize) {
+    fn lend(&mut self, client: usize, target: Target) {
+        // Now and then no replica is fresh enough.
+        let target = match target {
+            Target::Read if self.choice.is_multiple_of(5) => Target::Primary,
+            target => target,
+        };
+        let replica = target == Target::Read;
         let idle: Vec<usize> = (0..self.servers.len())
+            .filter(|at| self.servers[*at].replica == replica)
             .filter(|at| self.servers[*at].lent_to.is_none() && !self.servers[*at].closed)
             .collect();
         let at = if idle.is_empty() {
@@ -216,6 +266,7 @@ impl World {
                 input: Vec::new(),
                 lent_to: None,
                 closed: false,
+                replica,
             });
             self.servers.len() - 1
         } else {
@@ -225,7 +276,11 @@ impl World {
         self.servers[at].lent_to = Some(client);
         self.clients[client].server = Some(at);
         let mut to_server = Gather::default();
-        self.clients[client].session.handle_lease(&mut self.servers[at].state, &mut to_server);
+        self.clients[client].session.handle_lease(
+            target,
+            &mut self.servers[at].state,
+            &mut to_server,
+        );
         self.send(client, to_server.to_bytes(&[]));
     }
 
@@ -242,6 +297,7 @@ impl World {
                 Io {
                     server: one.server.map(|at| &mut self.servers[at].state),
                     interner: &mut self.interner,
+                    router: &mut self.router,
                     to_server: &mut to_server,
                     to_client: &mut to_client,
                 },
@@ -258,12 +314,12 @@ impl World {
                     assert!(bytes > left, "{bytes} bytes are there: {left}");
                     return;
                 }
-                ClientNext::Lease(_) => {
+                ClientNext::Lease(plan) => {
                     assert!(self.clients[client].server.is_none());
                     if let Some(refusal) = self.refusal.clone() {
                         self.refuse(client, &refusal);
                     } else {
-                        self.lend(client);
+                        self.lend(client, plan.target);
                     }
                 }
                 ClientNext::Replies => {

@@ -2,11 +2,14 @@
 
 use super::*;
 
+mod cache; // shapes by fingerprint
 mod calls; // functions, and parentheses that call nothing
+mod fingerprints; // which texts are alike
 mod laws; // proptests
 mod names; // settings, prepared statements, virtual settings
 mod session; // commands and their effects
 mod syntax; // lexical traps
+mod tags; // what comments say
 
 /// Effects from their names, separated by blanks.
 fn effects(names: &str) -> Effects {

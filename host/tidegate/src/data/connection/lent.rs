@@ -6,12 +6,24 @@ use std::time::Instant;
 use tidegate_core::plan::{Plan, Target};
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
+use tidegate_core::route::Place;
 use tidegate_core::session::{ClientNext, Pins, Settled, Tally};
 
 use super::{ClientPhase, Connection};
 use crate::data::clients::State;
 use crate::observe::stats::{ErrorKind, PinReason};
-use crate::upstream::pool::{Acquired, Lease};
+use crate::upstream::pool::{Acquired, Lease, Patience};
+
+/// What kind of server was asked for, and where that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub target: Target,
+    pub place: Place,
+}
+
+impl Asked {
+    pub const PRIMARY: Self = Self { target: Target::Primary, place: Place::Primary };
+}
 
 /// A server that was lent.
 pub(super) struct Lent {
@@ -35,10 +47,21 @@ impl Connection {
     /// advise → plan happened in the session; here the plan becomes a lease.
     pub(super) fn acquire(&mut self, plan: Plan, cx: &mut Context<'_>) {
         self.phase = ClientPhase::Queued;
+        if self.lent.is_some() {
+            // It was chosen for something else and did not come to rest, so nobody may have it as it is.
+            self.drop_server();
+        }
         let now = Instant::now();
-        let pool = match plan.target {
-            Target::Primary => self.client.write_pool.clone(),
-            Target::Replica => self.worker.read_pool(&self.client, now),
+        self.asked = self.worker.locate(plan.target, &self.client);
+        let elsewhere = self.asked.target == Target::Read;
+        self.client.slot.set_patience(if elsewhere {
+            Patience::FirstFailure
+        } else {
+            Patience::Attempts
+        });
+        let pool = match self.asked.place {
+            Place::Primary => self.client.write_pool.clone(),
+            Place::Replica(index) => self.worker.read_pool(&self.client, index, now),
         };
         match self.worker.pools.acquire(&pool, &self.client.slot, now) {
             Acquired::Now(lease) => self.handle_grant(Ok(lease), cx),
@@ -52,11 +75,16 @@ impl Connection {
             Ok(mut lease) => {
                 self.client.set_state(State::Active, Instant::now());
                 self.client.server.set(Some(lease.server.id));
-                self.session.handle_lease(&mut lease.server.state, &mut self.from_client.out);
+                let server = &mut lease.server.state;
+                self.session.handle_lease(self.asked.target, server, &mut self.from_client.out);
                 self.lent = Some(Lent { lease, stage: Stage::Fresh });
                 self.from_server.wanted = 1;
                 self.phase = ClientPhase::Reading;
                 self.feed_client(cx);
+            }
+            // A read that no replica takes can as well be had from the primary.
+            Err(_) if self.asked.target == Target::Read => {
+                self.acquire(Plan { target: Target::Primary }, cx);
             }
             Err(refusal) => {
                 self.worker.stats.errors.increment(match refusal.sqlstate {
@@ -154,6 +182,7 @@ impl Connection {
                 self.client.server.set(None);
                 self.note_pins();
                 self.client.set_state(State::Idle, now);
+                self.client.note_place(self.asked.place, self.session.take_wrote(), now);
                 self.from_client.give_up(&self.worker.buffers);
                 self.from_server.drop_unread(&self.worker.buffers);
                 if let Some(Lent { lease, .. }) = self.lent.take() {

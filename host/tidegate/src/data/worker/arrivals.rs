@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tidegate_core::ids::ClientId;
-use tidegate_core::plan::refuse_setting;
+use tidegate_core::plan::{Target, refuse_setting};
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::{Refusal, Severity};
+use tidegate_core::route::{Choice, Place};
 use tidegate_core::session::{PoolMode, Session};
 
 use super::upkeep::shutting_down;
@@ -17,7 +18,7 @@ use super::{Life, Message, Worker};
 use crate::config;
 use crate::data::cancel::Holder;
 use crate::data::clients::{Cancel, Client, CloseRequest, Encrypted, NewClient, State};
-use crate::data::connection::Connection;
+use crate::data::connection::{Asked, Connection};
 use crate::data::greeting::{self, Rejected, Welcome};
 use crate::data::listener::{ACCEPT_PAUSE, Accepted, Listener};
 use crate::data::login::{self, Admission, Door, LoggedIn, LoginOutcome, Peer, Replication};
@@ -169,6 +170,7 @@ impl Worker {
         let settled = self.settled();
         let (database, user): (Arc<str>, Arc<str>) =
             (logged_in.database.as_str().into(), logged_in.user.as_str().into());
+        self.shared.views.want(&database);
         let write = PoolKey {
             database: database.clone(),
             user: user.clone(),
@@ -284,12 +286,34 @@ impl Worker {
         .map_err(|refusal| Refusal { severity: Severity::Fatal, ..refusal })
     }
 
-    /// The pool that a read on a replica uses: replicas take turns; the primary stands in when there is none.
-    pub fn read_pool(&self, client: &Client, now: Instant) -> Rc<PoolCell> {
-        let replicas = self.settled.borrow().config.cluster.replicas.len();
-        let turn = self.next_replica.get();
-        self.next_replica.set(turn.wrapping_add(1));
-        let instance = if replicas == 0 { 0 } else { 1 + turn % replicas };
+    /// Where a client's statement of this kind runs, and what that makes of it.
+    pub fn locate(&self, target: Target, client: &Client) -> Asked {
+        match target {
+            Target::Primary => Asked::PRIMARY,
+            Target::Read => match self.routing.borrow_mut().choose(&client.facts.get()) {
+                // The view may still be of another configuration.
+                Choice::Replica(index) if index < self.replicas() => {
+                    Asked { target, place: Place::Replica(index) }
+                }
+                _ => Asked::PRIMARY,
+            },
+            // Asked for by the client, who takes what there is: replicas in turn, the primary when there is none.
+            Target::Replica => {
+                let turn = self.next_replica.get();
+                self.next_replica.set(turn.wrapping_add(1));
+                let replica = turn.checked_rem(self.replicas());
+                Asked { target, place: replica.map_or(Place::Primary, Place::Replica) }
+            }
+        }
+    }
+
+    fn replicas(&self) -> usize {
+        self.settled.borrow().config.cluster.replicas.len()
+    }
+
+    /// The pool of reads at a replica.
+    pub fn read_pool(&self, client: &Client, replica: usize, now: Instant) -> Rc<PoolCell> {
+        let instance = 1 + replica;
         let mut pools = client.read_pools.borrow_mut();
         if pools.len() <= instance {
             pools.resize(instance + 1, None);

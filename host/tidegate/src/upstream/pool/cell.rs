@@ -7,7 +7,7 @@ use super::pools::{Acquired, Home};
 use super::server::MovedServer;
 use super::shared::{PoolMessage, SharedBudget, SharedInstance, SharedPool, TravellingPlace};
 use super::snapshot::PoolTotals;
-use super::{Lease, PoolKey, Server, WaitSlot, refusals};
+use super::{Lease, Patience, PoolKey, Server, WaitSlot, refusals};
 use crate::upstream::{Credentials, Target};
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
@@ -149,6 +149,12 @@ impl PoolCell {
         let inner = &mut *inner;
         if let Some(refusal) = self.refused_by_breaker(inner, now) {
             inner.totals.refused += 1;
+            return Tried::Ended(Acquired::Refused(refusal));
+        }
+        let is_failing = inner.last_failure.is_some() && !inner.pool.is_served();
+        if is_failing && slot.patience() == Patience::FirstFailure {
+            inner.totals.refused += 1;
+            let refusal = refusals::not_opened(&self.key, inner.last_failure.as_ref(), 1);
             return Tried::Ended(Acquired::Refused(refusal));
         }
         inner.pool.set_generation(self.shared.generation());
@@ -306,6 +312,21 @@ impl PoolCell {
                 Some(PoolAction::Utilisation(crossing)) => self.report(crossing),
                 Some(PoolAction::Beg { priority, since }) => self.beg(priority, since),
             }
+        }
+    }
+
+    /// An attempt has failed: whoever can go elsewhere is told so.
+    pub(super) fn turn_away_impatient(&self, now: Instant) {
+        let (impatient, refusal) = {
+            let inner = self.inner.borrow();
+            let impatient =
+                inner.waiting.values().filter(|slot| slot.patience() == Patience::FirstFailure);
+            let impatient: Vec<ClientId> = impatient.map(|slot| slot.id()).collect();
+            (impatient, refusals::not_opened(&self.key, inner.last_failure.as_ref(), 1))
+        };
+        for client in impatient {
+            self.inner.borrow_mut().pool.cancel_wait(client);
+            self.refuse(client, refusal.clone(), now);
         }
     }
 

@@ -48,11 +48,22 @@ impl Drop for Guard {
     }
 }
 
+/// How long a client waits at a pool whose server cannot be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Patience {
+    /// Through several attempts, since there is nowhere else to go.
+    #[default]
+    Attempts,
+    /// Until one fails: another server will do as well.
+    FirstFailure,
+}
+
 /// Where one client waits for a connection, one wait at a time. A client makes one and keeps it.
 #[derive(Debug)]
 pub struct WaitSlot {
     id: ClientId,
     priority: Cell<Priority>,
+    patience: Cell<Patience>,
     state: RefCell<Wait>,
     waker: RefCell<Option<Waker>>,
 }
@@ -75,6 +86,7 @@ impl WaitSlot {
         Rc::new(Self {
             id,
             priority: Cell::new(Priority::Normal),
+            patience: Cell::default(),
             state: RefCell::default(),
             waker: RefCell::default(),
         })
@@ -91,6 +103,15 @@ impl WaitSlot {
     /// For the next `acquire`.
     pub fn set_priority(&self, priority: Priority) {
         self.priority.set(priority);
+    }
+
+    pub fn patience(&self) -> Patience {
+        self.patience.get()
+    }
+
+    /// For the next `acquire`.
+    pub fn set_patience(&self, patience: Patience) {
+        self.patience.set(patience);
     }
 
     /// Whom to wake when the wait ends. Set it before `take_grant`, as with every poll.

@@ -21,7 +21,7 @@ mod tests;
 
 pub use cell::PoolCell;
 pub use connect::{Connect, Connecting, ServerLogin};
-pub use lease::{Lease, WaitSlot};
+pub use lease::{Lease, Patience, WaitSlot};
 pub use pools::{Acquired, Pools, PoolsConfig};
 pub use server::{MovedServer, Server};
 pub use shared::{Neighbours, PoolMessage, SharedPools};

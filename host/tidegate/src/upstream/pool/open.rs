@@ -97,6 +97,7 @@ fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Inst
             inner.pool.hold_opens_until(until);
         }
     }
+    cell.turn_away_impatient(now);
     cell.pump(now);
 }
 

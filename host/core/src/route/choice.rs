@@ -1,0 +1,195 @@
+//! Replica or primary, for one read.
+
+use super::rotation::Rotation;
+use std::time::Instant;
+
+/// What is known of one replica now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// It shows every commit that was acknowledged before this moment. `None`: not known, so no read goes there.
+    pub fresh_as_of: Option<Instant>,
+    /// Its lag is within bounds (property 10) and it answers.
+    pub usable: bool,
+    /// Its share of reads; 0 is none.
+    pub weight: u32,
+}
+
+/// Where a session's statement ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Primary,
+    Replica(usize),
+}
+
+/// What a session has done, as far as it matters to where its next read may go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadFacts {
+    /// When the last statement that may have written was acknowledged.
+    pub wrote_at: Option<Instant>,
+    /// Where the last statement ran, and when it was over: what it saw must not be unseen.
+    pub saw: Option<(Place, Instant)>,
+}
+
+/// Where a read goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    Replica(usize),
+    Primary(WhyPrimary),
+}
+
+/// Why a read uses the primary. The names are metric labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WhyPrimary {
+    /// There is no replica, or none may be used.
+    NoReplica,
+    /// No replica shows the session's last write yet.
+    OwnWrite,
+    /// No other replica shows what the session has already seen.
+    Monotonic,
+}
+
+impl WhyPrimary {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoReplica => "no_replica",
+            Self::OwnWrite => "own_write",
+            Self::Monotonic => "monotonic",
+        }
+    }
+}
+
+/// Chooses among the replicas that show the session's own writes and everything it has seen.
+///
+/// A replica only moves forward, so the one that a session used last always shows what the session saw there.
+pub fn choose(
+    replicas: &[ReplicaView],
+    facts: &ReadFacts,
+    rotation: &mut Rotation,
+    weights: &mut Vec<u32>,
+) -> Choice {
+    weights.clear();
+    let mut why = WhyPrimary::NoReplica;
+    for (index, replica) in replicas.iter().enumerate() {
+        let allowed = match judge(index, replica, facts) {
+            Ok(()) => replica.weight,
+            Err(reason) => {
+                why = why.max_of(reason);
+                0
+            }
+        };
+        weights.push(allowed);
+    }
+    match rotation.next(weights) {
+        Some(index) => Choice::Replica(index),
+        None => Choice::Primary(why),
+    }
+}
+
+fn judge(index: usize, replica: &ReplicaView, facts: &ReadFacts) -> Result<(), WhyPrimary> {
+    let Some(as_of) = replica.fresh_as_of.filter(|_| replica.usable && replica.weight > 0) else {
+        return Err(WhyPrimary::NoReplica);
+    };
+    if facts.wrote_at.is_some_and(|wrote_at| as_of <= wrote_at) {
+        return Err(WhyPrimary::OwnWrite);
+    }
+    match facts.saw {
+        Some((Place::Replica(same), _)) if same == index => Ok(()),
+        Some((_, seen_at)) if as_of <= seen_at => Err(WhyPrimary::Monotonic),
+        _ => Ok(()),
+    }
+}
+
+impl WhyPrimary {
+    /// The reason that came closest to a replica.
+    fn max_of(self, other: Self) -> Self {
+        let rank = |why: Self| match why {
+            Self::NoReplica => 0,
+            Self::OwnWrite => 1,
+            Self::Monotonic => 2,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn replica(fresh_as_of: Option<Instant>) -> ReplicaView {
+        ReplicaView { fresh_as_of, usable: true, weight: 1 }
+    }
+
+    #[test]
+    fn a_session_without_a_past_reads_anywhere() {
+        let now = Instant::now();
+        let views = [replica(Some(now)), replica(Some(now))];
+        let (mut rotation, mut scratch) = (Rotation::default(), Vec::new());
+        let mut choose = || choose(&views, &ReadFacts::default(), &mut rotation, &mut scratch);
+        assert_eq!([choose(), choose(), choose()], [0, 1, 0].map(Choice::Replica));
+    }
+
+    #[test]
+    fn the_reasons_are_told() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let (mut rotation, mut scratch) = (Rotation::default(), Vec::new());
+        let mut ask =
+            |views: &[ReplicaView], facts| choose(views, &facts, &mut rotation, &mut scratch);
+        let wrote = ReadFacts { wrote_at: Some(later), saw: None };
+        let saw = ReadFacts { wrote_at: None, saw: Some((Place::Primary, later)) };
+        assert_eq!(ask(&[], wrote), Choice::Primary(WhyPrimary::NoReplica));
+        assert_eq!(ask(&[replica(None)], wrote), Choice::Primary(WhyPrimary::NoReplica));
+        assert_eq!(ask(&[replica(Some(now))], wrote), Choice::Primary(WhyPrimary::OwnWrite));
+        assert_eq!(ask(&[replica(Some(now))], saw), Choice::Primary(WhyPrimary::Monotonic));
+        let same = ReadFacts { wrote_at: None, saw: Some((Place::Replica(1), later)) };
+        assert_eq!(ask(&[replica(Some(now)), replica(Some(now))], same), Choice::Replica(1));
+    }
+
+    fn view() -> impl Strategy<Value = (Option<u64>, bool, u32)> {
+        (proptest::option::of(0..100_u64), any::<bool>(), 0..4_u32)
+    }
+
+    fn seen() -> impl Strategy<Value = Option<(Option<usize>, u64)>> {
+        proptest::option::of((proptest::option::of(0..4_usize), 0..100_u64))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        // Property 10: a read goes only to a replica that shows the session's writes and what it saw; when one is left
+        // it is used.
+        #[test]
+        fn a_chosen_replica_is_fresh_enough(
+            views in proptest::collection::vec(view(), 0..4), wrote in proptest::option::of(0..100_u64), saw in seen(),
+        ) {
+            let start = Instant::now();
+            let at = |ms: u64| start + Duration::from_millis(ms);
+            let replicas: Vec<ReplicaView> = views
+                .iter()
+                .map(|(fresh, usable, weight)| ReplicaView {
+                    fresh_as_of: fresh.map(at),
+                    usable: *usable,
+                    weight: *weight,
+                })
+                .collect();
+            let facts = ReadFacts {
+                wrote_at: wrote.map(at),
+                saw: saw.map(|(replica, ms)| (replica.map_or(Place::Primary, Place::Replica), at(ms))),
+            };
+            let fits = |index: usize| {
+                let (Some(fresh), true, 1..) = views[index] else { return false };
+                wrote.is_none_or(|wrote| wrote < fresh)
+                    && saw.is_none_or(|(replica, ms)| replica == Some(index) || ms < fresh)
+            };
+            let (mut rotation, mut scratch) = (Rotation::default(), Vec::new());
+            for _ in 0..5 {
+                match choose(&replicas, &facts, &mut rotation, &mut scratch) {
+                    Choice::Replica(index) => prop_assert!(fits(index)),
+                    Choice::Primary(_) => prop_assert!(!(0..views.len()).any(fits)),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Where the next unit of a client's work may run: a Query, or an extended batch up to its Sync.
+//!
+//! The server is chosen before the first frame is sent, and cannot be changed before the last one is answered. So a unit
+//! runs on a replica only if all of it has arrived and all of it is proven to read.
+
+use super::{Frame, whole_body};
+use crate::limits;
+use crate::plan::{Plan, RoutePreference, Router, Target, Unit, plan};
+use crate::session::expected::Copying;
+use crate::session::{Batch, ClientNext, Io, PoolMode, Session, SettingsNow};
+use crate::statement::{Analysis, Kind};
+use tidegate_wire::backend::TransactionStatus;
+use tidegate_wire::frame::Header;
+use tidegate_wire::frontend::{self, Named, tag};
+
+/// What the session's server was chosen for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::session) enum Chosen {
+    /// For anything, or by the client itself.
+    #[default]
+    ForAnything,
+    /// For one unit of reads, of which nothing has been sent yet.
+    ForReads,
+    /// A unit of reads has been sent; the next may be another.
+    AfterReads,
+}
+
+impl Chosen {
+    pub(in crate::session) fn for_target(target: Target) -> Self {
+        if target == Target::Read { Self::ForReads } else { Self::ForAnything }
+    }
+}
+
+impl Session {
+    /// Asks for a server for the frame at `at` and what follows it.
+    pub(super) fn lease(&self, input: &[u8], at: usize, router: &mut dyn Router) -> Frame {
+        Frame::Wait(ClientNext::Lease(self.plan_unit(input, at, router)))
+    }
+
+    fn plan_unit(&self, input: &[u8], at: usize, router: &mut dyn Router) -> Plan {
+        let preference = RoutePreference::from_setting(self.settings.get(RoutePreference::SETTING));
+        let reads = preference == RoutePreference::Auto
+            && router.splits()
+            && self.may_read_elsewhere()
+            && self.unit_reads(input, at, router);
+        plan(preference, if reads { Unit::Reads } else { Unit::Anything })
+    }
+
+    /// Is the session between transactions, in a state that a replica can take over?
+    fn may_read_elsewhere(&self) -> bool {
+        // A replica refuses SERIALIZABLE.
+        let serializable =
+            self.settings.get("default_transaction_isolation") == Some("serializable");
+        self.mode == PoolMode::Transaction
+            && self.status == TransactionStatus::Idle
+            && self.batch == Batch::Closed
+            && self.copying == Copying::Nothing
+            && self.settings_now == SettingsNow::Known
+            && self.changes_schema.is_none()
+            && !serializable
+    }
+
+    /// Has the unit that begins at `at` arrived, and does all of it read?
+    fn unit_reads(&self, input: &[u8], mut at: usize, router: &mut dyn Router) -> bool {
+        let mut parsed: Vec<&[u8]> = Vec::new();
+        loop {
+            let Ok(Some(header)) = Header::peek(&input[at..], limits::FRAME_BYTES_MAX) else {
+                return false;
+            };
+            let Some(body) = whole_body(header, input, at) else { return false };
+            let reads = match header.tag {
+                tag::QUERY => {
+                    return frontend::read_query(body)
+                        .is_ok_and(|sql| self.text_reads(sql, router));
+                }
+                tag::PARSE => frontend::read_parse(body).is_ok_and(|parse| {
+                    parsed.push(parse.name);
+                    self.text_reads(parse.sql, router)
+                }),
+                tag::BIND => frontend::read_bind_names(body).is_some_and(|names| {
+                    parsed.contains(&names.statement) || self.name_reads(names.statement, router)
+                }),
+                tag::DESCRIBE => frontend::read_named(body).is_ok_and(|named| match named {
+                    Named::Portal(_) => true,
+                    Named::Statement(name) => {
+                        parsed.contains(&name) || self.name_reads(name, router)
+                    }
+                }),
+                tag::EXECUTE | tag::CLOSE | tag::FLUSH => true,
+                tag::SYNC => return true,
+                _ => false,
+            };
+            if !reads {
+                return false;
+            }
+            at += header.frame_bytes();
+        }
+    }
+
+    fn name_reads(&self, name: &[u8], router: &mut dyn Router) -> bool {
+        let prepared = match name {
+            b"" => self.unnamed.as_ref(),
+            _ => self.named.get(name).map(|held| &held.prepared),
+        };
+        prepared.is_some_and(|prepared| self.text_reads(&prepared.sql, router))
+    }
+
+    fn text_reads(&self, sql: &[u8], router: &mut dyn Router) -> bool {
+        // A name is looked up in the catalogue, so its letters must be certain.
+        let is_utf8 = || {
+            let encoding = self.settings.get("client_encoding").unwrap_or_default();
+            encoding.eq_ignore_ascii_case("utf8") || encoding.eq_ignore_ascii_case("utf-8")
+        };
+        (sql.is_ascii() || is_utf8())
+            && self.string_syntax(sql).is_some_and(|strings| router.reads(sql, strings))
+    }
+
+    /// Before a frame: a server that was chosen for reads serves nothing else. `None`: go on.
+    pub(super) fn leave_replica(
+        &mut self,
+        header: Header,
+        input: &[u8],
+        at: usize,
+        io: &mut Io<'_>,
+    ) -> Option<Frame> {
+        let begins = self.batch == Batch::Closed
+            && self.copying == Copying::Nothing
+            && !matches!(header.tag, tag::SYNC | tag::FLUSH | tag::TERMINATE);
+        if self.chosen == Chosen::ForAnything || io.server.is_none() || !begins {
+            return None;
+        }
+        if self.chosen == Chosen::ForReads {
+            self.chosen = Chosen::AfterReads;
+            return None;
+        }
+        let plan = self.plan_unit(input, at, io.router);
+        if plan.target == Target::Read || !self.pins.is_empty() {
+            // What is pinned cannot move; what it may not do there, the server refuses.
+            return None;
+        }
+        Some(Frame::Wait(match self.expected.is_empty() {
+            false => ClientNext::Replies,
+            true => ClientNext::Lease(plan),
+        }))
+    }
+
+    /// Notes that a statement which goes to the primary may write, unless it is proven not to.
+    pub(super) fn note_access(&mut self, sql: &[u8], analysis: &Analysis, router: &mut dyn Router) {
+        if self.wrote.is_some() || self.chosen != Chosen::ForAnything || !router.splits() {
+            return;
+        }
+        if !(leaves_data_alone(analysis) || self.text_reads(sql, router)) {
+            self.wrote = Some(());
+        }
+    }
+
+    /// May anything that ran since the last call have written?
+    pub fn take_wrote(&mut self) -> bool {
+        self.wrote.take().is_some()
+    }
+}
+
+/// Commands about the session or the transaction, which change no data themselves.
+fn leaves_data_alone(analysis: &Analysis) -> bool {
+    analysis.statements <= 1
+        && matches!(
+            analysis.kind,
+            Kind::Empty
+                | Kind::Begin
+                | Kind::Commit
+                | Kind::Rollback
+                | Kind::Savepoint
+                | Kind::Release
+                | Kind::RollbackTo
+                | Kind::Set
+                | Kind::SetLocal
+                | Kind::SetTransaction
+                | Kind::Reset
+                | Kind::Show
+                | Kind::Prepare
+                | Kind::Deallocate
+                | Kind::Discard
+                | Kind::Listen
+                | Kind::Unlisten
+                | Kind::Close
+        )
+}

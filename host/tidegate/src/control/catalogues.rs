@@ -1,0 +1,180 @@
+//! Reads what the databases' catalogues say about names, on the primary, anew after each change of a schema.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate_core::catalogue::{Builder, Catalogue, FunctionRow, RelationKind, RelationRow};
+use tidegate_core::limits::CATALOGUE_ROWS_MAX;
+
+use super::{Asker, Watched};
+use crate::upstream::ConnectError;
+use crate::view::Known;
+
+/// Changes of schemas that did not pass through Tidegate are seen after this.
+const REREAD_INTERVAL: Duration = Duration::from_secs(60);
+/// A database whose schema changes all the time is not read more often than this.
+const REREAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// The catalogues of the databases that clients use.
+pub(super) struct Catalogues {
+    settled: (Arc<crate::config::Config>, Arc<crate::upstream::Target>),
+    databases: HashMap<Arc<str>, Database>,
+}
+
+struct Database {
+    asker: Asker,
+    known: Option<Known>,
+    read_at: Option<Instant>,
+}
+
+impl Catalogues {
+    pub(super) fn new(watched: &Watched) -> Self {
+        let target = watched.targets[0].clone();
+        Self { settled: (watched.config.clone(), target), databases: HashMap::new() }
+    }
+
+    pub(super) fn known(&self) -> HashMap<Arc<str>, Known> {
+        let known = |(name, database): (&Arc<str>, &Database)| {
+            Some((name.clone(), database.known.clone()?))
+        };
+        self.databases.iter().filter_map(known).collect()
+    }
+
+    /// Reads what is new, changed or old. `schema` counts the changes that have passed.
+    pub(super) async fn refresh(&mut self, wanted: Vec<Arc<str>>, schema: u64) {
+        for name in wanted {
+            let (config, target) = &self.settled;
+            let database = self.databases.entry(name.clone()).or_insert_with(|| {
+                let mut asker = Asker::new(config, 0, target.clone(), "tidegate: catalogue");
+                asker.database = name.clone();
+                Database { asker, known: None, read_at: None }
+            });
+            let now = Instant::now();
+            let age = database.read_at.map(|read_at| now.saturating_duration_since(read_at));
+            let changed = database.known.as_ref().is_none_or(|known| known.schema != schema);
+            let due = match age {
+                None => true,
+                Some(age) => age >= REREAD_INTERVAL || (changed && age >= REREAD_INTERVAL_MIN),
+            };
+            if due {
+                database.read_at = Some(now);
+                database.known = database.read(schema).await;
+            }
+        }
+    }
+}
+
+impl Database {
+    async fn read(&mut self, schema: u64) -> Option<Known> {
+        let database = self.asker.database.clone();
+        let built = match read_catalogue(&mut self.asker).await {
+            Ok(Some(catalogue)) => {
+                tracing::debug!(%database, names = catalogue.len(), "catalogue read");
+                Some(Known { catalogue: Arc::new(catalogue), schema })
+            }
+            Ok(None) => {
+                tracing::warn!(
+                    %database,
+                    rows_max = CATALOGUE_ROWS_MAX,
+                    "the catalogue is too large to keep, or not understood: reads stay on the primary"
+                );
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%database, %error, "cannot read the catalogue: reads stay on the primary");
+                None
+            }
+        };
+        // Seldom needed, so it does not hold a place on the server.
+        self.asker.server = None;
+        built
+    }
+}
+
+async fn read_catalogue(asker: &mut Asker) -> Result<Option<Catalogue>, ConnectError> {
+    let counts = asker.ask(COUNT_SQL).await?;
+    let rows = counts.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
+    if rows.is_none_or(|rows: usize| rows > CATALOGUE_ROWS_MAX) {
+        return Ok(None);
+    }
+    // One snapshot for all, so that they fit each other; the first column says which query a row is of.
+    let sql = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {FUNCTIONS_SQL}; {RELATIONS_SQL}; {HIDDEN_SQL}; COMMIT"
+    );
+    Ok(build(&asker.ask(&sql).await?))
+}
+
+/// `None` when a row is not as the query makes it.
+fn build(rows: &[Vec<Option<String>>]) -> Option<Catalogue> {
+    let mut builder = Builder::default();
+    for row in rows {
+        let row: Vec<&str> = row.iter().map(|value| value.as_deref().unwrap_or_default()).collect();
+        match row.as_slice() {
+            ["f", oid, schema, name, volatile, calls] => builder.function(FunctionRow {
+                oid: oid.parse().ok()?,
+                schema: (*schema).to_owned(),
+                name: (*name).to_owned(),
+                volatile: *volatile == "1",
+                calls: oids(calls)?,
+            }),
+            ["r", oid, schema, name, kind, permanent, reads, calls] => {
+                builder.relation(RelationRow {
+                    oid: oid.parse().ok()?,
+                    schema: (*schema).to_owned(),
+                    name: (*name).to_owned(),
+                    kind: RelationKind::from_relkind(kind),
+                    permanent: *permanent == "1",
+                    reads: oids(reads)?,
+                    calls: oids(calls)?,
+                });
+            }
+            ["h", oid] => builder.hidden_function(oid.parse().ok()?),
+            _ => return None,
+        }
+    }
+    Some(builder.build())
+}
+
+/// A list of object identifiers with commas between.
+fn oids(list: &str) -> Option<Vec<u32>> {
+    list.split(',').filter(|oid| !oid.is_empty()).map(|oid| oid.parse().ok()).collect()
+}
+
+const COUNT_SQL: &str = "SELECT (SELECT count(*) FROM pg_proc) + (SELECT count(*) FROM pg_class)";
+
+/// The stored trees of expressions name functions by number: `pg_depend` does not list built-in ones.
+const FUNCTIONS_SQL: &str = "\
+SELECT 'f', p.oid, n.nspname, p.proname, \
+ CASE WHEN p.provolatile = 'v' OR p.prokind = 'a' AND EXISTS (SELECT FROM pg_aggregate a JOIN pg_proc q ON q.oid IN \
+ (a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn) \
+ WHERE a.aggfnoid = p.oid AND q.provolatile = 'v') THEN 1 ELSE 0 END, \
+ CASE WHEN p.pronargdefaults > 0 AND p.oid >= 16384 THEN \
+ (SELECT string_agg(DISTINCT m[2], ',') FROM regexp_matches(p.proargdefaults::text, \
+ ':(funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') m) END \
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.prokind <> 'p'";
+
+const RELATIONS_SQL: &str = "\
+SELECT 'r', c.oid, n.nspname, c.relname, c.relkind, CASE WHEN c.relpersistence = 'p' THEN 1 ELSE 0 END, \
+ concat_ws(',', t.reads, (SELECT string_agg(i.inhrelid::text, ',') FROM pg_inherits i WHERE i.inhparent = c.oid)), \
+ t.calls \
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+LEFT JOIN LATERAL (SELECT \
+ string_agg(DISTINCT m[2], ',') FILTER (WHERE m[1] = 'relid' AND m[2] <> '0') AS reads, \
+ string_agg(DISTINCT m[2], ',') FILTER (WHERE m[1] <> 'relid' AND m[2] <> '0') AS calls \
+ FROM (SELECT r.ev_action::text AS tree FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '1' AND c.relkind = 'v' \
+ UNION ALL SELECT concat(l.polqual::text, l.polwithcheck::text) FROM pg_policy l WHERE l.polrelid = c.oid AND c.relrowsecurity) trees, \
+ regexp_matches(trees.tree, ':(relid|funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') m) t \
+ ON n.nspname NOT IN ('pg_catalog', 'information_schema') \
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname NOT LIKE 'pg\\_toast%' AND n.nspname NOT LIKE 'pg\\_temp%'";
+
+/// Functions that no text names: 16384 is the first number that PostgreSQL gives to what users make.
+const HIDDEN_SQL: &str = "\
+SELECT 'h', oid FROM (SELECT oprcode::oid AS oid FROM pg_operator WHERE oid >= 16384 AND oprcode <> 0 \
+UNION SELECT castfunc::oid FROM pg_cast WHERE oid >= 16384 AND castfunc <> 0 \
+UNION SELECT unnest(ARRAY[typinput, typoutput, typreceive, typsend])::oid FROM pg_type \
+ WHERE oid >= 16384 AND typtype NOT IN ('c', 'd', 'e') AND typelem = 0 \
+UNION SELECT m[1]::oid FROM pg_constraint k, regexp_matches(k.conbin::text, \
+ ':(?:funcid|opfuncid) (\\d+)', 'g') m WHERE k.contypid <> 0 AND k.oid >= 16384 AND m[1] <> '0' \
+UNION SELECT p.oid FROM pg_proc p JOIN pg_type t ON t.oid = p.proargtypes[0] \
+ WHERE p.pronargs - p.pronargdefaults <= 1 AND p.pronargs >= 1 AND p.oid >= 16384 AND p.provolatile = 'v' AND t.typtype IN ('c', 'p')) hidden";

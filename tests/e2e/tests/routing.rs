@@ -1,0 +1,242 @@
+//! Reads on replicas: which statements go there, and what a session must see.
+
+use crate::own::{SOON, cluster_with_replicas, pool_of, tidegate};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tidegate_test_support::clusters::ROLE;
+use tidegate_test_support::{
+    Client, Cluster, Node, Tidegate, pipeline, shared_cluster, test_database, wait_until,
+};
+
+const SCHEMA: &str = include_str!("routing/schema.sql");
+const STATEMENTS: &str = include_str!("routing/statements.txt");
+
+/// Reads the servers' logs, in which the database has every statement written down.
+struct Observer {
+    /// The primary's, then the replicas'.
+    logs: Vec<PathBuf>,
+}
+
+impl Observer {
+    fn of(cluster: &Cluster, database: &str) -> Self {
+        let all = format!("ALTER DATABASE {database} SET log_statement = 'all'");
+        cluster.primary().psql(&all).unwrap();
+        cluster.wait_until_caught_up().unwrap();
+        Self { logs: cluster.nodes().map(Node::log_path).collect() }
+    }
+
+    /// Did a replica run this text? A text that nobody has run fails the test.
+    #[track_caller]
+    fn saw(&self, text: &str) -> bool {
+        let ran = |log: &PathBuf| std::fs::read_to_string(log).unwrap().contains(text);
+        let (primary, replicas) = self.logs.split_first().unwrap();
+        let on_replica = replicas.iter().any(ran);
+        assert!(ran(primary) != on_replica, "{text} ran on both, or nowhere");
+        on_replica
+    }
+}
+
+/// A Tidegate that splits reads, with the catalogue read and the replicas fresh.
+struct Split {
+    tidegate: Tidegate,
+    database: String,
+    observer: Observer,
+    marks: usize,
+}
+
+impl Split {
+    fn start(cluster: &Cluster, database: String) -> Self {
+        let observer = Observer::of(cluster, &database);
+        let tidegate = tidegate(cluster, &database, &pool_of(5));
+        let mut split = Self { tidegate, database, observer, marks: 0 };
+        split.wait_until_split();
+        split
+    }
+
+    fn connect(&self) -> Client {
+        Client::connect(&self.tidegate.url(ROLE, &self.database))
+    }
+
+    fn mark(&mut self) -> String {
+        self.marks += 1;
+        format!("/* {} {} */", self.database, self.marks)
+    }
+
+    /// Did the statement run on a replica?
+    fn on_replica(&mut self, client: &mut Client, sql: &str) -> bool {
+        let mark = self.mark();
+        client.query(&format!("{sql} {mark}"));
+        self.observer.saw(&mark)
+    }
+
+    #[track_caller]
+    fn wait_until_split(&mut self) {
+        wait_until(SOON, "reads of new sessions use replicas", || {
+            let mut client = self.connect();
+            self.on_replica(&mut client, "SELECT 'ready'")
+        });
+    }
+}
+
+/// A database with the schema, on the primary and all replicas.
+fn database_with_schema(cluster: &Cluster, name: &str) -> String {
+    let database = test_database(name);
+    let mut direct = Client::connect(&cluster.primary().url(ROLE, &database));
+    let answer = direct.query(SCHEMA);
+    assert!(answer.iter().all(|message| message.tag != b'E'), "{answer:?}");
+    database
+}
+
+#[test]
+fn each_statement_runs_where_it_must() {
+    let cluster = shared_cluster();
+    let database = database_with_schema(cluster, "statements");
+    let mut split = Split::start(cluster, database);
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for line in STATEMENTS.lines() {
+        if line.starts_with('#') {
+            split.wait_until_split();
+        }
+        let Some((wanted, sql)) = line.split_once(' ').filter(|_| !line.starts_with('#')) else {
+            continue;
+        };
+        assert!(matches!(wanted, "replica" | "primary"), "{line}");
+        count += 1;
+        let mut client = split.connect();
+        if split.on_replica(&mut client, sql) != (wanted == "replica") {
+            wrong.push(line);
+        }
+    }
+    assert!(count >= 300, "{count} statements");
+    assert!(wrong.is_empty(), "{} of {count} ran elsewhere:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn the_extended_protocol_is_split_as_well() {
+    let cluster = shared_cluster();
+    let mut split = Split::start(cluster, database_with_schema(cluster, "extended"));
+    let mut client = split.connect();
+    let run = |split: &mut Split, client: &mut Client, sql: &str, more: Option<&str>| {
+        let mark = split.mark();
+        let mut messages =
+            pipeline().parse("", &format!("{sql} {mark}"), &[]).bind("", "", &[]).execute("");
+        if let Some(more) = more {
+            messages = messages.parse("", more, &[]).bind("", "", &[]).execute("");
+        }
+        client.send(messages.sync());
+        client.read_until_ready();
+        split.observer.saw(&mark)
+    };
+    assert!(run(&mut split, &mut client, "SELECT id FROM t", None));
+    assert!(!run(&mut split, &mut client, "SELECT f_volatile(1)", None));
+    // A batch is one transaction, so one write in it takes all of it to the primary.
+    let write = Some("INSERT INTO child (note) VALUES ('batch')");
+    let mut other = split.connect();
+    assert!(!run(&mut split, &mut other, "SELECT id FROM t", write));
+    // A statement by name is brought along to whichever server it runs on.
+    let mark = split.mark();
+    let mut client = split.connect();
+    client.send(
+        pipeline().parse("s", &format!("SELECT id FROM t WHERE id = $1 {mark}"), &[23]).sync(),
+    );
+    client.read_until_ready();
+    for _ in 0..3 {
+        client.send(pipeline().bind("", "s", &[Some("7")]).execute("").sync());
+        let rows: Vec<_> = client.read_until_ready();
+        assert!(
+            rows.iter().any(|message| message.tag == b'D' && message.row() == [Some("7".into())])
+        );
+    }
+    assert!(split.observer.saw(&mark));
+}
+
+#[test]
+fn transactions_and_serializable_sessions_stay_on_the_primary() {
+    let cluster = shared_cluster();
+    let mut split = Split::start(cluster, database_with_schema(cluster, "stay"));
+    let mut client = split.connect();
+    client.query("BEGIN");
+    assert!(!split.on_replica(&mut client, "SELECT id FROM t"));
+    client.query("COMMIT");
+    let mut client = split.connect();
+    client.query("SET default_transaction_isolation = 'serializable'");
+    wait_until(SOON, "other sessions would read on replicas by now", || {
+        let mut other = split.connect();
+        split.on_replica(&mut other, "SELECT 1")
+    });
+    assert!(!split.on_replica(&mut client, "SELECT id FROM t"));
+    // A session may choose.
+    for (route, replica) in [("primary", false), ("replica", true)] {
+        let mut client = split.connect();
+        client.query(&format!("SET tidegate.route = '{route}'"));
+        assert_eq!(split.on_replica(&mut client, "SELECT id FROM t"), replica, "{route}");
+    }
+}
+
+#[test]
+fn a_changed_function_is_judged_anew_at_once() {
+    let cluster = shared_cluster();
+    let mut split = Split::start(cluster, database_with_schema(cluster, "changed"));
+    let mut reader = split.connect();
+    assert!(split.on_replica(&mut reader, "SELECT f_stable(1)"));
+    split.connect().query("ALTER FUNCTION f_stable(int) VOLATILE");
+    assert!(!split.on_replica(&mut reader, "SELECT f_stable(1)"));
+    split.wait_until_split();
+    let mut other = split.connect();
+    assert!(!split.on_replica(&mut other, "SELECT f_stable(1)"));
+    split.connect().query("ALTER FUNCTION f_stable(int) STABLE");
+    wait_until(SOON, "the function is known to be stable again", || {
+        let mut other = split.connect();
+        split.on_replica(&mut other, "SELECT f_stable(1)")
+    });
+}
+
+/// Replay is paused, so what is written stays unseen on the replica however long the test looks.
+#[test]
+fn a_session_sees_its_own_writes_on_a_replica_that_stands_still() {
+    let cluster = cluster_with_replicas("own_writes", 1);
+    let mut direct = Client::connect(&cluster.primary().url(ROLE, "own_writes"));
+    direct.query(
+        "CREATE TABLE counters (id int PRIMARY KEY, n int); INSERT INTO counters VALUES (1, 0)",
+    );
+    let mut split = Split::start(&cluster, "own_writes".to_owned());
+    let (mut writer, mut other) = (split.connect(), split.connect());
+    cluster.replicas()[0].psql("SELECT pg_wal_replay_pause()").unwrap();
+    wait_until(SOON, "replay is paused", || {
+        cluster.replicas()[0].psql("SELECT pg_get_wal_replay_pause_state()").unwrap() == "paused"
+    });
+    for n in 1..=20 {
+        writer.query(&format!("UPDATE counters SET n = {n} WHERE id = 1"));
+        let seen = writer.value("SELECT n FROM counters WHERE id = 1");
+        assert_eq!(seen, Some(n.to_string()));
+    }
+    // Another session may see an older state for as long as the replica is not called too far behind, but never goes back.
+    let (begun, mut newest) = (Instant::now(), 0);
+    wait_until(SOON, "a replica that stands still is left", || {
+        let seen: i32 =
+            other.value("SELECT n FROM counters WHERE id = 1").unwrap().parse().unwrap();
+        assert!(seen >= newest, "{seen} after {newest}");
+        newest = seen;
+        seen == 20
+    });
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    cluster.replicas()[0].psql("SELECT pg_wal_replay_resume()").unwrap();
+    wait_until(SOON, "the replica serves reads again", || {
+        split.on_replica(&mut writer, "SELECT n FROM counters WHERE id = 1")
+    });
+    assert_eq!(writer.value("SELECT n FROM counters WHERE id = 1").as_deref(), Some("20"));
+}
+
+#[test]
+fn a_replica_that_is_gone_costs_no_read() {
+    let cluster = cluster_with_replicas("dies", 1);
+    let split = Split::start(&cluster, "dies".to_owned());
+    let mut clients: Vec<Client> = (0..4).map(|_| split.connect()).collect();
+    cluster.replicas()[0].stop_now();
+    for round in 0..50 {
+        for client in &mut clients {
+            assert_eq!(client.value("SELECT 7").as_deref(), Some("7"), "round {round}");
+        }
+    }
+}
