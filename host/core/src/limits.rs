@@ -23,6 +23,8 @@ pub const STATEMENT_BYTES_MAX: usize = 16 << 20;
 pub const PREPARED_PER_CLIENT_MAX: usize = 10_000;
 /// Prepared statements kept on one server connection before the least recently used is closed (PgBouncer: 200).
 pub const PREPARED_PER_SERVER_MAX: usize = 500;
+/// ALTER ROLE … SET and ALTER DATABASE … SET of one transaction that are told apart; more concern everybody.
+pub const START_DEFAULTS_MAX: usize = 64;
 /// Replies a client may be owed before it is read no further (back-pressure, with a Flush so that they come).
 pub const OUTSTANDING_REPLIES_MAX: usize = 4_096;
 

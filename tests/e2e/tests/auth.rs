@@ -1,19 +1,20 @@
 //! Who gets in, and how: pass-through, a users file, trust; SCRAM, md5; TLS as libpq asks for it.
 
-use crate::own::{pool_of, tidegate};
-use std::path::{Path, PathBuf};
+use crate::own::{Folder, cluster_like, pool_of, tidegate};
+use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::pipeline::startup;
 use tidegate_test_support::{
-    Client, Tidegate, TidegateOptions, password_of, shared_cluster, test_database,
+    Client, ClusterOptions, HostAuth, Tidegate, TidegateOptions, password_of, shared_cluster,
+    test_database,
 };
 
 /// Starts with `toml` and a users file that holds these lines.
 fn with_users(database: &str, method: &str, users: &str) -> (Tidegate, Folder) {
-    let folder = Folder::new(method);
-    let file = folder.0.join("users.txt");
+    let folder = Folder::new();
+    let file = folder.file("users.txt");
     std::fs::write(&file, users).unwrap();
     let toml = format!(
         "{}[auth]\nmethod = \"{method}\"\nusers_file = \"{}\"\n",
@@ -93,6 +94,36 @@ fn users_of_a_file_log_in_by_md5() {
 }
 
 #[test]
+fn roles_with_md5_hashes_log_in_through_with_their_own_passwords() {
+    let md5 = ClusterOptions { host_auth: HostAuth::Md5, ..ClusterOptions::default() };
+    let cluster = cluster_like("md5_through", &md5);
+    cluster.create_role("auth_md5").unwrap();
+    let stored = "SELECT bool_and(rolpassword LIKE 'md5%') FROM pg_authid WHERE rolcanlogin";
+    cluster.primary().psql("ALTER ROLE postgres PASSWORD 'postgres-password'").unwrap();
+    assert_eq!(cluster.primary().psql(stored).unwrap(), "t");
+    // One that may read the hashes has clients asked for md5; one that may not, in clear.
+    for (own, asked) in [("postgres", 5), (ROLE, 3)] {
+        let options = TidegateOptions {
+            primary: cluster.primary().url(own, "md5_through"),
+            toml: Some(pool_of(2)),
+            ..TidegateOptions::default()
+        };
+        let tidegate = Tidegate::start(options);
+        for user in [ROLE, "auth_md5"] {
+            let url = tidegate.url(user, "md5_through");
+            for _ in 0..2 {
+                let mut client = Client::connect(&url);
+                assert_eq!(client.value("SELECT session_user").as_deref(), Some(user));
+            }
+            refused(&url.replace(&password_of(user), "wrong"), "28P01");
+        }
+        let mut client = Client::open(&tidegate.address());
+        client.send(startup(196_608, &[("user", "auth_md5"), ("database", "md5_through")]));
+        assert_eq!(client.expect("R")[0].body[..4], [0, 0, 0, asked], "for {own}");
+    }
+}
+
+#[test]
 fn many_wrong_passwords_are_answered_more_slowly_and_others_log_in() {
     let database = test_database("throttle");
     let line = format!("\"app\" \"{}\"\n", password_of(ROLE));
@@ -128,9 +159,9 @@ fn trust_asks_nothing_of_this_machine() {
 #[test]
 fn psql_is_served_over_tls_as_it_asks() {
     let database = test_database("tls");
-    let folder = Folder::new("tls");
+    let folder = Folder::new();
     let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (cert, key) = (folder.0.join("cert.pem"), folder.0.join("key.pem"));
+    let (cert, key) = (folder.file("cert.pem"), folder.file("key.pem"));
     std::fs::write(&cert, certificate.cert.pem()).unwrap();
     std::fs::write(&key, certificate.signing_key.serialize_pem()).unwrap();
     let mut options = TidegateOptions::for_cluster(shared_cluster(), &database);
@@ -157,24 +188,4 @@ fn psql_is_served_over_tls_as_it_asks() {
     assert!(!plain.status.success(), "{plain:?}");
     let other = format!("sslmode=verify-full {root}").replace("cert.pem", "key.pem");
     assert!(!psql(&other).status.success());
-}
-
-/// A temporary folder of one test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let name = format!("tidegate-auth-{}-{number}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -84,6 +84,69 @@ fn idle_clients_survive_a_restart_of_the_server() {
     }
 }
 
+/// A row in a transaction that is not committed, on a client of its own.
+fn in_transaction(url: &str) -> Client {
+    let mut client = Client::connect(url);
+    client.query("BEGIN");
+    client.query("INSERT INTO t VALUES (1)");
+    client
+}
+
+#[test]
+fn a_restart_ends_transactions_in_the_servers_words_and_spares_the_rest() {
+    let cluster = cluster_with("restart_tx");
+    let tidegate = tidegate(&cluster, "restart_tx", &pool_of(4));
+    let url = tidegate.url(ROLE, "restart_tx");
+    let mut outside = Client::connect(&url);
+    outside.query("CREATE TABLE t (a int)");
+    outside.query("SET app.me = 'outside'");
+    let mut idle = in_transaction(&url);
+    let mut busy = in_transaction(&url);
+    busy.send(pipeline().query("SELECT pg_sleep(60)"));
+    wait_until_running(&cluster, "restart_tx", "pg_sleep(60)", 1);
+    let mut failed = in_transaction(&url);
+    failed.query("SELECT 1/0");
+    cluster.primary().stop();
+    for (client, tags) in [
+        (&mut idle, "E:57P01 (end)"),
+        (&mut failed, "E:57P01 (end)"),
+        (&mut busy, "T E:57P01 (end)"),
+    ] {
+        let messages = client.expect(tags);
+        let error = messages.last().unwrap();
+        assert_eq!(error.field(b'S').as_deref(), Some("FATAL"));
+    }
+    // While there is no server, a statement fails and says what to do; its session stays.
+    outside.send(pipeline().query("SELECT 1"));
+    let error = &outside.expect("E:08006 ZI")[0];
+    assert_eq!(error.field(b'S').as_deref(), Some("ERROR"), "{}", error.describe());
+    assert!(error.field(b'H').is_some(), "{}", error.describe());
+    cluster.primary().start().unwrap();
+    wait_until(SOON, "the session works again", || {
+        outside.send(pipeline().query("SELECT current_setting('app.me')"));
+        let answer = outside.read_until_ready();
+        let is_row = answer.len() == 4 && answer[1].describe() == "D outside";
+        assert!(is_row || answer[0].sqlstate().starts_with("08"), "{answer:?}");
+        is_row
+    });
+    assert_eq!(connect_again(&url).value("SELECT count(*) FROM t").as_deref(), Some("0"));
+}
+
+#[test]
+fn a_crash_rolls_transactions_back_and_says_so() {
+    let cluster = cluster_with("crash_tx");
+    let tidegate = tidegate(&cluster, "crash_tx", &pool_of(4));
+    let url = tidegate.url(ROLE, "crash_tx");
+    Client::connect(&url).query("CREATE TABLE t (a int)");
+    let mut idle = in_transaction(&url);
+    cluster.primary().kill();
+    let error = &idle.expect("E:08006 (end)")[0];
+    assert!(error.field(b'D').unwrap().contains("rolled back"), "{}", error.describe());
+    assert!(error.field(b'H').unwrap().contains("Reconnect"), "{}", error.describe());
+    cluster.primary().start().unwrap();
+    assert_eq!(connect_again(&url).value("SELECT count(*) FROM t").as_deref(), Some("0"));
+}
+
 #[test]
 fn a_server_connection_terminated_by_an_operator_is_57p01_once() {
     let database = test_database("terminated");

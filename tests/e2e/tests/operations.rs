@@ -75,6 +75,61 @@ fn a_configuration_with_an_error_is_refused_and_the_old_one_kept() {
     assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
 }
 
+/// `work_mem` and the time zone of a new session, as it is told and as the server says.
+#[track_caller]
+fn defaults(url: &str) -> (String, String) {
+    let mut client = Client::connect(url);
+    let zone = client.parameters["TimeZone"].clone();
+    assert_eq!(client.value("SHOW timezone"), Some(zone.clone()), "told at login and in force");
+    (client.value("SHOW work_mem").unwrap(), zone)
+}
+
+#[test]
+fn trap_85_changed_defaults_of_roles_and_databases_hold_for_the_next_session() {
+    let database = test_database("trap_85");
+    shared_cluster().create_role("trap_85_other").unwrap();
+    let toml = pool_of(2).replace("workers = 1", "workers = 2");
+    let tidegate = tidegate(shared_cluster(), &database, &toml);
+    let (url, other) = (tidegate.url(ROLE, &database), tidegate.url("trap_85_other", &database));
+    // One client on each worker, and connections of both users' pools.
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&url)).collect();
+    for client in &mut clients {
+        assert_eq!(client.value("SHOW work_mem").as_deref(), Some("4MB"));
+    }
+    let before = defaults(&url);
+    let mut kept = Client::connect(&other);
+    let pid = kept.value("SELECT pg_backend_pid()");
+    let alter = &mut clients[0];
+    // Each holds for the database of this test alone.
+    alter.send(
+        pipeline().query(&format!("ALTER ROLE {ROLE} IN DATABASE {database} SET work_mem = '5MB'")),
+    );
+    alter.expect("C ZI");
+    assert_eq!(defaults(&url), ("5MB".to_owned(), before.1.clone()));
+    let sql = format!("ALTER ROLE CURRENT_USER IN DATABASE {database} SET timezone = 'Asia/Tokyo'");
+    alter.send(pipeline().parse("", &sql, &[]).bind("", "", &[]).execute("").sync());
+    alter.expect("1 2 C ZI");
+    assert_eq!(defaults(&url), ("5MB".to_owned(), "Asia/Tokyo".to_owned()));
+    alter.query("BEGIN");
+    alter.query(&format!("ALTER ROLE {ROLE} IN DATABASE {database} RESET work_mem"));
+    assert_eq!(defaults(&url).0, "5MB", "it is not committed");
+    alter.query("COMMIT");
+    assert_eq!(defaults(&url).0, "4MB");
+    // What concerns others, and what is refused, leaves a pool's connections alone.
+    assert_eq!(kept.value("SELECT pg_backend_pid()"), pid);
+    alter.send(pipeline().query("ALTER ROLE trap_85_other SET work_mem = '6MB'"));
+    alter.expect("E:42501 ZI");
+    assert_eq!(kept.value("SELECT pg_backend_pid()"), pid);
+    alter.query(&format!("ALTER DATABASE {database} SET work_mem = '7MB'"));
+    assert_eq!(defaults(&url).0, "7MB");
+    assert_eq!(defaults(&other).0, "7MB");
+    assert_ne!(kept.value("SELECT pg_backend_pid()"), pid);
+    // A value that a client has set stays its own.
+    clients[1].query("SET work_mem = '8MB'");
+    clients[0].query(&format!("ALTER DATABASE {database} SET work_mem = '9MB'"));
+    assert_eq!(clients[1].value("SHOW work_mem").as_deref(), Some("8MB"));
+}
+
 #[test]
 fn a_drain_lets_transactions_end_and_tells_the_idle() {
     let database = test_database("drain");

@@ -1,6 +1,8 @@
 //! A Tidegate of a test's own, and what its admin API says about clients and pools.
 
 use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
@@ -41,8 +43,12 @@ pub fn cluster_with(database: &str) -> Cluster {
 
 /// The same with replicas, which the test may kill as well.
 pub fn cluster_with_replicas(database: &str, replicas: usize) -> Cluster {
-    let cluster = Cluster::start(&ClusterOptions { replicas, ..ClusterOptions::default() });
-    let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
+    cluster_like(database, &ClusterOptions { replicas, ..ClusterOptions::default() })
+}
+
+/// The same with these options.
+pub fn cluster_like(database: &str, options: &ClusterOptions) -> Cluster {
+    let cluster = Cluster::start(options).unwrap_or_else(|error| panic!("{error}"));
     cluster.create_role(ROLE).unwrap_or_else(|error| panic!("{error}"));
     cluster.create_database(database, ROLE).unwrap_or_else(|error| panic!("{error}"));
     cluster.wait_until_caught_up().unwrap_or_else(|error| panic!("{error}"));
@@ -96,4 +102,28 @@ pub fn wait_for_pins(tidegate: &Tidegate, wanted: &[&str]) {
             .collect();
         seen == wanted
     });
+}
+
+/// A temporary folder of one test.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Folder {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path =
+            std::env::temp_dir().join(format!("tidegate-e2e-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

@@ -145,7 +145,7 @@ impl Session {
             tag::FLUSH => discard(self, header),
             tag::FUNCTION_CALL => self.function_call(header, input, at, io),
             tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => self.copy_frame(header, io),
-            tag::TERMINATE => Frame::Wait(ClientNext::Close(CloseReason::ClientTerminated)),
+            tag::TERMINATE => Frame::Wait(self.terminate()),
             other => {
                 let refusal =
                     Refusal::fatal("08P01", format!("invalid frontend message type {other}"));

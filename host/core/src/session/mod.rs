@@ -19,6 +19,7 @@ pub mod login; // from the first packet to AuthenticationOk
 pub mod prepared;
 
 mod client; // what a client sends
+mod defaults; // ALTER ROLE … SET
 mod expected; // the replies that are owed, in order
 mod pins; // why a client keeps its server
 mod replies; // what a server sends
@@ -35,7 +36,10 @@ use crate::ids::ClientId;
 use crate::plan::{Plan, Router, Target};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
-use crate::statement::{Analysis, StringSyntax, TextEncoding, analyse_with, is_safe_anywhere};
+use crate::statement::{
+    Analysis, StartDefaults, StringSyntax, TextEncoding, analyse_with, is_safe_anywhere,
+};
+use defaults::Defaults;
 use expected::{Copying, Expected, Queue};
 use gather::Gather;
 use prepared::{Interner, Prepared};
@@ -267,6 +271,8 @@ pub struct Session {
     pins: Pins,
     /// A statement that drops all prepared statements is bound in this transaction; any Execute may run it.
     drops_statements: Option<()>,
+    /// The client has said Terminate, and what it asked before is still being answered.
+    leaves: Option<()>,
     gone: Option<Gone>,
     /// What the server in hand was chosen for.
     chosen: client::Chosen,
@@ -276,6 +282,7 @@ pub struct Session {
     commits: Option<()>,
     /// A text that may change the schema went to the server since the last ReadyForQuery outside a transaction.
     changes_schema: Option<()>,
+    defaults: Defaults,
     tally: Tally,
 }
 
@@ -304,11 +311,13 @@ impl Session {
             probing: None,
             pins: Pins::NONE,
             drops_statements: None,
+            leaves: None,
             gone: None,
             chosen: client::Chosen::default(),
             wrote: None,
             commits: None,
             changes_schema: None,
+            defaults: Defaults::default(),
             tally: Tally::default(),
         }
     }
@@ -339,6 +348,11 @@ impl Session {
         std::mem::take(&mut self.tally)
     }
 
+    /// Whose sessions begin with other settings since the last call, for servers that were opened before.
+    pub fn take_changed_defaults(&mut self) -> Vec<StartDefaults> {
+        self.defaults.take_changed()
+    }
+
     /// Does the server owe replies?
     pub fn is_waiting_for_replies(&self) -> bool {
         !self.expected.is_empty()
@@ -360,6 +374,18 @@ impl Session {
             && self.expected.is_empty()
             && self.client_rest.0 == 0
             && self.batch == Batch::Closed
+    }
+
+    /// Terminate comes after what was sent before it, as on PostgreSQL: that is done, and answered if it is read.
+    fn terminate(&mut self) -> ClientNext {
+        let comes_to_an_end = self.batch == Batch::Closed
+            && matches!(self.copying, Copying::Nothing | Copying::Out)
+            && !self.expected.is_empty();
+        if comes_to_an_end {
+            self.leaves = Some(());
+            return ClientNext::Replies;
+        }
+        ClientNext::Close(CloseReason::ClientTerminated)
     }
 
     /// Has every reply so far been passed on as a whole, so that a message of ours may follow?

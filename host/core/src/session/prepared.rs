@@ -24,7 +24,7 @@ pub struct Prepared {
 
 /// Counts the changes of schemas that passed. A statement parsed before one may stand for types and tables that are gone:
 /// PostgreSQL keeps what it made of such a statement, so those who parse it later get one of their own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SchemaGeneration(pub u64);
 
 /// Who may use what a server made of a statement.

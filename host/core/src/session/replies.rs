@@ -167,7 +167,7 @@ impl Session {
         match body {
             b"RESET\0" | b"DISCARD ALL\0" => self.reset_done(),
             b"ROLLBACK\0" => self.reset_undone(),
-            _ => {}
+            _ => self.defaults.handle_tag(body),
         }
         if matches!(body, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
             self.named.clear();
@@ -209,8 +209,8 @@ impl Session {
         }
         let over = self.expected.is_empty() && self.batch == Batch::Closed;
         if over && status == TransactionStatus::Idle {
-            self.drops_statements = None;
-            self.commits = None;
+            (self.drops_statements, self.commits) = (None, None);
+            self.defaults.handle_idle();
         }
         self.copying = Copying::Nothing;
         reply

@@ -132,6 +132,7 @@ impl Session {
         {
             self.changes_schema = Some(());
         }
+        self.defaults.handle_text(&analysis.start_defaults, self.settings.get("role"));
         if !analysis.names.is_empty() || analysis.effects.intersects(PARSES_OTHERWISE) {
             self.settings_now = SettingsNow::InDoubt;
         }
@@ -297,7 +298,7 @@ impl Session {
 
     /// The client is gone. Says what becomes of its server; then go on with `handle_server` and `settle`.
     pub fn handle_client_gone(&mut self, to_server: &mut Gather) -> Gone {
-        let running = !self.expected.is_empty();
+        let running = !self.expected.is_empty() && self.leaves.is_none();
         let half_sent = self.client_rest.0 > 0 && self.client_rest.1 == Rest::Forward;
         if half_sent || self.copying == Copying::Both {
             self.gone = Some(Gone::Close);

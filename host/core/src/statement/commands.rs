@@ -94,7 +94,11 @@ impl Reader<'_> {
             // A procedure or a block may do anything; an unknown command, too.
             Kind::Call | Kind::Do | Kind::Other => Effects::UNKNOWN_SETTINGS,
             Kind::Load => Effects::LOADS,
-            Kind::Create | Kind::Alter | Kind::OtherDdl | Kind::Truncate => Effects::DDL,
+            Kind::Alter => {
+                self.start_defaults();
+                Effects::DDL
+            }
+            Kind::Create | Kind::OtherDdl | Kind::Truncate => Effects::DDL,
             Kind::Drop => Effects::DDL | Effects::DROPS,
             Kind::Replication => Effects::SESSION_BOUND,
             _ => Effects::NONE,

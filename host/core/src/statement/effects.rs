@@ -234,6 +234,24 @@ pub enum PreparedTouched {
     DeallocateAll,
 }
 
+/// Whose sessions begin with other settings: ALTER ROLE … SET, ALTER DATABASE … SET.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StartDefaults {
+    pub role: RoleNamed,
+    /// None: in every database.
+    pub database: Option<String>,
+}
+
+/// Whom ALTER ROLE means.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RoleNamed {
+    Name(String),
+    /// CURRENT_ROLE, CURRENT_USER, SESSION_USER.
+    Own,
+    /// ALL, or a name that could not be read.
+    Any,
+}
+
 /// A statement about Tidegate's own settings. Names come without `tidegate.`, in lower case; `Analysis::names`
 /// has them in full, as for any setting.
 #[derive(Clone, Debug, PartialEq, Eq)]

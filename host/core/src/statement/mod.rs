@@ -10,6 +10,7 @@
 mod body; // any statement, token by token: calls, temporary objects, cursors
 mod cache; // shapes by fingerprint
 mod commands; // transaction control, DISCARD, prepared statements, …
+mod defaults; // ALTER ROLE … SET, ALTER DATABASE … SET
 mod effects; // the answer's types
 mod encoding; // what a text's bytes are
 mod fingerprint; // folded tokens as 128 bits
@@ -27,7 +28,9 @@ mod words; // keywords as integers
 mod tests;
 
 pub use cache::{CacheCounts, Known, ShapeCache, TextSettings};
-pub use effects::{Effects, Kind, PreparedTouched, SettingTouched, TidegateCommand};
+pub use effects::{
+    Effects, Kind, PreparedTouched, RoleNamed, SettingTouched, StartDefaults, TidegateCommand,
+};
 pub use encoding::{TextEncoding, is_safe_anywhere};
 pub use fingerprint::{Fingerprinter, Reading, Unreadable};
 pub use shape::{
@@ -64,6 +67,8 @@ pub struct Analysis {
     pub names: Vec<SettingTouched>,
     /// SQL-level prepared statements by name, in the order of the text.
     pub prepared: Vec<PreparedTouched>,
+    /// Whose sessions begin with other settings when the text has run; usually empty.
+    pub start_defaults: Vec<StartDefaults>,
     /// Present when the text is exactly one statement and that is about a virtual setting.
     pub tidegate: Option<Box<TidegateCommand>>,
 }

@@ -101,6 +101,11 @@ impl Input {
         }
     }
 
+    /// Keeps the first `count` bytes.
+    pub fn truncate(&mut self, count: usize) {
+        self.end = self.end.min(self.start + count);
+    }
+
     /// Is there room to read ahead without a larger buffer?
     pub fn has_room(&self) -> bool {
         self.buffer.is_empty() || self.end < self.buffer.len() || self.start > 0

@@ -29,6 +29,15 @@ pub enum State {
     Closing,
 }
 
+/// What a client that says nothing, and is owed nothing, keeps others from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Nothing, or a server that it is pinned to.
+    Outside,
+    /// A transaction, or a batch or message that it does not end.
+    InTransaction,
+}
+
 /// That a client is to be closed, and how soon.
 #[derive(Clone, Debug)]
 pub enum CloseRequest {
@@ -52,6 +61,8 @@ pub struct Client {
     pub key_pid: i32,
     pub state: Cell<State>,
     pub since: Cell<Instant>,
+    /// Since when it is idle, if it is.
+    pub idle: Cell<Option<(Idle, Instant)>>,
     pub status: Cell<TransactionStatus>,
     pub pins: Cell<Pins>,
     pub server: Cell<Option<ServerId>>,
@@ -113,6 +124,7 @@ impl Client {
             key_pid: new.key_pid,
             state: Cell::new(State::Login),
             since: Cell::new(now),
+            idle: Cell::new(None),
             status: Cell::new(TransactionStatus::Idle),
             pins: Cell::new(Pins::NONE),
             server: Cell::new(None),

@@ -27,6 +27,9 @@ use super::way::Way;
 use super::worker::Worker;
 use crate::stream::Stream;
 
+/// The last message of a client: a type byte and a length.
+const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
+
 /// What the client's side of the loop does next.
 #[derive(Debug)]
 enum ClientPhase {
@@ -123,6 +126,9 @@ impl Connection {
             }
             let before = mem::discriminant(&self.phase);
             let client = self.pump_client(cx);
+            if matches!(client, Step::Moved) {
+                self.client.idle.set(None);
+            }
             let server = self.pump_server(cx);
             let moved = !matches!((client, server), (Step::Still, Step::Still));
             if !moved {
@@ -141,7 +147,7 @@ impl Connection {
     // --- client → server -----------------------------------------------------------------------------
 
     fn pump_client(&mut self, cx: &mut Context<'_>) -> Step {
-        if !self.from_client.out.is_empty() && self.flush_to_server(cx).is_pending() {
+        if !self.from_client.is_clear() && self.flush_to_server(cx).is_pending() {
             return Step::Still;
         }
         match self.phase {
@@ -175,7 +181,9 @@ impl Connection {
 
     /// Reads ahead while the session waits, as far as the buffer reaches: so a client that hangs up is noticed.
     fn watch_client(&mut self, cx: &mut Context<'_>) -> Step {
-        if !self.from_client.input.has_room() || !self.from_client.out.is_empty() {
+        let full = !self.from_client.input.has_room() || !self.from_client.out.is_empty();
+        // Who has said goodbye need not stay until it is done what was asked before.
+        if full || self.from_client.input.bytes().ends_with(&TERMINATE) {
             return Step::Still;
         }
         match self.read_client(self.from_client.input.len() + 1, cx) {
@@ -245,7 +253,7 @@ impl Connection {
     // --- server → client -----------------------------------------------------------------------------
 
     fn pump_server(&mut self, cx: &mut Context<'_>) -> Step {
-        if !self.from_server.out.is_empty() && self.flush_to_client(cx).is_pending() {
+        if !self.from_server.is_clear() && self.flush_to_client(cx).is_pending() {
             return Step::Still;
         }
         let Some(Lent { lease, .. }) = &mut self.lent else { return Step::Still };
@@ -273,20 +281,18 @@ impl Connection {
         let Some(Lent { lease, .. }) = &mut self.lent else { return };
         let step = {
             let mut interner = self.worker.interner.borrow_mut();
-            let SchemaGeneration(before) = interner.generation();
+            let before = interner.generation();
             let mut routing = self.worker.routing.borrow_mut();
             let io = Io {
                 server: Some(&mut lease.server.state),
                 interner: &mut interner,
-                router: &mut routing.of(&self.client.database, before, self.client.id.0),
+                router: &mut routing.of(&self.client.database, before.0, self.client.id.0),
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };
             let step = self.session.handle_server(self.from_server.input.bytes(), io);
-            let SchemaGeneration(now) = interner.generation();
-            if now > before {
-                self.worker.shared.schema.fetch_max(now, Ordering::Relaxed);
-            }
+            self.worker.shared.note_schema(before, interner.generation());
+            self.worker.shared.retire(&self.session.take_changed_defaults(), &self.client.user);
             step
         };
         if !self.session.is_waiting_for_replies() {
@@ -323,47 +329,31 @@ impl Connection {
 
     fn flush_to_server(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(Lent { lease, .. }) = &mut self.lent else {
-            self.from_client.out.clear();
-            self.from_client.settle_input(&self.worker.buffers);
+            self.from_client.give_up(&self.worker.buffers);
             return Poll::Ready(());
         };
         match self.from_client.poll_flush(&mut lease.server.stream, &self.worker.buffers, cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(())) => Poll::Ready(()),
             // What the server said before it closed is still to be read; reading finds the end.
             Poll::Ready(Err(_)) => {
-                self.from_client.out.clear();
-                self.from_client.settle_input(&self.worker.buffers);
+                self.from_client.give_up(&self.worker.buffers);
                 Poll::Ready(())
             }
         }
     }
 
     fn flush_to_client(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx) {
+        let flushed = self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx);
+        self.worker.stats.bytes_to_clients.add(self.from_server.take_sent());
+        match flushed {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(sent)) => {
-                self.worker.stats.bytes_to_clients.add(sent);
-                Poll::Ready(())
-            }
+            Poll::Ready(Ok(())) => Poll::Ready(()),
             Poll::Ready(Err(_)) => {
-                self.from_server.out.clear();
-                self.from_server.settle_input(&self.worker.buffers);
+                self.from_server.give_up(&self.worker.buffers);
                 self.client_gone(CloseReason::ClientDisconnected, cx);
                 Poll::Ready(())
             }
-        }
-    }
-
-    /// Nothing moves: gives back what an idle client does not need.
-    fn rest(&mut self) {
-        if self.lent.is_none()
-            && self.from_client.input.is_empty()
-            && self.from_server.out.is_empty()
-        {
-            self.session.shrink();
-            self.from_client.out.shrink();
-            self.from_server.out.shrink();
         }
     }
 }

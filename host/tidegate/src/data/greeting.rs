@@ -31,12 +31,21 @@ pub struct Welcome {
     /// ParameterStatus of a fresh connection.
     parameters: Vec<(String, String)>,
     known: FxHashMap<Parameters, Arc<Settings>>,
+    /// `Shared::defaults` when they were learnt.
+    defaults: u64,
 }
 
 /// Start-up settings as a client sent them.
 pub type Parameters = Vec<(String, String)>;
 
 impl Welcome {
+    /// Forgets what it knows if sessions begin with other settings since.
+    pub fn heed(&mut self, defaults: u64) {
+        if std::mem::replace(&mut self.defaults, defaults) != defaults {
+            self.forget();
+        }
+    }
+
     /// The canonical settings for these start-up settings, if no server has to be asked.
     pub fn recall(&self, wanted: &Parameters) -> Option<Arc<Settings>> {
         if self.parameters.is_empty() {

@@ -12,7 +12,8 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use tidegate_core::ids::ClientId;
 use tidegate_core::pool::WorkerId;
-use tidegate_core::session::prepared::Interner;
+use tidegate_core::session::prepared::{Interner, SchemaGeneration};
+use tidegate_core::statement::{RoleNamed, StartDefaults};
 use tidegate_policy::Registry;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
@@ -99,6 +100,8 @@ pub struct Shared {
     next_client: AtomicU64,
     /// Changes of schemas that any worker saw pass: see `core::session::prepared::SchemaGeneration`.
     pub schema: Arc<AtomicU64>,
+    /// Changes of what sessions begin with: what clients were told before is told no more.
+    pub defaults: AtomicU64,
     /// Makes fingerprints of statements this process's own.
     seed: u128,
     /// Who answers for policies.
@@ -126,6 +129,7 @@ impl Shared {
             senders,
             next_client: AtomicU64::new(1),
             schema: Arc::default(),
+            defaults: AtomicU64::new(0),
             seed,
             policies,
             views: Arc::default(),
@@ -149,6 +153,31 @@ impl Shared {
     /// Does any worker have a connection to the primary?
     pub fn is_primary_connected(&self) -> bool {
         self.primary.iter().any(|connected| connected.load(Ordering::Relaxed))
+    }
+
+    /// Tells the other workers that this one has seen a schema change.
+    pub fn note_schema(&self, before: SchemaGeneration, now: SchemaGeneration) {
+        if now > before {
+            self.schema.fetch_max(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Connections that began with other settings than new ones would are used no more. `user` is whose text changed it.
+    pub fn retire(&self, changed: &[StartDefaults], user: &str) {
+        if changed.is_empty() {
+            return;
+        }
+        self.defaults.fetch_add(1, Ordering::Relaxed);
+        self.pools.reconnect(|key| {
+            changed.iter().any(|defaults| {
+                let of_user = match &defaults.role {
+                    RoleNamed::Any => true,
+                    RoleNamed::Own => *key.user == *user,
+                    RoleNamed::Name(name) => *key.user == **name,
+                };
+                of_user && defaults.database.as_deref().is_none_or(|name| name == &*key.database)
+            })
+        });
     }
 
     fn next_client(&self) -> ClientId {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::differential::front_url;
-use tidegate_test_support::{Client, pipeline, shared_cluster, test_database, wait_until};
+use tidegate_test_support::{
+    Client, differential, pipeline, shared_cluster, test_database, wait_until,
+};
 
 const CLEAN_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -31,6 +33,34 @@ fn trap_28_terminate_inside_a_transaction_rolls_it_back() {
     }
     wait_until_quiet(&database);
     assert_eq!(Client::connect(&url).value("SELECT count(*) FROM t").as_deref(), Some("0"));
+}
+
+#[test]
+fn trap_28_what_was_sent_before_terminate_is_done_first() {
+    differential("DROP TABLE IF EXISTS t28; CREATE TABLE t28 (a int)", |c| {
+        c.send(
+            pipeline()
+                .query("BEGIN; INSERT INTO t28 VALUES (1)")
+                .parse("", "SELECT pg_sleep(0.1)", &[])
+                .bind("", "", &[])
+                .execute("")
+                .sync()
+                .query("COMMIT")
+                .terminate(),
+        );
+        c.expect("C C ZT 1 2 D C ZT C ZI (end)");
+    });
+    // Nobody has to read the answers, or to stay until they come.
+    let url = front_url(ROLE, &test_database("trap_28_unread"));
+    Client::connect(&url).query("CREATE TABLE t (a int)");
+    for _ in 0..5 {
+        let mut client = Client::connect(&url);
+        client.send(pipeline().query("INSERT INTO t SELECT 1 FROM pg_sleep(0.1)").terminate());
+    }
+    let mut last = Client::connect(&url);
+    wait_until(CLEAN_TIME_MAX, "all is done that was sent", || {
+        last.value("SELECT count(*) FROM t").as_deref() == Some("5")
+    });
 }
 
 #[test]

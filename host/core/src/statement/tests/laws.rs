@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Statements that are complete in themselves, of all kinds.
 const STATEMENTS: &[&str] = &[
+    "ALTER ROLE a IN DATABASE d SET b.c = 1",
     "SELECT 1",
     "SELECT a, 'b;c', \"d;e\" FROM t -- f;\n",
     "SET a.b = 'c'",
@@ -155,6 +156,8 @@ proptest! {
         prop_assert_eq!(together.names, names);
         let prepared: Vec<_> = each.iter().flat_map(|one| one.prepared.clone()).collect();
         prop_assert_eq!(together.prepared, prepared);
+        let defaults: Vec<_> = each.iter().flat_map(|one| one.start_defaults.clone()).collect();
+        prop_assert_eq!(together.start_defaults, defaults);
     }
 
     #[test]

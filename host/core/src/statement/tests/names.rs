@@ -156,3 +156,31 @@ fn virtual_settings_are_commands_when_alone() {
     assert_eq!(analyse(b"SET tidegatex.route = 1").effects, Effects::SETS);
     assert_eq!(analyse(b"SHOW tidegatex.route").effects, Effects::NONE);
 }
+
+#[test]
+fn trap_85_whose_sessions_begin_with_other_settings() {
+    let of = |role: RoleNamed, database: Option<&str>| {
+        vec![StartDefaults { role, database: database.map(str::to_owned) }]
+    };
+    let name = |name: &str| RoleNamed::Name(name.to_owned());
+    for (sql, expected) in [
+        ("ALTER ROLE Alice SET work_mem = '1MB'", of(name("alice"), None)),
+        ("ALTER USER \"A b\" RESET ALL", of(name("A b"), None)),
+        ("alter role a IN DATABASE d SET x.y TO 1", of(name("a"), Some("d"))),
+        ("ALTER ROLE ALL SET x.y TO 1", of(RoleNamed::Any, None)),
+        ("ALTER ROLE ALL IN DATABASE \"D\" RESET x.y", of(RoleNamed::Any, Some("D"))),
+        ("ALTER ROLE CURRENT_USER SET x.y TO 1", of(RoleNamed::Own, None)),
+        ("ALTER ROLE session_user SET x.y TO 1", of(RoleNamed::Own, None)),
+        ("ALTER ROLE U&\"a\" SET x.y TO 1", of(RoleNamed::Any, None)),
+        ("ALTER DATABASE d SET x.y TO 1", of(RoleNamed::Any, Some("d"))),
+        ("SELECT 1; ALTER DATABASE d RESET x.y", of(RoleNamed::Any, Some("d"))),
+        ("ALTER ROLE a PASSWORD 'set'", vec![]),
+        ("ALTER ROLE a RENAME TO set", vec![]),
+        ("ALTER DATABASE d OWNER TO a", vec![]),
+        ("ALTER USER MAPPING FOR a SERVER s OPTIONS (SET x '1')", vec![]),
+        ("ALTER TABLE role SET SCHEMA s", vec![]),
+        ("SELECT 'ALTER ROLE a SET x.y TO 1'", vec![]),
+    ] {
+        assert_eq!(analyse(sql.as_bytes()).start_defaults, expected, "{sql}");
+    }
+}

@@ -12,7 +12,7 @@ use tokio::io::AsyncWrite as _;
 
 use super::lent::Lent;
 use super::{ClientPhase, Connection};
-use crate::data::clients::{Cancel, CloseRequest, State};
+use crate::data::clients::{Cancel, CloseRequest, Idle, State};
 
 /// The server of a client that is gone is given this long to finish and be cleaned.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
@@ -54,6 +54,34 @@ impl Connection {
         self.close(CloseReason::ShuttingDown);
     }
 
+    /// Nothing moves: notes since when, and gives back what an idle client does not need.
+    pub(super) fn rest(&mut self) {
+        self.note_idleness();
+        if self.lent.is_none()
+            && self.from_client.input.is_empty()
+            && self.from_server.out.is_empty()
+        {
+            self.session.shrink();
+            self.from_client.out.shrink();
+            self.from_server.out.shrink();
+        }
+    }
+
+    /// Does the client keep something, and say nothing?
+    fn note_idleness(&self) {
+        let idle = match self.phase {
+            _ if self.session.is_waiting_for_replies() => None,
+            ClientPhase::Reading | ClientPhase::Replies if self.session.is_at_rest() => {
+                Some(Idle::Outside)
+            }
+            ClientPhase::Reading | ClientPhase::Replies => Some(Idle::InTransaction),
+            ClientPhase::Queued | ClientPhase::Closing(_) | ClientPhase::Gone(..) => None,
+        };
+        if self.client.idle.get().map(|(kind, _)| kind) != idle {
+            self.client.idle.set(idle.map(|kind| (kind, Instant::now())));
+        }
+    }
+
     /// The client said Terminate, broke the protocol, or was refused for good.
     pub(super) fn close_by_client(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
         if reason == CloseReason::ClientTerminated {
@@ -70,8 +98,7 @@ impl Connection {
         }
         self.worker.pools.give_up(&self.client.slot, Instant::now());
         self.client.slot.set_waker(cx.waker());
-        self.from_server.out.clear();
-        self.from_server.settle_input(&self.worker.buffers);
+        self.from_server.give_up(&self.worker.buffers);
         if self.lent.is_some() {
             match self.session.handle_client_gone(&mut self.from_client.out) {
                 Gone::Close => self.drop_server(),
@@ -110,8 +137,8 @@ impl Connection {
             lease.release(Fitness::Unfit, Instant::now());
         }
         // What was on its way to it, or came from it unread, concerns nobody any more.
-        self.from_client.out.clear();
-        self.from_client.settle_input(&self.worker.buffers);
+        self.from_client.give_up(&self.worker.buffers);
+        self.from_server.drop_unread(&self.worker.buffers);
         self.client.server.set(None);
     }
 
@@ -130,6 +157,7 @@ impl Connection {
 
     pub(super) fn close(&mut self, reason: CloseReason) {
         self.drop_server();
+        self.client.idle.set(None);
         if !matches!(self.phase, ClientPhase::Gone(..)) {
             self.phase = ClientPhase::Closing(reason);
         }
@@ -156,8 +184,7 @@ impl Connection {
         }
         loop {
             let buffers = &self.worker.buffers;
-            self.from_client.consumed = 0;
-            self.from_client.out.clear();
+            self.from_client.give_up(buffers);
             let length = self.from_client.input.len();
             self.from_client.input.consume(length, buffers);
             match ready!(self.from_client.input.poll_read(&mut self.stream, 1, buffers, cx)) {

@@ -154,7 +154,7 @@ impl Connection {
         let settled = self.session.settle(&mut lease.server.state, &mut self.from_client.out);
         match settled {
             Settled::Busy => {
-                if !self.from_client.out.is_empty() {
+                if !self.from_client.is_clear() {
                     let _ = self.flush_to_server(cx);
                 }
             }
@@ -171,7 +171,7 @@ impl Connection {
             Settled::Release => {
                 // Bytes that came after the last reply belong to nobody: such a connection is not trusted.
                 let left_over = self.from_server.input.len() > self.from_server.consumed;
-                let fitness = if left_over || !self.from_client.out.is_empty() {
+                let fitness = if left_over || !self.from_client.is_clear() {
                     Fitness::Unfit
                 } else {
                     Fitness::Fit
@@ -183,6 +183,8 @@ impl Connection {
                 self.note_pins();
                 self.client.set_state(State::Idle, now);
                 self.client.note_place(self.asked.place, self.session.take_wrote(), now);
+                self.from_client.give_up(&self.worker.buffers);
+                self.from_server.drop_unread(&self.worker.buffers);
                 if let Some(Lent { lease, .. }) = self.lent.take() {
                     lease.release(fitness, now);
                 }

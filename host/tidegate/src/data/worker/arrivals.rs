@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tidegate_core::ids::ClientId;
@@ -227,7 +228,9 @@ impl Worker {
 
     fn welcome_of(&self, database: &Arc<str>, user: &Arc<str>) -> Rc<RefCell<Welcome>> {
         let key = (database.clone(), user.clone());
-        self.welcomes.borrow_mut().entry(key).or_default().clone()
+        let welcome = self.welcomes.borrow_mut().entry(key).or_default().clone();
+        welcome.borrow_mut().heed(self.shared.defaults.load(Ordering::Relaxed));
+        welcome
     }
 
     /// Has a server check the start-up settings.

@@ -3,14 +3,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tidegate_core::ids::ServerId;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::CloseReason;
 
 use super::{Life, Worker, WorkerSnapshot};
-use crate::data::clients::{Client, CloseRequest, Encrypted};
+use crate::data::clients::{Client, CloseRequest, Encrypted, Idle};
 use crate::data::login::Peer;
 use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::ErrorKind;
@@ -73,24 +73,26 @@ impl Worker {
             return;
         }
         for client in self.clients.borrow().values() {
-            let idle = now.saturating_duration_since(client.since.get());
-            let over = |limit: Option<Duration>| limit.is_some_and(|limit| idle > limit);
-            let refusal = match client.state_name() {
-                "idle" | "pinned" if over(limits.client_idle_timeout) => {
-                    Refusal::fatal("57P05", "terminating connection due to idle-session timeout")
-                        .hint("limits.client_idle_timeout sets it.")
+            let Some((idle, since)) = client.idle.get() else { continue };
+            let (limit, sqlstate, what, key) = match idle {
+                Idle::Outside => {
+                    (limits.client_idle_timeout, "57P05", "idle-session", "client_idle_timeout")
                 }
-                "in_transaction" | "in_failed_transaction"
-                    if over(limits.idle_in_transaction_timeout) =>
-                {
-                    Refusal::fatal(
-                        "25P03",
-                        "terminating connection due to idle-in-transaction timeout",
-                    )
-                    .hint("limits.idle_in_transaction_timeout sets it.")
-                }
-                _ => continue,
+                Idle::InTransaction => (
+                    limits.idle_in_transaction_timeout,
+                    "25P03",
+                    "idle-in-transaction",
+                    "idle_in_transaction_timeout",
+                ),
             };
+            if limit.is_none_or(|limit| now.saturating_duration_since(since) <= limit) {
+                continue;
+            }
+            let refusal =
+                Refusal::fatal(sqlstate, format!("terminating connection due to {what} timeout"))
+                    .hint(format!("limits.{key} sets it."));
+            // Asked once, counted once.
+            client.idle.set(None);
             self.stats.errors.increment(ErrorKind::IdleTimeout);
             client.request_close(CloseRequest::Now(Rc::new(refusal)));
         }

@@ -157,6 +157,7 @@ impl PoolCell {
             let refusal = refusals::not_opened(&self.key, inner.last_failure.as_ref(), 1);
             return Tried::Ended(Acquired::Refused(refusal));
         }
+        inner.pool.set_generation(self.shared.generation());
         match inner.pool.acquire(slot.id(), slot.priority(), now) {
             Acquire::Granted(id) => match inner.take_alive(id, slot.id(), now) {
                 Some(server) => Tried::Ended(Acquired::Now(Lease::new(server, Rc::clone(self)))),
@@ -199,12 +200,11 @@ impl PoolCell {
     // --- a connection comes back, or is lost ----------------------------------------------------------
 
     pub(super) fn release(self: &Rc<Self>, server: Box<Server>, fitness: Fitness, now: Instant) {
-        let released = self.inner.borrow_mut().pool.handle_released(
-            server.id,
-            fitness,
-            now,
-            &mut self.budget(),
-        );
+        let released = {
+            let pool = &mut self.inner.borrow_mut().pool;
+            pool.set_generation(self.shared.generation());
+            pool.handle_released(server.id, fitness, now, &mut self.budget())
+        };
         self.place(server, released, now);
     }
 
