@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use tidegate_core::ids::ClientId;
 use tidegate_core::pool::WorkerId;
 use tidegate_core::session::prepared::Interner;
+use tidegate_policy::Registry;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -100,6 +101,8 @@ pub struct Shared {
     pub schema: Arc<AtomicU64>,
     /// Makes fingerprints of statements this process's own.
     seed: u128,
+    /// Who answers for policies.
+    pub policies: Arc<Registry>,
     /// What the control plane knows.
     pub views: Arc<Views>,
     /// By worker: whether it has a connection to the primary.
@@ -108,7 +111,11 @@ pub struct Shared {
 
 impl Shared {
     /// The shared part for so many workers, and each worker's receiver.
-    pub fn new(workers: usize, seed: u128) -> (Arc<Self>, Vec<mpsc::Receiver<Message>>) {
+    pub fn new(
+        workers: usize,
+        seed: u128,
+        policies: Arc<Registry>,
+    ) -> (Arc<Self>, Vec<mpsc::Receiver<Message>>) {
         let (senders, receivers) = (0..workers).map(|_| mpsc::channel(MESSAGES_MAX)).unzip();
         let shared = Self {
             keys: CancelKeys::default(),
@@ -120,6 +127,7 @@ impl Shared {
             next_client: AtomicU64::new(1),
             schema: Arc::default(),
             seed,
+            policies,
             views: Arc::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
