@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
 use tidegate_core::policy::Slot;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Answer, Control, Phase, ReloadReport};
@@ -109,8 +109,7 @@ impl Server {
         let addresses: Vec<String> =
             bound.iter().zip(&config.listen).map(|(bound, listen)| bound.address(listen)).collect();
         let plugins = start_plugins(&config)?;
-        let (shared, receivers) =
-            Shared::new(config.workers, seed, Arc::clone(plugins.registry()));
+        let (shared, receivers) = Shared::new(config.workers, seed, Arc::clone(plugins.registry()));
         let control = Arc::new(Handle {
             shared: shared.clone(),
             plugins,

@@ -30,8 +30,8 @@ use crate::config::Config;
 pub use crate::config::diff::ReloadReport;
 use crate::observe::snapshot::{Scope, Snapshot};
 use crate::plugins::{Order, Outcome, SlotDetail, SlotReport, Who};
-use tidegate_core::policy::Slot;
 pub use server::{AdminHandle, start};
+use tidegate_core::policy::Slot;
 
 /// A future of [`Control`].
 pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;

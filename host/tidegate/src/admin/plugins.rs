@@ -86,11 +86,7 @@ pub(super) fn promote(query: &str) -> Result<Order, Problem> {
     Ok(Order::Promote(slots))
 }
 
-pub(super) async fn order(
-    control: &dyn Control,
-    order: Order,
-    who: Who,
-) -> Result<Reply, Problem> {
+pub(super) async fn order(control: &dyn Control, order: Order, who: Who) -> Result<Reply, Problem> {
     match control.order_plugin(order, who).await {
         Ok(slots) => Ok(json(StatusCode::OK, &json!({ "slots": slots }))),
         Err(refusal) => Err(problem(refusal)),
@@ -121,7 +117,8 @@ fn named(slot: &str) -> Result<Slot, Problem> {
 
 fn settings(bytes: &[u8]) -> Result<String, Problem> {
     let wrong = |words: String| unprocessable("settings", words);
-    let text = std::str::from_utf8(bytes).map_err(|_| wrong("the settings are not UTF-8".into()))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| wrong("the settings are not UTF-8".into()))?;
     if !text.trim().is_empty() {
         let parsed = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text);
         parsed.map_err(|error| wrong(format!("the settings are not a JSON object: {error}")))?;
@@ -137,12 +134,15 @@ fn intake(query: &str) -> Result<Intake, Problem> {
             Some(("mode", value)) => mode = value,
             Some(("share", value)) => {
                 let percent = value.parse().ok().filter(|percent| *percent > 0);
-                share = Some(percent.and_then(Share::percent).ok_or_else(|| {
-                    bad_request("share is a percentage from 1 to 100")
-                })?);
+                share = Some(
+                    percent
+                        .and_then(Share::percent)
+                        .ok_or_else(|| bad_request("share is a percentage from 1 to 100"))?,
+                );
             }
             _ => {
-                let words = "only mode=activate, shadow or canary and share=1 to 100 are understood here";
+                let words =
+                    "only mode=activate, shadow or canary and share=1 to 100 are understood here";
                 return Err(bad_request(words));
             }
         }

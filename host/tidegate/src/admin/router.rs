@@ -18,8 +18,8 @@ use tidegate_core::limits::{
 };
 use tokio::sync::Semaphore;
 
-use super::reply::{Problem, Reply};
 use super::plugins::Plain;
+use super::reply::{Problem, Reply};
 use super::{
     Control, clients, config, drain, metrics, openapi, plugins, pools, probes, reload, servers,
 };

@@ -127,7 +127,7 @@ pub(super) const KEYS: &[Key] = &[
 
     key("plugins", "state_dir", Example(r#""/var/lib/tidegate""#), Restart, "Where uploaded plugins are kept, so that they are there after a restart; made if it is not there. Unless written, they are gone at the end of the process."),
     key("plugins", "signatures", Value(r#""off""#), Restart, "Ed25519 signatures of uploads: `off`: not looked at; `optional`: one that is there must be good; `required`: no upload without."),
-    key("plugins", "keys", Example(r#"["MCowBQYDK2VwAyEA…"]"#), Restart, "The public keys that signatures are checked with, in base64 as `tidegate plugin sign` prints them (32 bytes, or what `openssl pkey -pubout` writes between its lines)."),
+    key("plugins", "keys", Example(r#"["MCowBQYDK2VwAyEAUNhY4JhezH9gQYqvDMWrWH9CwlcKiECVqejMrND2VFw="]"#), Restart, "The public keys that signatures are checked with, in base64 as `tidegate plugin sign` prints them (32 bytes, or what `openssl pkey -pubout` writes between its lines)."),
     key("plugins", "memory_mib_max", Value("16"), Restart, "Memory of one instance of a plugin, in MiB; each plugin has an instance for each worker."),
     key("plugins", "plan_time_max", Value(r#""5ms""#), Restart, "A plugin that is asked about a shape of statements and has not answered after this is stopped, if it has used the processor that long; the host answers itself."),
     key("plugins", "decide_time_max", Value(r#""1ms""#), Restart, "The same for the question about one execution."),

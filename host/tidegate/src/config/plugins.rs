@@ -208,8 +208,7 @@ impl Checker {
     ) -> Duration {
         let Some(At { value, origin }) = written else { return default };
         if value > limits::PLUGIN_TIME_CONFIG_MAX {
-            let message =
-                format!("{value:?} is longer than {:?}", limits::PLUGIN_TIME_CONFIG_MAX);
+            let message = format!("{value:?} is longer than {:?}", limits::PLUGIN_TIME_CONFIG_MAX);
             self.bad_value(&origin, key, message);
         }
         value

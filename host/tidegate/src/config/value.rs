@@ -13,8 +13,8 @@ use super::checked::{
 use super::error::nearest;
 use super::plugins::Signatures;
 use super::raw::{LogFilter, Timeout};
-use tidegate_core::policy::Slot;
 use super::url::parse_server_url;
+use tidegate_core::policy::Slot;
 
 /// What reading a value may need besides its text.
 #[derive(Clone, Copy)]

@@ -141,8 +141,7 @@ impl Desk {
             Slot::ALL.iter().any(|slot| view.slot(*slot).generation(*number).is_some())
         });
         if let Some(store) = &self.store {
-            let named: Vec<FileHash> =
-                self.origins.values().map(|origin| origin.sha256).collect();
+            let named: Vec<FileHash> = self.origins.values().map(|origin| origin.sha256).collect();
             store.sweep(&named);
         }
     }
@@ -263,10 +262,13 @@ fn parts(order: &Order, loaded: Option<&Loaded>) -> Result<Vec<(Slot, Change)>, 
                 return Err(Refusal::conflict("nothing was loaded"));
             };
             let generation = Arc::clone(&loaded.generation);
-            one(*slot, match intake {
-                Intake::Activate => Change::Activate(generation),
-                Intake::TryOut(mode) => Change::TryOut(generation, *mode),
-            })
+            one(
+                *slot,
+                match intake {
+                    Intake::Activate => Change::Activate(generation),
+                    Intake::TryOut(mode) => Change::TryOut(generation, *mode),
+                },
+            )
         }
         Order::Promote(slots) => Ok(slots.iter().map(|slot| (*slot, Change::Promote)).collect()),
         Order::Withdraw(slot) => one(*slot, Change::Withdraw),

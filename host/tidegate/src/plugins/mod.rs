@@ -17,7 +17,6 @@ mod thread; // compiles
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,7 +30,9 @@ use desk::Desk;
 use notes::Notes;
 pub use notes::Recorded;
 pub use order::{Intake, Order, Refusal, RefusalKind, Who};
-pub use report::{HistoryEntry, SlotDetail, SlotReport, VersionReport};
+pub use report::{
+    CandidateReport, DifferenceReport, HistoryEntry, SlotDetail, SlotReport, VersionReport,
+};
 use store::Store;
 use thread::Job;
 
@@ -65,7 +66,7 @@ impl Plugins {
         let (jobs, receiver) = mpsc::sync_channel(PLUGIN_ORDERS_MAX);
         let notes = Arc::new(Notes::new(jobs.clone()));
         let sink: Arc<dyn Sink> = notes.clone();
-        let store = config.state_dir.as_deref().map(Path::to_path_buf).map(Store::new);
+        let store = config.state_dir.clone().map(Store::new);
         let plugins = Arc::new(Self {
             registry: Arc::new(Registry::new(Arc::new(engine), seed, &sink)),
             config: config.clone(),

@@ -141,8 +141,10 @@ impl Refusal {
 
     /// What a plugin did wrong when it was asked for the first time. Its own words stay in the log.
     pub(super) fn rehearsal(fault: &Fault) -> Self {
-        let detail =
-            format!("the plugin failed when it was tried: {}; the log says more", fault.kind.name());
+        let detail = format!(
+            "the plugin failed when it was tried: {}; the log says more",
+            fault.kind.name()
+        );
         Self::check("self-test", detail)
     }
 }

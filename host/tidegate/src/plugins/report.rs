@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::Value;
 use tidegate_core::policy::Slot;
 use tidegate_core::policy::canary::Verdict;
 use tidegate_core::policy::faults::FaultKind;
@@ -68,8 +68,8 @@ pub struct CandidateReport {
 pub struct SlotDetail {
     #[serde(flatten)]
     pub slot: SlotReport,
-    /// Of the active version, as they were written.
-    pub settings: Option<Box<RawValue>>,
+    /// Of the active version.
+    pub settings: Option<Value>,
     pub differences: Vec<DifferenceReport>,
     /// Newest first.
     pub history: Vec<HistoryEntry>,
@@ -131,8 +131,9 @@ pub(super) fn slot(slot: Slot, view: &View, desk: &Desk, config: &PluginsConfig)
 pub(super) fn detail(of: Slot, view: &View, desk: &Desk, config: &PluginsConfig) -> SlotDetail {
     let own = view.slot(of);
     let settings = own.active().map(|active| match active.settings().trim() {
-        "" => "{}".to_owned(),
-        written => written.to_owned(),
+        "" => Value::Object(serde_json::Map::new()),
+        // The plugin took them, and may have other ideas of JSON than we.
+        written => serde_json::from_str(written).unwrap_or_else(|_| Value::from(written)),
     });
     let differences = own.trial().map(|trial| trial.differences()).unwrap_or_default();
     let difference = |difference: tidegate_policy::Difference| DifferenceReport {
@@ -142,7 +143,7 @@ pub(super) fn detail(of: Slot, view: &View, desk: &Desk, config: &PluginsConfig)
     };
     SlotDetail {
         slot: slot(of, view, desk, config),
-        settings: settings.and_then(|text| RawValue::from_string(text).ok()),
+        settings,
         differences: differences.into_iter().map(difference).collect(),
         history: desk.history(of).cloned().collect(),
     }

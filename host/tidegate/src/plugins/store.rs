@@ -62,8 +62,12 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let damaged =
-            || io::Error::new(io::ErrorKind::InvalidData, "the manifest is damaged: its hash is another");
+        let damaged = || {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the manifest is damaged: its hash is another",
+            )
+        };
         let whole = String::from_utf8(whole).map_err(|_| damaged())?;
         let (hash, text) = whole.split_once('\n').ok_or_else(damaged)?;
         if FileHash::from_hex(hash) != Some(FileHash::of(text.as_bytes())) {

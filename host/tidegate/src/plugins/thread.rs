@@ -124,9 +124,8 @@ impl Plugins {
     fn active_file(&self, slot: Slot) -> Result<(Bytes, Origin), Refusal> {
         let view = self.registry.view();
         let active = view.slot(slot).active();
-        let active = active.ok_or_else(|| {
-            Refusal::conflict(format!("{}: no plugin is active", slot.name()))
-        })?;
+        let active = active
+            .ok_or_else(|| Refusal::conflict(format!("{}: no plugin is active", slot.name())))?;
         let desk = self.desk();
         let origin = desk.origin(active.number()).cloned();
         let origin = origin.ok_or_else(|| Refusal::conflict("the active plugin is not known"))?;
@@ -172,7 +171,8 @@ impl Plugins {
 
     fn restore_pin(&self, pin: &Pin) -> Result<(), Refusal> {
         let unreadable = |error: io::Error| Refusal::storage(error.to_string());
-        let bytes = store::read(&pin.file, POLICY_COMPONENT_BYTES_MAX as u64).map_err(unreadable)?;
+        let bytes =
+            store::read(&pin.file, POLICY_COMPONENT_BYTES_MAX as u64).map_err(unreadable)?;
         let sha256 = FileHash::of(&bytes);
         if sha256 != pin.sha256 {
             let words = format!("its SHA-256 is {sha256}, {} is pinned", pin.sha256);
@@ -196,7 +196,10 @@ impl Plugins {
         match serde_json::from_str::<Manifest>(&text) {
             Ok(manifest) if manifest.format == FORMAT => manifest,
             Ok(Manifest { format, .. }) => {
-                tracing::error!(format, "the manifest of plugins is of another version of Tidegate");
+                tracing::error!(
+                    format,
+                    "the manifest of plugins is of another version of Tidegate"
+                );
                 Manifest::default()
             }
             Err(error) => {
@@ -218,9 +221,10 @@ impl Plugins {
         };
         let previous = entry.previous.as_ref().and_then(|version| get("previous", version));
         let active = entry.active.as_ref().and_then(|version| get("active", version));
-        let candidate = entry.candidate.as_ref().and_then(|candidate| {
-            Some((get("candidate", &candidate.version)?, candidate.mode()?))
-        });
+        let candidate = entry
+            .candidate
+            .as_ref()
+            .and_then(|candidate| Some((get("candidate", &candidate.version)?, candidate.mode()?)));
         let is_lost = entry.active.is_some() && active.is_none() && previous.is_none();
         let mut changes = Vec::new();
         let activate = |(generation, origin): (Arc<Generation>, Origin)| {
@@ -265,11 +269,7 @@ impl Plugins {
         Ok((self.compile(slot, &bytes, &version.settings)?, origin))
     }
 
-    fn embedded(
-        &self,
-        slot: Slot,
-        settings: &str,
-    ) -> Result<(Arc<Generation>, Origin), Refusal> {
+    fn embedded(&self, slot: Slot, settings: &str) -> Result<(Arc<Generation>, Origin), Refusal> {
         let bytes = embedded(slot).bytes;
         let sha256 = FileHash::of(bytes);
         let origin = Origin { source: Source::Embedded, sha256, signature: None };
@@ -300,7 +300,11 @@ impl Plugins {
             let (generation, origin) = match self.embedded(slot, "") {
                 Ok(loaded) => loaded,
                 Err(refusal) => {
-                    tracing::error!(slot = slot.name(), why = refusal.detail, "the host answers itself");
+                    tracing::error!(
+                        slot = slot.name(),
+                        why = refusal.detail,
+                        "the host answers itself"
+                    );
                     continue;
                 }
             };

@@ -19,9 +19,8 @@ pub(super) fn run(path: &Path, world: Slot, sdk: Option<&Path>) -> Result<String
     let sdk = match sdk {
         None => format!("\"{}\"", env!("CARGO_PKG_VERSION")),
         Some(folder) => {
-            let folder = folder
-                .canonicalize()
-                .map_err(|error| format!("{}: {error}", folder.display()))?;
+            let folder =
+                folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
             format!("{{ path = {:?} }}", folder.display().to_string())
         }
     };
