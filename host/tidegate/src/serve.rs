@@ -241,9 +241,7 @@ fn bind_all(listen: &[Listen]) -> Result<Vec<Bound>, (Exit, String)> {
 /// The sandbox, with what the configuration pins and the state directory holds.
 fn start_plugins(config: &Config) -> Result<Arc<Plugins>, (Exit, String)> {
     let failed = |error| (Exit::Failure, format!("cannot start the plugins: {error}"));
-    let secret = draw_secret().map_err(|error| failed(error.to_string()))?;
-    let mut seed = [0; 8];
-    seed.copy_from_slice(&secret[..8]);
+    let seed = draw_secret().map_err(|error| failed(error.to_string()))?;
     Plugins::start(&config.plugins, config.workers, u64::from_le_bytes(seed)).map_err(failed)
 }
 

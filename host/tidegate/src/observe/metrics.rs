@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use metrics::{Key, KeyName, Label, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use tidegate_core::policy::faults::FaultKind;
 
 use super::snapshot::{PluginSnapshot, PoolSnapshot, Snapshot};
 use super::stats::{CounterLabel, ErrorKind, PinReason, WorkerTotals};
@@ -232,7 +233,10 @@ pub fn markdown() -> String {
         let _ = writeln!(out, "| `{name}` | {kind} | {} | {help} |", labels.join(", "));
     }
     out.push_str("\n## Values of labels\n\n");
-    for (label, values) in [("kind", ErrorKind::LABELS), ("reason", PinReason::LABELS)] {
+    let faults = FaultKind::ALL.map(FaultKind::name);
+    let labels =
+        [("kind", ErrorKind::LABELS), ("reason", PinReason::LABELS), ("fault", &faults[..])];
+    for (label, values) in labels {
         let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
         let _ = writeln!(out, "- `{label}`: {}.", values.join(", "));
     }

@@ -18,7 +18,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Where the admin API is, and what it asks for.
 #[derive(Debug, clap::Args)]
-pub(super) struct Admin {
+pub(in crate::cli) struct Admin {
     /// Where the admin API listens
     #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_ADMIN", default_value = "127.0.0.1:6433",
           value_parser = address::<SocketAddr>)]
@@ -31,8 +31,8 @@ pub(super) struct Admin {
 /// One request.
 #[derive(Debug)]
 pub(super) struct Request {
-    method: Method,
-    path: String,
+    pub(super) method: Method,
+    pub(super) path: String,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Vec<u8>,
 }
