@@ -154,6 +154,10 @@ impl Desk {
         sha256: Option<FileHash>,
         done: Result<(), &Refusal>,
     ) {
+        let sha256 = match order {
+            Order::Upload { bytes, .. } => Some(FileHash::of(bytes)),
+            _ => sha256,
+        };
         let (what, sha256) = (order.name(), sha256.map(|hash| hash.to_string()));
         let hash = sha256.as_deref().unwrap_or("-");
         for slot in order.slots() {

@@ -39,7 +39,7 @@ pub(super) fn run(path: &Path, world: Slot, sdk: Option<&Path>) -> Result<String
     let (folder, file) = (path.display(), name.replace('-', "_"));
     let slot = world.name();
     Ok(format!(
-        "{folder}: a {slot} policy. Next, in that folder:\n  \
+        "{folder}: a policy for {slot}. Next, in that folder:\n  \
          cargo test\n  \
          cargo build --release --target wasm32-unknown-unknown\n  \
          tidegate plugin test {slot} target/wasm32-unknown-unknown/release/{file}.wasm\n"
