@@ -9,6 +9,9 @@
 
 pub mod host; // what answers instead of the host
 
+#[cfg(test)]
+mod tests;
+
 use crate::types::{
     Access, ColumnUse, Comparison, Fingerprint, Identity, Operand, Shape, StatementKind, TableUse,
     Tag,

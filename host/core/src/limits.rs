@@ -55,8 +55,7 @@ pub const SHAPE_NAMES_MAX: usize = 256;
 pub const NORMALIZED_BYTES_MAX: usize = 8 << 10;
 /// Memory of one worker's cache of shapes, unless configured: some 30 000 statements of an ordinary application, in bytes.
 pub const SHAPE_CACHE_BYTES_MAX: usize = 32 << 20;
-/// That a text cannot be parsed is believed this long: an extension or a newer grammar is not a matter of seconds, but
-/// the text whose literal was at fault says nothing about the next one.
+/// That the grammar refuses a text is believed this long: whoever retries it in a loop costs no parse each time.
 pub const SHAPE_REFUSED_TIME: Duration = Duration::from_secs(1);
 /// Tags that are read from one statement's comments, and the bytes of comments that are looked at.
 pub const TAGS_MAX: usize = 32;

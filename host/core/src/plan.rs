@@ -23,6 +23,12 @@ pub trait Router {
 
     /// Is the text one statement that is proven to be nothing but a read, on any server?
     fn reads(&mut self, sql: &[u8], strings: StringSyntax) -> bool;
+
+    /// Is it that, and has the routing policy nothing against a replica? A policy can keep a read from replicas; it cannot
+    /// bring anything else there.
+    fn wants_replica(&mut self, sql: &[u8], strings: StringSyntax) -> bool {
+        self.reads(sql, strings)
+    }
 }
 
 /// The router of a cluster without replicas.

@@ -91,7 +91,7 @@ impl<'a> Walker<'a> {
         let mut levels = Vec::with_capacity(4);
         levels.push(Level { outer: OUTSIDE, last: None, ranges: 0 });
         Self {
-            tasks: Vec::with_capacity(32),
+            tasks: Vec::with_capacity(16),
             found: Found::new(),
             levels,
             ranges: Vec::with_capacity(4),

@@ -22,6 +22,8 @@ pub struct Known {
 pub struct View {
     /// In the order of the configuration.
     pub replicas: Vec<ReplicaView>,
+    /// Their names, in the same order.
+    pub names: Arc<[Arc<str>]>,
     pub catalogues: HashMap<Arc<str>, Known>,
 }
 

@@ -6,6 +6,7 @@ mod memory; // what idle clients and a long result cost
 mod micro; // single functions
 mod pgbouncer; // its process
 mod picture; // the results as SVG
+mod policy; // plugins
 mod process; // CPU time and memory of a process and its children
 mod quiet; // waiting for a quiet machine
 mod report; // the results as a table
@@ -26,22 +27,26 @@ struct Arguments {
 enum What {
     /// Single pure functions, in nanoseconds per call.
     Micro,
+    /// Plugins: a plan, a decision, an answer that is kept, a swap, in nanoseconds.
+    Policy,
     /// pgbench direct, through PgBouncer and through Tidegate, interleaved in one run.
     Proxy(run::Options),
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().what {
+    let result = match Arguments::parse().what {
         What::Micro => {
             micro::run();
-            ExitCode::SUCCESS
+            Ok(())
         }
-        What::Proxy(options) => match run::run(&options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("bench: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        What::Policy => policy::run().map_err(|error| error.to_string()),
+        What::Proxy(options) => run::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

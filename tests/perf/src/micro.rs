@@ -73,7 +73,7 @@ fn analysis() {
 }
 
 /// The fastest of several batches, which is the one that the machine disturbed least.
-fn nanos_per_call(mut call: impl FnMut()) -> f64 {
+pub(crate) fn nanos_per_call(mut call: impl FnMut()) -> f64 {
     const BATCHES: usize = 20;
     const CALLS: u32 = 20_000;
     let batch = (0..BATCHES).map(|_| {

@@ -35,7 +35,7 @@ use crate::ids::ClientId;
 use crate::plan::{Plan, Router, Target};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
-use crate::statement::{Analysis, StringSyntax, analyse_with};
+use crate::statement::{Analysis, StringSyntax, TextEncoding, analyse_with, is_safe_anywhere};
 use expected::{Copying, Expected, Queue};
 use gather::Gather;
 use prepared::{Interner, Prepared};
@@ -398,17 +398,13 @@ impl Session {
     /// How a text of the client's is to be read now; `None` when that is not certain, or its encoding may hide quotes
     /// from a byte-wise reader.
     fn string_syntax(&self, sql: &[u8]) -> Option<StringSyntax> {
-        const UNSAFE: [&str; 8] =
-            ["sjis", "shift_jis_2004", "shiftjis2004", "big5", "gbk", "uhc", "johab", "gb18030"];
         let changing = [&self.touched, &self.probing]
             .into_iter()
             .flatten()
             .any(|touched| touched.changes_reading());
         let encoding = self.settings.get("client_encoding").unwrap_or_default();
-        if changing || UNSAFE.iter().any(|name| encoding.eq_ignore_ascii_case(name)) {
-            // Without these bytes, a text reads the same in every encoding and under either setting.
-            let plain = sql.iter().all(|&byte| byte.is_ascii() && byte != b'\\');
-            return plain.then_some(StringSyntax::Standard);
+        if changing || TextEncoding::named(encoding) == TextEncoding::Unsafe {
+            return is_safe_anywhere(sql).then_some(StringSyntax::Standard);
         }
         match self.settings.get("standard_conforming_strings") {
             Some("off") => Some(StringSyntax::Backslash),

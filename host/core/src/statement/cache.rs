@@ -2,6 +2,7 @@
 //!
 //! A second chance before eviction (CLOCK): a statement that came twice outlives a flood of those that come once.
 
+use super::encoding::{TextEncoding, is_safe_anywhere};
 use super::fingerprint::{Fingerprinter, Reading, Unreadable};
 use super::render::{Rendered, render};
 use super::shape::{Family, Fingerprint, Grammar, Incomplete, Parsed, Shape};
@@ -12,17 +13,6 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::size_of;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// How a client's texts are encoded, as far as a reader of SQL has to know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TextEncoding {
-    #[default]
-    Utf8,
-    /// Bytes below 0x80 are those ASCII characters, others are letters of some alphabet: LATINn, EUC_*, WIN*, …
-    AsciiBased,
-    /// A quote or a backslash may be half a character: SJIS, BIG5, GBK, UHC, JOHAB, GB18030, SHIFT_JIS_2004.
-    Unsafe,
-}
 
 /// What a session's settings say about the reading of its texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -191,7 +181,12 @@ impl<G: Grammar> ShapeCache<G> {
 
     fn make(&mut self, text: &[u8], settings: TextSettings, reading: &Reading) -> Shape {
         let strings = settings.strings;
-        let Rendered { skeleton, normalized } = render(text, strings, reading.parameters);
+        let Rendered { skeleton, normalized } = render(text, strings, reading);
+        // What literals change is marked; the rest shows in the skeleton, which is shorter.
+        let effects = match &skeleton {
+            Ok(text) => analyse_with(text.as_bytes(), StringSyntax::Standard).effects,
+            Err(_) => analyse_with(text, strings).effects,
+        };
         let parsed = match skeleton {
             Ok(text) if settings.encoding == TextEncoding::Utf8 || text.is_ascii() => {
                 self.grammar.parse(&text)
@@ -199,11 +194,7 @@ impl<G: Grammar> ShapeCache<G> {
             Ok(_) => Parsed::unknown(Incomplete::Encoding),
             Err(why) => Parsed::unknown(why),
         };
-        let family = match reading.parameters {
-            0 => Family(reading.fingerprint.0),
-            _ => self.fingerprinter.family(text, strings).unwrap_or(Family(reading.fingerprint.0)),
-        };
-        let effects = analyse_with(text, strings).effects;
+        let family = self.fingerprinter.family(text, strings, reading);
         shape(reading, family, normalized, effects, parsed)
     }
 
@@ -234,13 +225,9 @@ impl<G: Grammar> ShapeCache<G> {
     }
 }
 
-/// Without these bytes a text reads the same in every encoding.
-fn is_safe_anywhere(text: &[u8]) -> bool {
-    text.iter().all(|&byte| byte.is_ascii() && byte != b'\\')
-}
-
 fn unreadable(why: Incomplete) -> Arc<Shape> {
-    let reading = Reading { fingerprint: Fingerprint(0), begin: 0, end: 0, parameters: 0 };
+    let reading =
+        Reading { fingerprint: Fingerprint(0), begin: 0, end: 0, parameters: 0, open_list: false };
     let parsed = Parsed::unknown(why);
     Arc::new(shape(&reading, Family(0), "".into(), Effects::ANY_STATE, parsed))
 }

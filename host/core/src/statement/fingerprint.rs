@@ -39,6 +39,8 @@ pub struct Reading {
     pub end: usize,
     /// The highest n of `$n`.
     pub parameters: u16,
+    /// A list that may hold parameters: the family is not the fingerprint.
+    pub(super) open_list: bool,
 }
 
 /// Why a text has no fingerprint.
@@ -72,13 +74,18 @@ impl Fingerprinter {
     #[inline]
     pub fn read(&mut self, text: &[u8], strings: StringSyntax) -> Result<Reading, Unreadable> {
         let (hash, folded, parameters) = self.hash(text, strings, Parameters::Exact)?;
-        let Folded { begin, end, .. } = folded;
-        Ok(Reading { fingerprint: Fingerprint(hash), begin, end, parameters })
+        let Folded { begin, end, open_list, .. } = folded;
+        Ok(Reading { fingerprint: Fingerprint(hash), begin, end, parameters, open_list })
     }
 
-    /// The family of a text; see [`Family`].
-    pub fn family(&mut self, text: &[u8], strings: StringSyntax) -> Result<Family, Unreadable> {
-        self.hash(text, strings, Parameters::Alike).map(|(hash, ..)| Family(hash))
+    /// The family of a text with this reading; see [`Family`].
+    pub fn family(&mut self, text: &[u8], strings: StringSyntax, reading: &Reading) -> Family {
+        let own = Family(reading.fingerprint.0);
+        if !reading.open_list || reading.parameters == 0 {
+            return own;
+        }
+        // What folded with all its parameters folds without them.
+        self.hash(text, strings, Parameters::Alike).map_or(own, |(hash, ..)| Family(hash))
     }
 
     #[inline]

@@ -78,6 +78,8 @@ pub(super) struct Folded {
     /// Position behind the last token.
     pub end: usize,
     pub tokens: usize,
+    /// A list, or rows, that hold more than literals.
+    pub open_list: bool,
 }
 
 /// Why folding stopped.
@@ -103,7 +105,7 @@ pub(super) fn fold<S: Sink>(
         lexer.advance();
     }
     let begin = lexer.token.start();
-    let mut folded = Folded { begin, end: begin, tokens: 0 };
+    let mut folded = Folded { begin, end: begin, tokens: 0, open_list: false };
     let mut before = lexer.token;
     before.kind = Kind::Semicolon;
     // Behind a dot a word is a name, whatever it spells.
@@ -139,7 +141,8 @@ pub(super) fn fold<S: Sink>(
             _ => {
                 let keyword = if qualified { before.closed_at(before.end()) } else { before };
                 qualified = false;
-                before = other(&mut lexer, keyword, parameters, sink).ok_or(Stop::Broken)?;
+                before = other(&mut lexer, keyword, parameters, sink, &mut folded.open_list)
+                    .ok_or(Stop::Broken)?;
                 folded.end = before.end();
                 continue;
             }
@@ -158,6 +161,7 @@ fn other<S: Sink>(
     before: Token,
     parameters: Parameters,
     sink: &mut S,
+    open_list: &mut bool,
 ) -> Option<Token> {
     let text = lexer.text;
     let mut token = lexer.token;
@@ -171,7 +175,10 @@ fn other<S: Sink>(
                 *lexer = ahead;
                 return Some(token.closed_at(list.end));
             }
-            None => sink.mark(token),
+            None => {
+                *open_list |= matches!(key(text, before), w::IN | w::VALUES);
+                sink.mark(token);
+            }
         },
         Kind::Other if text[token.start()] == b'[' && key(text, before) == w::ARRAY => {
             sink.token(token);
@@ -180,6 +187,7 @@ fn other<S: Sink>(
                 *lexer = ahead;
                 return Some(token.closed_at(list.end));
             }
+            *open_list = true;
         }
         Kind::Operator if is_minus(text, token) && may_be_sign(text, before) => {
             match signed(lexer) {
@@ -196,17 +204,7 @@ fn other<S: Sink>(
         }
         Kind::Integer | Kind::Decimal => sink.literal(literal(text, token), token),
         Kind::Plain | Kind::Escape | Kind::Unicode | Kind::Dollar | Kind::Bits => {
-            lexer.whole_literal();
-            token = lexer.token;
-            if token.kind == Kind::Broken {
-                return None;
-            }
-            // The escape character decides which name is meant.
-            if key(text, before) == w::UESCAPE {
-                sink.token(token);
-            } else {
-                sink.literal(literal(text, token), token);
-            }
+            token = quoted(lexer, before, sink)?;
         }
         _ => {
             sink.token(token);
@@ -217,6 +215,21 @@ fn other<S: Sink>(
         }
     }
     lexer.advance();
+    Some(token)
+}
+
+/// Folds a literal in quotes: its token, or `None` if it does not end.
+fn quoted<S: Sink>(lexer: &mut Lexer<'_>, before: Token, sink: &mut S) -> Option<Token> {
+    lexer.whole_literal();
+    let token = lexer.token;
+    if token.kind == Kind::Broken {
+        return None;
+    }
+    // The escape character decides which name is meant.
+    match key(lexer.text, before) {
+        w::UESCAPE => sink.token(token),
+        _ => sink.literal(literal(lexer.text, token), token),
+    }
     Some(token)
 }
 

@@ -1,6 +1,9 @@
-//! SQL text → what it does to a session: a lexer and a small recogniser that err on the side of caution.
+//! SQL text → what it does to a session, and what its shape is.
 //!
-//! One pass, no heap for plain statements. What no text shows stays unseen: functions that are called by
+//! [`analyse`] answers the first with a lexer and a small recogniser that err on the side of caution, for each text.
+//! [`ShapeCache`] answers the second, once for each fingerprint, with a parser that it is given.
+//!
+//! `analyse` takes one pass, and no heap for plain statements. What no text shows stays unseen: functions that are called by
 //! triggers, operators, casts, views, rules, defaults and `row.function` notation, and user functions
 //! that overload a name of `pg_catalog`.
 
@@ -8,6 +11,7 @@ mod body; // any statement, token by token: calls, temporary objects, cursors
 mod cache; // shapes by fingerprint
 mod commands; // transaction control, DISCARD, prepared statements, …
 mod effects; // the answer's types
+mod encoding; // what a text's bytes are
 mod fingerprint; // folded tokens as 128 bits
 mod fold; // tokens without what literals hold
 mod functions; // which functions matter
@@ -22,14 +26,14 @@ mod words; // keywords as integers
 #[cfg(test)]
 mod tests;
 
-pub use cache::{CacheCounts, Known, ShapeCache, TextEncoding, TextSettings};
+pub use cache::{CacheCounts, Known, ShapeCache, TextSettings};
 pub use effects::{Effects, Kind, PreparedTouched, SettingTouched, TidegateCommand};
+pub use encoding::{TextEncoding, is_safe_anywhere};
 pub use fingerprint::{Fingerprinter, Reading, Unreadable};
 pub use shape::{
     Access, By, ColumnUse, Comparison, Family, Fingerprint, FunctionForm, FunctionUse, Grammar,
     Incomplete, Parsed, Shape, ShapeKind, TableUse,
 };
-
 pub use tags::Tags;
 
 use crate::limits::STATEMENT_BYTES_MAX;

@@ -13,7 +13,8 @@ use std::mem::size_of;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub u128);
 
-/// Shapes that differ only in their parameters share a family: `IN ($1)` and `IN ($1, $2)`. For statistics.
+/// Shapes that differ only in the lengths of lists of parameters share a family: `IN ($1)` and `IN ($1, $2)`. For
+/// statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Family(pub u128);
 
@@ -31,12 +32,13 @@ pub struct Shape {
     pub locks: bool,
     /// What the statement may leave behind in its session. With `literal_dependent` only a text's own analysis tells.
     pub effects: Effects,
-    /// Each use of a table, in the order of the text; a table joined to itself is used twice. Names of WITH queries are
+    /// Each use of a table; a table joined to itself is used twice. Names of WITH queries are
     /// no tables. For [`ShapeKind::Ddl`] only what the text names outright: treat it as touching everything.
     pub tables: Vec<TableUse>,
     /// Columns that are compared, of which the text does not say whose they are.
     pub columns: Vec<ColumnUse>,
-    /// Each function, and each operator and type that is none of PostgreSQL's own, once.
+    /// Each function, and each operator and type that is none of PostgreSQL's own, once. A call written as
+    /// `row.function` looks like a column and is not among them.
     pub functions: Vec<FunctionUse>,
     /// The highest n of `$n`.
     pub parameters: u16,

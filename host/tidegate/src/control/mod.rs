@@ -66,6 +66,8 @@ async fn watch_cluster(views: &Views, schema: &AtomicU64, watched: &Watched) {
     if !splits || watched.config.cluster.replicas.is_empty() {
         return std::future::pending().await;
     }
+    let names: Arc<[Arc<str>]> =
+        watched.targets.iter().skip(1).map(|target| target.name.clone()).collect();
     let mut watcher = watcher::Watcher::new(watched);
     let mut catalogues = catalogues::Catalogues::new(watched);
     let mut tick = tokio::time::interval(WATCH_INTERVAL);
@@ -74,7 +76,8 @@ async fn watch_cluster(views: &Views, schema: &AtomicU64, watched: &Watched) {
         tick.tick().await;
         let replicas: Vec<ReplicaView> = watcher.round().await;
         catalogues.refresh(views.wanted(), schema.load(Ordering::Relaxed)).await;
-        views.publish(View { replicas, catalogues: catalogues.known() });
+        let names = names.clone();
+        views.publish(View { replicas, names, catalogues: catalogues.known() });
     }
 }
 

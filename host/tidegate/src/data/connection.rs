@@ -210,7 +210,7 @@ impl Connection {
             let io = Io {
                 server: self.lent.as_mut().map(|lent| &mut lent.lease.server.state),
                 interner: &mut interner,
-                router: &mut routing.of(&self.client.database, schema),
+                router: &mut routing.of(&self.client.database, schema, self.client.id.0),
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };
@@ -278,7 +278,7 @@ impl Connection {
             let io = Io {
                 server: Some(&mut lease.server.state),
                 interner: &mut interner,
-                router: &mut routing.of(&self.client.database, before),
+                router: &mut routing.of(&self.client.database, before, self.client.id.0),
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };

@@ -1,16 +1,26 @@
-//! A worker's knowledge of where statements may run: the newest view, whose turn it is, what texts are.
+//! A worker's knowledge of where statements may run: the newest view, whose turn it is, what texts are, what policies plan.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustc_hash::FxHasher;
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
 use tidegate_core::plan::Router;
-use tidegate_core::route::{Choice, ReadFacts, Rotation, choose, judge_read};
-use tidegate_core::statement::{ShapeCache, StringSyntax, TextEncoding, TextSettings};
+use tidegate_core::policy::plans::Plans;
+use tidegate_core::policy::route::{Decision, Safety};
+use tidegate_core::policy::{RoutePlan, RouteTarget, Slot};
+use tidegate_core::route::{Choice, ReadFacts, ReplicaView, Rotation, choose, judge_read};
+use tidegate_core::statement::{Known, ShapeCache, StringSyntax, Tags, TextEncoding, TextSettings};
 use tidegate_grammar::PostgresGrammar;
+use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
+use tidegate_policy::{AnswerSource, Asker, Execution, Question, Reader, Registry};
 use tokio::sync::watch;
 
 use crate::view::{View, Views};
+
+/// Tags that routing policies are told of. A plan holds for one shape with these tags.
+const TAGS_TOLD: [&str; 2] = ["route", "priority"];
 
 /// One worker's.
 pub struct Routing {
@@ -19,11 +29,32 @@ pub struct Routing {
     rotation: Rotation,
     weights: Vec<u32>,
     shapes: ShapeCache<PostgresGrammar>,
+    policies: Arc<Registry>,
+    reader: Reader,
+    plans: Plans<u128, Planned>,
+    /// What the policy says of the replicas for the read that was judged last.
+    wanted: Wanted,
+}
+
+/// A plan, and by which generation.
+#[derive(Clone, Debug)]
+struct Planned {
+    plan: Arc<RoutePlan>,
+    planner: Option<u64>,
+}
+
+/// Replicas that a policy accepts for a read.
+#[derive(Clone, Debug, Default)]
+enum Wanted {
+    #[default]
+    Any,
+    Rule(Arc<RoutePlan>),
+    One(usize),
 }
 
 impl Routing {
     /// `seed` is the process's, for fingerprints.
-    pub fn new(views: &Views, seed: u128) -> Self {
+    pub fn new(views: &Views, policies: Arc<Registry>, seed: u128) -> Self {
         let views = views.subscribe();
         let view = views.borrow().clone();
         Self {
@@ -32,19 +63,46 @@ impl Routing {
             rotation: Rotation::default(),
             weights: Vec::new(),
             shapes: ShapeCache::new(PostgresGrammar, seed, SHAPE_CACHE_BYTES_MAX),
+            reader: policies.reader(),
+            policies,
+            plans: Plans::default(),
+            wanted: Wanted::Any,
         }
     }
 
-    /// Which replica a read of this session may use.
-    pub fn choose(&mut self, facts: &ReadFacts) -> Choice {
+    /// Which replica the read that was judged last may use.
+    pub fn choose(&mut self, facts: &ReadFacts, now: Instant) -> Choice {
         self.refresh();
+        let wanted = std::mem::take(&mut self.wanted);
+        let Wanted::Any = wanted else {
+            let allowed = |(index, replica): (usize, &ReplicaView)| ReplicaView {
+                usable: replica.usable && self.accepts(&wanted, index, replica, now),
+                ..*replica
+            };
+            let views: Vec<ReplicaView> =
+                self.view.replicas.iter().enumerate().map(allowed).collect();
+            return choose(&views, facts, &mut self.rotation, &mut self.weights);
+        };
         choose(&self.view.replicas, facts, &mut self.rotation, &mut self.weights)
     }
 
+    fn accepts(&self, wanted: &Wanted, index: usize, replica: &ReplicaView, now: Instant) -> bool {
+        match wanted {
+            Wanted::Any => true,
+            Wanted::One(one) => *one == index,
+            Wanted::Rule(plan) => {
+                let RouteTarget::Replicas(rule) = &plan.target else { return true };
+                let lag = replica.fresh_as_of.map(|as_of| now.saturating_duration_since(as_of));
+                let in_time = lag.is_some_and(|lag| lag <= rule.lag_max.unwrap_or(Duration::MAX));
+                in_time && self.view.names.get(index).is_some_and(|name| rule.allows(name))
+            }
+        }
+    }
+
     /// The router for a client's texts. `schema` counts the changes of schemas that have passed.
-    pub fn of<'a>(&'a mut self, database: &'a str, schema: u64) -> DatabaseRouter<'a> {
+    pub fn of<'a>(&'a mut self, database: &'a str, schema: u64, session: u64) -> SessionRouter<'a> {
         self.refresh();
-        DatabaseRouter { routing: self, database, schema }
+        SessionRouter { routing: self, database, schema, session }
     }
 
     fn refresh(&mut self) {
@@ -53,30 +111,104 @@ impl Routing {
             self.view = self.views.borrow_and_update().clone();
         }
     }
+
+    /// What the policy plans for a text: asked once for each shape with its tags.
+    fn plan(&mut self, sql: &[u8], text: &Known, session: u64) -> Planned {
+        let tags = Tags::read(sql, text.begin, text.end);
+        let told: Vec<(&str, &str)> =
+            tags.iter().filter(|(key, _)| TAGS_TOLD.contains(key)).collect();
+        let key = text.shape.fingerprint.0 ^ u128::from(digest(&told));
+        let view = self.reader.view();
+        let stamp = view.slot(Slot::Routing).stamp(session);
+        if let Some(known) = self.plans.get(key, stamp) {
+            return known.clone();
+        }
+        let replicas: Vec<&str> = self.view.names.iter().map(|name| &**name).collect();
+        let asker = Asker { view, session };
+        let question = Question { shape: &text.shape, tags: &told };
+        let answer = self.policies.plan_route(asker, question, &replicas);
+        let planner = match answer.source {
+            AnswerSource::Plugin(number) => Some(number),
+            AnswerSource::BuiltIn | AnswerSource::StandIn => None,
+        };
+        let planned = Planned { plan: Arc::new(answer.plan), planner };
+        // What stood in for a plugin that failed stands for this statement alone.
+        if answer.source != AnswerSource::StandIn {
+            self.plans.put(key, stamp, planned.clone());
+        }
+        planned
+    }
+
+    /// Follows a plan for a statement that is proven to read. Says whether a replica may run it.
+    fn follow(&mut self, planned: &Planned, text: &Known) -> bool {
+        self.wanted = match planned.plan.bind(Safety::ReadsOnly) {
+            RouteTarget::BuiltIn => Wanted::Any,
+            RouteTarget::Replicas(_) => Wanted::Rule(planned.plan.clone()),
+            RouteTarget::Primary | RouteTarget::Reject(_) => return false,
+            RouteTarget::Ask(id) => {
+                let Some(planner) = planned.planner else { return true };
+                let execution = Execution {
+                    id: *id,
+                    session: SessionFlags::empty(),
+                    fingerprint_low: text.shape.fingerprint.0 as u64,
+                    end_user_hash: 0,
+                };
+                match self.policies.decide_route(self.reader.view(), planner, execution) {
+                    Decision::BuiltIn | Decision::AnyReplica => Wanted::Any,
+                    Decision::Replica(index) => Wanted::One(index),
+                    Decision::Primary => return false,
+                }
+            }
+        };
+        true
+    }
 }
 
-/// A worker's knowledge, about one database.
-pub struct DatabaseRouter<'a> {
+fn digest(told: &[(&str, &str)]) -> u64 {
+    if told.is_empty() {
+        return 0;
+    }
+    let mut hasher = FxHasher::default();
+    told.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A worker's knowledge, for one session.
+pub struct SessionRouter<'a> {
     routing: &'a mut Routing,
     database: &'a str,
     schema: u64,
+    session: u64,
 }
 
-impl Router for DatabaseRouter<'_> {
+impl Router for SessionRouter<'_> {
     fn splits(&self) -> bool {
         !self.routing.view.replicas.is_empty()
     }
 
     fn reads(&mut self, sql: &[u8], strings: StringSyntax) -> bool {
+        self.proven(sql, strings).is_some()
+    }
+
+    fn wants_replica(&mut self, sql: &[u8], strings: StringSyntax) -> bool {
+        let Some(text) = self.proven(sql, strings) else { return false };
+        let planned = self.routing.plan(sql, &text, self.session);
+        self.routing.follow(&planned, &text)
+    }
+}
+
+impl SessionRouter<'_> {
+    /// The text's shape, if it is proven to be nothing but a read.
+    fn proven(&mut self, sql: &[u8], strings: StringSyntax) -> Option<Known> {
         let routing = &mut *self.routing;
-        let Some(known) = routing.view.catalogues.get(self.database) else { return false };
+        let known = routing.view.catalogues.get(self.database)?;
         if known.schema != self.schema {
             // A change has passed that this catalogue does not show yet.
-            return false;
+            return None;
         }
         // The session asks about texts of other encodings only where these make no difference.
         let settings = TextSettings { strings, encoding: TextEncoding::Utf8 };
         let text = routing.shapes.shape_of(sql, settings, Instant::now());
-        judge_read(&text.shape, &known.catalogue).is_ok()
+        judge_read(&text.shape, &known.catalogue).is_ok().then_some(text)
     }
 }

@@ -241,7 +241,8 @@ impl Worker {
             Box::new(ServerLogin),
             Box::new(Others(shared.clone())),
         );
-        let routing = RefCell::new(Routing::new(&shared.views, shared.seed));
+        let routing =
+            RefCell::new(Routing::new(&shared.views, shared.policies.clone(), shared.seed));
         Rc::new(Self {
             index,
             stats: shared.stats.get(index).cloned().unwrap_or_default(),

@@ -71,11 +71,11 @@ impl Session {
             let reads = match header.tag {
                 tag::QUERY => {
                     return frontend::read_query(body)
-                        .is_ok_and(|sql| self.text_reads(sql, router));
+                        .is_ok_and(|sql| self.text_wants_replica(sql, router));
                 }
                 tag::PARSE => frontend::read_parse(body).is_ok_and(|parse| {
                     parsed.push(parse.name);
-                    self.text_reads(parse.sql, router)
+                    self.text_wants_replica(parse.sql, router)
                 }),
                 tag::BIND => frontend::read_bind_names(body).is_some_and(|names| {
                     parsed.contains(&names.statement) || self.name_reads(names.statement, router)
@@ -102,17 +102,26 @@ impl Session {
             b"" => self.unnamed.as_ref(),
             _ => self.named.get(name).map(|held| &held.prepared),
         };
-        prepared.is_some_and(|prepared| self.text_reads(&prepared.sql, router))
+        prepared.is_some_and(|prepared| self.text_wants_replica(&prepared.sql, router))
+    }
+
+    /// May a replica run the text, as far as proofs and the policy go?
+    fn text_wants_replica(&self, sql: &[u8], router: &mut dyn Router) -> bool {
+        self.is_readable(sql)
+            && self.string_syntax(sql).is_some_and(|strings| router.wants_replica(sql, strings))
     }
 
     fn text_reads(&self, sql: &[u8], router: &mut dyn Router) -> bool {
-        // A name is looked up in the catalogue, so its letters must be certain.
-        let is_utf8 = || {
-            let encoding = self.settings.get("client_encoding").unwrap_or_default();
-            encoding.eq_ignore_ascii_case("utf8") || encoding.eq_ignore_ascii_case("utf-8")
-        };
-        (sql.is_ascii() || is_utf8())
+        self.is_readable(sql)
             && self.string_syntax(sql).is_some_and(|strings| router.reads(sql, strings))
+    }
+
+    /// A name is looked up in the catalogue, so its letters must be certain.
+    fn is_readable(&self, sql: &[u8]) -> bool {
+        let encoding = self.settings.get("client_encoding").unwrap_or_default();
+        sql.is_ascii()
+            || encoding.eq_ignore_ascii_case("utf8")
+            || encoding.eq_ignore_ascii_case("utf-8")
     }
 
     /// Before a frame: a server that was chosen for reads serves nothing else. `None`: go on.

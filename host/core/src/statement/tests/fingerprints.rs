@@ -32,9 +32,14 @@ fn apart(texts: &[&str]) {
 /// Checks a text's skeleton and its normalized text.
 fn rendered(sql: &str, skeleton: &str, normalized: &str) {
     let reading = Fingerprinter::new(1).read(sql.as_bytes(), StringSyntax::Standard).unwrap();
-    let out = render(sql.as_bytes(), StringSyntax::Standard, reading.parameters);
+    let out = render(sql.as_bytes(), StringSyntax::Standard, &reading);
     assert_eq!(out.skeleton.as_deref(), Ok(skeleton), "{sql}");
     assert_eq!(&*out.normalized, normalized, "{sql}");
+}
+
+fn render_plain(text: &[u8]) -> crate::statement::render::Rendered {
+    let reading = Fingerprinter::new(1).read(text, StringSyntax::Standard).unwrap();
+    render(text, StringSyntax::Standard, &reading)
 }
 
 #[test]
@@ -153,6 +158,23 @@ fn lists_of_literals_are_one() {
 }
 
 #[test]
+fn positions_limits_and_intervals_are_folded() {
+    // Good for routing and statistics; a cache of results goes by the exact text.
+    alike(&["select a from t order by 1", "select a from t order by 2"]);
+    alike(&["select a from t limit 10", "select a from t limit 20"]);
+    alike(&["select interval '1 day'", "select interval '2 years'"]);
+}
+
+#[test]
+fn hints_and_other_comments_are_no_part_of_a_shape() {
+    alike(&[
+        "/*+ SeqScan(t) */ select a from t",
+        "select a from t /*traceparent='00-1-2-01'*/",
+        "select a from t",
+    ]);
+}
+
+#[test]
 fn calls_keep_their_number_of_arguments() {
     apart(&["select f(1)", "select f(1, 2)", "select f(1, 2, 3)", "select f()"]);
 }
@@ -164,10 +186,22 @@ fn parameters_keep_their_numbers_but_a_family_forgets_them() {
         "select 1 where a in ($1, $2)",
         "select 1 where a in ($2)",
     ]);
-    let family = |sql: &str| Fingerprinter::new(42).family(sql.as_bytes(), StringSyntax::Standard);
-    assert_eq!(family("select a in ($1) and b = $2"), family("select a in ($1, $2) and b = $3"));
-    assert_eq!(family("insert into t values ($1)"), family("insert into t values ($1), ($2)"));
+    let family = |sql: &str| {
+        let mut fingerprinter = Fingerprinter::new(42);
+        let reading = fingerprinter.read(sql.as_bytes(), StringSyntax::Standard).unwrap();
+        fingerprinter.family(sql.as_bytes(), StringSyntax::Standard, &reading)
+    };
+    for (one, other) in [
+        ("select a in ($1) and b = $2", "select a in ($1, $2) and b = $3"),
+        ("insert into t values ($1)", "insert into t values ($1), ($2)"),
+        ("select array[$1]", "select array[$1, $2]"),
+        ("select (a, b) in (($1, $2))", "select (a, b) in (($1, $2), ($3, $4))"),
+    ] {
+        assert_eq!(family(one), family(other), "{one}");
+        assert_ne!(read(one), read(other), "{one}");
+    }
     assert_ne!(family("select a = $1"), family("select a = 1"));
+    assert_ne!(family("select a in ($1)"), family("select a in (1)"));
     let parameters = |sql: &str| {
         Fingerprinter::new(42).read(sql.as_bytes(), StringSyntax::Standard).unwrap().parameters
     };
@@ -251,11 +285,11 @@ fn bounds_are_kept() {
     let text = format!("select 1 where a in ({}1)", "1,".repeat(SHAPE_TOKENS_MAX));
     assert!(fingerprint(&text).is_ok());
     let text = format!("select {}1", "abc, ".repeat(4_000));
-    let out = render(text.as_bytes(), StringSyntax::Standard, 0);
+    let out = render_plain(text.as_bytes());
     assert!(out.normalized.len() <= NORMALIZED_BYTES_MAX + 5 && out.normalized.ends_with(" …"));
     assert!(out.skeleton.is_ok());
     let text = format!("select \"{}\"", "x".repeat(SHAPE_PARSE_BYTES_MAX));
-    let out = render(text.as_bytes(), StringSyntax::Standard, 0);
+    let out = render_plain(text.as_bytes());
     assert_eq!(out.skeleton, Err(Incomplete::TooLarge));
 }
 
@@ -297,8 +331,8 @@ fn pieces_do_not_run_together() {
 
 #[test]
 fn what_is_no_utf8_outside_of_literals_is_said_to_be_so() {
-    let out = render(b"select 'caf\xe9'", StringSyntax::Standard, 0);
+    let out = render_plain(b"select 'caf\xe9'");
     assert_eq!(out.skeleton.as_deref(), Ok("select ''"));
-    let out = render(b"select caf\xe9", StringSyntax::Standard, 0);
+    let out = render_plain(b"select caf\xe9");
     assert_eq!(out.skeleton, Err(Incomplete::Encoding));
 }

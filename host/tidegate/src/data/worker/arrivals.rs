@@ -287,13 +287,15 @@ impl Worker {
     pub fn locate(&self, target: Target, client: &Client) -> Asked {
         match target {
             Target::Primary => Asked::PRIMARY,
-            Target::Read => match self.routing.borrow_mut().choose(&client.facts.get()) {
-                // The view may still be of another configuration.
-                Choice::Replica(index) if index < self.replicas() => {
-                    Asked { target, place: Place::Replica(index) }
+            Target::Read => {
+                match self.routing.borrow_mut().choose(&client.facts.get(), Instant::now()) {
+                    // The view may still be of another configuration.
+                    Choice::Replica(index) if index < self.replicas() => {
+                        Asked { target, place: Place::Replica(index) }
+                    }
+                    _ => Asked::PRIMARY,
                 }
-                _ => Asked::PRIMARY,
-            },
+            }
             // Asked for by the client, who takes what there is: replicas in turn, the primary when there is none.
             Target::Replica => {
                 let turn = self.next_replica.get();
