@@ -9,8 +9,9 @@ use hyper::body::Bytes;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use tidegate_core::policy::Slot;
 use tidegate_core::policy::canary::Share;
+use tidegate_core::policy::faults::FaultKind;
 use tidegate_core::policy::seat::Mode;
-use tidegate_policy::embedded;
+use tidegate_policy::{Change, Event, MetricKind, embedded};
 
 use super::store::Store;
 use super::*;
@@ -342,4 +343,41 @@ fn an_upload_whose_sender_has_gone_changes_nothing() {
     // Taken after it.
     order(&plugins, upload_of(Slot::Caching, embedded(Slot::Caching).bytes, "")).unwrap();
     assert_eq!(source(&plugins), Some("embedded"));
+}
+
+#[test]
+fn what_the_registry_does_by_itself_is_written_down_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(Some(dir.path()));
+    let plugins = started(&config);
+    order(&plugins, upload(FIRST)).unwrap();
+    order(&plugins, upload(SECOND)).unwrap();
+    // As if the sandbox had put the second in quarantine: it changes the slots, then it tells.
+    plugins.registry.change(&[(Slot::Routing, Change::RollBack)]).unwrap();
+    let last = FaultKind::Trap;
+    let event = Event::Quarantined { generation: 2, last, restored: Some(1) };
+    plugins.notes.handle(Slot::Routing, &event);
+    // Taken after it.
+    order(&plugins, upload_of(Slot::Caching, embedded(Slot::Caching).bytes, "")).unwrap();
+    let newest = plugins.slot(Slot::Routing).history.remove(0);
+    assert_eq!((newest.what, newest.who.as_str()), ("taken out", "tidegate"));
+    assert!(newest.outcome.contains("quarantined after trap faults"), "{}", newest.outcome);
+    drop(plugins);
+    assert_eq!(settings(&started(&config)).as_deref(), Some(FIRST));
+}
+
+#[test]
+fn what_plugins_record_adds_up() {
+    let plugins = started(&config(None));
+    let record = |name, kind, value| {
+        plugins.notes.handle(Slot::Caching, &Event::Metric { name, kind, value });
+    };
+    record("hits", MetricKind::Counter, 1.0);
+    record("hits", MetricKind::Counter, 2.0);
+    record("size", MetricKind::Gauge, 5.0);
+    record("size", MetricKind::Gauge, 4.0);
+    record("ms", MetricKind::Histogram, 1.5);
+    let recorded = plugins.recorded().into_iter().map(|own| (own.name, own.value));
+    let expected = [("hits", 3.0), ("ms_count", 1.0), ("ms_sum", 1.5), ("size", 4.0)];
+    assert!(recorded.eq(expected.map(|(name, value)| (name.to_owned(), value))));
 }
