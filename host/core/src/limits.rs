@@ -117,7 +117,7 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// A request head, in bytes and in header lines (hyper's minimum buffer is 8 KiB).
 pub const ADMIN_HEAD_BYTES_MAX: usize = 16 << 10;
 pub const ADMIN_HEADERS_MAX: usize = 64;
-/// A request body, in bytes: no resource reads one yet.
+/// A request body, in bytes, but for plugins and their settings.
 pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
 /// From the first byte a connection may send to the end of the head, and from there to the end of the body.
 pub const ADMIN_HEAD_TIME_MAX: Duration = Duration::from_secs(10);
@@ -209,6 +209,23 @@ pub const LINGER_BYTES_MAX: usize = 64 << 10;
 
 /// A plugin's file, in bytes: CPython compiled to WASM has 18 MB.
 pub const POLICY_COMPONENT_BYTES_MAX: usize = 32 << 20;
+/// Uploads read and checked at once: each holds its file in memory. One more is told to come again.
+pub const PLUGIN_UPLOADS_MAX: usize = 2;
+/// From an upload's head to the end of its body, and from there to the answer: large files compile for seconds, at low priority.
+pub const PLUGIN_BODY_TIME_MAX: Duration = Duration::from_secs(60);
+pub const PLUGIN_LOAD_TIME_MAX: Duration = Duration::from_secs(120);
+/// Plugins of the configuration and the state directory are in place before clients are served, unless that takes longer.
+pub const PLUGIN_RESTORE_TIME_MAX: Duration = Duration::from_secs(20);
+/// Orders and events that wait for the thread that compiles.
+pub const PLUGIN_ORDERS_MAX: usize = 32;
+/// What happened in one slot, kept for operators.
+pub const PLUGIN_HISTORY_MAX: usize = 50;
+/// The file that says who answers in which slot: settings of three versions in each of four slots, quoted.
+pub const PLUGIN_MANIFEST_BYTES_MAX: u64 = 4 << 20;
+/// Keys whose signatures are believed, and pinned files.
+pub const PLUGIN_KEYS_MAX: usize = 16;
+/// What `plugins.plan_time_max` and `plugins.decide_time_max` may be.
+pub const PLUGIN_TIME_CONFIG_MAX: Duration = Duration::from_secs(1);
 /// A plugin's settings, in bytes.
 pub const POLICY_SETTINGS_BYTES_MAX: usize = 64 << 10;
 /// Memory of one instance unless configured, in bytes; and what it may be configured to.

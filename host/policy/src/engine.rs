@@ -7,8 +7,9 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tidegate_core::limits::{
-    POLICY_GENERATIONS_MAX, POLICY_INSTANCES_MAX, POLICY_MEMORY_BYTES_MAX,
-    POLICY_MEMORY_CONFIG_MAX, POLICY_STACK_BYTES_MAX, POLICY_TABLE_ENTRIES_MAX, POLICY_TICK,
+    POLICY_DECIDE_TIME_MAX, POLICY_GENERATIONS_MAX, POLICY_INSTANCES_MAX, POLICY_MEMORY_BYTES_MAX,
+    POLICY_MEMORY_CONFIG_MAX, POLICY_PLAN_TIME_MAX, POLICY_STACK_BYTES_MAX,
+    POLICY_TABLE_ENTRIES_MAX, POLICY_TICK,
 };
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
@@ -20,11 +21,19 @@ pub struct Settings {
     pub instances: usize,
     /// Memory of one instance, in bytes.
     pub memory_bytes_max: usize,
+    /// Time on the clock after which a call for a plan, or for a decision, is looked at.
+    pub plan_time_max: Duration,
+    pub decide_time_max: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { instances: 2, memory_bytes_max: POLICY_MEMORY_BYTES_MAX }
+        Settings {
+            instances: 2,
+            memory_bytes_max: POLICY_MEMORY_BYTES_MAX,
+            plan_time_max: POLICY_PLAN_TIME_MAX,
+            decide_time_max: POLICY_DECIDE_TIME_MAX,
+        }
     }
 }
 
@@ -42,6 +51,7 @@ impl Engine {
         let settings = Settings {
             instances: settings.instances.clamp(1, POLICY_INSTANCES_MAX),
             memory_bytes_max: settings.memory_bytes_max.min(POLICY_MEMORY_CONFIG_MAX),
+            ..settings
         };
         let wasm = wasmtime::Engine::new(&config(settings)).map_err(LoadError::engine)?;
         let linker = linker(&wasm).map_err(LoadError::engine)?;

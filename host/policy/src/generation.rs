@@ -14,7 +14,7 @@ use arc_swap::ArcSwapOption;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidegate_core::limits::POLICY_SETTINGS_BYTES_MAX;
 use tidegate_core::policy::Slot;
 use tidegate_core::policy::faults::{FaultKind, FaultWindow, Verdict};
@@ -46,6 +46,8 @@ pub(crate) struct Cluster {
 #[derive(Default)]
 struct Counts {
     calls: AtomicU64,
+    plans: AtomicU64,
+    plan_nanos: AtomicU64,
     faults: [AtomicU64; FaultKind::ALL.len()],
 }
 
@@ -121,6 +123,12 @@ impl Generation {
         self.counts.calls.load(Ordering::Relaxed)
     }
 
+    /// Calls for plans, and how long they took together: the calls that a statement waits for longest.
+    pub fn plans(&self) -> (u64, Duration) {
+        let nanos = self.counts.plan_nanos.load(Ordering::Relaxed);
+        (self.counts.plans.load(Ordering::Relaxed), Duration::from_nanos(nanos))
+    }
+
     pub fn faults(&self, kind: FaultKind) -> u64 {
         self.counts.faults.get(kind as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
@@ -158,7 +166,14 @@ impl Generation {
             empty => empty.insert(self.start()?),
         };
         instance.arm(pace);
+        // A decision is too short to be timed: that would cost a quarter of it.
+        let begun = (pace == Pace::Plan).then(Instant::now);
         let answer = call(instance);
+        if let Some(begun) = begun {
+            let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.counts.plans.fetch_add(1, Ordering::Relaxed);
+            self.counts.plan_nanos.fetch_add(nanos, Ordering::Relaxed);
+        }
         if answer.is_err() {
             *place = None;
         }

@@ -3,7 +3,7 @@
 use crate::bindings::since_v0_1::types::PluginInfo;
 use crate::bindings::since_v0_1::{advising, caching, limiting, routing};
 use crate::component::Linked;
-use crate::engine::{Engine, ticks};
+use crate::engine::{Engine, Settings, ticks};
 use crate::error::LoadError;
 use crate::fault::Fault;
 use crate::granted::Granted;
@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_core::limits::{
     POLICY_ANSWER_BYTES_MAX, POLICY_BACKGROUND_TIME_MAX, POLICY_CPU_TIME_MAX,
-    POLICY_DECIDE_TIME_MAX, POLICY_PLAN_TIME_MAX,
 };
 use wasmtime::Store;
 
@@ -30,10 +29,10 @@ pub(crate) enum Pace {
 
 impl Pace {
     /// Until the first look.
-    fn time(self) -> Duration {
+    fn time(self, settings: &Settings) -> Duration {
         match self {
-            Pace::Plan => POLICY_PLAN_TIME_MAX,
-            Pace::Decide => POLICY_DECIDE_TIME_MAX,
+            Pace::Plan => settings.plan_time_max,
+            Pace::Decide => settings.decide_time_max,
             Pace::Background => POLICY_BACKGROUND_TIME_MAX,
         }
     }
@@ -61,6 +60,8 @@ pub(crate) struct Instance {
     pub(crate) exports: Exports,
     /// The cluster state that it was last told, by its number.
     pub(crate) told: u64,
+    /// The engine's.
+    settings: Settings,
 }
 
 impl Instance {
@@ -79,7 +80,7 @@ impl Instance {
             Ok(context.data_mut().watch.look(thread_cpu_time()))
         });
         store.set_hostcall_fuel(POLICY_ANSWER_BYTES_MAX);
-        arm(&mut store, Pace::Background);
+        arm(&mut store, Pace::Background, &engine.settings());
         let exports = instantiate(linked, &mut store).map_err(failed)?;
         let init = match &exports {
             Exports::Routing(exports) => exports.call_init(&mut store, settings),
@@ -88,19 +89,19 @@ impl Instance {
             Exports::Advising(exports) => exports.call_init(&mut store, settings),
         };
         let info = init.map_err(failed)?.map_err(LoadError::Refused)?;
-        Ok((Instance { store, exports, told: 0 }, info))
+        Ok((Instance { store, exports, told: 0, settings: engine.settings() }, info))
     }
 
     /// Gives the next call its time.
     #[inline]
     pub(crate) fn arm(&mut self, pace: Pace) {
-        arm(&mut self.store, pace);
+        arm(&mut self.store, pace, &self.settings);
     }
 }
 
 #[inline]
-fn arm(store: &mut Store<Guest>, pace: Pace) {
-    store.set_epoch_deadline(ticks(pace.time()));
+fn arm(store: &mut Store<Guest>, pace: Pace, settings: &Settings) {
+    store.set_epoch_deadline(ticks(pace.time(settings)));
     store.data_mut().watch.arm(pace.cpu());
 }
 

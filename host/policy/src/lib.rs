@@ -18,6 +18,7 @@ mod guest; // the host's side of what plugins may call
 mod instance; // one store
 mod locks; // locking what threads share
 mod registry; // slots: active, previous, candidate; swaps
+mod rehearsal; // a new generation is asked before it answers for anybody
 mod trial; // what is seen of a candidate
 mod watch; // CPU time, memory and host calls of one call
 

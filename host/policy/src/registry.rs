@@ -182,15 +182,23 @@ impl Registry {
         &self.granted[slot.index()]
     }
 
+    /// What the slots would be after a change.
+    ///
+    /// # Errors
+    /// The change cannot be made.
+    pub fn preview(&self, parts: &[(Slot, Change)]) -> Result<View, ChangeError> {
+        let mut view = View::clone(&self.view.load());
+        for (slot, change) in parts {
+            apply(view.slot_mut(*slot), *slot, change)?;
+        }
+        Ok(view)
+    }
+
     /// Makes all parts of a change at once, or none of them.
     pub fn change(&self, parts: &[(Slot, Change)]) -> Result<(), ChangeError> {
         let _order = lock(&self.changes);
         let before = self.view.load_full();
-        let mut view = View::clone(&before);
-        for (slot, change) in parts {
-            apply(view.slot_mut(*slot), *slot, change)?;
-        }
-        let after = Arc::new(view);
+        let after = Arc::new(self.preview(parts)?);
         self.view.store(Arc::clone(&after));
         for slot in Slot::ALL {
             let number = |view: &View| view.slot(slot).active().map(|active| active.number());

@@ -11,6 +11,7 @@ pub mod demo; // a throw-away cluster with the proxy in front
 pub mod exit; // how the process ends
 pub mod observe; // logs and metrics
 mod open_files; // the limit of open files
+pub mod plugins; // policies as WASM: loaded, kept, swapped
 pub mod serve; // builds everything, waits, drains
 pub mod settle; // from a checked configuration to what the data plane runs on
 pub mod stream; // one type for TCP, Unix and TLS byte streams

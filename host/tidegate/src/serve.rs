@@ -1,6 +1,7 @@
 //! Builds everything from a configuration, waits for signals, reloads, drains.
 
 mod readiness; // can the primary be reached?
+mod snapshot; // what the workers and plugins are doing
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -8,27 +9,24 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
-
 use tidegate_core::policy::Slot;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Answer, Control, Phase, ReloadReport};
 use crate::config::{Config, ConfigSource, Listen, diff};
-use crate::control::{self, Watched, policies};
+use crate::control::{self, Watched};
 use crate::data::listener::Bound;
 use crate::data::login::draw_secret;
-use crate::data::worker::{self, Message, Settled, Shared, WorkerSnapshot};
+use crate::data::worker::{self, Message, Settled, Shared};
 use crate::exit::Exit;
 use crate::observe::log;
-use crate::observe::snapshot::{PoolSnapshot, Scope, ServerSnapshot, Snapshot};
+use crate::observe::snapshot::{Scope, Snapshot};
 use crate::open_files;
+use crate::plugins::{Order, Outcome, Plugins, SlotDetail, SlotReport, Who};
 use crate::settle;
-use crate::upstream::pool::ServerPlace;
 use readiness::Readiness;
 
-/// A worker answers for a snapshot within this, or is counted as silent.
-const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(2);
 /// After the grace has ended, clients are given this long to be told.
 const CUT_TIME_MAX: Duration = Duration::from_secs(3);
 
@@ -80,6 +78,7 @@ pub struct Server {
 /// What the admin API and signals act on.
 pub struct Handle {
     shared: Arc<Shared>,
+    plugins: Arc<Plugins>,
     phase: AtomicU8,
     source: ConfigSource,
     settled: RwLock<Arc<Settled>>,
@@ -109,16 +108,11 @@ impl Server {
         let bound = bind_all(&config.listen)?;
         let addresses: Vec<String> =
             bound.iter().zip(&config.listen).map(|(bound, listen)| bound.address(listen)).collect();
-        let policies = policies::registry(config.workers, seed as u64).map_err(|error| {
-            (Exit::Failure, format!("cannot start the sandbox of policies: {error}"))
-        })?;
-        if !config.cluster.replicas.is_empty() {
-            policies::start_default(&policies, Slot::Routing)
-                .map_err(|error| (Exit::Failure, format!("cannot start a thread: {error}")))?;
-        }
-        let (shared, receivers) = Shared::new(config.workers, seed, policies);
+        let plugins = start_plugins(&config)?;
+        let (shared, receivers) = Shared::new(config.workers, seed, Arc::clone(plugins.registry()));
         let control = Arc::new(Handle {
             shared: shared.clone(),
+            plugins,
             phase: AtomicU8::new(phase_number(Phase::Starting)),
             source,
             settled: RwLock::new(settled.clone()),
@@ -244,6 +238,13 @@ fn bind_all(listen: &[Listen]) -> Result<Vec<Bound>, (Exit, String)> {
     listen.iter().map(bind).collect()
 }
 
+/// The sandbox, with what the configuration pins and the state directory holds.
+fn start_plugins(config: &Config) -> Result<Arc<Plugins>, (Exit, String)> {
+    let failed = |error| (Exit::Failure, format!("cannot start the plugins: {error}"));
+    let seed = draw_secret().map_err(|error| failed(error.to_string()))?;
+    Plugins::start(&config.plugins, config.workers, u64::from_le_bytes(seed)).map_err(failed)
+}
+
 fn watched(settled: &Settled) -> Arc<Watched> {
     Arc::new(Watched { config: settled.config.clone(), targets: settled.pools.targets.clone() })
 }
@@ -350,7 +351,12 @@ impl Control for Handle {
     fn snapshot(&self, scope: Scope) -> Answer<Snapshot> {
         let shared = self.shared.clone();
         let (started_at, settled) = (self.started_at, self.settled());
-        Box::pin(async move { take_snapshot(&shared, &settled, scope, started_at).await })
+        let plugins = self.plugins.clone();
+        Box::pin(async move {
+            let mut snapshot = snapshot::take(&shared, &settled, scope, started_at).await;
+            snapshot::add_plugins(&mut snapshot, &plugins);
+            snapshot
+        })
     }
 
     fn config(&self) -> Arc<Config> {
@@ -363,133 +369,19 @@ impl Control for Handle {
         Box::pin(async move { outcome })
     }
 
+    fn plugins(&self) -> Vec<SlotReport> {
+        self.plugins.slots()
+    }
+
+    fn plugin(&self, slot: Slot) -> SlotDetail {
+        self.plugins.slot(slot)
+    }
+
+    fn order_plugin(&self, order: Order, who: Who) -> Answer<Outcome> {
+        Box::pin(self.plugins.clone().order(order, who))
+    }
+
     fn drain(&self) {
         self.drain.notify_one();
     }
-}
-
-async fn take_snapshot(
-    shared: &Shared,
-    settled: &Settled,
-    scope: Scope,
-    started_at: Instant,
-) -> Snapshot {
-    let mut snapshot = Snapshot {
-        uptime_ms: millis(started_at.elapsed()),
-        workers: shared.senders.len(),
-        ..Snapshot::default()
-    };
-    for stats in &shared.stats {
-        snapshot.totals.add(&stats.totals());
-    }
-    let mut asked = Vec::new();
-    for sender in &shared.senders {
-        let (reply, answer) = oneshot::channel();
-        asked.push(sender.try_send(Message::Snapshot(reply)).ok().map(|()| answer));
-    }
-    for answer in asked {
-        let answer = match answer {
-            Some(answer) => {
-                tokio::time::timeout(SNAPSHOT_TIME_MAX, answer).await.ok().and_then(Result::ok)
-            }
-            None => None,
-        };
-        match answer {
-            Some(worker) => add_worker(&mut snapshot, worker, settled, scope),
-            None => snapshot.workers_silent += 1,
-        }
-    }
-    snapshot
-}
-
-fn add_worker(snapshot: &mut Snapshot, worker: WorkerSnapshot, settled: &Settled, scope: Scope) {
-    let pinned = worker.clients.iter().filter(|client| !client.pinned_by.is_empty());
-    let pinned: Vec<Option<u64>> = pinned.map(|client| client.server).collect();
-    for pool in worker.pools {
-        let totals = &mut snapshot.totals;
-        totals.pool_waits += pool.totals.waits;
-        totals.pool_wait_micros +=
-            u64::try_from(pool.totals.wait_total.as_micros()).unwrap_or(u64::MAX);
-        totals.servers_opened += pool.totals.opened;
-        totals.servers_closed += pool.totals.closed_total();
-        totals.server_connect_failures += pool.totals.connect_errors;
-        let mode = settled.config.pool_settings(&pool.key.database, &pool.key.user).mode.as_str();
-        add_pool(&mut snapshot.pools, &pool, mode, &pinned);
-        if scope == Scope::Servers {
-            let target = settled.pools.targets.get(pool.key.instance);
-            let address = target.map_or_else(String::new, |target| target.address.to_string());
-            for server in &pool.servers {
-                let client = match server.place {
-                    ServerPlace::Idle => None,
-                    ServerPlace::Lent(client) => Some(client.0),
-                };
-                snapshot.servers.push(ServerSnapshot {
-                    id: server.id.0,
-                    worker: worker.worker,
-                    server: pool.target.clone(),
-                    address: address.clone(),
-                    user: pool.key.user.to_string(),
-                    database: pool.key.database.to_string(),
-                    tls: server.is_encrypted,
-                    state: if client.is_some() { "active" } else { "idle" },
-                    client,
-                    backend_pid: server.process_id,
-                    connected_ms: millis(server.age),
-                    state_ms: millis(server.place_age),
-                    transactions: server.leases,
-                    prepared: 0,
-                });
-            }
-        }
-    }
-    if scope == Scope::Clients {
-        snapshot.clients.extend(worker.clients);
-    }
-}
-
-/// Adds one worker's part of a pool to what the others said of it.
-fn add_pool(
-    pools: &mut Vec<PoolSnapshot>,
-    part: &crate::upstream::pool::PoolSnapshot,
-    mode: &'static str,
-    pinned: &[Option<u64>],
-) {
-    let (database, user, role) = (&*part.key.database, &*part.key.user, part.key.kind.name());
-    let known = pools.iter_mut().find(|known| {
-        known.database == database
-            && known.user == user
-            && known.server == part.target
-            && known.role == role
-    });
-    let pool = match known {
-        Some(known) => known,
-        None => {
-            pools.push(PoolSnapshot {
-                database: database.to_owned(),
-                user: user.to_owned(),
-                server: part.target.clone(),
-                role,
-                mode,
-                size_min: part.config.size_min,
-                size_max: part.config.size_max,
-                ..PoolSnapshot::default()
-            });
-            let last = pools.len() - 1;
-            &mut pools[last]
-        }
-    };
-    pool.idle += part.counts.idle;
-    pool.active += part.counts.in_use;
-    pool.pinned += part.servers.iter().filter(|server| pinned.contains(&Some(server.id.0))).count();
-    pool.connecting += part.counts.opening;
-    pool.waiting += part.counts.waiting;
-    pool.waiting_ms_max = pool.waiting_ms_max.max(millis(part.waiting_max));
-    pool.warned |= part.is_warned;
-    if pool.failing.is_none() {
-        pool.failing.clone_from(&part.failing);
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,7 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// A plugin is compiled before it is answered.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,17 @@ pub fn request(
     token: &str,
     body: &str,
 ) -> io::Result<Response> {
+    send(address, (method, path), token, "", body.as_bytes())
+}
+
+/// The same with more header lines, each ended by CRLF, and bytes.
+pub fn send(
+    address: SocketAddr,
+    (method, path): (&str, &str),
+    token: &str,
+    headers: &str,
+    body: &[u8],
+) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIME_MAX)?;
     stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
     let authorization = match token {
@@ -31,10 +43,11 @@ pub fn request(
     };
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{authorization}Content-Length: {}\r\n\
-         Connection: close\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{authorization}{headers}Content-Length: {}\r\n\
+         Connection: close\r\n\r\n",
         body.len()
     )?;
+    stream.write_all(body)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);

@@ -18,7 +18,7 @@ const START_TIME_MAX: Duration = Duration::from_secs(30);
 const END_TIME_MAX: Duration = Duration::from_secs(60);
 /// The end of the log that a failing test shows, in lines.
 const LOG_TAIL_LINES: usize = 60;
-const TOKEN: &str = "token-of-the-tests";
+pub const TOKEN: &str = "token-of-the-tests";
 
 /// How to start it.
 #[derive(Debug, Clone, Default)]
@@ -145,6 +145,35 @@ impl Tidegate {
     #[track_caller]
     pub fn admin_post(&self, path: &str, body: &str) -> Response {
         self.admin_request("POST", path, body)
+    }
+
+    /// Uploads a plugin; `query` is what follows the slot.
+    #[track_caller]
+    pub fn push(&self, slot: &str, query: &str, settings: &str, plugin: &[u8]) -> Response {
+        let settings = match settings {
+            "" => String::new(),
+            settings => format!("Tidegate-Config: {settings}\r\n"),
+        };
+        let path = format!("/api/v1/plugins/{slot}{query}");
+        match http::send(self.admin, ("PUT", &path), TOKEN, &settings, plugin) {
+            Ok(response) => response,
+            Err(error) => panic!("PUT {path}: {error}; log:\n{}", self.log_tail()),
+        }
+    }
+
+    /// Runs `tidegate plugin` against it; its exit code and what it printed.
+    #[track_caller]
+    pub fn plugin_command(&self, arguments: &[&str]) -> (i32, String) {
+        let output = Command::new(binary())
+            .arg("plugin")
+            .args(arguments)
+            .env("TIDEGATE_ADMIN", self.admin.to_string())
+            .env("TIDEGATE_ADMIN_TOKEN", TOKEN)
+            .current_dir(&self.directory)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Reads the configuration again, by the admin API.

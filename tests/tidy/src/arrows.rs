@@ -21,7 +21,7 @@ pub const CRATES: &[Layers] = &[
             &["serve"],
             &["settle"],
             &["admin", "control", "data"],
-            &["view"],
+            &["plugins", "view"],
             &["upstream"],
             &["config", "exit", "observe", "open_files", "stream", "tls"],
         ],
@@ -41,7 +41,7 @@ pub const CRATES: &[Layers] = &[
         source: "host/policy/src/",
         layers: &[
             &["tests"],
-            &["answer"],
+            &["answer", "rehearsal"],
             &["ask", "registry"],
             &["generation"],
             &["instance"],

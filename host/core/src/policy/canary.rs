@@ -16,6 +16,11 @@ impl Share {
         (percent <= 100).then_some(Share(percent))
     }
 
+    /// In percent.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+
     /// Whether a session is in the share: always the same answer for the same session, and a larger share has all of
     /// a smaller one.
     pub fn takes(self, session: u64) -> bool {

@@ -61,6 +61,11 @@ impl Slot {
     pub fn index(self) -> usize {
         self as usize
     }
+
+    /// The slot that [`Slot::name`] calls so.
+    pub fn named(name: &str) -> Option<Slot> {
+        Slot::ALL.into_iter().find(|slot| slot.name() == name)
+    }
 }
 
 /// The number a plan gives so that `decide` knows what it is asked about.

@@ -8,6 +8,7 @@ mod config; // GET /api/v1/config
 mod drain; // POST /api/v1/drain
 mod metrics; // GET /metrics
 mod openapi; // GET /openapi.json
+mod plugins; // /api/v1/plugins
 mod pools; // GET /api/v1/pools
 mod probes; // GET /healthz, /readyz
 mod reload; // POST /api/v1/reload
@@ -28,7 +29,9 @@ use serde::Serialize;
 use crate::config::Config;
 pub use crate::config::diff::ReloadReport;
 use crate::observe::snapshot::{Scope, Snapshot};
+use crate::plugins::{Order, Outcome, SlotDetail, SlotReport, Who};
 pub use server::{AdminHandle, start};
+use tidegate_core::policy::Slot;
 
 /// A future of [`Control`].
 pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -53,6 +56,16 @@ pub trait Control: Send + Sync + 'static {
     /// Reads the configuration again and puts it in force, or changes nothing and says what is
     /// wrong.
     fn reload(&self) -> Answer<Result<ReloadReport, Vec<String>>>;
+
+    /// Every slot of plugins.
+    fn plugins(&self) -> Vec<SlotReport>;
+
+    /// One slot, with all that is known of it.
+    fn plugin(&self, slot: Slot) -> SlotDetail;
+
+    /// Does what an operator orders about plugins, or changes nothing and says why. Compiling takes seconds: this is
+    /// given up after `PLUGIN_LOAD_TIME_MAX`, and then nothing has changed either.
+    fn order_plugin(&self, order: Order, who: Who) -> Answer<Outcome>;
 
     /// Starts what SIGTERM starts: no new clients, the others end, the process exits. Returns at
     /// once.

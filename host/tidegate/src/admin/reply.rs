@@ -3,7 +3,7 @@
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
-use hyper::{Method, Response, StatusCode};
+use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 /// What each resource returns.
@@ -43,8 +43,11 @@ pub(super) struct Problem {
     detail: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<String>,
+    /// Of a plugin: the check that it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<&'static str>,
     #[serde(skip)]
-    allow: Option<Method>,
+    allow: Option<String>,
 }
 
 impl Problem {
@@ -55,6 +58,7 @@ impl Problem {
             status: status.as_u16(),
             detail: None,
             errors: Vec::new(),
+            check: None,
             allow: None,
         }
     }
@@ -69,8 +73,14 @@ impl Problem {
         self
     }
 
-    pub(super) fn allow(mut self, method: Method) -> Self {
-        self.allow = Some(method);
+    pub(super) fn check(mut self, check: &'static str) -> Self {
+        self.check = Some(check);
+        self
+    }
+
+    /// The methods of the resource, with commas.
+    pub(super) fn allow(mut self, methods: String) -> Self {
+        self.allow = Some(methods);
         self
     }
 
@@ -82,7 +92,7 @@ impl Problem {
             let challenge = HeaderValue::from_static("Bearer realm=\"tidegate\"");
             reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
-        if let Some(Ok(allow)) = self.allow.map(|allow| HeaderValue::from_str(allow.as_str())) {
+        if let Some(Ok(allow)) = self.allow.map(|allow| HeaderValue::from_str(&allow)) {
             reply.headers_mut().insert(ALLOW, allow);
         }
         reply

@@ -1,22 +1,30 @@
 //! The table of routes, who may use which, and the way from a request to its resource.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Body;
+use hyper::body::{Body, Bytes};
 use hyper::header::AUTHORIZATION;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use subtle::ConstantTimeEq;
 use tidegate_core::limits::{
     ADMIN_ANSWER_TIME_MAX, ADMIN_BODY_BYTES_MAX, ADMIN_LIST_DEFAULT, ADMIN_LIST_MAX,
+    PLUGIN_BODY_TIME_MAX, PLUGIN_LOAD_TIME_MAX, PLUGIN_UPLOADS_MAX, POLICY_COMPONENT_BYTES_MAX,
+    POLICY_SETTINGS_BYTES_MAX,
 };
+use tokio::sync::Semaphore;
 
+use super::plugins::Plain;
 use super::reply::{Problem, Reply};
-use super::{Control, clients, config, drain, metrics, openapi, pools, probes, reload, servers};
+use super::{
+    Control, clients, config, drain, metrics, openapi, plugins, pools, probes, reload, servers,
+};
 use crate::config::{AdminConfig, MetricsAccess, Secret};
+use crate::plugins::Who;
 
 /// One thing the API can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +39,12 @@ pub(super) enum Resource {
     Reload,
     Drain,
     Openapi,
+    Plugins,
+    Plugin,
+    PluginUpload,
+    PluginConfigure,
+    PluginOrder(Plain),
+    PluginsPromote,
 }
 
 /// Who may ask.
@@ -62,10 +76,48 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::GET, "/api/v1/config", Access::Token, Resource::Config),
     route(Method::POST, "/api/v1/reload", Access::Token, Resource::Reload),
     route(Method::POST, "/api/v1/drain", Access::Token, Resource::Drain),
+    route(Method::GET, "/api/v1/plugins", Access::Token, Resource::Plugins),
+    route(Method::POST, "/api/v1/plugins/promote", Access::Token, Resource::PluginsPromote),
+    route(Method::GET, "/api/v1/plugins/{slot}", Access::Token, Resource::Plugin),
+    route(Method::PUT, "/api/v1/plugins/{slot}", Access::Token, Resource::PluginUpload),
+    route(Method::PUT, "/api/v1/plugins/{slot}/config", Access::Token, Resource::PluginConfigure),
+    route(Method::POST, "/api/v1/plugins/{slot}/promote", Access::Token, Resource::PluginOrder(Plain::Promote)),
+    route(Method::POST, "/api/v1/plugins/{slot}/withdraw", Access::Token, Resource::PluginOrder(Plain::Withdraw)),
+    route(Method::POST, "/api/v1/plugins/{slot}/rollback", Access::Token, Resource::PluginOrder(Plain::RollBack)),
+    route(Method::POST, "/api/v1/plugins/{slot}/disable", Access::Token, Resource::PluginOrder(Plain::Disable)),
 ];
 
 const fn route(method: Method, path: &'static str, access: Access, resource: Resource) -> Route {
     Route { method, path, access, resource }
+}
+
+impl Route {
+    /// What stands in a path in the place of `{slot}`; none: it is another path.
+    fn matches<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let Some((before, after)) = self.path.split_once("{slot}") else {
+            return (self.path == path).then_some("");
+        };
+        let slot = path.strip_prefix(before)?.strip_suffix(after)?;
+        (!slot.is_empty() && !slot.contains('/')).then_some(slot)
+    }
+}
+
+impl Resource {
+    /// Bytes of a body, and how long it may take to come.
+    fn body(self, time_max: Duration) -> (usize, Duration) {
+        match self {
+            Resource::PluginUpload => (POLICY_COMPONENT_BYTES_MAX, PLUGIN_BODY_TIME_MAX),
+            Resource::PluginConfigure => (POLICY_SETTINGS_BYTES_MAX, time_max),
+            _ => (ADMIN_BODY_BYTES_MAX, time_max),
+        }
+    }
+
+    fn answer_time_max(self) -> Duration {
+        match self {
+            Resource::PluginUpload | Resource::PluginConfigure => PLUGIN_LOAD_TIME_MAX,
+            _ => ADMIN_ANSWER_TIME_MAX,
+        }
+    }
 }
 
 /// What each request needs.
@@ -74,6 +126,16 @@ pub(super) struct Router {
     token: Secret,
     metrics: MetricsAccess,
     body_time_max: Duration,
+    uploads: Semaphore,
+}
+
+/// A request that was read.
+struct Asked<'r> {
+    head: &'r Parts,
+    /// What stands in the place of `{slot}`.
+    slot: &'r str,
+    body: Bytes,
+    who: Who,
 }
 
 impl Router {
@@ -82,38 +144,59 @@ impl Router {
         control: Arc<dyn Control>,
         body_time_max: Duration,
     ) -> Self {
-        Self { control, token: config.token.clone(), metrics: config.metrics, body_time_max }
+        Self {
+            control,
+            token: config.token.clone(),
+            metrics: config.metrics,
+            body_time_max,
+            uploads: Semaphore::new(PLUGIN_UPLOADS_MAX),
+        }
     }
 
     /// Answers one request. Whoever has no token learns nothing, not even which paths exist.
-    pub(super) async fn answer<B>(&self, request: Request<B>) -> Reply
+    pub(super) async fn answer<B>(&self, request: Request<B>, peer: SocketAddr) -> Reply
     where
         B: Body + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        let route = match self.find(&head) {
-            Ok(route) => route,
-            Err(problem) => return problem.into_reply(),
-        };
-        if let Err(problem) = read_body(body, self.body_time_max).await {
-            return problem.into_reply();
-        }
-        let answer = self.dispatch(route.resource, &head);
-        match tokio::time::timeout(ADMIN_ANSWER_TIME_MAX, answer).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(problem)) => problem.into_reply(),
-            Err(_) => Problem::new(StatusCode::GATEWAY_TIMEOUT)
-                .detail(format!("nothing answered within {} s", ADMIN_ANSWER_TIME_MAX.as_secs()))
-                .into_reply(),
+        match self.try_answer(&head, body, peer).await {
+            Ok(reply) => reply,
+            Err(problem) => problem.into_reply(),
         }
     }
 
-    fn find(&self, head: &Parts) -> Result<&'static Route, Problem> {
+    async fn try_answer<B>(&self, head: &Parts, body: B, peer: SocketAddr) -> Result<Reply, Problem>
+    where
+        B: Body + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (resource, slot) = self.find(head)?;
+        // Held while the file is in memory.
+        let _upload = match resource {
+            Resource::PluginUpload => Some(self.uploads.try_acquire().map_err(|_| {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE)
+                    .detail("other plugins are being uploaded; try again")
+            })?),
+            _ => None,
+        };
+        let (bytes_max, time_max) = resource.body(self.body_time_max);
+        let body = read_body(body, bytes_max, time_max).await?;
+        let asked = Asked { head, slot, body, who: Who { peer: Some(peer) } };
+        let time_max = resource.answer_time_max();
+        match tokio::time::timeout(time_max, self.dispatch(resource, asked)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Problem::new(StatusCode::GATEWAY_TIMEOUT)
+                .detail(format!("nothing answered within {} s", time_max.as_secs()))),
+        }
+    }
+
+    fn find<'r>(&self, head: &'r Parts) -> Result<(Resource, &'r str), Problem> {
         // HEAD is answered as GET; hyper leaves the body out.
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
-        let at_path = ROUTES.iter().find(|route| route.path == head.uri.path());
-        let open = at_path.is_some_and(|route| match route.access {
+        let path = head.uri.path();
+        let first = ROUTES.iter().find(|route| route.matches(path).is_some());
+        let open = first.is_some_and(|route| match route.access {
             Access::Anyone => true,
             Access::Token => false,
             Access::Metrics => self.metrics == MetricsAccess::Open,
@@ -121,16 +204,22 @@ impl Router {
         if !open {
             self.authorize(head)?;
         }
-        let Some(route) = at_path else {
+        let Some(first) = first else {
             return Err(Problem::new(StatusCode::NOT_FOUND)
                 .detail("no such resource; /openapi.json describes all of them"));
         };
-        if route.method != *method {
-            let detail = format!("{} takes {} only", route.path, route.method);
-            let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED).detail(detail);
-            return Err(problem.allow(route.method.clone()));
+        // A path without `{slot}` is found before one with it.
+        let at_path = || ROUTES.iter().filter(|route| route.path == first.path);
+        match at_path().find(|route| route.method == *method) {
+            Some(route) => Ok((route.resource, route.matches(path).unwrap_or_default())),
+            None => {
+                let methods: Vec<&str> = at_path().map(|route| route.method.as_str()).collect();
+                let methods = methods.join(", ");
+                let detail = format!("{path} takes {methods} only");
+                let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED).detail(detail);
+                Err(problem.allow(methods))
+            }
         }
-        Ok(route)
     }
 
     /// The token is compared in constant time.
@@ -152,8 +241,9 @@ impl Router {
         Err(Problem::new(StatusCode::UNAUTHORIZED).detail(detail))
     }
 
-    async fn dispatch(&self, resource: Resource, head: &Parts) -> Result<Reply, Problem> {
+    async fn dispatch(&self, resource: Resource, asked: Asked<'_>) -> Result<Reply, Problem> {
         let control = self.control.as_ref();
+        let Asked { head, slot, body, who } = asked;
         let query = head.uri.query().unwrap_or_default();
         match resource {
             Resource::Healthz => Ok(probes::healthz(control)),
@@ -166,26 +256,41 @@ impl Router {
             Resource::Config => Ok(config::get(control)),
             Resource::Reload => reload::post(control).await,
             Resource::Drain => Ok(drain::post(control)),
+            Resource::Plugins => Ok(plugins::list(control)),
+            Resource::Plugin => plugins::get(control, slot),
+            Resource::PluginUpload => {
+                let upload = plugins::upload(slot, query, &head.headers, body)?;
+                plugins::order(control, upload, who).await
+            }
+            Resource::PluginConfigure => {
+                plugins::order(control, plugins::configure(slot, query, &body)?, who).await
+            }
+            Resource::PluginOrder(plain) => {
+                plugins::order(control, plugins::plain(slot, plain)?, who).await
+            }
+            Resource::PluginsPromote => {
+                plugins::order(control, plugins::promote(query)?, who).await
+            }
         }
     }
 }
 
-/// Reads and discards the body: no resource takes one yet, and it is bounded in size and time.
-async fn read_body<B>(body: B, time_max: Duration) -> Result<(), Problem>
+/// Reads the body, bounded in size and time.
+async fn read_body<B>(body: B, bytes_max: usize, time_max: Duration) -> Result<Bytes, Problem>
 where
     B: Body + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let too_large = || {
-        let detail = format!("a request body is at most {ADMIN_BODY_BYTES_MAX} bytes");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE).detail(detail)
+        let detail = format!("the request body is larger than {bytes_max} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE).detail(detail).check("size")
     };
-    if body.size_hint().lower() > ADMIN_BODY_BYTES_MAX as u64 {
+    if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large());
     }
-    let read = within(time_max, Limited::new(body, ADMIN_BODY_BYTES_MAX).collect()).await?;
+    let read = within(time_max, Limited::new(body, bytes_max).collect()).await?;
     match read {
-        Ok(_) => Ok(()),
+        Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST)
             .detail(format!("the request body could not be read: {error}"))),

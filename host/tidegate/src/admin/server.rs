@@ -108,8 +108,9 @@ async fn serve(
         };
         while connections.try_join_next().is_some() {}
         match accepted {
-            Some((stream, permit)) => {
-                let connection = connection(stream, Arc::clone(&router), timeouts, stopped.clone());
+            Some((stream, peer, permit)) => {
+                let router = Arc::clone(&router);
+                let connection = connection((stream, peer), router, timeouts, stopped.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -128,10 +129,10 @@ async fn serve(
 async fn accept(
     listener: &tokio::net::TcpListener,
     permits: &Arc<Semaphore>,
-) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(tokio::net::TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
+        Ok((stream, peer)) => Some((stream, peer, permit)),
         Err(error) => {
             tracing::warn!(%error, "the admin API could not accept a connection");
             None
@@ -140,14 +141,14 @@ async fn accept(
 }
 
 async fn connection(
-    stream: tokio::net::TcpStream,
+    (stream, peer): (tokio::net::TcpStream, SocketAddr),
     router: Arc<Router>,
     timeouts: Timeouts,
     mut stopped: watch::Receiver<()>,
 ) {
     let service = service_fn(move |request| {
         let router = Arc::clone(&router);
-        async move { Ok::<_, std::convert::Infallible>(router.answer(request).await) }
+        async move { Ok::<_, std::convert::Infallible>(router.answer(request, peer).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,5 +1,7 @@
 //! Tests of the admin API: a fake process behind it, real HTTP over loopback in front.
 
+mod plugins; // orders about plugins
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,6 +16,7 @@ use super::server::{Timeouts, start_with};
 use super::*;
 use crate::config::{AdminConfig, MetricsAccess, Secret, flag_value};
 use crate::observe::snapshot::{ClientSnapshot, PoolSnapshot, ServerSnapshot};
+use crate::plugins::{CandidateReport, Refusal, RefusalKind, VersionReport};
 
 const TOKEN: &str = "correct-horse";
 
@@ -24,6 +27,42 @@ struct Fake {
     reload: Mutex<Result<ReloadReport, Vec<String>>>,
     drains: AtomicUsize,
     config: Arc<Config>,
+    /// What was ordered about plugins, and what is answered.
+    orders: Mutex<Vec<String>>,
+    refusal: Mutex<Option<Refusal>>,
+}
+
+fn slot_report(slot: Slot) -> SlotReport {
+    let version = VersionReport {
+        generation: 1,
+        name: "mine".to_owned(),
+        version: "1".to_owned(),
+        source: "uploaded",
+        sha256: "00".to_owned(),
+        signed: false,
+        bytes: 8,
+        calls: 2,
+        plans: 1,
+        plan_microseconds: 3,
+        faults: Default::default(),
+        quarantined: false,
+    };
+    let candidate = CandidateReport {
+        version: version.clone(),
+        mode: "shadow",
+        share_percent: 100,
+        compared: 5,
+        different: 1,
+        verdict: "wait",
+    };
+    SlotReport {
+        slot,
+        pinned: false,
+        persistent: true,
+        active: Some(version),
+        previous: None,
+        candidate: Some(candidate),
+    }
 }
 
 impl Control for Fake {
@@ -65,6 +104,32 @@ impl Control for Fake {
         Box::pin(async move { answer })
     }
 
+    fn plugins(&self) -> Vec<SlotReport> {
+        Slot::ALL.map(slot_report).into()
+    }
+
+    fn plugin(&self, slot: Slot) -> SlotDetail {
+        let slot = slot_report(slot);
+        SlotDetail { slot, settings: None, differences: Vec::new(), history: Vec::new() }
+    }
+
+    fn order_plugin(&self, order: Order, who: Who) -> Answer<Outcome> {
+        let what = match &order {
+            Order::Upload { bytes, settings, intake, .. } => {
+                format!("{} {} {settings}", bytes.len(), intake.name())
+            }
+            Order::Configure { settings, intake, .. } => format!("{} {settings}", intake.name()),
+            _ => String::new(),
+        };
+        let slots: Vec<&str> = order.slots().into_iter().map(Slot::name).collect();
+        let ordered = format!("{} {} {what}", order.name(), slots.join("+"));
+        self.orders.lock().unwrap().push(ordered.trim().to_owned());
+        assert!(who.peer.is_some_and(|peer| peer.ip().is_loopback()));
+        let refusal = self.refusal.lock().unwrap().clone();
+        let slots = order.slots().into_iter().map(slot_report).collect();
+        Box::pin(async move { refusal.map_or(Ok(slots), Err) })
+    }
+
     fn drain(&self) {
         self.drains.fetch_add(1, Ordering::SeqCst);
         *self.phase.lock().unwrap() = Phase::Draining;
@@ -101,6 +166,8 @@ fn started_with(metrics: MetricsAccess, timeouts: Timeouts) -> Api {
         reload: Mutex::new(Ok(ReloadReport::default())),
         drains: AtomicUsize::new(0),
         config: Arc::new(config),
+        orders: Mutex::default(),
+        refusal: Mutex::default(),
     });
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let admin = AdminConfig { address, token: Secret::new(TOKEN), metrics };
@@ -160,12 +227,18 @@ fn answer(stream: &mut TcpStream) -> Answered {
     Answered { status, head: head.to_lowercase(), body: body.to_owned() }
 }
 
+/// A path that a route takes, with the parameters it needs.
+fn example(path: &str) -> String {
+    let path = path.replace("{slot}", "routing");
+    if path == "/api/v1/plugins/promote" { format!("{path}?slots=routing,caching") } else { path }
+}
+
 #[test]
 fn without_the_token_nothing_but_the_open_routes_answers() {
     let api = started();
     for route in ROUTES {
         for token in ["", "wrong", "correct-horse-", "correct-hors"] {
-            let answered = api.request(route.method.as_str(), route.path, token);
+            let answered = api.request(route.method.as_str(), &example(route.path), token);
             match route.access {
                 Access::Anyone => assert_eq!(answered.status, 200, "{} {token}", route.path),
                 _ => {
@@ -185,6 +258,7 @@ fn without_the_token_nothing_but_the_open_routes_answers() {
         }
     }
     assert_eq!(api.fake.drains.load(Ordering::SeqCst), 0);
+    assert!(api.fake.orders.lock().unwrap().is_empty());
     assert_eq!(api.request("GET", "/api/v1/nothing", "").status, 401);
 }
 
@@ -192,7 +266,7 @@ fn without_the_token_nothing_but_the_open_routes_answers() {
 fn each_route_answers_with_the_token() {
     let api = started();
     for route in ROUTES {
-        let answered = api.request(route.method.as_str(), route.path, TOKEN);
+        let answered = api.request(route.method.as_str(), &example(route.path), TOKEN);
         assert!((200..300).contains(&answered.status), "{}: {answered:?}", route.path);
         assert!(answered.head.contains("cache-control: no-store"), "{}", answered.head);
     }
@@ -416,11 +490,15 @@ fn the_openapi_schemas_name_each_field_of_the_snapshots() {
         value.as_object().unwrap().keys().cloned().collect()
     };
     let of = |value: &dyn erased::Json| fields(value.json());
-    let schemas: [(&str, &dyn erased::Json); 4] = [
+    let SlotReport { active, candidate, .. } = slot_report(Slot::Routing);
+    let schemas: [(&str, &dyn erased::Json); 7] = [
         ("Pool", &PoolSnapshot::default()),
         ("Client", &ClientSnapshot::default()),
         ("Server", &ServerSnapshot::default()),
         ("ReloadReport", &ReloadReport::default()),
+        ("PluginSlot", &slot_report(Slot::Routing)),
+        ("PluginVersion", &active),
+        ("PluginCandidate", &candidate),
     ];
     for (name, value) in schemas {
         let described = fields(document["components"]["schemas"][name]["properties"].clone());

@@ -64,8 +64,17 @@ pub(super) enum Command {
     /// Start a throw-away cluster with Tidegate in front, removed at Ctrl-C
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
+    /// Load, swap and take back policies of a running Tidegate; make and test new ones
+    Plugin(PluginArgs),
     /// Print the version
     Version,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = super::plugin::EXAMPLES)]
+pub(super) struct PluginArgs {
+    #[command(subcommand)]
+    pub(super) command: super::plugin::PluginCommand,
 }
 
 /// Flags win over the file.

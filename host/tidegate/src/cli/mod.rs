@@ -3,6 +3,7 @@
 mod args; // flags, help texts
 mod check; // tidegate check
 mod init; // tidegate init
+mod plugin; // tidegate plugin
 mod token; // the file of a made-up admin token
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub fn main() -> Exit {
         Command::Check(args) => run_check(args),
         Command::Init(args) => init::run(&args),
         Command::Demo(args) => run_demo(args),
+        Command::Plugin(args) => plugin::run(args.command),
         Command::Version => {
             say(&format!("tidegate {}\n", env!("CARGO_PKG_VERSION")));
             Exit::Ok

@@ -36,6 +36,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     let pools =
         raw.pools.into_iter().map(|written| checker.pool_override(written, &pool)).collect();
     let routing = checker.routing(raw.routing);
+    let plugins = checker.plugins(raw.plugins, raw.pins);
     let tls = checker.tls(raw.tls);
     let auth = checker.auth(raw.auth, &tls);
     let limits = checker.limits(raw.limits);
@@ -49,6 +50,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
             pool,
             pools,
             routing,
+            plugins,
             auth,
             tls,
             limits,
@@ -58,20 +60,20 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     }
 }
 
-struct Checker {
+pub(super) struct Checker {
     errors: Vec<ConfigError>,
 }
 
 impl Checker {
-    fn fail(&mut self, origin: Option<&Origin>, key: &str, problem: Problem) {
+    pub(super) fn fail(&mut self, origin: Option<&Origin>, key: &str, problem: Problem) {
         self.errors.push(ConfigError { origin: origin.cloned(), key: key.to_owned(), problem });
     }
 
-    fn contradiction(&mut self, origin: &Origin, key: &str, message: impl Into<String>) {
+    pub(super) fn contradiction(&mut self, origin: &Origin, key: &str, message: impl Into<String>) {
         self.fail(Some(origin), key, Problem::Contradiction(message.into()));
     }
 
-    fn bad_value(&mut self, origin: &Origin, key: &str, message: impl Into<String>) {
+    pub(super) fn bad_value(&mut self, origin: &Origin, key: &str, message: impl Into<String>) {
         self.fail(Some(origin), key, Problem::BadValue(message.into()));
     }
 
@@ -101,7 +103,7 @@ impl Checker {
         }
     }
 
-    fn bounded(
+    pub(super) fn bounded(
         &mut self,
         key: &str,
         written: Option<At<usize>>,
@@ -448,7 +450,7 @@ fn pool_defaults() -> PoolSettings {
     }
 }
 
-fn or<T: Copy>(written: &Option<At<T>>, default: T) -> T {
+pub(super) fn or<T: Copy>(written: &Option<At<T>>, default: T) -> T {
     written.as_ref().map_or(default, |written| written.value)
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 pub use tidegate_wire::auth::Secret;
 
+use super::plugins::PluginsConfig;
 use super::users::Users;
 use crate::tls::{AcceptFiles, ClientCertificates};
 pub use crate::tls::{OwnCertificate, RootCertificates, SslMode};
@@ -28,6 +29,7 @@ pub struct Config {
     /// In the order written; the first that matches wins.
     pub pools: Vec<PoolOverride>,
     pub routing: RoutingSettings,
+    pub plugins: PluginsConfig,
     pub auth: AuthConfig,
     pub tls: ClientTls,
     pub limits: LimitSettings,

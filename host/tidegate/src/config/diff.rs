@@ -41,6 +41,7 @@ pub fn in_force(old: &Config, new: Config) -> (Config, ReloadReport) {
         listen: old.listen.clone(),
         workers: old.workers,
         admin: old.admin.clone(),
+        plugins: old.plugins.clone(),
         log: LogConfig { format: old.log.format, filter: new.log.filter },
         ..new
     };

@@ -22,8 +22,8 @@ pub fn template() -> String {
         }
         match *table {
             "" => {}
-            // An empty override would be an error, so that its heading is commented out too.
-            "pools" => out.push_str("# [[pools]]\n"),
+            // An empty one would be an error, so that its heading is commented out too.
+            table if is_repeated(table) => drop(writeln!(out, "# [[{table}]]")),
             table => drop(writeln!(out, "[{table}]")),
         }
         for key in keys_of(table) {
@@ -33,8 +33,13 @@ pub fn template() -> String {
     out
 }
 
+/// Tables that a file may hold many of.
+fn is_repeated(table: &str) -> bool {
+    matches!(table, "pools" | "pins")
+}
+
 fn key_lines(out: &mut String, key: &Key) {
-    if key.table != "pools" {
+    if !is_repeated(key.table) {
         out.push('\n');
         comment(out, key.doc);
     }
@@ -42,7 +47,7 @@ fn key_lines(out: &mut String, key: &Key) {
     let _ = match key.default {
         Fallback::Value(value) => writeln!(out, "# {name} = {value}"),
         Fallback::Needed(value) => writeln!(out, "{name} = {value}"),
-        Fallback::Example(value) if key.table == "pools" => writeln!(out, "# {name} = {value}"),
+        Fallback::Example(value) if is_repeated(key.table) => writeln!(out, "# {name} = {value}"),
         Fallback::Example(value) => writeln!(out, "# {name} = {value}  # an example; no default"),
     };
 }
@@ -75,7 +80,7 @@ pub fn markdown() -> String {
     for (table, doc) in TABLES {
         let title = match *table {
             "" => "Above the first table".to_owned(),
-            "pools" => "`[[pools]]`".to_owned(),
+            table if is_repeated(table) => format!("`[[{table}]]`"),
             table => format!("`[{table}]`"),
         };
         let _ = write!(out, "\n## {title}\n\n");

@@ -64,6 +64,16 @@ pub(super) const TABLES: &[(&str, &str)] = &[
         "Where statements run that a client has not directed itself (`SET tidegate.route`). Without replicas, all run on the \
          primary.",
     ),
+    (
+        "plugins",
+        "Policies as WebAssembly. Those that come with Tidegate are in place unless others were uploaded (`tidegate plugin \
+         push`) or are pinned below.",
+    ),
+    (
+        "pins",
+        "A slot's policy from a file, told by its hash; repeat the table for more slots. The admin API leaves a pinned slot \
+         alone.",
+    ),
     ("auth", "How clients prove who they are."),
     ("tls", "TLS towards clients. Towards servers, each URL's `sslmode` decides."),
     ("limits", "Bounds on clients and on the process."),
@@ -114,6 +124,18 @@ pub(super) const KEYS: &[Key] = &[
     key("routing", "reads", Value(r#""split""#), Live, "`split`: a statement that is proven to be nothing but a read runs on a replica that shows everything this client has written and seen; everything else on the primary. `primary`: everything."),
     key("routing", "lag_max", Value(r#""5s""#), Live, "A replica that is further behind the primary serves no reads."),
     key("routing", "lag_return", Value(r#""2s""#), Live, "One that was too far behind serves reads again when it is less than this behind."),
+
+    key("plugins", "state_dir", Example(r#""/var/lib/tidegate""#), Restart, "Where uploaded plugins are kept, so that they are there after a restart; made if it is not there. Unless written, they are gone at the end of the process."),
+    key("plugins", "signatures", Value(r#""off""#), Restart, "Ed25519 signatures of uploads: `off`: not looked at; `optional`: one that is there must be good; `required`: no upload without."),
+    key("plugins", "keys", Example(r#"["MCowBQYDK2VwAyEAUNhY4JhezH9gQYqvDMWrWH9CwlcKiECVqejMrND2VFw="]"#), Restart, "The public keys that signatures are checked with, in base64 as `tidegate plugin sign` prints them (32 bytes, or what `openssl pkey -pubout` writes between its lines)."),
+    key("plugins", "memory_mib_max", Value("16"), Restart, "Memory of one instance of a plugin, in MiB; each plugin has an instance for each worker."),
+    key("plugins", "plan_time_max", Value(r#""5ms""#), Restart, "A plugin that is asked about a shape of statements and has not answered after this is stopped, if it has used the processor that long; the host answers itself."),
+    key("plugins", "decide_time_max", Value(r#""1ms""#), Restart, "The same for the question about one execution."),
+
+    key("pins", "slot", Example(r#""routing""#), Restart, "`routing`, `caching`, `limiting` or `advising`."),
+    key("pins", "file", Example(r#""/etc/tidegate/router.wasm""#), Restart, "The plugin."),
+    key("pins", "sha256", Example(r#""ad95131bc0b799c0b1af477fb14fcf26a6a9f76079e48bf090acb7e8367bfd0e""#), Restart, "Its SHA-256 in hexadecimal; a file with another is not loaded."),
+    key("pins", "settings", Example(r#"'{"lag_ms_max": 900}'"#), Restart, "The plugin's settings, JSON."),
 
     key("auth", "method", Value(r#""passthrough""#), Live, "`passthrough`: the primary's users log in with their own passwords, checked by the primary. `scram-sha-256`, `md5`, `password` (in clear: over TLS or from this machine only): against `users_file`. `certificate`: a certificate of `tls.client_ca` whose common name is the user. `trust`: nothing is asked."),
     key("auth", "users_file", Example(r#""/etc/tidegate/users.txt""#), Live, "PgBouncer's userlist.txt: a line for each user, `\"user\" \"secret\"`, where the secret is a password or what `pg_authid.rolpassword` holds."),

@@ -11,6 +11,7 @@ pub mod docs; // pages generated from tables
 mod error; // what is wrong, where, and what was meant
 pub mod init; // the commented tidegate.toml
 mod keys; // every key, documented
+mod plugins; // plugins: types and checks
 pub mod raw; // what was written, and where
 mod read; // tidegate.toml to raw
 pub mod redact; // the configuration without its secrets
@@ -24,6 +25,7 @@ mod tests;
 
 pub use checked::*;
 pub use error::{ConfigError, Origin, Problem};
+pub use plugins::{FileHash, Pin, PluginsConfig, PublicKey, Signature, Signatures};
 pub(crate) use source::flag_value;
 pub use source::{ConfigSource, DEFAULT_FILE};
 pub use url::parse_server_url;

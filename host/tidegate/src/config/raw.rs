@@ -8,6 +8,8 @@ use super::checked::{
     AuthMethod, ClientTlsMode, Listen, LogFormat, PoolMode, Reads, Secret, ServerUrl, TrustRemote,
 };
 use super::error::Origin;
+use super::plugins::{FileHash, PublicKey, Signatures};
+use tidegate_core::policy::Slot;
 
 /// A value and where it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub struct Raw {
     pub pool: RawPool,
     pub pools: Vec<RawOverride>,
     pub routing: RawRouting,
+    pub plugins: RawPlugins,
+    pub pins: Vec<RawPin>,
     pub auth: RawAuth,
     pub tls: RawTls,
     pub limits: RawLimits,
@@ -90,6 +94,26 @@ pub struct RawRouting {
     pub reads: Option<At<Reads>>,
     pub lag_max: Option<At<Duration>>,
     pub lag_return: Option<At<Duration>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawPlugins {
+    pub state_dir: Option<At<PathBuf>>,
+    pub signatures: Option<At<Signatures>>,
+    pub keys: Vec<At<PublicKey>>,
+    pub memory_mib_max: Option<At<usize>>,
+    pub plan_time_max: Option<At<Duration>>,
+    pub decide_time_max: Option<At<Duration>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawPin {
+    /// Where the table begins.
+    pub origin: Origin,
+    pub slot: Option<At<Slot>>,
+    pub file: Option<At<PathBuf>>,
+    pub sha256: Option<At<FileHash>>,
+    pub settings: Option<At<String>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
-    At, Raw, RawAdmin, RawAuth, RawCluster, RawLimits, RawLog, RawOverride, RawPool, RawRouting,
-    RawTls,
+    At, Raw, RawAdmin, RawAuth, RawCluster, RawLimits, RawLog, RawOverride, RawPin, RawPlugins,
+    RawPool, RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 
@@ -84,6 +84,8 @@ impl Reader<'_> {
             pool: self.table(&mut root, "pool", Self::pool),
             pools: self.overrides(&mut root),
             routing: self.table(&mut root, "routing", Self::routing),
+            plugins: self.table(&mut root, "plugins", Self::plugins),
+            pins: self.pins(&mut root),
             auth: self.table(&mut root, "auth", Self::auth),
             tls: self.table(&mut root, "tls", Self::tls),
             limits: self.table(&mut root, "limits", Self::limits),
@@ -166,30 +168,64 @@ impl Reader<'_> {
     }
 
     fn overrides(&mut self, root: &mut Table<'_, '_>) -> Vec<RawOverride> {
-        let Some(written) = root.take("pools") else {
+        self.tables(root, "pools", "tables, each headed [[pools]]", |reader, origin, table| {
+            RawOverride {
+                origin,
+                database: reader.value(table, "database"),
+                user: reader.value(table, "user"),
+                settings: reader.pool(table),
+            }
+        })
+    }
+
+    fn plugins(&mut self, table: &mut Table<'_, '_>) -> RawPlugins {
+        RawPlugins {
+            state_dir: self.value(table, "state_dir"),
+            signatures: self.value(table, "signatures"),
+            keys: self.list(table, "keys"),
+            memory_mib_max: self.value(table, "memory_mib_max"),
+            plan_time_max: self.value(table, "plan_time_max"),
+            decide_time_max: self.value(table, "decide_time_max"),
+        }
+    }
+
+    fn pins(&mut self, root: &mut Table<'_, '_>) -> Vec<RawPin> {
+        self.tables(root, "pins", "tables, each headed [[pins]]", |reader, origin, table| RawPin {
+            origin,
+            slot: reader.value(table, "slot"),
+            file: reader.value(table, "file"),
+            sha256: reader.value(table, "sha256"),
+            settings: reader.value(table, "settings"),
+        })
+    }
+
+    /// Reads an array of tables.
+    fn tables<T>(
+        &mut self,
+        root: &mut Table<'_, '_>,
+        name: &'static str,
+        expected: &'static str,
+        read: fn(&mut Self, Origin, &mut Table<'_, '_>) -> T,
+    ) -> Vec<T> {
+        let Some(written) = root.take(name) else {
             return Vec::new();
         };
-        let tables = written.get_ref().as_array();
-        let Some(tables) = tables else {
-            self.wrong_type("pools", written, "tables, each headed [[pools]]");
+        let Some(tables) = written.get_ref().as_array() else {
+            self.wrong_type(name, written, expected);
             return Vec::new();
         };
-        let mut overrides = Vec::new();
+        let mut all = Vec::new();
         for written in tables.iter() {
             let Some(entries) = written.get_ref().as_table() else {
-                self.wrong_type("pools", written, "a table");
+                self.wrong_type(name, written, "a table");
                 continue;
             };
-            let mut table = Table::new("pools", entries);
-            overrides.push(RawOverride {
-                origin: self.origin(written.span()),
-                database: self.value(&mut table, "database"),
-                user: self.value(&mut table, "user"),
-                settings: self.pool(&mut table),
-            });
+            let mut table = Table::new(name, entries);
+            let origin = self.origin(written.span());
+            all.push(read(self, origin, &mut table));
             self.unknown_keys(&table);
         }
-        overrides
+        all
     }
 
     /// Reads a table of the document; a missing one reads as an empty one.

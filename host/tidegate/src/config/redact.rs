@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::checked::{AuthMethod, Config, Listen, MetricsAccess, PoolSettings, TrustRemote};
+use super::plugins::PluginsConfig;
 use super::users::UserSecret;
 
 /// What `GET /api/v1/config` answers: whether a secret is set is told, never the secret.
@@ -45,6 +46,8 @@ pub fn redacted(config: &Config) -> Value {
             "lag_max": duration(config.routing.lag_max),
             "lag_return": duration(config.routing.lag_return),
         },
+        "plugins": plugins(&config.plugins),
+        "pins": pins(&config.plugins),
         "auth": {
             "method": config.auth.method.as_str(),
             "users_file": config.auth.users_file,
@@ -67,6 +70,30 @@ pub fn redacted(config: &Config) -> Value {
         },
         "log": { "format": config.log.format.as_str(), "filter": config.log.filter },
     })
+}
+
+fn plugins(plugins: &PluginsConfig) -> Value {
+    let keys: Vec<String> = plugins.keys.iter().map(ToString::to_string).collect();
+    json!({
+        "state_dir": plugins.state_dir,
+        "signatures": plugins.signatures.as_str(),
+        "keys": keys,
+        "memory_mib_max": plugins.memory_bytes_max >> 20,
+        "plan_time_max": duration(plugins.plan_time_max),
+        "decide_time_max": duration(plugins.decide_time_max),
+    })
+}
+
+fn pins(plugins: &PluginsConfig) -> Vec<Value> {
+    let pin = |pin: &super::plugins::Pin| {
+        json!({
+            "slot": pin.slot.name(),
+            "file": pin.file,
+            "sha256": pin.sha256.to_string(),
+            "settings": pin.settings,
+        })
+    };
+    plugins.pins.iter().map(pin).collect()
 }
 
 fn pool_settings(pool: &PoolSettings) -> Value {

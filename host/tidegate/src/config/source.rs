@@ -85,7 +85,10 @@ pub(super) fn conclude(
     checked: Result<Config, Vec<ConfigError>>,
 ) -> Result<Config, Vec<ConfigError>> {
     let follows = |error: &ConfigError, earlier: &ConfigError| match &error.problem {
-        Problem::Missing(_) => error.key == earlier.key,
+        Problem::Missing(_) => {
+            let rest = earlier.key.strip_prefix(&error.key);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        }
         Problem::Contradiction(text) => !earlier.key.is_empty() && text.contains(&earlier.key),
         _ => false,
     };

@@ -11,8 +11,10 @@ use super::checked::{
     AuthMethod, ClientTlsMode, Listen, LogFormat, PoolMode, Reads, Secret, ServerUrl, TrustRemote,
 };
 use super::error::nearest;
+use super::plugins::Signatures;
 use super::raw::{LogFilter, Timeout};
 use super::url::parse_server_url;
+use tidegate_core::policy::Slot;
 
 /// What reading a value may need besides its text.
 #[derive(Clone, Copy)]
@@ -250,4 +252,13 @@ choices! {
     TrustRemote => "refuse or allow",
     ClientTlsMode => "a TLS mode",
     LogFormat => "text or json",
+    Signatures => "off, optional or required",
+}
+
+impl FromText for Slot {
+    const EXPECTED: &'static str = "routing, caching, limiting or advising";
+
+    fn from_text(text: &str, _: Context<'_>) -> Result<Self, String> {
+        choice(text, &Slot::ALL, Slot::name)
+    }
 }

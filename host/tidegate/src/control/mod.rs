@@ -1,7 +1,6 @@
 //! CONTROL PLANE: watches the replicas and reads catalogues on a thread of its own; nothing in `data` waits for it.
 
 mod catalogues; // what databases say about names
-pub mod policies; // the policies that come with the program
 mod watcher; // how fresh the replicas are
 
 use std::sync::Arc;

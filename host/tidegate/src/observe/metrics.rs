@@ -7,8 +7,9 @@ use std::fmt::Write;
 
 use metrics::{Key, KeyName, Label, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use tidegate_core::policy::faults::FaultKind;
 
-use super::snapshot::{PoolSnapshot, Snapshot};
+use super::snapshot::{PluginSnapshot, PoolSnapshot, Snapshot};
 use super::stats::{CounterLabel, ErrorKind, PinReason, WorkerTotals};
 
 /// One metric.
@@ -26,9 +27,18 @@ enum Read {
     CounterBy(&'static str, &'static [&'static str], fn(&WorkerTotals) -> &[u64]),
     /// A gauge for each pool.
     Pool(fn(&PoolSnapshot) -> f64),
+    /// A counter for each version of a plugin that is loaded.
+    Plugin(fn(&PluginSnapshot) -> u64),
+    /// The same by kind of fault.
+    PluginFaults,
+    /// What plugins record themselves.
+    Recorded,
 }
 
 const POOL_LABELS: [&str; 4] = ["database", "user", "server", "role"];
+const PLUGIN_LABELS: [&str; 4] = ["slot", "state", "plugin", "generation"];
+const FAULT_LABELS: [&str; 5] = ["slot", "state", "plugin", "generation", "fault"];
+const RECORDED_LABELS: [&str; 2] = ["slot", "name"];
 
 /// The table, in the order of the documentation.
 #[rustfmt::skip]
@@ -65,6 +75,13 @@ pub const METRICS: &[Metric] = &[
     pool("tidegate_pool_utilisation_ratio", "Active connections over the maximum, zero to one.", |p| p.utilisation_percent() / 100.0),
     pool("tidegate_pool_utilisation_warning", "1 while the utilisation warning of the pool stands.", |p| f64::from(u8::from(p.warned))),
     pool("tidegate_pool_failing", "1 while connections of the pool can't be opened.", |p| f64::from(u8::from(p.failing.is_some()))),
+    plugin("tidegate_plugin_calls_total", "Calls of a version of a plugin, of every kind.", |p| p.calls),
+    plugin("tidegate_plugin_plans_total", "Of these, those for plans, which are made once for each shape of statements.", |p| p.plans),
+    plugin("tidegate_plugin_plan_microseconds_total", "Microseconds that those took.", |p| p.plan_micros),
+    plugin("tidegate_plugin_compared_total", "Questions that a shadow and the active version both answered.", |p| p.compared),
+    plugin("tidegate_plugin_different_total", "Of these, those that they answered differently.", |p| p.different),
+    Metric { name: "tidegate_plugin_faults_total", help: "Calls that gave no usable answer: the host answered itself.", read: Read::PluginFaults },
+    Metric { name: "tidegate_plugin_recorded", help: "What plugins count or measure themselves, under their own names.", read: Read::Recorded },
     gauge("tidegate_workers", "Data-plane threads.", |s| s.workers as f64),
     gauge("tidegate_workers_silent", "Workers that did not answer this scrape in time: what they hold is missing from the gauges of pools.", |s| s.workers_silent as f64),
     gauge("tidegate_uptime_seconds", "Since the process started.", |s| s.uptime_ms as f64 / 1000.0),
@@ -87,6 +104,14 @@ const fn counter_by<L: CounterLabel>(
     Metric { name, help, read: Read::CounterBy(label, L::LABELS, read) }
 }
 
+const fn plugin(
+    name: &'static str,
+    help: &'static str,
+    read: fn(&PluginSnapshot) -> u64,
+) -> Metric {
+    Metric { name, help, read: Read::Plugin(read) }
+}
+
 const fn pool(name: &'static str, help: &'static str, read: fn(&PoolSnapshot) -> f64) -> Metric {
     Metric { name, help, read: Read::Pool(read) }
 }
@@ -95,8 +120,10 @@ impl Metric {
     /// `counter` or `gauge`.
     pub fn kind(&self) -> &'static str {
         match self.read {
-            Read::Counter(_) | Read::CounterBy(..) => "counter",
-            Read::Gauge(_) | Read::Pool(_) => "gauge",
+            Read::Counter(_) | Read::CounterBy(..) | Read::Plugin(_) | Read::PluginFaults => {
+                "counter"
+            }
+            Read::Gauge(_) | Read::Pool(_) | Read::Recorded => "gauge",
         }
     }
 
@@ -106,6 +133,9 @@ impl Metric {
             Read::Counter(_) | Read::Gauge(_) => &[],
             Read::CounterBy(label, ..) => std::slice::from_ref(label),
             Read::Pool(_) => &POOL_LABELS,
+            Read::Plugin(_) => &PLUGIN_LABELS,
+            Read::PluginFaults => &FAULT_LABELS,
+            Read::Recorded => &RECORDED_LABELS,
         }
     }
 
@@ -133,6 +163,26 @@ impl Metric {
                     gauge(pool_labels(pool), read(pool));
                 }
             }
+            Read::Plugin(read) => {
+                for plugin in &snapshot.plugins {
+                    counter(plugin_labels(plugin), read(plugin));
+                }
+            }
+            Read::PluginFaults => {
+                for plugin in &snapshot.plugins {
+                    for (fault, count) in &plugin.faults {
+                        let mut labels = plugin_labels(plugin);
+                        labels.push(Label::new("fault", *fault));
+                        counter(labels, *count);
+                    }
+                }
+            }
+            Read::Recorded => {
+                for own in &snapshot.recorded {
+                    let labels = [("slot", own.slot.to_owned()), ("name", own.name.clone())];
+                    gauge(labels.map(|(name, value)| Label::new(name, value)).into(), own.value);
+                }
+            }
         }
     }
 }
@@ -147,6 +197,13 @@ fn pool_labels(pool: &PoolSnapshot) -> Vec<Label> {
         .zip(values)
         .map(|(name, value)| Label::new(*name, value.to_owned()))
         .collect()
+}
+
+fn plugin_labels(plugin: &PluginSnapshot) -> Vec<Label> {
+    let generation = plugin.generation.to_string();
+    let values = [plugin.slot, plugin.state, &plugin.plugin, &generation];
+    let labels = PLUGIN_LABELS.iter().zip(values);
+    labels.map(|(name, value)| Label::new(*name, value.to_owned())).collect()
 }
 
 /// The snapshot in Prometheus' text format.
@@ -176,7 +233,10 @@ pub fn markdown() -> String {
         let _ = writeln!(out, "| `{name}` | {kind} | {} | {help} |", labels.join(", "));
     }
     out.push_str("\n## Values of labels\n\n");
-    for (label, values) in [("kind", ErrorKind::LABELS), ("reason", PinReason::LABELS)] {
+    let faults = FaultKind::ALL.map(FaultKind::name);
+    let labels =
+        [("kind", ErrorKind::LABELS), ("reason", PinReason::LABELS), ("fault", &faults[..])];
+    for (label, values) in labels {
         let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
         let _ = writeln!(out, "- `{label}`: {}.", values.join(", "));
     }

@@ -2,6 +2,8 @@
 //!
 //! Ages are milliseconds up to the snapshot, so that nothing here needs a wall clock.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::stats::WorkerTotals;
@@ -29,6 +31,10 @@ pub struct Snapshot {
     pub pools: Vec<PoolSnapshot>,
     pub clients: Vec<ClientSnapshot>,
     pub servers: Vec<ServerSnapshot>,
+    /// Versions of plugins that are loaded.
+    pub plugins: Vec<PluginSnapshot>,
+    /// What plugins count themselves.
+    pub recorded: Vec<RecordedSnapshot>,
 }
 
 impl Snapshot {
@@ -124,4 +130,31 @@ pub struct ServerSnapshot {
     pub state_ms: u64,
     pub transactions: u64,
     pub prepared: usize,
+}
+
+/// One version of a plugin.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PluginSnapshot {
+    pub slot: &'static str,
+    /// `active`, `previous`, `shadow` or `canary`.
+    pub state: &'static str,
+    pub plugin: String,
+    pub generation: u64,
+    pub calls: u64,
+    /// Calls for plans, and how long they took together.
+    pub plans: u64,
+    pub plan_micros: u64,
+    /// By kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Of a shadow: questions that both versions answered, and those that they answered differently.
+    pub compared: u64,
+    pub different: u64,
+}
+
+/// A value that a plugin keeps itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RecordedSnapshot {
+    pub slot: &'static str,
+    pub name: String,
+    pub value: f64,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::metrics::{METRICS, markdown, render};
-use super::snapshot::{PoolSnapshot, Snapshot};
+use super::snapshot::{PluginSnapshot, PoolSnapshot, RecordedSnapshot, Snapshot};
 use super::stats::{ErrorKind, PinReason, WorkerStats, WorkerTotals};
 
 fn snapshot() -> Snapshot {
@@ -26,7 +26,24 @@ fn snapshot() -> Snapshot {
         active: 25,
         ..PoolSnapshot::default()
     };
-    Snapshot { workers: 2, totals, pools: vec![pool], ..Snapshot::default() }
+    let plugin = PluginSnapshot {
+        slot: "routing",
+        state: "active",
+        plugin: "mine".to_owned(),
+        generation: 3,
+        calls: 9,
+        faults: [("trap", 2)].into(),
+        ..PluginSnapshot::default()
+    };
+    let recorded = RecordedSnapshot { slot: "caching", name: "hits".to_owned(), value: 1.5 };
+    Snapshot {
+        workers: 2,
+        totals,
+        pools: vec![pool],
+        plugins: vec![plugin],
+        recorded: vec![recorded],
+        ..Snapshot::default()
+    }
 }
 
 #[test]
@@ -61,6 +78,12 @@ fn values_and_labels_reach_the_text_and_labels_are_escaped() {
     let ratio = "tidegate_pool_utilisation_ratio{database=\"shop \\\"quoted\\\"\\n\",user=\"app\",\
                  server=\"primary\",role=\"write\"} 0.5\n";
     assert!(text.contains(ratio), "{text}");
+    let own = "slot=\"routing\",state=\"active\",plugin=\"mine\",generation=\"3\"";
+    assert!(text.contains(&format!("tidegate_plugin_calls_total{{{own}}} 9\n")), "{text}");
+    let faults = format!("tidegate_plugin_faults_total{{{own},fault=\"trap\"}} 2\n");
+    assert!(text.contains(&faults), "{text}");
+    let own = "tidegate_plugin_recorded{slot=\"caching\",name=\"hits\"} 1.5\n";
+    assert!(text.contains(own), "{text}");
 }
 
 #[test]

@@ -74,6 +74,30 @@ fn errors_name_file_line_column_key_and_the_nearest_key() {
         ),
         ("pool.size_max = 0", "tidegate.toml:2:17: pool.size_max: 0 is not from 1 to 10000"),
         (
+            "[[pins]]\nslot = \"routing\"",
+            "tidegate.toml:2:1: pins: a pin has slot, file and sha256",
+        ),
+        (
+            "[[pins]]\nslot = \"router\"",
+            "tidegate.toml:3:8: pins.slot: `router` is none of routing, caching, limiting, advising; did you mean routing?",
+        ),
+        (
+            "plugins.signatures = \"required\"",
+            "tidegate.toml:2:22: plugins.signatures: required needs plugins.keys",
+        ),
+        (
+            "plugins.keys = [\"AAAA\"]",
+            "tidegate.toml:2:17: plugins.keys: is not an Ed25519 public key in base64",
+        ),
+        (
+            "plugins.memory_mib_max = 1000",
+            "tidegate.toml:2:26: plugins.memory_mib_max: 1000 is not from 1 to 256",
+        ),
+        (
+            "plugins.plan_time_max = \"2s\"",
+            "tidegate.toml:2:25: plugins.plan_time_max: 2s is longer than 1s",
+        ),
+        (
             "[[pools]]\nsize_max = 3",
             "tidegate.toml:2:1: pools: names neither database nor user; settings for every pool belong in [pool]",
         ),
@@ -213,14 +237,16 @@ fn each_example_of_the_table_can_be_read() {
         };
         // Files of examples are not there, which is another error than this test is about.
         text.push_str(&match key.table {
-            "pools" => String::new(),
+            "pools" | "pins" => String::new(),
             _ => format!("{} = {value}\n", key.path()),
         });
     }
-    text.push_str("[[pools]]\n");
-    for key in KEYS.iter().filter(|key| key.table == "pools") {
-        if let Fallback::Example(value) = key.default {
-            text.push_str(&format!("{} = {value}\n", key.name));
+    for table in ["pools", "pins"] {
+        text.push_str(&format!("[[{table}]]\n"));
+        for key in KEYS.iter().filter(|key| key.table == table) {
+            if let Fallback::Example(value) = key.default {
+                text.push_str(&format!("{} = {value}\n", key.name));
+            }
         }
     }
     let variables = [("DATABASE_PASSWORD", "x"), ("ADMIN_TOKEN", "y")];

@@ -1,0 +1,250 @@
+//! `tidegate plugin`: the admin API's plugins from the command line, and tools for who writes them.
+
+mod api; // requests to a running Tidegate
+mod create; // tidegate plugin new
+mod sign; // tidegate plugin sign
+mod table; // answers for people
+mod trial; // tidegate plugin test
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use hyper::Method;
+use tidegate_core::limits::{POLICY_COMPONENT_BYTES_MAX, POLICY_SETTINGS_BYTES_MAX};
+use tidegate_core::policy::Slot;
+
+use crate::config::flag_value;
+use crate::exit::Exit;
+use api::{Admin, Request};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  tidegate plugin list
+  tidegate plugin test routing my.wasm --settings my.json
+  tidegate plugin push routing my.wasm --settings my.json --shadow 100
+  tidegate plugin promote routing
+  tidegate plugin rollback routing
+
+The admin API's address is --admin or TIDEGATE_ADMIN, its token the first line of --admin-token-file or
+TIDEGATE_ADMIN_TOKEN.";
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum PluginCommand {
+    /// Who answers in each slot
+    List {
+        #[command(flatten)]
+        admin: Admin,
+        /// One slot, with its settings, history and differences, as JSON
+        #[arg(value_name = "SLOT", value_parser = slot)]
+        slot: Option<Slot>,
+    },
+    /// Upload a plugin; it answers from now on, unless it is tried out first
+    Push(PushArgs),
+    /// Give the active plugin other settings
+    Configure {
+        #[command(flatten)]
+        admin: Admin,
+        #[arg(value_name = "SLOT", value_parser = slot)]
+        slot: Slot,
+        /// A file with JSON, or JSON itself
+        #[arg(value_name = "SETTINGS")]
+        settings: String,
+    },
+    /// Have the candidates of these slots answer, all at once
+    Promote(SlotsArgs),
+    /// End the trial of a candidate
+    Withdraw(SlotArgs),
+    /// Have the previous version answer again
+    Rollback(SlotArgs),
+    /// Have Tidegate answer itself
+    Disable(SlotArgs),
+    /// Check a plugin in the sandbox, without a running Tidegate
+    Test {
+        #[arg(value_name = "SLOT", value_parser = slot)]
+        slot: Slot,
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// A file with JSON, or JSON itself
+        #[arg(long, value_name = "SETTINGS")]
+        settings: Option<String>,
+    },
+    /// Sign a plugin with an Ed25519 key (PKCS#8), into FILE.sig, which push sends along
+    Sign {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The private key, PEM or DER
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// Make the key if it is not there
+        #[arg(long)]
+        make_key: bool,
+    },
+    /// Start a new plugin: a crate that builds, with a test
+    New {
+        /// Where to make it; the last part is its name
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+        /// Which kind of policy
+        #[arg(long, value_name = "SLOT", value_parser = slot)]
+        world: Slot,
+        /// The folder of tidegate-sdk, if it is on this machine
+        #[arg(long, value_name = "DIR")]
+        sdk: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct SlotArgs {
+    #[command(flatten)]
+    admin: Admin,
+    #[arg(value_name = "SLOT", value_parser = slot)]
+    slot: Slot,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct SlotsArgs {
+    #[command(flatten)]
+    admin: Admin,
+    #[arg(value_name = "SLOT", value_parser = slot, required = true)]
+    slots: Vec<Slot>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct PushArgs {
+    #[command(flatten)]
+    admin: Admin,
+    #[arg(value_name = "SLOT", value_parser = slot)]
+    slot: Slot,
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// A file with JSON, or JSON itself
+    #[arg(long, value_name = "SETTINGS")]
+    settings: Option<String>,
+    /// Only compare its answers, for this percentage of sessions
+    #[arg(long, value_name = "PERCENT", conflicts_with = "canary")]
+    shadow: Option<u8>,
+    /// Let it answer for this percentage of sessions
+    #[arg(long, value_name = "PERCENT")]
+    canary: Option<u8>,
+    /// Its signature [default: FILE.sig if that is there]
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
+}
+
+/// Does what was asked; an error is a sentence on standard error.
+pub(super) fn run(command: PluginCommand) -> Exit {
+    match perform(command) {
+        Ok(words) => {
+            super::say(&words);
+            Exit::Ok
+        }
+        Err(words) => {
+            eprintln!("tidegate: {words}");
+            Exit::Failure
+        }
+    }
+}
+
+fn perform(command: PluginCommand) -> Result<String, String> {
+    let post = |args: &SlotArgs, what: &str| {
+        let path = format!("/api/v1/plugins/{}/{what}", args.slot.name());
+        args.admin.ask(Request::new(Method::POST, path)).and_then(|answer| table::slots(&answer))
+    };
+    match command {
+        PluginCommand::List { admin, slot: None } => {
+            let request = Request::new(Method::GET, "/api/v1/plugins".to_owned());
+            admin.ask(request).and_then(|answer| table::slots(&answer))
+        }
+        PluginCommand::List { admin, slot: Some(slot) } => {
+            let path = format!("/api/v1/plugins/{}", slot.name());
+            admin.ask(Request::new(Method::GET, path)).and_then(|answer| table::pretty(&answer))
+        }
+        PluginCommand::Push(args) => push(&args),
+        PluginCommand::Configure { admin, slot, settings } => {
+            let path = format!("/api/v1/plugins/{}/config", slot.name());
+            let body = read_settings(&settings)?.into_bytes();
+            let request = Request { body, ..Request::new(Method::PUT, path) };
+            admin.ask(request).and_then(|answer| table::slots(&answer))
+        }
+        PluginCommand::Promote(SlotsArgs { admin, slots }) => {
+            let names: Vec<&str> = slots.iter().map(|slot| slot.name()).collect();
+            let path = format!("/api/v1/plugins/promote?slots={}", names.join(","));
+            admin.ask(Request::new(Method::POST, path)).and_then(|answer| table::slots(&answer))
+        }
+        PluginCommand::Withdraw(args) => post(&args, "withdraw"),
+        PluginCommand::Rollback(args) => post(&args, "rollback"),
+        PluginCommand::Disable(args) => post(&args, "disable"),
+        PluginCommand::Test { slot, file, settings } => {
+            let settings = settings.as_deref().map(read_settings).transpose()?;
+            trial::run(slot, &read_plugin(&file)?, &settings.unwrap_or_default())
+        }
+        PluginCommand::Sign { file, key, make_key } => {
+            let make = if make_key { sign::Missing::Make } else { sign::Missing::Fail };
+            sign::run(&file, &key, make)
+        }
+        PluginCommand::New { path, world, sdk } => create::run(&path, world, sdk.as_deref()),
+    }
+}
+
+fn push(args: &PushArgs) -> Result<String, String> {
+    let mode = match (args.shadow, args.canary) {
+        (Some(share), _) => format!("shadow&share={share}"),
+        (None, Some(share)) => format!("canary&share={share}"),
+        (None, None) => "activate".to_owned(),
+    };
+    let path = format!("/api/v1/plugins/{}?mode={mode}", args.slot.name());
+    let mut request = Request { body: read_plugin(&args.file)?, ..Request::new(Method::PUT, path) };
+    if let Some(settings) = &args.settings {
+        request.headers.push(("tidegate-config", read_settings(settings)?));
+    }
+    if let Some(signature) = signature(args)? {
+        request.headers.push(("tidegate-signature", signature));
+    }
+    args.admin.ask(request).and_then(|answer| table::slots(&answer))
+}
+
+fn signature(args: &PushArgs) -> Result<Option<String>, String> {
+    let beside = sign::beside(&args.file);
+    let path = match &args.signature {
+        Some(path) => path,
+        None if beside.exists() => &beside,
+        None => return Ok(None),
+    };
+    let text = String::from_utf8(read(path, 1_000)?);
+    let text = text.map_err(|_| format!("{} is not text", path.display()))?;
+    Ok(Some(text.trim().to_owned()))
+}
+
+fn read_plugin(path: &Path) -> Result<Vec<u8>, String> {
+    read(path, POLICY_COMPONENT_BYTES_MAX)
+}
+
+/// JSON on one line, from a file or as it was given.
+fn read_settings(given: &str) -> Result<String, String> {
+    let text = match given.trim_start().starts_with('{') {
+        true => given.to_owned(),
+        false => {
+            let bytes = read(Path::new(given), POLICY_SETTINGS_BYTES_MAX)?;
+            String::from_utf8(bytes).map_err(|_| format!("{given} is not UTF-8"))?
+        }
+    };
+    let parsed = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text);
+    let parsed = parsed.map_err(|error| format!("the settings are not a JSON object: {error}"))?;
+    serde_json::to_string(&parsed).map_err(|error| error.to_string())
+}
+
+fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, String> {
+    let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let length = std::fs::metadata(path).map_err(|error| fail(&error))?.len();
+    if length > bytes_max as u64 {
+        return Err(fail(&format!("{length} bytes are more than {bytes_max}")));
+    }
+    std::fs::read(path).map_err(|error| fail(&error))
+}
+
+fn slot(text: &str) -> Result<Slot, String> {
+    flag_value(text)
+}

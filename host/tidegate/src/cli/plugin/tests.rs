@@ -1,0 +1,88 @@
+//! Tools for who writes plugins.
+
+use clap::Parser;
+use tidegate_policy::embedded;
+
+use super::*;
+use crate::cli::args::{Args, Command};
+use crate::config::{PublicKey, Signature};
+
+fn parsed(args: &[&str]) -> Result<PluginCommand, clap::Error> {
+    let args = ["tidegate", "plugin"].iter().chain(args);
+    match Args::try_parse_from(args)?.command {
+        Command::Plugin(args) => Ok(args.command),
+        _ => panic!("not plugin"),
+    }
+}
+
+#[test]
+fn slots_and_shares_are_read_and_what_makes_no_sense_is_told() {
+    assert!(parsed(&["push", "routing", "a.wasm", "--shadow", "10"]).is_ok());
+    assert!(parsed(&["promote", "routing", "caching"]).is_ok());
+    for wrong in [
+        &["push", "router", "a.wasm"][..],
+        &["push", "routing", "a.wasm", "--shadow", "1", "--canary", "1"],
+        &["push", "routing", "a.wasm", "--shadow", "300"],
+        &["promote"],
+        &["list", "--admin", "nonsense"],
+    ] {
+        assert!(parsed(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn settings_are_a_file_or_json_and_end_up_on_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("settings.json");
+    std::fs::write(&file, "{\n  \"a\": [1,\n 2]\n}\n").unwrap();
+    assert_eq!(read_settings(file.to_str().unwrap()).unwrap(), r#"{"a":[1,2]}"#);
+    assert_eq!(read_settings(r#" {"b": "ä"}"#).unwrap(), r#"{"b":"ä"}"#);
+    assert!(read_settings("{").unwrap_err().contains("JSON object"));
+    assert!(read_settings("no/such/file").unwrap_err().contains("no/such/file"));
+}
+
+#[test]
+fn a_plugin_is_tested_in_the_sandbox() {
+    for slot in Slot::ALL {
+        let told = trial::run(slot, embedded(slot).bytes, "").unwrap();
+        assert!(told.contains(": ok"), "{told}");
+    }
+    let router = embedded(Slot::Routing).bytes;
+    let told = trial::run(Slot::Routing, router, r#"{"cpu_percent_max": 0}"#).unwrap_err();
+    assert!(told.starts_with("settings: "), "{told}");
+    assert!(trial::run(Slot::Caching, router, "").unwrap_err().starts_with("world: "));
+}
+
+#[test]
+fn a_signature_is_by_the_key_that_was_made_and_of_the_whole_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, key) = (dir.path().join("a.wasm"), dir.path().join("key.pem"));
+    std::fs::write(&file, b"a plugin").unwrap();
+    assert!(sign::run(&file, &key, sign::Missing::Fail).is_err());
+    let told = sign::run(&file, &key, sign::Missing::Make).unwrap();
+    assert_eq!(sign::run(&file, &key, sign::Missing::Make).unwrap(), told, "the key is kept");
+    let public = told.split('"').nth(1).unwrap();
+    let public: PublicKey = flag_value(public).unwrap();
+    let signature = std::fs::read_to_string(sign::beside(&file)).unwrap();
+    let signature = Signature::from_base64(&signature).unwrap();
+    assert!(public.has_signed(b"a plugin", &signature));
+    assert!(!public.has_signed(b"a plugim", &signature));
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&key).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_new_plugin_is_a_crate_that_nobody_had() {
+    let dir = tempfile::tempdir().unwrap();
+    for slot in Slot::ALL {
+        let path = dir.path().join(format!("my-{}", slot.name()));
+        create::run(&path, slot, None).unwrap();
+        let manifest = std::fs::read_to_string(path.join("Cargo.toml")).unwrap();
+        assert!(manifest.contains(&format!("name = \"my-{}\"", slot.name())), "{manifest}");
+        let library = std::fs::read_to_string(path.join("src/lib.rs")).unwrap();
+        assert!(library.contains(&format!("register!({}: Own)", slot.name())), "{library}");
+        assert!(create::run(&path, slot, None).is_err(), "it is there");
+    }
+    assert!(create::run(&dir.path().join("My Plugin"), Slot::Routing, None).is_err());
+}

@@ -1,0 +1,178 @@
+//! What the admin API is told of this moment, gathered from the workers.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::data::worker::{Message, Settled, Shared, WorkerSnapshot};
+use crate::observe::snapshot::{
+    PluginSnapshot, PoolSnapshot, RecordedSnapshot, Scope, ServerSnapshot, Snapshot,
+};
+use crate::plugins::{Plugins, VersionReport};
+use crate::upstream::pool::ServerPlace;
+
+/// A worker answers for a snapshot within this, or is counted as silent.
+const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Asks every worker, and adds up what they say.
+pub(super) async fn take(
+    shared: &Shared,
+    settled: &Settled,
+    scope: Scope,
+    started_at: Instant,
+) -> Snapshot {
+    let mut snapshot = Snapshot {
+        uptime_ms: millis(started_at.elapsed()),
+        workers: shared.senders.len(),
+        ..Snapshot::default()
+    };
+    for stats in &shared.stats {
+        snapshot.totals.add(&stats.totals());
+    }
+    let mut asked = Vec::new();
+    for sender in &shared.senders {
+        let (reply, answer) = oneshot::channel();
+        asked.push(sender.try_send(Message::Snapshot(reply)).ok().map(|()| answer));
+    }
+    for answer in asked {
+        let answer = match answer {
+            Some(answer) => {
+                tokio::time::timeout(SNAPSHOT_TIME_MAX, answer).await.ok().and_then(Result::ok)
+            }
+            None => None,
+        };
+        match answer {
+            Some(worker) => add_worker(&mut snapshot, worker, settled, scope),
+            None => snapshot.workers_silent += 1,
+        }
+    }
+    snapshot
+}
+
+fn add_worker(snapshot: &mut Snapshot, worker: WorkerSnapshot, settled: &Settled, scope: Scope) {
+    let pinned = worker.clients.iter().filter(|client| !client.pinned_by.is_empty());
+    let pinned: Vec<Option<u64>> = pinned.map(|client| client.server).collect();
+    for pool in worker.pools {
+        let totals = &mut snapshot.totals;
+        totals.pool_waits += pool.totals.waits;
+        totals.pool_wait_micros +=
+            u64::try_from(pool.totals.wait_total.as_micros()).unwrap_or(u64::MAX);
+        totals.servers_opened += pool.totals.opened;
+        totals.servers_closed += pool.totals.closed_total();
+        totals.server_connect_failures += pool.totals.connect_errors;
+        let mode = settled.config.pool_settings(&pool.key.database, &pool.key.user).mode.as_str();
+        add_pool(&mut snapshot.pools, &pool, mode, &pinned);
+        if scope == Scope::Servers {
+            let target = settled.pools.targets.get(pool.key.instance);
+            let address = target.map_or_else(String::new, |target| target.address.to_string());
+            for server in &pool.servers {
+                let client = match server.place {
+                    ServerPlace::Idle => None,
+                    ServerPlace::Lent(client) => Some(client.0),
+                };
+                snapshot.servers.push(ServerSnapshot {
+                    id: server.id.0,
+                    worker: worker.worker,
+                    server: pool.target.clone(),
+                    address: address.clone(),
+                    user: pool.key.user.to_string(),
+                    database: pool.key.database.to_string(),
+                    tls: server.is_encrypted,
+                    state: if client.is_some() { "active" } else { "idle" },
+                    client,
+                    backend_pid: server.process_id,
+                    connected_ms: millis(server.age),
+                    state_ms: millis(server.place_age),
+                    transactions: server.leases,
+                    prepared: 0,
+                });
+            }
+        }
+    }
+    if scope == Scope::Clients {
+        snapshot.clients.extend(worker.clients);
+    }
+}
+
+/// Adds one worker's part of a pool to what the others said of it.
+fn add_pool(
+    pools: &mut Vec<PoolSnapshot>,
+    part: &crate::upstream::pool::PoolSnapshot,
+    mode: &'static str,
+    pinned: &[Option<u64>],
+) {
+    let (database, user, role) = (&*part.key.database, &*part.key.user, part.key.kind.name());
+    let known = pools.iter_mut().find(|known| {
+        known.database == database
+            && known.user == user
+            && known.server == part.target
+            && known.role == role
+    });
+    let pool = match known {
+        Some(known) => known,
+        None => {
+            pools.push(PoolSnapshot {
+                database: database.to_owned(),
+                user: user.to_owned(),
+                server: part.target.clone(),
+                role,
+                mode,
+                size_min: part.config.size_min,
+                size_max: part.config.size_max,
+                ..PoolSnapshot::default()
+            });
+            let last = pools.len() - 1;
+            &mut pools[last]
+        }
+    };
+    pool.idle += part.counts.idle;
+    pool.active += part.counts.in_use;
+    pool.pinned += part.servers.iter().filter(|server| pinned.contains(&Some(server.id.0))).count();
+    pool.connecting += part.counts.opening;
+    pool.waiting += part.counts.waiting;
+    pool.waiting_ms_max = pool.waiting_ms_max.max(millis(part.waiting_max));
+    pool.warned |= part.is_warned;
+    if pool.failing.is_none() {
+        pool.failing.clone_from(&part.failing);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Adds what is known of plugins.
+pub(super) fn add_plugins(snapshot: &mut Snapshot, plugins: &Plugins) {
+    for slot in plugins.slots() {
+        let name = slot.slot.name();
+        let versions = [("active", &slot.active), ("previous", &slot.previous)];
+        for (state, version) in versions {
+            snapshot.plugins.extend(version.as_ref().map(|version| plugin(name, state, version)));
+        }
+        snapshot.plugins.extend(slot.candidate.as_ref().map(|candidate| PluginSnapshot {
+            compared: candidate.compared,
+            different: candidate.different,
+            ..plugin(name, candidate.mode, &candidate.version)
+        }));
+    }
+    let recorded = plugins.recorded().into_iter();
+    snapshot.recorded.extend(recorded.map(|own| RecordedSnapshot {
+        slot: own.slot,
+        name: own.name,
+        value: own.value,
+    }));
+}
+
+fn plugin(slot: &'static str, state: &'static str, version: &VersionReport) -> PluginSnapshot {
+    PluginSnapshot {
+        slot,
+        state,
+        plugin: version.name.clone(),
+        generation: version.generation,
+        calls: version.calls,
+        plans: version.plans,
+        plan_micros: version.plan_microseconds,
+        faults: version.faults.clone(),
+        ..PluginSnapshot::default()
+    }
+}
