@@ -183,7 +183,7 @@ fn a_wrong_password_at_the_server_is_said_once_and_clearly() {
 #[test]
 fn a_full_pool_says_what_was_waited_for_how_long_and_how_many_wait() {
     let database = test_database("full");
-    let config = pool_of(1) + "wait_max = \"300ms\"\n";
+    let config = pool_of(1) + "wait_max = \"300ms\"\n[routing]\nreads = \"primary\"\n";
     let tidegate = tidegate(shared_cluster(), &database, &config);
     let url = tidegate.url(ROLE, &database);
     let (mut holder, mut waiter) = (Client::connect(&url), Client::connect(&url));

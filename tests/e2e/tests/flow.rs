@@ -1,6 +1,6 @@
 //! One side reads more slowly than the other sends: nothing hangs, no byte is lost, and the proxy's memory stays as it was.
 
-use crate::own::{SOON, pool_of, tidegate};
+use crate::own::{SOON, policies_answer, pool_of, tidegate};
 use std::io::Write;
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
@@ -45,6 +45,8 @@ impl Flow {
         client.query("SELECT 1");
         client.keep_unread_bytes(UNREAD_BYTES_MAX);
         let observer = Client::connect(&shared_cluster().primary().url(ROLE, "postgres"));
+        // The default policies are compiled beside the first clients, which takes memory of its own.
+        wait_until(SOON, "the default policies answer", || policies_answer(&tidegate));
         let kib_before = tidegate.resident_kib();
         Flow { client, observer, database, tidegate, kib_before }
     }

@@ -127,3 +127,10 @@ impl Drop for Folder {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
+
+/// Is there an active policy in every slot?
+pub fn policies_answer(tidegate: &Tidegate) -> bool {
+    const SLOTS: [&str; 4] = ["routing", "caching", "limiting", "advising"];
+    let active = |slot| json(tidegate, &format!("/api/v1/plugins/{slot}"))["active"].is_object();
+    SLOTS.into_iter().all(active)
+}

@@ -1,6 +1,6 @@
 //! Policies as WASM, loaded, swapped and taken back while clients are served.
 
-use crate::own::{SOON, json, pool_of, tidegate};
+use crate::own::{SOON, json, policies_answer, pool_of, tidegate};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,8 +12,6 @@ use tidegate_test_support::tidegate::TOKEN;
 use tidegate_test_support::{
     Client, Tidegate, http, shared_cluster, target_directory, test_database, wait_until,
 };
-
-const SLOTS: [&str; 4] = ["routing", "caching", "limiting", "advising"];
 
 /// A plugin of this repository, as the build of the program compiled it.
 fn plugin_path(name: &str) -> PathBuf {
@@ -51,9 +49,7 @@ impl Drop for Folder {
 #[track_caller]
 fn started(database: &str, config: &str) -> Tidegate {
     let tidegate = tidegate(shared_cluster(), database, config);
-    wait_until(SOON, "the default plugins answer", || {
-        SLOTS.iter().all(|slot| slot_of(&tidegate, slot)["active"].is_object())
-    });
+    wait_until(SOON, "the default plugins answer", || policies_answer(&tidegate));
     tidegate
 }
 

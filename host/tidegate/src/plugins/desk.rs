@@ -152,7 +152,7 @@ impl Desk {
         order: &Order,
         who: &Who,
         sha256: Option<FileHash>,
-        done: Result<(), &Refusal>,
+        refused: Option<&Refusal>,
     ) {
         let sha256 = match order {
             Order::Upload { bytes, .. } => Some(FileHash::of(bytes)),
@@ -162,12 +162,12 @@ impl Desk {
         let hash = sha256.as_deref().unwrap_or("-");
         for slot in order.slots() {
             let slot_name = slot.name();
-            let outcome = match done {
-                Ok(()) => {
+            let outcome = match refused {
+                None => {
                     tracing::info!(target: "tidegate::audit", %who, what, slot = slot_name, sha256 = hash, outcome = "done", "plugin order");
                     "done".to_owned()
                 }
-                Err(refusal) => {
+                Some(refusal) => {
                     let (outcome, why) = (refusal.name(), &refusal.detail);
                     tracing::warn!(target: "tidegate::audit", %who, what, slot = slot_name, sha256 = hash, outcome, why, "plugin order refused");
                     format!("refused: {why}")
@@ -201,7 +201,7 @@ impl Plugins {
         let done = {
             let mut desk = self.desk();
             let done = self.follow(&mut desk, order, loaded);
-            desk.note(order, who, sha256, done.as_ref().map(|()| ()));
+            desk.note(order, who, sha256, done.as_ref().err());
             done
         };
         done.map(|()| {

@@ -141,7 +141,7 @@ impl Plugins {
     }
 
     fn refuse(&self, order: &Order, who: &Who, refusal: Refusal) -> Outcome {
-        self.desk().note(order, who, None, Err(&refusal));
+        self.desk().note(order, who, None, Some(&refusal));
         Err(refusal)
     }
 }
