@@ -253,6 +253,11 @@ pub const POLICY_INSTANCES_MAX: usize = 16;
 /// Generations that live at a time: active, previous and candidate of four slots, and as many that are drained.
 pub const POLICY_GENERATIONS_MAX: usize = 24;
 
+/// `tidegate plugin bench`: calls of one kind, for so long at most; and instances that are started.
+pub const BENCH_CALLS_MAX: usize = 20_000;
+pub const BENCH_STARTS_MAX: usize = 200;
+pub const BENCH_TIME_MAX: Duration = Duration::from_millis(300);
+
 // --- policies: what an answer may hold ---------------------------------------------------------------
 
 /// Names for metrics and errors, in bytes.

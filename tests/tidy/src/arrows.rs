@@ -41,7 +41,8 @@ pub const CRATES: &[Layers] = &[
         source: "host/policy/src/",
         layers: &[
             &["tests"],
-            &["answer", "rehearsal"],
+            &["answer", "bench", "rehearsal"],
+            &["plan", "samples"],
             &["ask", "registry"],
             &["generation"],
             &["instance"],

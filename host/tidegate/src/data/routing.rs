@@ -17,10 +17,7 @@ use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
 use tidegate_policy::{AnswerSource, Asker, Execution, Question, Reader, Registry};
 use tokio::sync::watch;
 
-use crate::view::{View, Views};
-
-/// Tags that routing policies are told of. A plan holds for one shape with these tags.
-const TAGS_TOLD: [&str; 2] = ["route", "priority"];
+use crate::view::{TAGS_TOLD, View, Views};
 
 /// One worker's.
 pub struct Routing {

@@ -1,7 +1,9 @@
 //! `tidegate plugin`: the admin API's plugins from the command line, and tools for who writes them.
 
 mod api; // requests to a running Tidegate
+mod bench; // tidegate plugin bench
 mod create; // tidegate plugin new
+mod sandbox; // where plugins are tried
 mod sign; // tidegate plugin sign
 mod table; // answers for people
 mod trial; // tidegate plugin test
@@ -15,6 +17,7 @@ use clap::Subcommand;
 use hyper::Method;
 use tidegate_core::limits::{POLICY_COMPONENT_BYTES_MAX, POLICY_SETTINGS_BYTES_MAX};
 use tidegate_core::policy::Slot;
+use tidegate_policy::Source;
 
 use crate::config::flag_value;
 use crate::exit::Exit;
@@ -24,6 +27,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   tidegate plugin list
   tidegate plugin test routing my.wasm --settings my.json
+  tidegate plugin bench routing my.wasm --sql 'SELECT * FROM reports WHERE id = 1'
   tidegate plugin push routing my.wasm --settings my.json --shadow 100
   tidegate plugin promote routing
   tidegate plugin rollback routing
@@ -71,6 +75,8 @@ pub(in crate::cli) enum PluginCommand {
         #[arg(long, value_name = "SETTINGS")]
         settings: Option<String>,
     },
+    /// Time every kind of call of a plugin in the sandbox, without a running Tidegate
+    Bench(BenchArgs),
     /// Sign a plugin with an Ed25519 key (PKCS#8), into FILE.sig, which push sends along
     Sign {
         #[arg(value_name = "FILE")]
@@ -94,6 +100,30 @@ pub(in crate::cli) enum PluginCommand {
         #[arg(long, value_name = "DIR")]
         sdk: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct BenchArgs {
+    #[arg(value_name = "SLOT", value_parser = slot)]
+    slot: Slot,
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// A file with JSON, or JSON itself
+    #[arg(long, value_name = "SETTINGS")]
+    settings: Option<String>,
+    /// A statement to ask about, repeatable [default: four that come with Tidegate]
+    #[arg(long, value_name = "SQL")]
+    sql: Vec<String>,
+    /// JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// How an answer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Table,
+    Json,
 }
 
 #[derive(Debug, clap::Args)]
@@ -181,12 +211,20 @@ fn perform(command: PluginCommand) -> Result<String, String> {
             let settings = settings.as_deref().map(read_settings).transpose()?;
             trial::run(slot, &read_plugin(&file)?, &settings.unwrap_or_default())
         }
+        PluginCommand::Bench(args) => measure(&args),
         PluginCommand::Sign { file, key, make_key } => {
             let make = if make_key { sign::Missing::Make } else { sign::Missing::Fail };
             sign::run(&file, &key, make)
         }
         PluginCommand::New { path, world, sdk } => create::run(&path, world, sdk.as_deref()),
     }
+}
+
+fn measure(args: &BenchArgs) -> Result<String, String> {
+    let BenchArgs { slot, file, settings, sql, json } = args;
+    let settings = settings.as_deref().map(read_settings).transpose()?.unwrap_or_default();
+    let source = Source { slot: *slot, bytes: &read_plugin(file)?, settings: &settings };
+    bench::run(source, sql, if *json { Format::Json } else { Format::Table })
 }
 
 fn push(args: &PushArgs) -> Result<String, String> {

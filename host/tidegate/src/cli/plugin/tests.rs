@@ -54,6 +54,35 @@ fn a_plugin_is_tested_in_the_sandbox() {
 }
 
 #[test]
+fn what_a_plugin_costs_is_measured_for_each_kind_of_call() {
+    for (slot, expected) in [
+        (Slot::Routing, &["start", "plan", "weigh"][..]),
+        (Slot::Caching, &["start", "plan"]),
+        (Slot::Limiting, &["start", "plan"]),
+        (Slot::Advising, &["start", "advise"]),
+    ] {
+        let source = Source { slot, bytes: embedded(slot).bytes, settings: "" };
+        let told = bench::run(source, &[], Format::Json).unwrap();
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let calls = told["calls"].as_array().unwrap();
+        let names: Vec<&str> = calls.iter().filter_map(|call| call["what"].as_str()).collect();
+        assert_eq!(names, expected, "{slot:?}");
+        for call in calls {
+            assert!(call["median_ns"].as_u64() > Some(0), "{told}");
+            assert!(call["p99_ns"].as_u64() >= call["median_ns"].as_u64(), "{told}");
+            assert_eq!(call["faults"], 0, "{told}");
+        }
+        assert!(told["memory_bytes"].as_u64() > Some(60_000), "{told}");
+        assert_eq!(told["asking_plans"], 0);
+    }
+    let source = Source { slot: Slot::Routing, bytes: embedded(Slot::Routing).bytes, settings: "" };
+    let table = bench::run(source, &["SELECT a FROM t".to_owned()], Format::Table).unwrap();
+    assert!(table.contains("All 1 plans are static"), "{table}");
+    let wrong = bench::run(source, &["SELEC".to_owned()], Format::Table).unwrap_err();
+    assert_eq!(wrong, "unparseable: SELEC");
+}
+
+#[test]
 fn a_signature_is_by_the_key_that_was_made_and_of_the_whole_file() {
     let dir = tempfile::tempdir().unwrap();
     let (file, key) = (dir.path().join("a.wasm"), dir.path().join("key.pem"));
