@@ -23,7 +23,7 @@ pub const CRATES: &[Layers] = &[
             &["admin", "control", "data"],
             &["plugins", "view"],
             &["upstream"],
-            &["config", "exit", "observe", "open_files", "stream", "tls"],
+            &["config", "exit", "observe", "open_files", "stream", "tls", "trace"],
         ],
     },
     Layers {
