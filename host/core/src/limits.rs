@@ -288,6 +288,8 @@ pub const POLICY_LIMIT_WINDOW_MAX: Duration = Duration::from_secs(24 * 3_600);
 pub const POLICY_LIMIT_FACTOR_MAX: u32 = 10_000;
 /// A statement over its limit may wait so long, no longer than for a connection.
 pub const POLICY_QUEUE_TIME_MAX: Duration = POOL_WAIT_MAX;
+/// Buckets that are counted at a time, of all policies: 300 bytes each. Beyond, those with little in them go.
+pub const LIMIT_WINDOWS_MAX: usize = 65_536;
 /// Limits that `tidegate init` writes: statements of one end user, and of all, in a window (properties 26 and 27).
 pub const POLICY_LIMIT_WINDOW_DEFAULT: Duration = Duration::from_secs(60);
 pub const POLICY_LIMIT_END_USER_DEFAULT: u32 = 100;

@@ -1,7 +1,10 @@
 //! Where a statement runs: the one joint decision of what it is, what its session is, and what is known of its names.
 
+use crate::limiter::Charge;
+use crate::policy::limit::TransactionState;
 use crate::refusal::Refusal;
 use crate::statement::StringSyntax;
+use std::time::Duration;
 
 /// Which kind of pool a lease comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -29,7 +32,44 @@ pub trait Router {
     fn wants_replica(&mut self, sql: &[u8], strings: StringSyntax) -> bool {
         self.reads(sql, strings)
     }
+
+    /// Is there anybody to ask whether statements may run?
+    fn limits(&self) -> bool {
+        false
+    }
+
+    /// May the statement run now, as far as limits go? What passes is charged, so each is asked about until it passes.
+    fn admit(&mut self, _: &Execution<'_>) -> Admission {
+        Admission::Pass
+    }
 }
+
+/// A statement that is about to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Execution<'a> {
+    /// Empty where it is not known.
+    pub sql: &'a [u8],
+    /// `None`: it is not certain how the text is read.
+    pub strings: Option<StringSyntax>,
+    pub charge: Charge,
+    pub transaction: TransactionState,
+    /// The application's user, as the session has told (`SET tidegate.user_id`).
+    pub end_user: Option<&'a str>,
+    pub application: &'a str,
+}
+
+/// Whether it may run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Pass,
+    /// Not now: ask again after so long.
+    Later(Duration),
+    /// Only where no transaction is open.
+    Refuse(Box<Refusal>),
+}
+
+/// The setting by which a session names the application's user whom it works for.
+pub const END_USER_SETTING: &str = "tidegate.user_id";
 
 /// The router of a cluster without replicas.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,5 +1,6 @@
 //! What a client sends: each frame is forwarded, rewritten, answered, refused or held.
 
+mod admission; // limits
 mod extended; // the extended protocol
 mod statements; // prepared statements on whichever server there is
 mod unit; // where the next unit may run
@@ -130,6 +131,9 @@ impl Session {
             // PostgreSQL reads it, fails the copy with 08P01, and executes nothing of it.
             return pass(self, header);
         }
+        if let Some(refused) = self.admit(header, input, at, io) {
+            return refused;
+        }
         if let Some(leave) = self.leave_replica(header, input, at, io) {
             return leave;
         }
@@ -196,6 +200,7 @@ impl Session {
         }
         // A Query ends the implicit transaction of an extended batch before it.
         self.batch = Batch::Closed;
+        (self.admitted, self.bound) = (None, None);
         let unnamed = self.unnamed.take();
         self.unnamed_in = self.batches.now;
         if let Some(server) = io.server.as_deref_mut() {
@@ -221,6 +226,7 @@ impl Session {
         if io.server.is_none() {
             return self.lease(input, at, io.router);
         }
+        self.admitted = None;
         // It may call any function, by number.
         self.wrote = Some(());
         self.touch(Effects::UNKNOWN_SETTINGS);
@@ -296,6 +302,7 @@ pub(super) fn refuse_frame(
     to_client: &mut Gather,
 ) -> ClientStep {
     to_client.send(|out| refusal.write(out));
+    session.admitted = None;
     if refusal.severity == crate::refusal::Severity::Fatal {
         return ClientStep { consumed: 0, next: ClientNext::Close(CloseReason::Refused) };
     }

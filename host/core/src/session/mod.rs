@@ -46,6 +46,7 @@ use prepared::{Interner, Prepared};
 use rustc_hash::FxHashMap;
 use settle::Touched;
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_wire::backend::TransactionStatus;
 
 /// How long a client keeps the server it was lent.
@@ -87,6 +88,8 @@ pub enum ClientNext {
     Lease(Plan),
     /// Replies that the server owes; then call again with the same input.
     Replies,
+    /// So long a time; then call again with the same input.
+    Pause(Duration),
     /// Nothing any more: send what waits in `to_client` and close.
     Close(CloseReason),
 }
@@ -163,6 +166,8 @@ pub struct Tally {
     pub reprepared: u32,
     /// Times a server was given this client's settings.
     pub settings_applied: u32,
+    /// Statements that a limit refused.
+    pub limited: u32,
 }
 
 /// What becomes of the frames of an extended batch.
@@ -276,6 +281,10 @@ pub struct Session {
     gone: Option<Gone>,
     /// What the server in hand was chosen for.
     chosen: client::Chosen,
+    /// The next statement has been charged.
+    admitted: Option<()>,
+    /// Something was bound in the batch that is open.
+    bound: Option<()>,
     /// Something ran on the primary that may have written, since the shell last asked.
     wrote: Option<()>,
     /// A text that may commit a transaction went to the server and has not been answered.
@@ -314,6 +323,8 @@ impl Session {
             leaves: None,
             gone: None,
             chosen: client::Chosen::default(),
+            admitted: None,
+            bound: None,
             wrote: None,
             commits: None,
             changes_schema: None,

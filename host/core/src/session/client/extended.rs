@@ -153,6 +153,7 @@ impl Session {
             self.forget_sequences(&prepared.analysis, io);
         }
         self.batch = Batch::Open;
+        (self.admitted, self.bound) = (None, Some(()));
         let deallocated = match &prepared {
             Some(prepared) => {
                 self.note_bound(&prepared.analysis);
@@ -287,6 +288,7 @@ impl Session {
 
     pub(super) fn sync(&mut self, header: Header, io: &mut Io<'_>) -> Frame {
         self.batch = Batch::Closed;
+        (self.admitted, self.bound) = (None, None);
         if let Copying::In { syncs } = &mut self.copying {
             *syncs = syncs.saturating_add(1);
             return discard(self, header);

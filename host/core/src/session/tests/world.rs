@@ -2,7 +2,9 @@
 
 use super::fake::{Fake, Map};
 use crate::ids::ClientId;
-use crate::plan::{Router, Target};
+use crate::limiter::Charge;
+use crate::plan::{Admission, Execution, Router, Target};
+use crate::policy::limit::TransactionState;
 use crate::refusal::Refusal;
 use crate::session::gather::Gather;
 use crate::session::prepared::Interner;
@@ -26,8 +28,21 @@ pub(super) struct Server {
 }
 
 /// Knows reads by how they begin.
+#[derive(Default)]
 pub(super) struct Reads {
     pub splits: bool,
+    pub limit: Option<Limit>,
+}
+
+/// Answers in turn whether statements may run; the last answer again and again.
+#[derive(Default)]
+pub(super) struct Limit {
+    pub answers: Vec<Admission>,
+    pub asked: Vec<(String, Charge, TransactionState)>,
+}
+
+pub(super) fn over_limit() -> Admission {
+    Admission::Refuse(Box::new(Refusal::error("53400", "too many")))
 }
 
 impl Router for Reads {
@@ -38,6 +53,21 @@ impl Router for Reads {
     fn reads(&mut self, sql: &[u8], _: StringSyntax) -> bool {
         ["SELECT '", "SELECT 1/0"].iter().any(|start| sql.starts_with(start.as_bytes()))
             && !sql.contains(&b';')
+    }
+
+    fn limits(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    fn admit(&mut self, next: &Execution<'_>) -> Admission {
+        let Some(limit) = &mut self.limit else { return Admission::Pass };
+        let sql = String::from_utf8_lossy(next.sql).into_owned();
+        let answer = limit.answers.get(limit.asked.len()).or(limit.answers.last());
+        limit.asked.push((sql, next.charge, next.transaction));
+        match (next.transaction, answer) {
+            (TransactionState::Idle, Some(answer)) => answer.clone(),
+            _ => Admission::Pass,
+        }
     }
 }
 
@@ -109,7 +139,7 @@ impl World {
             clients: clients.collect(),
             servers: Vec::new(),
             interner: Interner::default(),
-            router: Reads { splits: false },
+            router: Reads::default(),
             prepared_max: 3,
             choice: 0,
             refusal: None,
@@ -327,6 +357,7 @@ impl World {
                     assert!(one.session.is_waiting_for_replies(), "waits for nothing");
                     return;
                 }
+                ClientNext::Pause(_) => {}
                 ClientNext::Close(reason) => {
                     self.clients[client].closed = Some(reason);
                     self.vanish(client);
@@ -357,6 +388,11 @@ impl World {
     pub(super) fn ask(&mut self, client: usize, bytes: &[u8]) -> Vec<String> {
         self.clients[client].received.clear();
         self.arrive(client, bytes);
+        self.told_in_all(client)
+    }
+
+    /// What came for everything since it was last asked.
+    pub(super) fn told_in_all(&mut self, client: usize) -> Vec<String> {
         self.run_dry();
         told(&self.clients[client].received)
     }

@@ -1,0 +1,94 @@
+//! The windows of all buckets, in bounded memory.
+
+use super::window::Window;
+use crate::limits::LIMIT_WINDOWS_MAX;
+use rustc_hash::FxHashMap;
+use std::time::Duration;
+
+/// Looked at to find one that may go.
+const CANDIDATES: usize = 8;
+
+/// Windows by a key that is already a hash. When there are too many, the least used of a few goes: who is near a limit
+/// stays counted, whoever else comes by.
+#[derive(Debug)]
+pub(super) struct Windows {
+    places: FxHashMap<u128, usize>,
+    entries: Vec<(u128, Window)>,
+    hand: usize,
+    most: usize,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self::with_most(LIMIT_WINDOWS_MAX)
+    }
+}
+
+impl Windows {
+    pub(super) fn with_most(most: usize) -> Self {
+        let most = most.clamp(1, LIMIT_WINDOWS_MAX);
+        Self { places: FxHashMap::default(), entries: Vec::new(), hand: 0, most }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Where the bucket's window is.
+    pub(super) fn place(&mut self, key: u128, length: Duration, now: Duration) -> usize {
+        if let Some(place) = self.places.get(&key) {
+            return *place;
+        }
+        let entry = (key, Window::new(length));
+        let place = if self.entries.len() < self.most {
+            self.entries.push(entry);
+            self.entries.len() - 1
+        } else {
+            let place = self.least_used(now);
+            self.places.remove(&self.entries[place].0);
+            self.entries[place] = entry;
+            place
+        };
+        self.places.insert(key, place);
+        place
+    }
+
+    /// The window at a place that [`Windows::place`] gave; while no other was asked for, it is still that one's.
+    pub(super) fn at(&mut self, place: usize) -> &mut Window {
+        &mut self.entries[place].1
+    }
+
+    fn least_used(&mut self, now: Duration) -> usize {
+        let count = self.entries.len();
+        let candidates = (0..CANDIDATES.min(count)).map(|step| (self.hand + step) % count);
+        let mut least = (self.hand, u32::MAX);
+        for place in candidates {
+            let used = self.entries[place].1.used(now);
+            if used < least.1 {
+                least = (place, used);
+            }
+        }
+        self.hand = (self.hand + CANDIDATES) % count;
+        least.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_near_a_limit_stays_counted() {
+        let mut windows = Windows::with_most(16);
+        let (length, now) = (Duration::from_secs(60), Duration::from_secs(1));
+        let heavy = windows.place(0, length, now);
+        windows.at(heavy).charge(90, now);
+        for key in 1..10_000 {
+            let place = windows.place(key, length, now);
+            windows.at(place).charge(1, now);
+            assert!(windows.len() <= 16 && windows.places.len() == windows.len());
+        }
+        let heavy = windows.place(0, length, now);
+        assert_eq!(windows.at(heavy).used(now), 90);
+    }
+}

@@ -1,0 +1,193 @@
+//! Limits: whether what a client wants to run may run now.
+//!
+//! Each execution is asked about once, before it gets a server. A refusal comes only between transactions, where nobody
+//! waits for locks that the client holds and nothing is half done; inside one, statements are counted.
+
+use super::{Frame, arrived_body, refuse_frame, whole_body};
+use crate::limiter::Charge;
+use crate::limits;
+use crate::plan::{Admission, END_USER_SETTING, Execution, Router};
+use crate::policy::limit::TransactionState;
+use crate::refusal::Refusal;
+use crate::session::prepared::Prepared;
+use crate::session::{Batch, ClientNext, Io, Session};
+use crate::statement::{Analysis, Kind, StringSyntax};
+use std::sync::Arc;
+use tidegate_wire::backend::TransactionStatus;
+use tidegate_wire::frame::Header;
+use tidegate_wire::frontend::{self, tag};
+
+/// What drivers and pools ask to see whether a connection lives. Refused, they would connect anew, which costs more.
+const HEALTH_CHECKS: [&[u8]; 2] = [b"SELECT 1", b"SELECT 1;"];
+
+impl Session {
+    /// Before a frame: asks for the statement that it runs, or that its batch will run first. `None`: go on.
+    pub(super) fn admit(
+        &mut self,
+        header: Header,
+        input: &[u8],
+        at: usize,
+        io: &mut Io<'_>,
+    ) -> Option<Frame> {
+        if self.admitted.is_some() || !io.router.limits() {
+            return None;
+        }
+        let admission = match header.tag {
+            tag::QUERY => self.admit_query(header, input, at, io.router)?,
+            tag::FUNCTION_CALL => self.ask_admission(b"", None, Charge::ONE, io.router),
+            tag::BIND => self.admit_bind(header, input, at, io.router)?,
+            // A batch is refused before it gets a server.
+            tag::PARSE if io.server.is_none() => self.admit_batch(header, input, at, io.router)?,
+            _ => return None,
+        };
+        match admission {
+            Admission::Pass => {
+                self.admitted = Some(());
+                None
+            }
+            // What is asked before it may begin a transaction, or has come before.
+            _ if !self.expected.is_empty() && self.batch == Batch::Closed => {
+                Some(Frame::Wait(ClientNext::Replies))
+            }
+            Admission::Later(time) => Some(Frame::Wait(ClientNext::Pause(time))),
+            Admission::Refuse(refusal) => Some(self.refuse(*refusal, header, &input[at..], io)),
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        refusal: Refusal,
+        header: Header,
+        frame: &[u8],
+        io: &mut Io<'_>,
+    ) -> Frame {
+        self.tally.limited += 1;
+        if self.batch == Batch::Open {
+            return self.refuse_in_batch(refusal, header, io);
+        }
+        refuse_frame(self, &refusal, frame, io.to_client);
+        Frame::Head(0)
+    }
+
+    fn admit_query(
+        &self,
+        header: Header,
+        input: &[u8],
+        at: usize,
+        router: &mut dyn Router,
+    ) -> Option<Admission> {
+        if header.body_bytes as usize > limits::STATEMENT_BYTES_MAX {
+            return Some(self.ask_admission(b"", None, Charge::ONE, router));
+        }
+        // What has not arrived comes again.
+        let sql = frontend::read_query(whole_body(header, input, at)?).ok()?;
+        let charge = charge(sql, &self.analyse(sql))?;
+        Some(self.ask_admission(sql, self.string_syntax(sql), charge, router))
+    }
+
+    fn admit_bind(
+        &self,
+        header: Header,
+        input: &[u8],
+        at: usize,
+        router: &mut dyn Router,
+    ) -> Option<Admission> {
+        let names = frontend::read_bind_names(arrived_body(header, input, at))?;
+        let Some(prepared) = self.statement_of(names.statement) else {
+            return Some(self.ask_admission(b"", None, Charge::ONE, router));
+        };
+        let charge = charge(&prepared.sql, &prepared.analysis)?;
+        Some(self.ask_admission(&prepared.sql, self.string_syntax(&prepared.sql), charge, router))
+    }
+
+    /// Looks ahead from a Parse to the first Bind of its batch, as far as that has arrived.
+    fn admit_batch(
+        &self,
+        header: Header,
+        input: &[u8],
+        mut at: usize,
+        router: &mut dyn Router,
+    ) -> Option<Admission> {
+        let mut parsed: Vec<(&[u8], &[u8])> = Vec::new();
+        let mut header = header;
+        loop {
+            match header.tag {
+                tag::PARSE => {
+                    let parse = frontend::read_parse(whole_body(header, input, at)?).ok()?;
+                    parsed.push((parse.name, parse.sql));
+                }
+                tag::BIND => {
+                    let names = frontend::read_bind_names(whole_body(header, input, at)?)?;
+                    let own = parsed.iter().rev().find(|(name, _)| *name == names.statement);
+                    let Some((_, sql)) = own else {
+                        return self.admit_bind(header, input, at, router);
+                    };
+                    let charge = charge(sql, &self.analyse(sql))?;
+                    return Some(self.ask_admission(sql, self.string_syntax(sql), charge, router));
+                }
+                tag::DESCRIBE | tag::CLOSE | tag::FLUSH => {}
+                _ => return None,
+            }
+            at += header.frame_bytes();
+            header = Header::peek(input.get(at..)?, limits::FRAME_BYTES_MAX).ok()??;
+        }
+    }
+
+    fn statement_of(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
+        match name {
+            b"" => self.unnamed.as_ref(),
+            _ => self.named.get(name).map(|held| &held.prepared),
+        }
+    }
+
+    fn ask_admission(
+        &self,
+        sql: &[u8],
+        strings: Option<StringSyntax>,
+        charge: Charge,
+        router: &mut dyn Router,
+    ) -> Admission {
+        // In a batch, what was bound has opened the implicit transaction; and what is still to be answered may do so.
+        let in_batch = self.batch == Batch::Open
+            && (self.bound.is_some() || self.expected.status_may_change());
+        let idle = self.status == TransactionStatus::Idle && !in_batch;
+        router.admit(&Execution {
+            sql,
+            strings,
+            charge,
+            transaction: if idle { TransactionState::Idle } else { TransactionState::Open },
+            end_user: self.settings.get(END_USER_SETTING).filter(|user| !user.is_empty()),
+            application: self.settings.get("application_name").unwrap_or_default(),
+        })
+    }
+}
+
+/// What a text is charged; `None` for what is about the session alone, or asks for a sign of life.
+fn charge(sql: &[u8], analysis: &Analysis) -> Option<Charge> {
+    if HEALTH_CHECKS.iter().any(|check| sql.trim_ascii().eq_ignore_ascii_case(check)) {
+        return None;
+    }
+    if analysis.statements > 1 {
+        return Some(Charge::ONE);
+    }
+    match analysis.kind {
+        Kind::Begin => Some(Charge::Transaction),
+        Kind::Empty
+        | Kind::Commit
+        | Kind::Rollback
+        | Kind::Savepoint
+        | Kind::Release
+        | Kind::RollbackTo
+        | Kind::Set
+        | Kind::SetLocal
+        | Kind::SetTransaction
+        | Kind::Reset
+        | Kind::Show
+        | Kind::Prepare
+        | Kind::Deallocate
+        | Kind::Discard
+        | Kind::Unlisten
+        | Kind::Close => None,
+        _ => Some(Charge::ONE),
+    }
+}
