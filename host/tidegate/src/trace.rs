@@ -55,6 +55,9 @@ pub struct Line {
     pub user: String,
     pub database: String,
     pub application: String,
+    /// A hash of the application's user, if there is one: the same for the same user within one record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_user: Option<String>,
     /// The server that ran it: `primary`, or a replica's name.
     pub server: String,
     /// What the routing policy planned, if it was asked.

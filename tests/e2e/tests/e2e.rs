@@ -9,6 +9,7 @@ mod leaks; // one server connection for two clients
 mod operations; // reload, drain, admin API, exit codes
 mod own; // a Tidegate of a test's own
 mod plugins; // policies loaded, swapped and taken back
+mod recording; // what runs, written down
 mod routing; // reads on replicas
 mod rust_client; // tokio-postgres
 mod session_mode; // a server for as long as a client stays

@@ -164,8 +164,13 @@ impl Tidegate {
     /// Runs `tidegate plugin` against it; its exit code and what it printed.
     #[track_caller]
     pub fn plugin_command(&self, arguments: &[&str]) -> (i32, String) {
+        self.command(&[&["plugin"], arguments].concat())
+    }
+
+    /// Runs another `tidegate` against it, in its folder; its exit code and what it printed.
+    #[track_caller]
+    pub fn command(&self, arguments: &[&str]) -> (i32, String) {
         let output = Command::new(binary())
-            .arg("plugin")
             .args(arguments)
             .env("TIDEGATE_ADMIN", self.admin.to_string())
             .env("TIDEGATE_ADMIN_TOKEN", TOKEN)
@@ -174,6 +179,12 @@ impl Tidegate {
             .unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// A file that a command left in its folder.
+    #[track_caller]
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.join(name)).unwrap()
     }
 
     /// Reads the configuration again, by the admin API.

@@ -4,6 +4,7 @@ mod admission; // limits
 mod extended; // the extended protocol
 mod statements; // prepared statements on whichever server there is
 mod unit; // where the next unit may run
+mod watched; // who watches what runs
 
 use super::expected::{Answer, Copying, Expected};
 use super::gather::Gather;
@@ -209,6 +210,8 @@ impl Session {
         let replaced = deallocated.is_some();
         let fails = refusal.is_some() || reaches_our_names(&analysis);
         self.tally.statements += 1;
+        let is_known = header.body_bytes as usize <= limits::STATEMENT_BYTES_MAX;
+        self.tell_query(is_known.then_some(sql), io.router);
         if let Some(refusal) = refusal {
             self.expected.push(Expected::Refused(Box::new(refusal)));
         }
@@ -231,6 +234,7 @@ impl Session {
         self.wrote = Some(());
         self.touch(Effects::UNKNOWN_SETTINGS);
         self.tally.statements += 1;
+        self.tell_call(io.router);
         self.push_end(Expected::FunctionCall);
         pass(self, header)
     }

@@ -1,12 +1,13 @@
 //! A worker's knowledge of where statements may run: the newest view, whose turn it is, what texts are, what policies plan.
 
 use std::hash::{Hash as _, Hasher as _};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHasher;
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
-use tidegate_core::plan::Router;
+use tidegate_core::plan::{Ran, Router, Text};
 use tidegate_core::policy::plans::Plans;
 use tidegate_core::policy::route::{Decision, Safety};
 use tidegate_core::policy::{RoutePlan, RouteTarget, Slot};
@@ -17,6 +18,7 @@ use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
 use tidegate_policy::{AnswerSource, Asker, Execution, Question, Reader, Registry};
 use tokio::sync::watch;
 
+use super::recording::{Noted, Recorder, Recording, Seen};
 use crate::view::{TAGS_TOLD, View, Views};
 
 /// One worker's.
@@ -31,6 +33,7 @@ pub struct Routing {
     plans: Plans<u128, Planned>,
     /// What the policy says of the replicas for the read that was judged last.
     wanted: Wanted,
+    pub recorder: Recorder,
 }
 
 /// A plan, and by which generation.
@@ -51,7 +54,12 @@ enum Wanted {
 
 impl Routing {
     /// `seed` is the process's, for fingerprints.
-    pub fn new(views: &Views, policies: Arc<Registry>, seed: u128) -> Self {
+    pub fn new(
+        views: &Views,
+        policies: Arc<Registry>,
+        recording: Arc<Recording>,
+        seed: u128,
+    ) -> Self {
         let views = views.subscribe();
         let view = views.borrow().clone();
         Self {
@@ -64,6 +72,7 @@ impl Routing {
             policies,
             plans: Plans::default(),
             wanted: Wanted::Any,
+            recorder: Recorder::new(recording),
         }
     }
 
@@ -114,7 +123,7 @@ impl Routing {
         let tags = Tags::read(sql, text.begin, text.end);
         let told: Vec<(&str, &str)> =
             tags.iter().filter(|(key, _)| TAGS_TOLD.contains(key)).collect();
-        let key = text.shape.fingerprint.0 ^ u128::from(digest(&told));
+        let key = plan_key(text, &told);
         let view = self.reader.view();
         let stamp = view.slot(Slot::Routing).stamp(session);
         if let Some(known) = self.plans.get(key, stamp) {
@@ -134,6 +143,25 @@ impl Routing {
             self.plans.put(key, stamp, planned.clone());
         }
         planned
+    }
+
+    /// A text as a record has it, with the plan that is known for it. Nobody is asked.
+    fn seen(&mut self, text: Text<'_>, session: u64) -> Rc<Seen> {
+        let settings = match text.strings {
+            Some(strings) => TextSettings { strings, encoding: TextEncoding::Utf8 },
+            None => TextSettings { encoding: TextEncoding::Unsafe, ..TextSettings::default() },
+        };
+        let known = self.shapes.shape_of(text.sql, settings, Instant::now());
+        let tags = Tags::read(text.sql, known.begin, known.end);
+        let told: Vec<(&str, &str)> =
+            tags.iter().filter(|(key, _)| TAGS_TOLD.contains(key)).collect();
+        let stamp = self.reader.view().slot(Slot::Routing).stamp(session);
+        let planned = self.plans.get(plan_key(&known, &told), stamp);
+        Rc::new(Seen {
+            shape: known.shape,
+            tags: told.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+            plan: planned.map(|planned| (planned.plan.clone(), planned.planner)),
+        })
     }
 
     /// Follows a plan for a statement that is proven to read. Says whether a replica may run it.
@@ -161,6 +189,10 @@ impl Routing {
     }
 }
 
+fn plan_key(text: &Known, told: &[(&str, &str)]) -> u128 {
+    text.shape.fingerprint.0 ^ u128::from(digest(told))
+}
+
 fn digest(told: &[(&str, &str)]) -> u64 {
     if told.is_empty() {
         return 0;
@@ -181,6 +213,27 @@ pub struct SessionRouter<'a> {
 impl Router for SessionRouter<'_> {
     fn splits(&self) -> bool {
         !self.routing.view.replicas.is_empty()
+    }
+
+    fn watches(&self) -> bool {
+        self.routing.recorder.is_on()
+    }
+
+    fn watch(&mut self, ran: Ran<'_>) {
+        let session = self.session;
+        let noted = match ran {
+            Ran::Bound(text) => Noted::Bound(self.routing.seen(text, session)),
+            Ran::Query(number, text) => {
+                Noted::Query(number, text.map(|text| self.routing.seen(text, session)))
+            }
+            Ran::Execute(number) => Noted::Execute(number),
+            Ran::Call(number) => Noted::Query(number, None),
+            Ran::Failed { first, until, sqlstate } => {
+                let sqlstate = sqlstate.try_into().unwrap_or(*b"XX000");
+                Noted::Failed { first, until, sqlstate }
+            }
+        };
+        self.routing.recorder.note(noted);
     }
 
     fn reads(&mut self, sql: &[u8], strings: StringSyntax) -> bool {

@@ -24,6 +24,7 @@ use super::clients::{Cancel, Client};
 use super::greeting::Welcomes;
 use super::listener::{Accepted, Bound, Listener, Loads};
 use super::login::{LoginContext, Peer, Throttle};
+use super::recording::{Part, Recording};
 use super::routing::Routing;
 use crate::config;
 use crate::observe::snapshot::ClientSnapshot;
@@ -50,6 +51,8 @@ pub enum Message {
     Pool(PoolMessage),
     Cancel(ClientId, Cancel),
     Snapshot(oneshot::Sender<WorkerSnapshot>),
+    /// Its part of the record that has just ended.
+    Record(oneshot::Sender<Part>),
     /// What the workers share of a reload is dropped by each when it has taken the configuration over.
     Reload(Arc<Settled>, Arc<Retiring>),
     /// No new clients; each goes when its transaction has ended.
@@ -106,6 +109,8 @@ pub struct Shared {
     seed: u128,
     /// Who answers for policies.
     pub policies: Arc<Registry>,
+    /// Whether somebody records what runs.
+    pub recording: Arc<Recording>,
     /// What the control plane knows.
     pub views: Arc<Views>,
     /// By worker: whether it has a connection to the primary.
@@ -132,6 +137,7 @@ impl Shared {
             defaults: AtomicU64::new(0),
             seed,
             policies,
+            recording: Arc::default(),
             views: Arc::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
@@ -270,8 +276,9 @@ impl Worker {
             Box::new(ServerLogin),
             Box::new(Others(shared.clone())),
         );
-        let routing =
-            RefCell::new(Routing::new(&shared.views, shared.policies.clone(), shared.seed));
+        let recording = shared.recording.clone();
+        let policies = shared.policies.clone();
+        let routing = Routing::new(&shared.views, policies, recording, shared.seed);
         Rc::new(Self {
             index,
             stats: shared.stats.get(index).cloned().unwrap_or_default(),
@@ -284,7 +291,7 @@ impl Worker {
             settled: RefCell::new(settled),
             life: Cell::new(Life::Serving),
             next_replica: Cell::new(index),
-            routing,
+            routing: RefCell::new(routing),
             tasks: RefCell::default(),
             cancels: Rc::new(tokio::sync::Semaphore::new(CANCELS_MAX)),
         })
@@ -346,6 +353,9 @@ impl Worker {
             Message::Snapshot(reply) => {
                 // Who asked may have given up.
                 let _ = reply.send(self.snapshot());
+            }
+            Message::Record(reply) => {
+                let _ = reply.send(self.routing.borrow_mut().recorder.take());
             }
             Message::Reload(settled, retiring) => {
                 self.reload(settled);

@@ -20,6 +20,7 @@ fn line(sql: &str, count: u64) -> Line {
         user: "ann".to_owned(),
         database: "shop".to_owned(),
         application: "psql".to_owned(),
+        end_user: Some("00ff".to_owned()),
         server: "primary".to_owned(),
         plan: Some(PlanLine { target: "replicas".to_owned(), label: None, generation: Some(3) }),
         error: Some("23505".to_owned()),

@@ -1,8 +1,9 @@
 //! `tidegate plugin`: the admin API's plugins from the command line, and tools for who writes them.
 
-mod api; // requests to a running Tidegate
+pub(super) mod api; // requests to a running Tidegate
 mod bench; // tidegate plugin bench
 mod create; // tidegate plugin new
+mod replay; // tidegate plugin replay
 mod sandbox; // where plugins are tried
 mod sign; // tidegate plugin sign
 mod table; // answers for people
@@ -17,11 +18,16 @@ use clap::Subcommand;
 use hyper::Method;
 use tidegate_core::limits::{POLICY_COMPONENT_BYTES_MAX, POLICY_SETTINGS_BYTES_MAX};
 use tidegate_core::policy::Slot;
-use tidegate_policy::Source;
+use tidegate_policy::{Source, embedded};
 
 use crate::config::flag_value;
 use crate::exit::Exit;
+use crate::trace::Trace;
 use api::{Admin, Request};
+use replay::{Replay, Side};
+
+/// Of a record that is read: what `tidegate record` writes, several times.
+const TRACE_BYTES_MAX: usize = 64 << 20;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -34,6 +40,16 @@ Examples:
 
 The admin API's address is --admin or TIDEGATE_ADMIN, its token the first line of --admin-token-file or
 TIDEGATE_ADMIN_TOKEN.";
+
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  tidegate plugin replay routing my.wasm --trace recorded.jsonl
+  tidegate plugin replay routing new.wasm --against old.wasm --trace recorded.jsonl
+
+Exit codes:
+  0  every answer comes to the same
+  1  some differ, or the plugin failed
+  2  the plugins or the record could not be read";
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum PluginCommand {
@@ -77,6 +93,9 @@ pub(in crate::cli) enum PluginCommand {
     },
     /// Time every kind of call of a plugin in the sandbox, without a running Tidegate
     Bench(BenchArgs),
+    /// Compare a plugin's answers with another's, for what `tidegate record` has written
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(ReplayArgs),
     /// Sign a plugin with an Ed25519 key (PKCS#8), into FILE.sig, which push sends along
     Sign {
         #[arg(value_name = "FILE")]
@@ -115,6 +134,32 @@ pub(in crate::cli) struct BenchArgs {
     #[arg(long, value_name = "SQL")]
     sql: Vec<String>,
     /// JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct ReplayArgs {
+    #[arg(value_name = "SLOT", value_parser = slot)]
+    slot: Slot,
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// What `tidegate record` has written
+    #[arg(long, value_name = "FILE")]
+    trace: PathBuf,
+    /// A file with JSON, or JSON itself
+    #[arg(long, value_name = "SETTINGS")]
+    settings: Option<String>,
+    /// Another plugin; `default`, the one that comes with Tidegate; or `builtin`, Tidegate without one
+    #[arg(long, value_name = "FILE", default_value = "default")]
+    against: String,
+    /// Settings of that one
+    #[arg(long, value_name = "SETTINGS")]
+    against_settings: Option<String>,
+    /// Differences that are shown; all are counted
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    most: usize,
+    /// JSON instead of text
     #[arg(long)]
     json: bool,
 }
@@ -166,6 +211,10 @@ pub(in crate::cli) struct PushArgs {
 
 /// Does what was asked; an error is a sentence on standard error.
 pub(super) fn run(command: PluginCommand) -> Exit {
+    if let PluginCommand::Replay(args) = &command {
+        // Its exit code says more.
+        return run_replay(args);
+    }
     match perform(command) {
         Ok(words) => {
             super::say(&words);
@@ -176,6 +225,47 @@ pub(super) fn run(command: PluginCommand) -> Exit {
             Exit::Failure
         }
     }
+}
+
+fn run_replay(args: &ReplayArgs) -> Exit {
+    match compare(args) {
+        Ok(outcome) => {
+            let exit = match outcome {
+                replay::Outcome::Same(_) => Exit::Ok,
+                replay::Outcome::Differs(_) => Exit::Failure,
+            };
+            super::say(&outcome.words());
+            exit
+        }
+        Err(words) => {
+            eprintln!("tidegate: {words}");
+            Exit::Usage
+        }
+    }
+}
+
+fn compare(args: &ReplayArgs) -> Result<replay::Outcome, String> {
+    let text = String::from_utf8(read(&args.trace, TRACE_BYTES_MAX)?);
+    let text = text.map_err(|_| format!("{} is not UTF-8", args.trace.display()))?;
+    let trace = Trace::read(&text).map_err(|error| format!("{}: {error}", args.trace.display()))?;
+    let settings = |given: &Option<String>| {
+        given.as_deref().map(read_settings).transpose().map(Option::unwrap_or_default)
+    };
+    let (own, other) = (settings(&args.settings)?, settings(&args.against_settings)?);
+    let file;
+    let before = match args.against.as_str() {
+        "builtin" => Side::BuiltIn,
+        "default" => Side::Plugin { bytes: embedded(args.slot).bytes, settings: &other },
+        path => {
+            file = read_plugin(Path::new(path))?;
+            Side::Plugin { bytes: &file, settings: &other }
+        }
+    };
+    let bytes = read_plugin(&args.file)?;
+    let after = Side::Plugin { bytes: &bytes, settings: &own };
+    let (slot, most) = (args.slot, args.most);
+    let format = if args.json { Format::Json } else { Format::Table };
+    replay::run(Replay { slot, before, after, trace: &trace, most, format })
 }
 
 fn perform(command: PluginCommand) -> Result<String, String> {
@@ -211,6 +301,7 @@ fn perform(command: PluginCommand) -> Result<String, String> {
             let settings = settings.as_deref().map(read_settings).transpose()?;
             trial::run(slot, &read_plugin(&file)?, &settings.unwrap_or_default())
         }
+        PluginCommand::Replay(args) => compare(&args).map(replay::Outcome::words),
         PluginCommand::Bench(args) => measure(&args),
         PluginCommand::Sign { file, key, make_key } => {
             let make = if make_key { sign::Missing::Make } else { sign::Missing::Fail };

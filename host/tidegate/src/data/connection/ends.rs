@@ -75,7 +75,10 @@ impl Connection {
                 Some(Idle::Outside)
             }
             ClientPhase::Reading | ClientPhase::Replies => Some(Idle::InTransaction),
-            ClientPhase::Queued | ClientPhase::Closing(_) | ClientPhase::Gone(..) => None,
+            ClientPhase::Queued
+            | ClientPhase::Paused(_)
+            | ClientPhase::Closing(_)
+            | ClientPhase::Gone(..) => None,
         };
         if self.client.idle.get().map(|(kind, _)| kind) != idle {
             self.client.idle.set(idle.map(|kind| (kind, Instant::now())));
@@ -136,6 +139,7 @@ impl Connection {
         if let Some(Lent { lease, .. }) = self.lent.take() {
             lease.release(Fitness::Unfit, Instant::now());
         }
+        self.under_way = None;
         // What was on its way to it, or came from it unread, concerns nobody any more.
         self.from_client.give_up(&self.worker.buffers);
         self.from_server.drop_unread(&self.worker.buffers);
