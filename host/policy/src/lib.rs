@@ -22,6 +22,7 @@ mod plan; // what a plugin of any slot plans
 mod registry; // slots: active, previous, candidate; swaps
 mod rehearsal; // a new generation is asked before it answers for anybody
 pub mod samples; // what plugins are tried with
+pub mod toolchain; // which cargo makes WebAssembly
 mod trial; // what is seen of a candidate
 mod watch; // CPU time, memory and host calls of one call
 

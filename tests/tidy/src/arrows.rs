@@ -50,7 +50,17 @@ pub const CRATES: &[Layers] = &[
             &["engine"],
             &["guest"],
             &["granted"],
-            &["bindings", "defaults", "error", "event", "fault", "locks", "trial", "watch"],
+            &[
+                "bindings",
+                "defaults",
+                "error",
+                "event",
+                "fault",
+                "locks",
+                "toolchain",
+                "trial",
+                "watch",
+            ],
         ],
     },
     Layers {

@@ -2,6 +2,8 @@
 
 pub(super) mod api; // requests to a running Tidegate
 mod bench; // tidegate plugin bench
+mod build; // tidegate plugin build
+mod cases; // statements and what is to be planned for them
 mod create; // tidegate plugin new
 mod replay; // tidegate plugin replay
 mod sandbox; // where plugins are tried
@@ -24,15 +26,18 @@ use crate::config::flag_value;
 use crate::exit::Exit;
 use crate::trace::Trace;
 use api::{Admin, Request};
+use cases::Cases;
 use replay::{Replay, Side};
 
 /// Of a record that is read: what `tidegate record` writes, several times.
 const TRACE_BYTES_MAX: usize = 64 << 20;
+/// Of a file with cases.
+const CASES_BYTES_MAX: usize = 1 << 20;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   tidegate plugin list
-  tidegate plugin test routing my.wasm --settings my.json
+  tidegate plugin build && tidegate plugin test routing my.wasm --cases cases.toml
   tidegate plugin bench routing my.wasm --sql 'SELECT * FROM reports WHERE id = 1'
   tidegate plugin push routing my.wasm --settings my.json --shadow 100
   tidegate plugin promote routing
@@ -87,9 +92,18 @@ pub(in crate::cli) enum PluginCommand {
         slot: Slot,
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// A file with JSON, or JSON itself
+        /// A file with JSON, or JSON itself [default: those of the cases]
         #[arg(long, value_name = "SETTINGS")]
         settings: Option<String>,
+        /// Statements and what is to be planned for them, TOML
+        #[arg(long, value_name = "FILE")]
+        cases: Option<PathBuf>,
+    },
+    /// Compile a plugin's crate to WebAssembly, NAME.wasm in its folder
+    Build {
+        /// The crate's folder
+        #[arg(value_name = "PATH", default_value = ".")]
+        path: PathBuf,
     },
     /// Time every kind of call of a plugin in the sandbox, without a running Tidegate
     Bench(BenchArgs),
@@ -297,10 +311,16 @@ fn perform(command: PluginCommand) -> Result<String, String> {
         PluginCommand::Withdraw(args) => post(&args, "withdraw"),
         PluginCommand::Rollback(args) => post(&args, "rollback"),
         PluginCommand::Disable(args) => post(&args, "disable"),
-        PluginCommand::Test { slot, file, settings } => {
-            let settings = settings.as_deref().map(read_settings).transpose()?;
-            trial::run(slot, &read_plugin(&file)?, &settings.unwrap_or_default())
+        PluginCommand::Test { slot, file, settings, cases } => {
+            let cases = cases.as_deref().map(|path| read_cases(path, slot)).transpose()?;
+            let settings = match (settings.as_deref(), &cases) {
+                (Some(given), _) => read_settings(given)?,
+                (None, Some(cases)) => cases.settings()?,
+                (None, None) => String::new(),
+            };
+            trial::run(slot, &read_plugin(&file)?, &settings, cases.as_ref())
         }
+        PluginCommand::Build { path } => build::run(&path),
         PluginCommand::Replay(args) => compare(&args).map(replay::Outcome::words),
         PluginCommand::Bench(args) => measure(&args),
         PluginCommand::Sign { file, key, make_key } => {
@@ -345,6 +365,12 @@ fn signature(args: &PushArgs) -> Result<Option<String>, String> {
     let text = String::from_utf8(read(path, 1_000)?);
     let text = text.map_err(|_| format!("{} is not text", path.display()))?;
     Ok(Some(text.trim().to_owned()))
+}
+
+fn read_cases(path: &Path, slot: Slot) -> Result<Cases, String> {
+    let text = String::from_utf8(read(path, CASES_BYTES_MAX)?);
+    let text = text.map_err(|_| format!("{} is not UTF-8", path.display()))?;
+    Cases::read(&text, slot).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn read_plugin(path: &Path) -> Result<Vec<u8>, String> {

@@ -44,13 +44,48 @@ fn settings_are_a_file_or_json_and_end_up_on_one_line() {
 #[test]
 fn a_plugin_is_tested_in_the_sandbox() {
     for slot in Slot::ALL {
-        let told = trial::run(slot, embedded(slot).bytes, "").unwrap();
+        let told = trial::run(slot, embedded(slot).bytes, "", None).unwrap();
         assert!(told.contains(": ok"), "{told}");
     }
     let router = embedded(Slot::Routing).bytes;
-    let told = trial::run(Slot::Routing, router, r#"{"cpu_percent_max": 0}"#).unwrap_err();
+    let told = trial::run(Slot::Routing, router, r#"{"cpu_percent_max": 0}"#, None).unwrap_err();
     assert!(told.starts_with("settings: "), "{told}");
-    assert!(trial::run(Slot::Caching, router, "").unwrap_err().starts_with("world: "));
+    assert!(trial::run(Slot::Caching, router, "", None).unwrap_err().starts_with("world: "));
+}
+
+#[test]
+fn cases_are_statements_in_sql_and_what_is_planned_for_them() {
+    let bytes = embedded(Slot::Caching).bytes;
+    let text = r#"
+        [settings]
+        rules = [{ table = "app.t", ttl_ms = 500, row = "id" }]
+        [[case]]
+        sql = "SELECT a FROM app.t WHERE id = $1 /*key='value'*/"
+        expect = "store"
+        says = "tags t:row:{1}"
+        [[case]]
+        sql = "SELECT a FROM other"
+        expect = "bypass"
+    "#;
+    let run = |text: &str| {
+        let cases = Cases::read(text, Slot::Caching)?;
+        trial::run(Slot::Caching, bytes, &cases.settings()?, Some(&cases))
+    };
+    let told = run(text).unwrap();
+    assert!(told.ends_with("2 cases: all as expected\n"), "{told}");
+    let told = run(&text.replace("expect = \"bypass\"", "expect = \"store\"")).unwrap_err();
+    assert!(told.starts_with("1 of 2 cases"), "{told}");
+    assert!(told.contains("SELECT a FROM other\n  expected store, got bypass"), "{told}");
+    let told = run(&text.replace("{1}", "{2}")).unwrap_err();
+    assert!(told.contains("expected it to say \"tags t:row:{2}\""), "{told}");
+    let told = run(&text.replace("FROM other", "FROM")).unwrap();
+    assert!(told.contains("all as expected"), "{told}");
+    let unread = text.replace("FROM other", "FROM").replace("\"bypass\"", "\"store\"");
+    assert!(run(&unread).unwrap_err().contains("(the text is unparseable)"));
+    let told = run(&text.replace("\"bypass\"", "\"primary\"")).unwrap_err();
+    assert_eq!(told, "\"primary\" is no plan of caching; there are bypass, store, ask");
+    assert!(run("").unwrap_err().contains("[[case]]"));
+    assert!(run("[[case]]\nsql = 1").unwrap_err().contains("line 2"));
 }
 
 #[test]
@@ -112,6 +147,14 @@ fn a_new_plugin_is_a_crate_that_nobody_had() {
         let library = std::fs::read_to_string(path.join("src/lib.rs")).unwrap();
         assert!(library.contains(&format!("register!({}: Own)", slot.name())), "{library}");
         assert!(create::run(&path, slot, None).is_err(), "it is there");
+        let readme = std::fs::read_to_string(path.join("README.md")).unwrap();
+        match std::fs::read_to_string(path.join("cases.toml")) {
+            Ok(cases) => {
+                Cases::read(&cases, slot).unwrap();
+                assert!(readme.contains("--cases cases.toml"), "{readme}");
+            }
+            Err(_) => assert_eq!(slot, Slot::Advising),
+        }
     }
     assert!(create::run(&dir.path().join("My Plugin"), Slot::Routing, None).is_err());
 }
