@@ -16,4 +16,5 @@ mod session_mode; // a server for as long as a client stays
 mod soak; // everything at once
 mod timeouts; // clients that say nothing
 mod tls; // certificates of clients and of servers
+mod tutorial; // docs/plugins.md, done
 mod wire; // message by message

@@ -278,7 +278,7 @@ pub(crate) fn tail(path: &Path) -> String {
 }
 
 /// `TIDEGATE_BIN`, else the binary of this test's profile, built now if it is older than its sources.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("TIDEGATE_BIN") {
         return PathBuf::from(path);
     }

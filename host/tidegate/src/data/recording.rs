@@ -274,8 +274,7 @@ fn key(seen: &Seen, runner: &Runner, end_user: Option<u64>, error: Option<[u8; 5
     let mut hasher = FxHasher::default();
     seen.tags.hash(&mut hasher);
     if let Some((plan, planner)) = &seen.plan {
-        // One plan is one allocation while it stands.
-        (Arc::as_ptr(plan) as usize, planner).hash(&mut hasher);
+        (std::mem::discriminant(&plan.target), &plan.label, planner).hash(&mut hasher);
     }
     (&*runner.user, &*runner.database, &*runner.application).hash(&mut hasher);
     let place = match runner.place {

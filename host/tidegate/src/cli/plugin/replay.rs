@@ -182,6 +182,7 @@ struct Compared {
 struct Difference {
     normalized: String,
     user: String,
+    kinds: usize,
     executions: u64,
     before: Answered,
     after: Answered,
@@ -216,16 +217,33 @@ impl Compared {
             }
             return Ok(());
         }
-        if self.shown.len() < most {
-            self.shown.push(Difference {
-                normalized: line.shape.normalized.clone(),
-                user: line.user.clone(),
-                executions: line.counts.count,
-                before,
-                after,
-            });
-        }
+        let difference = Difference {
+            normalized: line.shape.normalized.clone(),
+            user: line.user.clone(),
+            kinds: 1,
+            executions: line.counts.count,
+            before,
+            after,
+        };
+        self.show(difference, most);
         Ok(())
+    }
+
+    /// Kinds that differ by where they ran, or how they ended, are told as one.
+    fn show(&mut self, new: Difference, most: usize) {
+        let same = |known: &&mut Difference| {
+            (&known.normalized, &known.user, &known.before, &known.after)
+                == (&new.normalized, &new.user, &new.before, &new.after)
+        };
+        let has_room = self.shown.len() < most;
+        match self.shown.iter_mut().find(same) {
+            Some(known) => {
+                known.kinds += 1;
+                known.executions += new.executions;
+            }
+            None if has_room => self.shown.push(new),
+            None => {}
+        }
     }
 }
 
@@ -245,15 +263,16 @@ fn table(compared: &Compared, trace: &Trace, slot: Slot) -> String {
     let mut out = String::new();
     let Compared { all, different, without_effect, faults, shown } = compared;
     for difference in shown {
-        let Difference { normalized, user, executions, before, after } = difference;
+        let Difference { normalized, user, executions, before, after, .. } = difference;
         let text =
             if normalized.is_empty() { "(a text that was not understood)" } else { normalized };
         let _ = writeln!(out, "{text}\n  {executions} executions by {user}");
         let _ = writeln!(out, "  before: {}\n  after:  {}\n", before.words, after.words);
     }
-    let hidden = different.lines + faults.lines - shown.len();
+    let told: usize = shown.iter().map(|difference| difference.kinds).sum();
+    let hidden = (different.lines + faults.lines).saturating_sub(told);
     if hidden > 0 {
-        let _ = writeln!(out, "… and {hidden} more\n");
+        let _ = writeln!(out, "… and {hidden} more kinds\n");
     }
     let _ = writeln!(
         out,

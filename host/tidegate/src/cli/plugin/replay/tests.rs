@@ -53,10 +53,14 @@ fn a_plugin_against_itself_is_the_same() {
 
 #[test]
 fn differences_are_counted_with_their_executions_and_the_first_are_shown() {
-    let trace = trace(&[("SELECT a FROM t", 10), ("SELECT b FROM t", 20), ("SELECT c FROM t", 3)]);
+    let mut trace =
+        trace(&[("SELECT a FROM t", 10), ("SELECT b FROM t", 20), ("SELECT c FROM t", 3)]);
+    let elsewhere = Line { server: "replica-1".to_owned(), ..trace.lines[0].clone() };
+    trace.lines.push(elsewhere);
     let rules = r#"{"rules": [{"table": "t", "ttl_ms": 1000}]}"#;
     let told = replay(Slot::Caching, rules, Side::BuiltIn, &trace);
-    assert_eq!(told["different"]["executions"], 33, "{told}");
+    assert_eq!(told["different"]["executions"], 43, "{told}");
+    assert_eq!(told["differences"][0]["executions"], 20, "those of both servers");
     assert_eq!(told["differences"].as_array().unwrap().len(), 2);
     assert_eq!(told["differences"][0]["before"], "bypass");
     assert!(told["differences"][0]["after"].as_str().unwrap().starts_with("store 1000 ms"));
