@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use tidegate_test_support::clusters::ROLE;
-use tidegate_test_support::{Client, shared_cluster, test_database, wait_until};
+use tidegate_test_support::{Client, pipeline, shared_cluster, test_database, wait_until};
 
 /// Statements of every kind, in a loop that ends when the record has.
 fn traffic(url: &str, done: &AtomicBool) {
@@ -19,6 +19,10 @@ fn traffic(url: &str, done: &AtomicBool) {
         client.query(&format!("INSERT INTO kept VALUES ({id}, 'hunter2')"));
         client.query("INSERT INTO kept VALUES (1, 'hunter3')");
         client.value("SELECT secret FROM kept WHERE id = 1 /*route='primary'*/");
+        let named = pipeline().parse("", "UPDATE kept SET secret = $1 WHERE id = $2", &[]);
+        let bound = named.bind("", "", &[Some("hunter4"), Some("1")]).execute("").sync();
+        client.send(bound);
+        client.read_until_ready();
         client.query("BEGIN; COMMIT");
     }
 }
@@ -62,6 +66,9 @@ fn what_runs_is_recorded_without_what_it_holds_and_replayed() {
     assert!(insert["count"].as_u64() > Some(20) && insert["mean_us"].as_u64() > Some(0));
     assert_eq!(insert["end_user"].as_str().map(str::len), Some(16));
     assert_eq!(of("INSERT", Some("23505"))["user"], ROLE);
+    let update = of("UPDATE", None);
+    assert_eq!(update["parameters"], 2);
+    assert!(update["count"].as_u64() > Some(20), "{update}");
     let read = of("SELECT", None);
     assert_eq!(read["tags"][0], serde_json::json!(["route", "primary"]));
     assert!(end["executions"].as_u64() >= Some(200), "{end}");
@@ -78,6 +85,11 @@ fn what_runs_is_recorded_without_what_it_holds_and_replayed() {
     assert!(told.contains("after:  store 1000 ms"), "{told}");
     let (code, told) = tidegate.plugin_command(&[&replay[..], &["{}"]].concat());
     assert_eq!(code, 0, "{told}");
+    let hostile = plugin_path("hostile_routing").display().to_string();
+    let failing = ["replay", "routing", &hostile, "--trace", "recorded.jsonl", "--settings"];
+    let (code, told) = tidegate.plugin_command(&[&failing[..], &[r#"{"plan": "panic"}"#]].concat());
+    assert_eq!(code, 1, "{told}");
+    assert!(told.contains("after:  fault: trap") && told.contains("have no answer"), "{told}");
     let (code, told) =
         tidegate.plugin_command(&["replay", "routing", &path, "--trace", "recorded.jsonl"]);
     assert_eq!(code, 2, "{told}");

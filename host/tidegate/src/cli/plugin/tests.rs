@@ -19,12 +19,23 @@ fn parsed(args: &[&str]) -> Result<PluginCommand, clap::Error> {
 fn slots_and_shares_are_read_and_what_makes_no_sense_is_told() {
     assert!(parsed(&["push", "routing", "a.wasm", "--shadow", "10"]).is_ok());
     assert!(parsed(&["promote", "routing", "caching"]).is_ok());
+    assert!(
+        parsed(&["replay", "routing", "a.wasm", "--trace", "a", "--against", "b.wasm"]).is_ok()
+    );
+    assert!(
+        parsed(&["bench", "routing", "a.wasm", "--sql", "SELECT 1", "--sql", "SELECT 2"]).is_ok()
+    );
+    assert!(parsed(&["build"]).is_ok());
     for wrong in [
         &["push", "router", "a.wasm"][..],
         &["push", "routing", "a.wasm", "--shadow", "1", "--canary", "1"],
         &["push", "routing", "a.wasm", "--shadow", "300"],
         &["promote"],
         &["list", "--admin", "nonsense"],
+        &["replay", "routing", "a.wasm"],
+        &["replay", "router", "a.wasm", "--trace", "a.jsonl"],
+        &["bench", "routing"],
+        &["test", "routing", "--cases", "cases.toml"],
     ] {
         assert!(parsed(wrong).is_err(), "{wrong:?}");
     }
