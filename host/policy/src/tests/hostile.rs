@@ -5,7 +5,10 @@ use super::{
     select,
 };
 use crate::bindings::since_v0_1::types::SessionFlags;
-use crate::{AnswerSource, Change, Execution, Generation, LoadError, Source, embedded};
+use crate::{
+    AnswerSource, Change, Engine, Execution, Generation, Granted, LoadError, Settings, Source,
+    embedded,
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_core::limits::{POLICY_FAULTS_MAX, POLICY_LOG_LINES_MAX};
@@ -22,7 +25,10 @@ fn execution(id: u32) -> Execution {
 }
 
 fn fault_of(how: &str) -> FaultKind {
-    let plugin = hostile(&format!(r#"{{"plan": "{how}"}}"#));
+    faults_of(&hostile(&format!(r#"{{"plan": "{how}"}}"#)))
+}
+
+fn faults_of(plugin: &Generation) -> FaultKind {
     let orders = select("orders");
     let first = plugin.plan_route(question(&orders), &["r1"]).unwrap_err();
     // The next call gets a new instance, which fails in the same way and not in another.
@@ -45,7 +51,14 @@ fn a_deep_recursion_ends() {
 
 #[test]
 fn a_memory_hog_is_stopped_as_one() {
-    assert_eq!(fault_of("memory"), FaultKind::Memory);
+    // Where many programs want pages of memory, 16 MiB of them take longer than a plan may.
+    let settings = Settings { plan_time_max: Duration::from_secs(5), ..Settings::default() };
+    let engine = Arc::new(Engine::new(settings).unwrap());
+    let granted = Arc::new(Granted::new(Slot::Routing, 1, Arc::<Notes>::default()));
+    let settings = r#"{"plan": "memory"}"#;
+    let source = Source { slot: Slot::Routing, bytes: HOSTILE_ROUTING, settings };
+    let plugin = Generation::load(&engine, &granted, source).unwrap();
+    assert_eq!(faults_of(&plugin), FaultKind::Memory);
 }
 
 #[test]
