@@ -4,9 +4,9 @@ use crate::ask::{Execution, Question};
 use crate::bindings::since_v0_1::types::Identity;
 use crate::fault::Fault;
 use crate::generation::Generation;
+use crate::plan::Told;
 use crate::registry::{Registry, SlotView, View};
 use crate::trial::{Difference, Outcome, Side};
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_core::policy::canary;
@@ -148,7 +148,7 @@ impl Registry {
         verdict
     }
 
-    fn answer<P: PartialEq + Debug>(
+    fn answer<P: PartialEq + Told>(
         &self,
         slot: Slot,
         asker: Asker<'_>,
@@ -174,7 +174,7 @@ impl Registry {
     }
 
     /// Asks a shadow the same, and notes what it would have done otherwise.
-    fn compare<P: PartialEq + Debug>(
+    fn compare<P: PartialEq + Told>(
         &self,
         own: &SlotView,
         slot: Slot,
@@ -192,13 +192,13 @@ impl Registry {
         match ask(shadow) {
             Ok(other) => trial.compare(*plan == other, || Difference {
                 question: question.shape.normalized.clone(),
-                active: format!("{plan:?}").into(),
-                candidate: format!("{other:?}").into(),
+                active: plan.told(),
+                candidate: other.told(),
             }),
             Err(fault) => {
                 trial.compare(false, || Difference {
                     question: question.shape.normalized.clone(),
-                    active: format!("{plan:?}").into(),
+                    active: plan.told(),
                     candidate: fault.to_string().into(),
                 });
                 self.handle_fault(slot, shadow, &fault);

@@ -11,7 +11,7 @@ use tidegate_core::policy::faults::FaultKind;
 use tidegate_core::policy::limit::{self, LimitPlan};
 use tidegate_core::policy::route::{self, Fallback, Priority, RoutePlan, RouteTarget};
 use tidegate_core::policy::{
-    AskId, Bucket, CachePlan, CacheRule, OverLimit, Scope, Slot, Template, builtin,
+    AskId, Bucket, CachePlan, CacheRule, OverLimit, Scope, Slot, Template, Weight, builtin,
 };
 
 /// Everything that a plan may depend on.
@@ -30,6 +30,50 @@ pub enum Plan {
     /// With what a write invalidates on top of its tables.
     Cache(CachePlan, Vec<Template>),
     Limit(LimitPlan),
+}
+
+/// An answer in words for people: what differences between two versions are told in.
+pub(crate) trait Told {
+    fn told(&self) -> Box<str>;
+}
+
+impl Told for RoutePlan {
+    fn told(&self) -> Box<str> {
+        Plan::Route(self.clone()).to_string().into()
+    }
+}
+
+impl Told for CachePlan {
+    fn told(&self) -> Box<str> {
+        Plan::Cache(self.clone(), Vec::new()).to_string().into()
+    }
+}
+
+/// What a write invalidates; `None` is everything that a policy has tagged.
+impl Told for Option<Vec<Template>> {
+    fn told(&self) -> Box<str> {
+        match self.as_deref() {
+            None => "invalidates everything".into(),
+            Some([]) => "invalidates nothing more".into(),
+            Some(tags) => {
+                let tags: Vec<String> = tags.iter().map(Template::to_string).collect();
+                format!("invalidates {}", tags.join(", ")).into()
+            }
+        }
+    }
+}
+
+impl Told for LimitPlan {
+    fn told(&self) -> Box<str> {
+        Plan::Limit(self.clone()).to_string().into()
+    }
+}
+
+impl Told for Vec<Weight> {
+    fn told(&self) -> Box<str> {
+        let weights = self.iter().map(|own| format!("{} {}", own.name, own.weight));
+        weights.collect::<Vec<String>>().join(", ").into()
+    }
 }
 
 /// What a plan that asks was told for one execution.

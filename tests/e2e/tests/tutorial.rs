@@ -124,7 +124,7 @@ fn the_tutorial_does_what_it_says() {
     assert!(replayed.contains("after:  primary [fresh]"), "{replayed}");
     assert!(!replayed.contains("FROM orders") && replayed.contains("some differ"), "{replayed}");
     let shadow = block("--shadow");
-    assert!(shadow.contains("\"candidate\": \"RoutePlan { target: Primary"), "{shadow}");
+    assert!(shadow.contains("\"candidate\": \"primary [fresh]\""), "{shadow}");
     let (before, after) = block("after.jsonl").rsplit_once("\"server\":").unwrap();
     assert!(before.contains("\"server\":\"replica"), "{before}");
     assert_eq!(after.trim(), "\"primary\"");
