@@ -34,7 +34,7 @@ pub trait Router {
     }
 
     /// Is there anybody to ask whether statements may run?
-    fn limits(&self) -> bool {
+    fn limits(&mut self) -> bool {
         false
     }
 

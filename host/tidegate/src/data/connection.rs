@@ -7,7 +7,7 @@ mod ends; // how a connection ends
 mod lent; // the server in hand: got, settled, given back
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ pub use lent::Asked;
 use lent::{Lent, Stage};
 
 use super::buffers::Input;
-use super::clients::Client;
+use super::clients::{Client, State};
 use super::way::Way;
 use super::worker::Worker;
 use crate::stream::Stream;
@@ -39,6 +39,8 @@ enum ClientPhase {
     Queued,
     /// The session waits for replies.
     Replies,
+    /// Until a limit may have room.
+    Paused(Pin<Box<tokio::time::Sleep>>),
     /// Has been told its last message.
     Closing(CloseReason),
     /// Is gone; its server is being cleaned.
@@ -175,6 +177,14 @@ impl Connection {
                 self.watch_client(cx)
             }
             ClientPhase::Replies => self.watch_client(cx),
+            ClientPhase::Paused(ref mut pause) => {
+                if pause.as_mut().poll(cx).is_pending() {
+                    return self.watch_client(cx);
+                }
+                self.phase = ClientPhase::Reading;
+                self.feed_client(cx);
+                Step::Moved
+            }
             ClientPhase::Closing(_) | ClientPhase::Gone(..) => Step::Still,
         }
     }
@@ -218,7 +228,7 @@ impl Connection {
             let io = Io {
                 server: self.lent.as_mut().map(|lent| &mut lent.lease.server.state),
                 interner: &mut interner,
-                router: &mut routing.of(&self.client.database, schema, self.client.id.0),
+                router: &mut routing.of(&self.client, schema),
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };
@@ -242,6 +252,10 @@ impl Connection {
                 ClientPhase::Reading
             }
             ClientNext::Replies => ClientPhase::Replies,
+            ClientNext::Pause(time) => {
+                self.client.set_state(State::Waiting, Instant::now());
+                ClientPhase::Paused(Box::pin(tokio::time::sleep(time)))
+            }
             ClientNext::Lease(plan) => return self.acquire(plan, cx),
             ClientNext::Close(reason) => return self.close_by_client(reason, cx),
         };
@@ -286,7 +300,7 @@ impl Connection {
             let io = Io {
                 server: Some(&mut lease.server.state),
                 interner: &mut interner,
-                router: &mut routing.of(&self.client.database, before.0, self.client.id.0),
+                router: &mut routing.of(&self.client, before.0),
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };

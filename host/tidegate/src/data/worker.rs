@@ -22,6 +22,7 @@ use super::buffers::Buffers;
 use super::cancel::CancelKeys;
 use super::clients::{Cancel, Client};
 use super::greeting::Welcomes;
+use super::limiting::Limits;
 use super::listener::{Accepted, Bound, Listener, Loads};
 use super::login::{LoginContext, Peer, Throttle};
 use super::routing::Routing;
@@ -106,6 +107,8 @@ pub struct Shared {
     seed: u128,
     /// Who answers for policies.
     pub policies: Arc<Registry>,
+    /// What statements have used of their limits.
+    pub limits: Arc<Limits>,
     /// What the control plane knows.
     pub views: Arc<Views>,
     /// By worker: whether it has a connection to the primary.
@@ -118,6 +121,7 @@ impl Shared {
         workers: usize,
         seed: u128,
         policies: Arc<Registry>,
+        limits: Arc<Limits>,
     ) -> (Arc<Self>, Vec<mpsc::Receiver<Message>>) {
         let (senders, receivers) = (0..workers).map(|_| mpsc::channel(MESSAGES_MAX)).unzip();
         let shared = Self {
@@ -132,6 +136,7 @@ impl Shared {
             defaults: AtomicU64::new(0),
             seed,
             policies,
+            limits,
             views: Arc::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
@@ -270,8 +275,8 @@ impl Worker {
             Box::new(ServerLogin),
             Box::new(Others(shared.clone())),
         );
-        let routing =
-            RefCell::new(Routing::new(&shared.views, shared.policies.clone(), shared.seed));
+        let (policies, limits) = (shared.policies.clone(), shared.limits.clone());
+        let routing = Routing::new(&shared.views, policies, limits, shared.seed);
         Rc::new(Self {
             index,
             stats: shared.stats.get(index).cloned().unwrap_or_default(),
@@ -284,7 +289,7 @@ impl Worker {
             settled: RefCell::new(settled),
             life: Cell::new(Life::Serving),
             next_replica: Cell::new(index),
-            routing,
+            routing: RefCell::new(routing),
             tasks: RefCell::default(),
             cancels: Rc::new(tokio::sync::Semaphore::new(CANCELS_MAX)),
         })

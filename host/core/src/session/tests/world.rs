@@ -55,7 +55,7 @@ impl Router for Reads {
             && !sql.contains(&b';')
     }
 
-    fn limits(&self) -> bool {
+    fn limits(&mut self) -> bool {
         self.limit.is_some()
     }
 
