@@ -154,21 +154,28 @@ mod tests {
         let buckets = [(&own, 7)];
         assert_eq!(admit(&mut limiter, &buckets, Charge::ONE, 1), Verdict::Pass);
         assert_eq!(admit(&mut limiter, &buckets, Charge::ONE, 1), Verdict::Pass);
-        let Verdict::Over(over) = admit(&mut limiter, &buckets, Charge::ONE, 10) else { panic!("passed") };
+        let Verdict::Over(over) = admit(&mut limiter, &buckets, Charge::ONE, 10) else {
+            panic!("passed")
+        };
         let refusal = over.refusal();
         assert_eq!(refusal.sqlstate, "53400");
         assert_eq!(refusal.message, "rate limit \"end user\" exceeded: 2 statements in 60 s");
         let detail = "bucket=end user limit=2 window_s=60 remaining=0 retry_after_ms=52000";
         assert_eq!(refusal.detail.as_deref(), Some(detail));
         assert_eq!(refusal.hint.as_deref(), Some("Retry after 52 s."));
-        assert_eq!(admit(&mut limiter, &[(&own, 8)], Charge::ONE, 10), Verdict::Pass, "somebody else's");
+        assert_eq!(
+            admit(&mut limiter, &[(&own, 8)], Charge::ONE, 10),
+            Verdict::Pass,
+            "somebody else's"
+        );
         assert_eq!(admit(&mut limiter, &buckets, Charge::ONE, 62), Verdict::Pass);
     }
 
     // Property 26 and 27: one end user's limit and everybody's act together.
     #[test]
     fn nothing_is_charged_when_one_bucket_has_no_room() {
-        let (own, all) = (bucket("own", 100, OverLimit::Reject), bucket("all", 1, OverLimit::Reject));
+        let (own, all) =
+            (bucket("own", 100, OverLimit::Reject), bucket("all", 1, OverLimit::Reject));
         let mut limiter = Limiter::default();
         assert_eq!(admit(&mut limiter, &[(&own, 1), (&all, 0)], Charge::ONE, 1), Verdict::Pass);
         for _ in 0..200 {

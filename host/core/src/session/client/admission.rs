@@ -54,13 +54,7 @@ impl Session {
         }
     }
 
-    fn refuse(
-        &mut self,
-        refusal: Refusal,
-        header: Header,
-        frame: &[u8],
-        io: &mut Io<'_>,
-    ) -> Frame {
+    fn refuse(&mut self, refusal: Refusal, header: Header, frame: &[u8], io: &mut Io<'_>) -> Frame {
         self.tally.limited += 1;
         if self.batch == Batch::Open {
             return self.refuse_in_batch(refusal, header, io);
