@@ -1,8 +1,8 @@
-//! Trap 61: SQL's PREPARE and EXECUTE and the protocol's Parse and Bind share their names.
+//! Trap 61: SQL's PREPARE and EXECUTE and the protocol's Parse and Bind share their names; and who shares what they name.
 
 use super::fake::Map;
 use super::program::*;
-use super::world::World;
+use super::world::{World, map};
 use crate::session::Pins;
 
 fn two() -> World {
@@ -121,4 +121,20 @@ fn trap_61_a_statement_that_only_the_server_knows_may_write() {
     assert!(!world.clients[0].session.take_wrote());
     world.ask(0, &bytes(&[bind("", "s"), Execute("", 0), Sync]));
     assert!(world.clients[0].session.take_wrote());
+}
+
+#[test]
+fn a_name_of_the_application_does_not_make_a_server_parse_again() {
+    let named = |name: &str| map(&[("application_name", name)]);
+    let elsewhere = map(&[("application_name", "c"), ("timezone", "S")]);
+    let mut world = World::new(&[named("a"), named("b"), elsewhere]);
+    for (client, times) in [(0, 1), (1, 1), (0, 1), (2, 2), (1, 2)] {
+        let run = bytes(&[bind("", "s"), Execute("", 0), Sync]);
+        if world.clients[client].session.prepared_count() == 0 {
+            world.ask(client, &bytes(&[parse("s", "SELECT 'shared'"), Sync]));
+        }
+        assert!(world.ask(client, &run)[1].starts_with("D shared#0"));
+        let parsed = world.seen().iter().filter(|sql| *sql == "SELECT 'shared'").count();
+        assert_eq!((parsed, world.servers.len()), (times, 1), "client {client}");
+    }
 }
