@@ -242,3 +242,22 @@ fn the_same_statement_name_means_what_its_client_prepared() {
         }
     }
 }
+
+#[test]
+fn what_a_server_has_parsed_serves_clients_of_every_name_but_not_of_every_zone() {
+    let Pair { mut one, mut other, tidegate: _running } = Pair::new("leaks_shared");
+    let text = "SELECT '2024-01-01 00:00'::timestamptz AT TIME ZONE 'UTC'";
+    let kept =
+        format!("SELECT count(*) FROM pg_prepared_statements WHERE statement = $t${text}$t$");
+    let cases = [("UTC", "2024-01-01 00:00:00", "1"), ("Asia/Tokyo", "2023-12-31 15:00:00", "2")];
+    ok(&mut one, "SET application_name = 'one'; SET timezone = 'UTC'");
+    one.send(pipeline().parse("s", text, &[]).sync());
+    one.expect("1 ZI");
+    for (zone, wanted, count) in cases {
+        ok(&mut other, &format!("SET application_name = 'other'; SET timezone = '{zone}'"));
+        let again = pipeline().parse(zone, text, &[]).bind("", zone, &[]).execute("").sync();
+        other.send(again);
+        assert!(other.expect("1 2 D C ZI")[2].describe().contains(wanted), "in {zone}");
+        assert_eq!(other.value(&kept).as_deref(), Some(count), "in {zone}");
+    }
+}
