@@ -121,6 +121,13 @@ impl Bucket {
         Bucket { name, key, limit, window_ms, cost: 1, over: OverLimit::Reject }
     }
 
+    /// Over the limit, statements wait so long at most, and then are refused.
+    #[must_use]
+    pub fn queue_ms(mut self, wait_ms: u32) -> Bucket {
+        self.over = OverLimit::Queue(wait_ms);
+        self
+    }
+
     /// Counts and never refuses.
     #[must_use]
     pub fn count_only(mut self) -> Bucket {
@@ -130,6 +137,11 @@ impl Bucket {
 }
 
 impl LimitPlan {
+    /// Nobody's statements are limited, whatever they are.
+    pub fn unlimited() -> LimitPlan {
+        LimitPlan::Unlimited(Scope::EveryIdentity)
+    }
+
     /// The buckets, for every statement of this identity.
     pub fn for_every_shape(buckets: Vec<Bucket>) -> LimitPlan {
         LimitPlan::Buckets(Buckets { buckets, scope: Scope::EveryShape })

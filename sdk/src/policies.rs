@@ -108,7 +108,7 @@ impl LimitDecision {
 pub trait Limiting: Policy {
     /// Asked once per shape and identity, or once per identity where the answer stands for every shape.
     fn plan_limit(&self, _shape: &Shape, _identity: &Identity) -> LimitPlan {
-        LimitPlan::Unlimited(Scope::EveryShape)
+        LimitPlan::Unlimited(Scope::EveryIdentity)
     }
 
     /// Asked for each execution of a plan that says so.

@@ -97,10 +97,9 @@ impl Identity {
         self.tags.iter().find(|tag| tag.key == key).map(|tag| tag.value.as_str())
     }
 
-    /// Is the user, the end user, or one of the roles in the list?
+    /// Is the user or one of its roles in the list? The end user is whom the application says, so it proves nothing.
     pub fn is_any_of(&self, names: &[String]) -> bool {
-        let end_user = self.end_user.iter();
-        let mut own = std::iter::once(&self.user).chain(end_user).chain(&self.roles);
+        let mut own = std::iter::once(&self.user).chain(&self.roles);
         own.any(|name| names.contains(name))
     }
 }

@@ -42,7 +42,7 @@ pub trait Router {
     fn watch(&mut self, _: Ran<'_>) {}
 
     /// Is there anybody to ask whether statements may run?
-    fn limits(&self) -> bool {
+    fn limits(&mut self) -> bool {
         false
     }
 

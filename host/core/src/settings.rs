@@ -9,11 +9,31 @@ use std::fmt::Write as _;
 use std::hash::Hasher;
 use std::sync::Arc;
 
+/// Settings that change neither what a text means when it is parsed nor what a plan made of it holds. Any other may:
+/// so does `extra_float_digits`, since a plan may keep a number that was turned into text while it was made.
+const HARMLESS_TO_TEXTS: [&str; 7] = [
+    "application_name",
+    "client_min_messages",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "lock_timeout",
+    "statement_timeout",
+    "transaction_timeout",
+];
+/// So are our own, which no server heeds.
+const OWN_PREFIX: &str = "tidegate.";
+
+fn changes_texts(name: &str) -> bool {
+    !HARMLESS_TO_TEXTS.contains(&name) && !name.starts_with(OWN_PREFIX)
+}
+
 /// Settings by name. Immutable once shared; compared by pointer, then digest, then content.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     values: BTreeMap<Box<str>, Box<str>>,
     digest: u64,
+    /// Of those alone that change what a text means.
+    reading_digest: u64,
 }
 
 impl PartialEq for Settings {
@@ -34,9 +54,7 @@ impl Settings {
                 (name.as_ref().to_ascii_lowercase().into_boxed_str(), value.into())
             })
             .collect();
-        let mut settings = Self { values, digest: 0 };
-        settings.digest = settings.compute_digest();
-        settings
+        Self::from_values(values)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -51,11 +69,6 @@ impl Settings {
         self.values.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// Equal settings have equal digests; it stands for them in keys, beside a full comparison.
-    pub fn digest(&self) -> u64 {
-        self.digest
-    }
-
     /// These settings with `changes` laid over them; `None` removes.
     #[must_use]
     pub fn with(&self, changes: impl IntoIterator<Item = (String, Option<String>)>) -> Self {
@@ -67,24 +80,42 @@ impl Settings {
                 None => values.remove(&name),
             };
         }
-        let mut settings = Self { values, digest: 0 };
-        settings.digest = settings.compute_digest();
-        settings
+        Self::from_values(values)
     }
 
-    fn compute_digest(&self) -> u64 {
-        if self.values.is_empty() {
-            return 0;
-        }
-        let mut hasher = FxHasher::default();
-        for (name, value) in self.iter() {
-            hasher.write(name.as_bytes());
-            hasher.write_u8(0);
-            hasher.write(value.as_bytes());
-            hasher.write_u8(0);
-        }
-        hasher.finish()
+    /// Equal for settings that [`Self::read_alike`]; it stands for them in keys, beside a full comparison.
+    pub fn reading_digest(&self) -> u64 {
+        self.reading_digest
     }
+
+    /// Does every text mean the same under both, so that what a server made of it under one serves the other?
+    pub fn read_alike(&self, other: &Self) -> bool {
+        let reading = |settings| Self::iter(settings).filter(|(name, _)| changes_texts(name));
+        self.reading_digest == other.reading_digest && reading(self).eq(reading(other))
+    }
+
+    fn from_values(values: BTreeMap<Box<str>, Box<str>>) -> Self {
+        let mut settings = Self { values, digest: 0, reading_digest: 0 };
+        settings.digest = digest_of(settings.iter());
+        settings.reading_digest =
+            digest_of(settings.iter().filter(|(name, _)| changes_texts(name)));
+        settings
+    }
+}
+
+fn digest_of<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> u64 {
+    let mut pairs = pairs.peekable();
+    if pairs.peek().is_none() {
+        return 0;
+    }
+    let mut hasher = FxHasher::default();
+    for (name, value) in pairs {
+        hasher.write(name.as_bytes());
+        hasher.write_u8(0);
+        hasher.write(value.as_bytes());
+        hasher.write_u8(0);
+    }
+    hasher.finish()
 }
 
 /// Whether a server connection in state `from` serves a client that expects `to` as it is.
@@ -160,6 +191,20 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_known_to_be_harmless_lets_texts_be_shared() {
+        let plain = settings(&[("timezone", "UTC")]);
+        for name in HARMLESS_TO_TEXTS.into_iter().chain(["tidegate.route"]) {
+            assert!(plain.read_alike(&settings(&[("timezone", "UTC"), (name, "1")])), "{name}");
+        }
+        let others = ["search_path", "role", "extra_float_digits", "app.name", "application_names"];
+        for name in others {
+            assert!(!plain.read_alike(&settings(&[("timezone", "UTC"), (name, "1")])), "{name}");
+        }
+        assert!(!plain.read_alike(&settings(&[("timezone", "CET")])));
+        assert!(!plain.read_alike(&Settings::default()));
+    }
+
+    #[test]
     fn literals_are_safe_under_either_string_setting() {
         assert_eq!(quote_literal("a'b"), "'a''b'");
         assert_eq!(quote_literal("a\\'b"), " E'a\\\\''b'");
@@ -172,7 +217,8 @@ mod tests {
             let forward = Settings::from_pairs(pairs.iter().map(|(n, v)| (n, v.as_str())));
             let backward = Settings::from_pairs(pairs.iter().rev().map(|(n, v)| (n, v.as_str())));
             prop_assert_eq!(&forward, &backward);
-            prop_assert_eq!(forward.digest(), backward.digest());
+            prop_assert_eq!(forward.digest, backward.digest);
+            prop_assert!(forward.read_alike(&backward));
             prop_assert_eq!(switch_sql(&forward, &backward), None);
         }
     }

@@ -247,6 +247,7 @@ fn limit(plan: &LimitPlan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str(match scope {
         Scope::ThisShape => " for this shape",
         Scope::EveryShape => " for every shape",
+        Scope::EveryIdentity => " for everybody",
     })
 }
 

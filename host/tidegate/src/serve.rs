@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::admin::{self, Answer, Control, Phase, RecordOrder, ReloadReport};
 use crate::config::{Config, ConfigSource, Listen, diff};
 use crate::control::{self, Watched};
+use crate::data::limiting::Limits;
 use crate::data::listener::Bound;
 use crate::data::login::draw_secret;
 use crate::data::worker::{self, Message, Settled, Shared};
@@ -110,7 +111,9 @@ impl Server {
         let addresses: Vec<String> =
             bound.iter().zip(&config.listen).map(|(bound, listen)| bound.address(listen)).collect();
         let plugins = start_plugins(&config)?;
-        let (shared, receivers) = Shared::new(config.workers, seed, Arc::clone(plugins.registry()));
+        let (policies, limits) =
+            (Arc::clone(plugins.registry()), Limits::new(config.rates.clone()));
+        let (shared, receivers) = Shared::new(config.workers, seed, policies, limits);
         let control = Arc::new(Handle {
             shared: shared.clone(),
             plugins,
@@ -243,7 +246,8 @@ fn bind_all(listen: &[Listen]) -> Result<Vec<Bound>, (Exit, String)> {
 fn start_plugins(config: &Config) -> Result<Arc<Plugins>, (Exit, String)> {
     let failed = |error| (Exit::Failure, format!("cannot start the plugins: {error}"));
     let seed = draw_secret().map_err(|error| failed(error.to_string()))?;
-    Plugins::start(&config.plugins, config.workers, u64::from_le_bytes(seed)).map_err(failed)
+    let seed = u64::from_le_bytes(seed);
+    Plugins::start(&config.plugins, &config.rates, config.workers, seed).map_err(failed)
 }
 
 fn watched(settled: &Settled) -> Arc<Watched> {

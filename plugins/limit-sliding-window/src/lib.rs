@@ -9,14 +9,16 @@ struct SlidingWindow {
     window_ms: u64,
     end_user: u32,
     all: u32,
-    /// Users, end users or roles.
+    /// A statement over a limit waits so long at most, then is refused.
+    wait_ms: u32,
+    /// Users or roles.
     administrators: Vec<String>,
 }
 
 impl Default for SlidingWindow {
     fn default() -> SlidingWindow {
         let administrators = Vec::new();
-        SlidingWindow { window_ms: 60_000, end_user: 100, all: 10_000, administrators }
+        SlidingWindow { window_ms: 60_000, end_user: 100, all: 10_000, wait_ms: 0, administrators }
     }
 }
 
@@ -28,6 +30,9 @@ impl Policy for SlidingWindow {
 
 impl Limiting for SlidingWindow {
     fn plan_limit(&self, _shape: &Shape, identity: &Identity) -> LimitPlan {
+        if self.end_user == 0 && self.all == 0 {
+            return LimitPlan::unlimited();
+        }
         let mut buckets = Vec::new();
         if self.end_user > 0 && identity.end_user.is_some() {
             let (key, limit) = ("{end-user}", self.end_user);
@@ -38,6 +43,8 @@ impl Limiting for SlidingWindow {
         }
         if identity.is_any_of(&self.administrators) {
             buckets = buckets.into_iter().map(Bucket::count_only).collect();
+        } else if self.wait_ms > 0 {
+            buckets = buckets.into_iter().map(|bucket| bucket.queue_ms(self.wait_ms)).collect();
         }
         LimitPlan::for_every_shape(buckets)
     }

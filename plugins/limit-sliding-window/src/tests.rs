@@ -23,19 +23,34 @@ fn each_end_user_has_a_hundred_a_minute_and_all_ten_thousand() {
 }
 
 #[test]
+fn who_is_over_may_wait_and_administrators_need_not() {
+    let config = r#"{"wait_ms": 250, "administrators": ["dba"]}"#;
+    let over = |identity: &Identity| buckets(config, identity).pop().unwrap().2;
+    assert_eq!(over(&identity("app")), OverLimit::Queue(250));
+    assert_eq!(over(&identity("dba")), OverLimit::Count);
+}
+
+#[test]
 fn administrators_are_counted_and_never_refused() {
     let config = r#"{"administrators": ["7", "dba"]}"#;
     let dba = Identity { roles: vec!["dba".to_owned()], ..end_user("8") };
-    for administrator in [end_user("7"), dba, identity("dba")] {
+    for administrator in [dba, identity("dba")] {
         let buckets = buckets(config, &administrator);
         assert!(!buckets.is_empty());
         assert!(buckets.iter().all(|(.., over)| *over == OverLimit::Count), "{buckets:?}");
     }
-    assert!(buckets(config, &end_user("8")).iter().all(|(.., over)| *over == OverLimit::Reject));
+    // An application says who its user is; whoever can write a comment could say anything.
+    for other in ["7", "8"] {
+        let buckets = buckets(config, &end_user(other));
+        assert!(buckets.iter().all(|(.., over)| *over == OverLimit::Reject));
+    }
 }
 
 #[test]
 fn a_limit_of_zero_is_none() {
-    assert!(buckets(r#"{"end_user": 0, "all": 0}"#, &end_user("7")).is_empty());
+    let policy: SlidingWindow = configured(r#"{"end_user": 0, "all": 0}"#).unwrap();
+    let plan = policy.plan_limit(&select("orders").shape(), &end_user("7"));
+    assert!(matches!(plan, LimitPlan::Unlimited(Scope::EveryIdentity)));
+    assert!(buckets(r#"{"end_user": 0, "all": 5}"#, &end_user("7")).len() == 1);
     assert!(configured::<SlidingWindow>(r#"{"window_ms": 0}"#).is_err());
 }

@@ -6,6 +6,7 @@ mod clients; // applications in other languages, and PostgreSQL's own programs
 mod faults; // servers that die, clients that vanish, pools that are full
 mod flow; // one side reads more slowly than the other sends
 mod leaks; // one server connection for two clients
+mod limits; // rates: who is refused
 mod operations; // reload, drain, admin API, exit codes
 mod own; // a Tidegate of a test's own
 mod plugins; // policies loaded, swapped and taken back

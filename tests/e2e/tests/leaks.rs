@@ -2,6 +2,7 @@
 
 use crate::own::{pool_of, tidegate, wait_for_pins};
 use tidegate_test_support::clusters::ROLE;
+use tidegate_test_support::pipeline::Of;
 use tidegate_test_support::{Client, Tidegate, pipeline, shared_cluster, test_database};
 
 /// What a statement leaves on a session, as far as another client could see it.
@@ -91,6 +92,31 @@ fn a_setting_that_only_a_function_names_reaches_nobody_else() {
 }
 
 #[test]
+fn a_setting_that_only_a_function_names_does_not_outlive_the_pin_either() {
+    let Pair { mut one, mut other, tidegate } = Pair::new("leaks_function_pinned");
+    ok(
+        &mut one,
+        "CREATE FUNCTION sneaky() RETURNS int LANGUAGE plpgsql AS \
+        $$ BEGIN PERFORM set_config('app.tenant', 'sneaked', false); RETURN 1; END $$",
+    );
+    let before = traces(&mut other);
+    let sneaks =
+        ["SELECT sneaky()", "PREPARE p AS SELECT sneaky()", "DROP TABLE t; SELECT sneaky()"];
+    for sneak in sneaks {
+        ok(&mut one, "CREATE TEMP TABLE t (a int)");
+        ok(&mut one, sneak);
+        if sneak.starts_with("PREPARE") {
+            one.send(pipeline().bind("", "p", &[]).execute("").sync());
+            one.expect("2 D C ZI");
+        }
+        ok(&mut one, "DROP TABLE IF EXISTS t; DEALLOCATE ALL");
+        wait_for_pins(&tidegate, &[]);
+        assert_eq!(traces(&mut other), before, "after {sneak}");
+        assert_eq!(traces(&mut one), before, "after {sneak}");
+    }
+}
+
+#[test]
 fn what_cannot_move_pins_until_it_ends() {
     let Pair { mut one, mut other, tidegate } = Pair::new("leaks_pins");
     let before = traces(&mut other);
@@ -122,6 +148,55 @@ fn what_cannot_move_pins_until_it_ends() {
         assert_eq!(answer[1].describe(), before, "after {begin}");
         wait_for_pins(&tidegate, &[]);
     }
+}
+
+#[test]
+fn trap_61_names_laid_open_for_sql_pin_until_they_are_gone() {
+    let Pair { mut one, mut other, tidegate } = Pair::new("leaks_names_open");
+    let before = traces(&mut other);
+    let ends = ["DEALLOCATE mine", "DEALLOCATE ALL", "DISCARD ALL"];
+    for end in ends {
+        one.send(pipeline().parse("mine", "SELECT 'secret'", &[]).sync());
+        one.expect("1 ZI");
+        wait_for_pins(&tidegate, &[]);
+        assert_eq!(one.value("EXECUTE mine").as_deref(), Some("secret"));
+        wait_for_pins(&tidegate, &["sql_prepared"]);
+        other.send(pipeline().query("EXECUTE mine").query(TRACES));
+        crate::own::wait_for_state(&tidegate, "waiting");
+        ok(&mut one, end);
+        assert_eq!(other.expect("E:26000 ZI T D C ZI")[3].describe(), before, "after {end}");
+        wait_for_pins(&tidegate, &[]);
+    }
+    // Closed by a message, or left behind.
+    for number in 0..2 {
+        one.send(pipeline().parse("mine", "SELECT 'secret'", &[]).sync().query("EXECUTE mine"));
+        one.expect("1 ZI T D C ZI");
+        wait_for_pins(&tidegate, &["sql_prepared"]);
+        if number == 0 {
+            one.send(pipeline().close(Of::Statement("mine")).sync());
+            one.expect("3 ZI");
+            wait_for_pins(&tidegate, &[]);
+        }
+    }
+    drop(one);
+    other.send(pipeline().query("EXECUTE mine").bind("", "mine", &[]).sync());
+    other.expect("E:26000 ZI E:26000 ZI");
+    assert_eq!(traces(&mut other), before);
+}
+
+#[test]
+fn what_a_statement_of_sql_sets_when_a_message_binds_it_is_its_clients_own() {
+    let Pair { mut one, mut other, tidegate } = Pair::new("leaks_bound");
+    let before = traces(&mut other);
+    ok(&mut one, "PREPARE sets AS SELECT set_config('work_mem', '9MB', false)");
+    // The text is forgotten; only the server knows what the name stands for.
+    ok(&mut one, "RESET work_mem");
+    one.send(pipeline().bind("", "sets", &[]).execute("").sync());
+    one.expect("2 D C ZI");
+    ok(&mut one, "DEALLOCATE sets");
+    wait_for_pins(&tidegate, &[]);
+    assert_eq!(traces(&mut other), before);
+    assert_eq!(one.value("SHOW work_mem").as_deref(), Some("9MB"));
 }
 
 #[test]
@@ -165,5 +240,24 @@ fn the_same_statement_name_means_what_its_client_prepared() {
             client.send(pipeline().bind("", "s", &[]).execute("").sync());
             assert_eq!(client.expect("2 D C ZI")[1].describe(), wanted);
         }
+    }
+}
+
+#[test]
+fn what_a_server_has_parsed_serves_clients_of_every_name_but_not_of_every_zone() {
+    let Pair { mut one, mut other, tidegate: _running } = Pair::new("leaks_shared");
+    let text = "SELECT '2024-01-01 00:00'::timestamptz AT TIME ZONE 'UTC'";
+    let kept =
+        format!("SELECT count(*) FROM pg_prepared_statements WHERE statement = $t${text}$t$");
+    let cases = [("UTC", "2024-01-01 00:00:00", "1"), ("Asia/Tokyo", "2023-12-31 15:00:00", "2")];
+    ok(&mut one, "SET application_name = 'one'; SET timezone = 'UTC'");
+    one.send(pipeline().parse("s", text, &[]).sync());
+    one.expect("1 ZI");
+    for (zone, wanted, count) in cases {
+        ok(&mut other, &format!("SET application_name = 'other'; SET timezone = '{zone}'"));
+        let again = pipeline().parse(zone, text, &[]).bind("", zone, &[]).execute("").sync();
+        other.send(again);
+        assert!(other.expect("1 2 D C ZI")[2].describe().contains(wanted), "in {zone}");
+        assert_eq!(other.value(&kept).as_deref(), Some(count), "in {zone}");
     }
 }

@@ -147,6 +147,11 @@ impl Tidegate {
         self.admin_request("POST", path, body)
     }
 
+    #[track_caller]
+    pub fn admin_put(&self, path: &str, body: &str) -> Response {
+        self.admin_request("PUT", path, body)
+    }
+
     /// Uploads a plugin; `query` is what follows the slot.
     #[track_caller]
     pub fn push(&self, slot: &str, query: &str, settings: &str, plugin: &[u8]) -> Response {

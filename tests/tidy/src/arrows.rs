@@ -68,7 +68,7 @@ pub const CRATES: &[Layers] = &[
         layers: &[
             &["session"],
             &["plan"],
-            &["route"],
+            &["limiter", "route"],
             &["policy"],
             &["breaker", "catalogue", "pool", "settings", "statement"],
             &["ids", "limits", "refusal"],

@@ -6,7 +6,7 @@ use super::template::{Holes, Problem};
 use super::{CachePlan, Template};
 use crate::limits::{
     POLICY_CPU_PERCENT_HIGH, POLICY_LIMIT_ALL_DEFAULT, POLICY_LIMIT_END_USER_DEFAULT,
-    POLICY_LIMIT_WINDOW_DEFAULT, POLICY_WEIGHT_MAX,
+    POLICY_LIMIT_WAIT_DEFAULT, POLICY_LIMIT_WINDOW_DEFAULT, POLICY_WEIGHT_MAX,
 };
 use std::time::Duration;
 
@@ -51,17 +51,24 @@ pub struct Limits {
     pub end_user: Option<u32>,
     /// Statements of all together in a window; `None` for no limit.
     pub all: Option<u32>,
+    /// A statement over a limit waits so long at most, then is refused.
+    pub wait: Duration,
 }
 
 impl Limits {
     /// No limits: they act only where a configuration names them.
-    pub const NONE: Limits =
-        Limits { window: POLICY_LIMIT_WINDOW_DEFAULT, end_user: None, all: None };
+    pub const NONE: Limits = Limits {
+        window: POLICY_LIMIT_WINDOW_DEFAULT,
+        end_user: None,
+        all: None,
+        wait: POLICY_LIMIT_WAIT_DEFAULT,
+    };
     /// What `tidegate init` writes.
     pub const DEFAULT: Limits = Limits {
         window: POLICY_LIMIT_WINDOW_DEFAULT,
         end_user: Some(POLICY_LIMIT_END_USER_DEFAULT),
         all: Some(POLICY_LIMIT_ALL_DEFAULT),
+        wait: POLICY_LIMIT_WAIT_DEFAULT,
     };
 }
 
@@ -80,7 +87,8 @@ pub enum Who {
 pub fn limit(limits: &Limits, who: Who) -> Result<LimitPlan, Problem> {
     let over = match who {
         Who::Administrator => OverLimit::Count,
-        Who::EndUser | Who::Application => OverLimit::Reject,
+        Who::EndUser | Who::Application if limits.wait.is_zero() => OverLimit::Reject,
+        Who::EndUser | Who::Application => OverLimit::Queue(limits.wait),
     };
     let bucket = |name: &str, key: &str, limit: u32| {
         let key = Template::parse(key, Holes::Identity)?;
@@ -90,7 +98,10 @@ pub fn limit(limits: &Limits, who: Who) -> Result<LimitPlan, Problem> {
     let own = own.map(|limit| bucket("end user", "{end-user}", limit));
     let all = limits.all.map(|limit| bucket("all", "all", limit));
     let buckets = own.into_iter().chain(all).collect::<Result<Vec<_>, Problem>>()?;
-    Ok(if buckets.is_empty() {
+    let nobody = limits.end_user.is_none() && limits.all.is_none();
+    Ok(if nobody {
+        LimitPlan::Unlimited(Scope::EveryIdentity)
+    } else if buckets.is_empty() {
         LimitPlan::Unlimited(Scope::EveryShape)
     } else {
         LimitPlan::Buckets(buckets, Scope::EveryShape)

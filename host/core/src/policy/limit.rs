@@ -19,7 +19,7 @@ pub enum LimitPlan {
 
 impl Default for LimitPlan {
     fn default() -> Self {
-        LimitPlan::Unlimited(Scope::EveryShape)
+        LimitPlan::Unlimited(Scope::EveryIdentity)
     }
 }
 
@@ -29,6 +29,8 @@ pub enum Scope {
     #[default]
     ThisShape,
     EveryShape,
+    /// And of everybody else.
+    EveryIdentity,
 }
 
 /// Units that are used up within a sliding window.

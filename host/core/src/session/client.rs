@@ -2,6 +2,7 @@
 
 mod admission; // limits
 mod extended; // the extended protocol
+mod native; // names that SQL and the protocol share
 mod statements; // prepared statements on whichever server there is
 mod unit; // where the next unit may run
 mod watched; // who watches what runs
@@ -162,6 +163,11 @@ impl Session {
     // --- the simple protocol -------------------------------------------------------------------------
 
     fn query(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {
+        // It has been answered.
+        if self.laid_open_in_vain.take().is_some() {
+            (self.unnamed, self.admitted) = (None, None);
+            return discard(self, header);
+        }
         let (sql, analysis) = if header.body_bytes as usize > limits::STATEMENT_BYTES_MAX {
             (&[][..], Analysis::unknown())
         } else {
@@ -184,6 +190,9 @@ impl Session {
         }
         if io.server.is_none() {
             return self.lease(input, at, io.router);
+        }
+        if let Some(wait) = self.lay_open_for_query(&analysis, io) {
+            return wait;
         }
         self.note_access(sql, &analysis, io.router);
         self.forget_sequences(&analysis, io);

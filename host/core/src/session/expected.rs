@@ -27,6 +27,8 @@ pub(super) type Undo = Option<Box<(Box<[u8]>, Arc<Prepared>)>>;
 pub(super) enum Expected {
     /// ParseComplete for the client's named statement.
     Parse { name: Box<[u8]>, prepared: Arc<Prepared>, on_server: ServerName },
+    /// ParseComplete of a Parse of ours, which gave the server a statement under the client's own name; swallowed.
+    LaidOpen { undo: Undo },
     /// ParseComplete for the client's unnamed statement; `before` is what it replaced.
     ParseUnnamed { before: Option<Arc<Prepared>> },
     /// ParseComplete of a Parse of ours; swallowed. `made` is the client's statement that it brings to this server, with
@@ -83,6 +85,8 @@ pub(super) enum Own {
     Restore,
     /// Asks the server what state its session holds.
     Probe,
+    /// Ends the batch in which statements were laid open for a Query.
+    LayOpen,
     /// Forgets another client's sequence values.
     Sequences,
     /// Ends the transaction of a client that is gone.
@@ -175,6 +179,7 @@ impl Queue {
                 Expected::Own(_)
                     | Expected::OwnParse { .. }
                     | Expected::OwnClose { .. }
+                    | Expected::LaidOpen { .. }
                     | Expected::Answer(_)
             )
         })
@@ -206,7 +211,7 @@ impl Queue {
     /// Takes out everything before the next Sync, oldest first: what a server skips after an error.
     pub(super) fn take_until_sync(&mut self) -> Vec<Expected> {
         let mut skipped = Vec::new();
-        while !matches!(self.front(), None | Some(Expected::Sync)) {
+        while !matches!(self.front(), None | Some(Expected::Sync | Expected::Own(Own::LayOpen))) {
             skipped.extend(self.pop());
         }
         skipped
@@ -241,6 +246,7 @@ impl Queue {
     pub(super) fn closes(&self, wanted: &[u8]) -> bool {
         self.notes.iter().any(|note| match note {
             Expected::Bind { deallocated: undo }
+            | Expected::LaidOpen { undo }
             | Expected::Query { deallocated: undo, .. }
             | Expected::Answer(Answer::Closed { undo } | Answer::Deallocated { undo }) => {
                 undo.as_ref().is_some_and(|undo| *undo.0 == *wanted)

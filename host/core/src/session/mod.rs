@@ -274,10 +274,15 @@ pub struct Session {
     /// What the probe that is under way asks about.
     probing: Option<Box<Touched>>,
     pins: Pins,
+    /// Something ran while this client kept its server that may have set what no view lists. It is reset before
+    /// anybody else gets the server.
+    unlisted: Option<()>,
     /// A statement that drops all prepared statements is bound in this transaction; any Execute may run it.
     drops_statements: Option<()>,
     /// The client has said Terminate, and what it asked before is still being answered.
     leaves: Option<()>,
+    /// The statements that the next Query names could not be laid open for it, which has been answered with why.
+    laid_open_in_vain: Option<()>,
     gone: Option<Gone>,
     /// What the server in hand was chosen for.
     chosen: client::Chosen,
@@ -319,8 +324,10 @@ impl Session {
             touched: None,
             probing: None,
             pins: Pins::NONE,
+            unlisted: None,
             drops_statements: None,
             leaves: None,
+            laid_open_in_vain: None,
             gone: None,
             chosen: client::Chosen::default(),
             admitted: None,

@@ -1,13 +1,13 @@
 //! Prepared statements that outlive a server connection: what clients named, and which servers know them.
 
 use crate::limits;
-use crate::settings::{Settings, same};
+use crate::settings::Settings;
 use crate::statement::{Analysis, StringSyntax, analyse_with};
 use rustc_hash::{FxHashMap, FxHasher};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// A statement as a client's Parse described it. Shared by all clients that parsed the same under the same settings.
+/// A statement as a client's Parse described it. Shared by all clients that parsed the same under settings that read alike.
 ///
 /// The settings belong to its identity because PostgreSQL reads literals while it parses: `'today'::date` or a
 /// timestamp without a zone becomes a constant under the `TimeZone` and `DateStyle` of that moment.
@@ -30,7 +30,7 @@ pub struct SchemaGeneration(pub u64);
 /// Who may use what a server made of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sharing {
-    /// Everybody who parses the same text and types under the same settings and schema.
+    /// Everybody who parses the same text and types under settings that read alike, and the same schema.
     Interned(SchemaGeneration),
     /// Its client alone: it was parsed while it was not known which settings were in force.
     Private,
@@ -49,7 +49,7 @@ impl PartialEq for PreparedKey {
                 && left.sharing == right.sharing
                 && left.sql == right.sql
                 && left.types == right.types
-                && left.settings == right.settings)
+                && left.settings.read_alike(&right.settings))
     }
 }
 
@@ -81,7 +81,9 @@ impl Prepared {
 
     /// Was it parsed under these settings, or is it nobody else's business?
     pub(super) fn fits(&self, settings: &Arc<Settings>) -> bool {
-        self.sharing == Sharing::Private || same(&self.settings, settings)
+        self.sharing == Sharing::Private
+            || Arc::ptr_eq(&self.settings, settings)
+            || self.settings.read_alike(settings)
     }
 }
 
@@ -89,7 +91,7 @@ fn digest_of(sql: &[u8], types: &[u8], settings: &Settings) -> u64 {
     let mut hasher = FxHasher::default();
     hasher.write(sql);
     hasher.write(types);
-    hasher.write_u64(settings.digest());
+    hasher.write_u64(settings.reading_digest());
     hasher.finish()
 }
 
@@ -135,7 +137,7 @@ impl Interner {
             known.sharing == sharing
                 && *known.sql == *sql
                 && *known.types == *types
-                && known.settings == *settings
+                && known.settings.read_alike(settings)
         });
         if let Some(known) = known {
             return known.clone();
@@ -333,7 +335,13 @@ mod tests {
             &interner.intern(b"select 1", &[0, 0], &plain, StringSyntax::Standard)
         ));
         let other = interner.intern(b"select 1", &[0, 0], &tokyo, StringSyntax::Standard);
-        assert!(PreparedKey(one) != PreparedKey(other));
+        assert!(PreparedKey(one.clone()) != PreparedKey(other));
+        let named = Arc::new(Settings::from_pairs([("application_name", "other")]));
+        assert!(Arc::ptr_eq(
+            &one,
+            &interner.intern(b"select 1", &[0, 0], &named, StringSyntax::Standard)
+        ));
+        assert!(one.fits(&named) && !one.fits(&tokyo));
         assert_eq!(interner.len(), 2);
     }
 

@@ -104,7 +104,7 @@ impl Session {
             tag::NO_DATA if matches!(front, Some(Expected::Describe)) => self.done(),
             tag::PARSE_COMPLETE => match front {
                 Some(Expected::Parse { .. } | Expected::ParseUnnamed { .. }) => self.done(),
-                Some(Expected::OwnParse { .. }) => self.done_silently(),
+                Some(Expected::OwnParse { .. } | Expected::LaidOpen { .. }) => self.done_silently(),
                 _ => self.unexpected(io),
             },
             tag::BIND_COMPLETE if matches!(front, Some(Expected::Bind { .. })) => self.done(),
@@ -198,6 +198,10 @@ impl Session {
                 self.batches.ended(1);
                 Reply::Pass
             }
+            Some(Expected::Own(Own::LayOpen)) if self.laid_open_in_vain.is_some() => {
+                self.status = status;
+                Reply::Pass
+            }
             Some(Expected::Own(own)) => {
                 self.own_finished(own, server);
                 Reply::Swallow
@@ -259,6 +263,10 @@ impl Session {
             }
             Some(_) => {
                 self.fail_batch(io);
+                if let Some(Expected::Own(Own::LayOpen)) = self.expected.front() {
+                    // So its Query would have failed.
+                    self.laid_open_in_vain = Some(());
+                }
                 Reply::Pass
             }
             None => self.unexpected(io),

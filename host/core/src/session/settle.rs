@@ -4,17 +4,18 @@
 //! when the transaction has ended: one query of ours (the probe) lists the settings in force and the state that cannot
 //! move. So rollbacks, savepoints, functions, counted locks and `ON COMMIT DROP` need no model of ours.
 
+mod probe; // what the server is asked
+
 use super::expected::{Copying, Expected, Own};
 use super::gather::Gather;
 use super::pins::Pins;
 use super::state::Unnamed;
 use super::{Batch, Hold, PoolMode, Rest, ServerState, Session, SettingsNow};
-use crate::settings::{Settings, quote_literal, same, switch_sql};
+use crate::settings::{Settings, same, switch_sql};
 use crate::statement::{Analysis, Effects, Kind, SettingTouched};
+use probe::ProbeAnswer;
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::sync::Arc;
-use tidegate_wire::backend::{TransactionStatus, read_data_row};
+use tidegate_wire::backend::TransactionStatus;
 use tidegate_wire::frontend;
 
 /// Whether the server may go back.
@@ -60,18 +61,15 @@ pub(super) struct Touched {
     answer: ProbeAnswer,
 }
 
-#[derive(Debug, Default)]
-struct ProbeAnswer {
-    settings: Vec<(String, Option<String>)>,
-    pins: Pins,
-    failed: Option<()>,
-}
-
 impl Touched {
     /// Something ran that may have set what no view lists: settings with a dot that no extension has declared. They
     /// are reset, so that they reach nobody else; a client that wants to keep them names them in its own text.
     fn needs_reset(&self) -> bool {
         self.effects.intersects(Effects::UNKNOWN_SETTINGS.with(Effects::EXECUTES))
+    }
+
+    pub(super) fn prepares(&self) -> bool {
+        self.effects.contains(Effects::PREPARES)
     }
 
     /// May a later text have to be read in another way than the session's settings say?
@@ -258,9 +256,16 @@ impl Session {
         if server.status != TransactionStatus::Idle {
             return Settled::Busy;
         }
+        let free = self.pins.is_empty() && self.mode == PoolMode::Transaction;
+        if free && self.unlisted.is_some() {
+            self.touched.get_or_insert_default();
+        }
         if let Some(mut touched) = self.touched.take() {
-            if touched.needs_reset() && self.pins.is_empty() && self.mode == PoolMode::Transaction {
-                touched.resets = Some(());
+            if touched.needs_reset() {
+                self.unlisted = Some(());
+            }
+            if free && self.unlisted.take().is_some() {
+                (touched.resets, touched.any_setting) = (Some(()), Some(()));
             }
             let mut sql = self.probe_sql(&touched);
             if touched.resets.is_some() {
@@ -289,7 +294,8 @@ impl Session {
         if !self.pins.only(Pins::FOR_EVER).is_empty() {
             return Settled::Close;
         }
-        if self.mode == PoolMode::Session || !self.pins.is_empty() || self.touched.is_some() {
+        let left = self.touched.is_some() || self.unlisted.is_some();
+        if self.mode == PoolMode::Session || !self.pins.is_empty() || left {
             self.ask(Own::Discard, "DISCARD ALL", server, to_server);
             return Settled::Busy;
         }
@@ -356,115 +362,17 @@ impl Session {
         self.hold = Hold::All;
     }
 
-    // --- the probe -----------------------------------------------------------------------------------
-
-    /// One query that answers rows of (`s`, setting, value) and (`p`, cause of a pin, NULL).
-    fn probe_sql(&self, touched: &Touched) -> String {
-        let mut parts = Vec::new();
-        let mut names: BTreeSet<&str> = touched.names.iter().map(String::as_str).collect();
-        if touched.any_setting.is_some() {
-            parts.push(
-                "SELECT 's'::pg_catalog.text,name,pg_catalog.current_setting(name,true) FROM pg_catalog.pg_settings \
-                 WHERE source OPERATOR(pg_catalog.=) 'session'"
-                    .to_owned(),
-            );
-            // The view hides settings that no extension has declared, and the role.
-            names.extend(
-                self.settings.iter().map(|(name, _)| name).filter(|name| name.contains('.')),
-            );
-            names.retain(|name| name.contains('.'));
-            names.insert("role");
-        }
-        names.remove("session_authorization");
-        for name in names {
-            let name = quote_literal(name);
-            parts.push(format!(
-                "SELECT 's'::pg_catalog.text,{name},pg_catalog.current_setting({name},true)"
-            ));
-        }
-        if !SETTINGS_ONLY.contains(touched.effects.without(Effects::SESSION_AUTHORIZATION))
-            || touched.effects.contains(Effects::SESSION_AUTHORIZATION)
-            || !self.pins.is_empty()
-        {
-            parts.push(PINS_SQL.to_owned());
-        }
-        let mut sql = String::new();
-        for (position, part) in parts.iter().enumerate() {
-            let _ = write!(sql, "{}{part}", if position == 0 { "" } else { " UNION ALL " });
-        }
-        if sql.is_empty() {
-            sql.push_str(
-                "SELECT 's'::pg_catalog.text,''::pg_catalog.text,''::pg_catalog.text WHERE false",
-            );
-        }
-        sql
-    }
-
-    pub(super) fn probe_row(&mut self, body: &[u8]) {
-        let Some(touched) = self.probing.as_deref_mut() else { return };
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match read_data_row(body).as_deref() {
-            Ok([Some(b"s"), Some(name), value]) => {
-                touched.answer.settings.push((text(name), value.map(text)))
-            }
-            Ok([Some(b"p"), Some(cause), _]) => {
-                let pin = Pins::ALL.iter().find(|(_, name)| name.as_bytes() == *cause);
-                touched.answer.pins =
-                    touched.answer.pins.and(pin.map_or(Pins::SESSION_BOUND, |(pin, _)| *pin));
-            }
-            _ => touched.answer.failed = Some(()),
-        }
-    }
-
-    pub(super) fn probe_failed(&mut self) {
-        if let Some(touched) = self.probing.as_deref_mut() {
-            touched.answer.failed = Some(());
-        }
-    }
-
-    pub(super) fn probe_finished(&mut self, server: &mut ServerState) {
-        let Some(touched) = self.probing.take() else { return };
-        self.pins = self.pins.only(Pins::STICKY).and(touched.answer.pins);
-        if touched.answer.failed.is_some() {
-            // What is there is not known, so nobody else may have it.
-            self.pins = self.pins.and(Pins::SESSION_BOUND);
-            return;
-        }
-        let was_reset = touched.resets.is_some();
-        let answered = touched.answer.settings.into_iter().filter_map(canonical);
-        if touched.any_setting.is_some() {
-            let there = Settings::default().with(answered);
-            let mine = self
-                .startup
-                .with(there.iter().map(|(name, value)| (name.to_owned(), Some(value.to_owned()))));
-            self.settings = Arc::new(mine);
-            server.settings = if was_reset {
-                Arc::new(Settings::from_pairs(there.get("role").map(|role| ("role", role))))
-            } else if there == *self.settings {
-                self.settings.clone()
-            } else {
-                Arc::new(there)
-            };
-        } else {
-            let changes: Vec<_> = answered.collect();
-            let there = server.settings.with(changes.iter().cloned());
-            let mine = self.settings.with(changes);
-            server.settings = Arc::new(there);
-            self.settings =
-                if mine == *server.settings { server.settings.clone() } else { Arc::new(mine) };
-        }
-    }
-
     /// The client's DISCARD ALL succeeded.
     pub(super) fn session_discarded(&mut self) {
         self.pins = self.pins.without(Pins::SEED).without(Pins::SEQUENCES);
+        self.unlisted = None;
     }
 
     /// Our DISCARD ALL succeeded: nothing of this client is left.
     pub(super) fn session_cleared(&mut self) {
         self.mode = PoolMode::Transaction;
         self.pins = Pins::NONE;
-        self.touched = None;
+        (self.touched, self.unlisted) = (None, None);
     }
 }
 
@@ -473,28 +381,3 @@ pub(super) enum Switching {
     NotNeeded,
     UnderWay,
 }
-
-/// A setting as it is kept: none for what belongs to a transaction, nothing for "no role".
-fn canonical((name, value): (String, Option<String>)) -> Option<(String, Option<String>)> {
-    let name = name.to_ascii_lowercase();
-    if name.starts_with("transaction_") || name == "session_authorization" {
-        return None;
-    }
-    let value = value.filter(|value| !(name == "role" && value == "none"));
-    Some((name, value))
-}
-
-/// The state that cannot move between servers, as PostgreSQL's own views show it.
-const PINS_SQL: &str = "\
-SELECT 'p'::pg_catalog.text,'temporary_objects'::pg_catalog.text,NULL::pg_catalog.text \
-WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND (\
-EXISTS(SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) OR \
-EXISTS(SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) OR \
-EXISTS(SELECT FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())) \
-UNION ALL SELECT 'p','advisory_locks',NULL WHERE EXISTS(SELECT FROM pg_catalog.pg_locks \
-WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) \
-UNION ALL SELECT 'p','hold_cursors',NULL WHERE EXISTS(SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
-UNION ALL SELECT 'p','listen',NULL WHERE EXISTS(SELECT FROM pg_catalog.pg_listening_channels()) \
-UNION ALL SELECT 'p','sql_prepared',NULL WHERE EXISTS(SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \
-UNION ALL SELECT 'p','session_authorization',NULL WHERE EXISTS(SELECT FROM pg_catalog.pg_stat_activity \
-WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND usename OPERATOR(pg_catalog.<>) SESSION_USER)";

@@ -106,6 +106,7 @@ impl From<limit::Scope> for Scope {
         match scope {
             limit::Scope::ThisShape => Scope::ThisShape,
             limit::Scope::EveryShape => Scope::EveryShape,
+            limit::Scope::EveryIdentity => Scope::EveryIdentity,
         }
     }
 }

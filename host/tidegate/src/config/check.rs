@@ -40,6 +40,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     let tls = checker.tls(raw.tls);
     let auth = checker.auth(raw.auth, &tls);
     let limits = checker.limits(raw.limits);
+    let rates = checker.rates(raw.rates);
     let log = log(raw.log);
     match cluster {
         Some(cluster) if checker.errors.is_empty() => Ok(Config {
@@ -54,6 +55,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
             auth,
             tls,
             limits,
+            rates,
             log,
         }),
         _ => Err(checker.errors),

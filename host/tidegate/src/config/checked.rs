@@ -11,6 +11,7 @@ use std::time::Duration;
 pub use tidegate_wire::auth::Secret;
 
 use super::plugins::PluginsConfig;
+use super::rates::Rates;
 use super::users::Users;
 use crate::tls::{AcceptFiles, ClientCertificates};
 pub use crate::tls::{OwnCertificate, RootCertificates, SslMode};
@@ -33,6 +34,7 @@ pub struct Config {
     pub auth: AuthConfig,
     pub tls: ClientTls,
     pub limits: LimitSettings,
+    pub rates: Rates,
     pub log: LogConfig,
 }
 

@@ -42,6 +42,7 @@ pub fn in_force(old: &Config, new: Config) -> (Config, ReloadReport) {
         workers: old.workers,
         admin: old.admin.clone(),
         plugins: old.plugins.clone(),
+        rates: old.rates.clone(),
         log: LogConfig { format: old.log.format, filter: new.log.filter },
         ..new
     };

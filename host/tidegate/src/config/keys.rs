@@ -77,6 +77,12 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ("auth", "How clients prove who they are."),
     ("tls", "TLS towards clients. Towards servers, each URL's `sslmode` decides."),
     ("limits", "Bounds on clients and on the process."),
+    (
+        "rates",
+        "How many statements may run within a sliding window; more are refused with SQLSTATE 53400. The limiting plugin that \
+         comes with Tidegate is told these; another one has its own settings. Statements inside an open transaction are \
+         counted and never refused.",
+    ),
     ("log", "Lines on standard error."),
 ];
 
@@ -152,6 +158,12 @@ pub(super) const KEYS: &[Key] = &[
     key("limits", "idle_in_transaction_timeout", Value(r#""off""#), Live, "The same inside a transaction, where a client holds a server connection."),
     key("limits", "shutdown_grace", Value(r#""25s""#), Live, "A drain waits this long for clients to finish."),
     key("limits", "prepared_per_server_max", Value("500"), Live, "Prepared statements kept on one server connection before the least recently used is closed."),
+
+    key("rates", "per_end_user", Value("0"), Restart, "Statements of each of the application's users, named by a comment (`/* user_id='7' */`) or `SET tidegate.user_id`. `0`: no limit; 100 is a start."),
+    key("rates", "all", Value("0"), Restart, "Statements of all together. `0`: no limit; 10000 is a start."),
+    key("rates", "window", Value(r#""60s""#), Restart, "The length of the window."),
+    key("rates", "wait_max", Value(r#""250ms""#), Restart, "A statement over a limit waits this long at most for room, then is refused. `off`: refused at once."),
+    key("rates", "administrators", Example(r#"["postgres"]"#), Restart, "Database users that are counted and never refused."),
 
     key("log", "format", Value(r#""text""#), Restart, "`text` or `json`."),
     key("log", "filter", Value(r#""info""#), Live, "Levels, for all or by module: `info`, `info,tidegate::upstream=debug`."),

@@ -48,6 +48,7 @@ pub struct Raw {
     pub auth: RawAuth,
     pub tls: RawTls,
     pub limits: RawLimits,
+    pub rates: RawRates,
     pub log: RawLog,
 }
 
@@ -139,6 +140,15 @@ pub struct RawLimits {
     pub idle_in_transaction_timeout: Option<At<Timeout>>,
     pub shutdown_grace: Option<At<Duration>>,
     pub prepared_per_server_max: Option<At<usize>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawRates {
+    pub per_end_user: Option<At<usize>>,
+    pub all: Option<At<usize>>,
+    pub window: Option<At<Duration>>,
+    pub wait_max: Option<At<Timeout>>,
+    pub administrators: Vec<At<String>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
     At, Raw, RawAdmin, RawAuth, RawCluster, RawLimits, RawLog, RawOverride, RawPin, RawPlugins,
-    RawPool, RawRouting, RawTls,
+    RawPool, RawRates, RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 
@@ -89,6 +89,7 @@ impl Reader<'_> {
             auth: self.table(&mut root, "auth", Self::auth),
             tls: self.table(&mut root, "tls", Self::tls),
             limits: self.table(&mut root, "limits", Self::limits),
+            rates: self.table(&mut root, "rates", Self::rates),
             log: self.table(&mut root, "log", Self::log),
         };
         self.unknown_keys(&root);
@@ -160,6 +161,16 @@ impl Reader<'_> {
             idle_in_transaction_timeout: self.value(table, "idle_in_transaction_timeout"),
             shutdown_grace: self.value(table, "shutdown_grace"),
             prepared_per_server_max: self.value(table, "prepared_per_server_max"),
+        }
+    }
+
+    fn rates(&mut self, table: &mut Table<'_, '_>) -> RawRates {
+        RawRates {
+            per_end_user: self.value(table, "per_end_user"),
+            all: self.value(table, "all"),
+            window: self.value(table, "window"),
+            wait_max: self.value(table, "wait_max"),
+            administrators: self.list(table, "administrators"),
         }
     }
 

@@ -60,6 +60,13 @@ pub fn redacted(config: &Config) -> Value {
             "key": config.tls.key,
             "client_ca": config.tls.client_ca,
         },
+        "rates": {
+            "per_end_user": config.rates.limits.end_user,
+            "all": config.rates.limits.all,
+            "window": duration(config.rates.limits.window),
+            "wait_max": timeout(Some(config.rates.limits.wait).filter(|wait| !wait.is_zero())),
+            "administrators": config.rates.administrators,
+        },
         "limits": {
             "clients_max": config.limits.clients_max,
             "login_timeout": duration(config.limits.login_timeout),

@@ -77,6 +77,8 @@ pub struct Client {
     pub read_pools: RefCell<Vec<Option<Rc<PoolCell>>>>,
     /// What decides how fresh a replica must be for this client's reads.
     pub facts: Cell<ReadFacts>,
+    /// Since when its next statement waits for a limit to have room.
+    pub limited_since: Cell<Option<Instant>>,
     cancel: RefCell<Option<Cancel>>,
     close: RefCell<Option<CloseRequest>>,
     waker: RefCell<Option<Waker>>,
@@ -137,6 +139,7 @@ impl Client {
             write_pool: new.write_pool,
             read_pools: RefCell::default(),
             facts: Cell::default(),
+            limited_since: Cell::default(),
             cancel: RefCell::default(),
             close: RefCell::default(),
             waker: RefCell::default(),

@@ -7,7 +7,7 @@ mod ends; // how a connection ends
 mod lent; // the server in hand: got, settled, given back
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ pub use lent::Asked;
 use lent::{Lent, Stage};
 
 use super::buffers::Input;
-use super::clients::Client;
+use super::clients::{Client, State};
 use super::recording::UnderWay;
 use super::way::Way;
 use super::worker::Worker;
@@ -40,7 +40,7 @@ enum ClientPhase {
     Queued,
     /// The session waits for replies.
     Replies,
-    /// The session waits for time to pass.
+    /// Until a limit may have room.
     Paused(Pin<Box<tokio::time::Sleep>>),
     /// Has been told its last message.
     Closing(CloseReason),
@@ -156,15 +156,7 @@ impl Connection {
         if !self.from_client.is_clear() && self.flush_to_server(cx).is_pending() {
             return Step::Still;
         }
-        match &mut self.phase {
-            ClientPhase::Paused(until) => {
-                if until.as_mut().poll(cx).is_pending() {
-                    return self.watch_client(cx);
-                }
-                self.from_client.wanted = 0;
-                self.phase = ClientPhase::Reading;
-                Step::Moved
-            }
+        match self.phase {
             ClientPhase::Reading => {
                 if self.from_client.input.len() < self.from_client.wanted {
                     match self.read_client(self.from_client.wanted, cx) {
@@ -189,6 +181,14 @@ impl Connection {
                 self.watch_client(cx)
             }
             ClientPhase::Replies => self.watch_client(cx),
+            ClientPhase::Paused(ref mut pause) => {
+                if pause.as_mut().poll(cx).is_pending() {
+                    return self.watch_client(cx);
+                }
+                self.phase = ClientPhase::Reading;
+                self.feed_client(cx);
+                Step::Moved
+            }
             ClientPhase::Closing(_) | ClientPhase::Gone(..) => Step::Still,
         }
     }
@@ -232,7 +232,7 @@ impl Connection {
             let io = Io {
                 server: self.lent.as_mut().map(|lent| &mut lent.lease.server.state),
                 interner: &mut interner,
-                router: &mut routing.of(&self.client.database, schema, self.client.id.0),
+                router: &mut routing.of(&self.client, schema),
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };
@@ -260,7 +260,10 @@ impl Connection {
                 ClientPhase::Reading
             }
             ClientNext::Replies => ClientPhase::Replies,
-            ClientNext::Pause(time) => ClientPhase::Paused(Box::pin(tokio::time::sleep(time))),
+            ClientNext::Pause(time) => {
+                self.client.set_state(State::Waiting, Instant::now());
+                ClientPhase::Paused(Box::pin(tokio::time::sleep(time)))
+            }
             ClientNext::Lease(plan) => return self.acquire(plan, cx),
             ClientNext::Close(reason) => return self.close_by_client(reason, cx),
         };
@@ -305,7 +308,7 @@ impl Connection {
             let io = Io {
                 server: Some(&mut lease.server.state),
                 interner: &mut interner,
-                router: &mut routing.of(&self.client.database, before.0, self.client.id.0),
+                router: &mut routing.of(&self.client, before.0),
                 to_server: &mut self.from_client.out,
                 to_client: &mut self.from_server.out,
             };

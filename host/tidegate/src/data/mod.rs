@@ -5,6 +5,7 @@ pub mod cancel; // cancel keys
 pub mod clients; // what others may know of a client, and ask of it
 pub mod connection; // moves one client's bytes between its socket, the session machine and a server
 pub mod greeting; // start-up settings, ParameterStatus, the cancel key, the first ReadyForQuery
+pub mod limiting; // whom a statement counts for, and whether there is room
 pub mod listener; // sockets that listen, and which worker takes a client
 pub mod login; // one client from its first byte to AuthenticationOk
 pub mod recording; // what runs, while somebody records

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHasher;
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
-use tidegate_core::plan::{Ran, Router, Text};
+use tidegate_core::plan::{Admission, Execution as Statement, Ran, Router, Text};
 use tidegate_core::policy::plans::Plans;
 use tidegate_core::policy::route::{Decision, Safety};
 use tidegate_core::policy::{RoutePlan, RouteTarget, Slot};
@@ -18,6 +18,8 @@ use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
 use tidegate_policy::{AnswerSource, Asker, Execution, Question, Reader, Registry};
 use tokio::sync::watch;
 
+use super::clients::Client;
+use super::limiting::{Limiting, Limits};
 use super::recording::{Noted, Recorder, Recording, Seen};
 use crate::view::{TAGS_TOLD, View, Views};
 
@@ -27,13 +29,14 @@ pub struct Routing {
     view: Arc<View>,
     rotation: Rotation,
     weights: Vec<u32>,
-    shapes: ShapeCache<PostgresGrammar>,
-    policies: Arc<Registry>,
-    reader: Reader,
+    pub(super) shapes: ShapeCache<PostgresGrammar>,
+    pub(super) policies: Arc<Registry>,
+    pub(super) reader: Reader,
     plans: Plans<u128, Planned>,
     /// What the policy says of the replicas for the read that was judged last.
     wanted: Wanted,
     pub recorder: Recorder,
+    pub(super) limiting: Limiting,
 }
 
 /// A plan, and by which generation.
@@ -57,6 +60,7 @@ impl Routing {
     pub fn new(
         views: &Views,
         policies: Arc<Registry>,
+        limits: Arc<Limits>,
         recording: Arc<Recording>,
         seed: u128,
     ) -> Self {
@@ -73,6 +77,7 @@ impl Routing {
             plans: Plans::default(),
             wanted: Wanted::Any,
             recorder: Recorder::new(recording),
+            limiting: Limiting::new(limits),
         }
     }
 
@@ -106,9 +111,9 @@ impl Routing {
     }
 
     /// The router for a client's texts. `schema` counts the changes of schemas that have passed.
-    pub fn of<'a>(&'a mut self, database: &'a str, schema: u64, session: u64) -> SessionRouter<'a> {
+    pub fn of<'a>(&'a mut self, client: &'a Client, schema: u64) -> SessionRouter<'a> {
         self.refresh();
-        SessionRouter { routing: self, database, schema, session }
+        SessionRouter { routing: self, client, schema }
     }
 
     fn refresh(&mut self) {
@@ -205,9 +210,8 @@ fn digest(told: &[(&str, &str)]) -> u64 {
 /// A worker's knowledge, for one session.
 pub struct SessionRouter<'a> {
     routing: &'a mut Routing,
-    database: &'a str,
+    client: &'a Client,
     schema: u64,
-    session: u64,
 }
 
 impl Router for SessionRouter<'_> {
@@ -220,7 +224,7 @@ impl Router for SessionRouter<'_> {
     }
 
     fn watch(&mut self, ran: Ran<'_>) {
-        let session = self.session;
+        let session = self.client.id.0;
         let noted = match ran {
             Ran::Bound(text) => Noted::Bound(self.routing.seen(text, session)),
             Ran::Query(number, text) => {
@@ -242,8 +246,16 @@ impl Router for SessionRouter<'_> {
 
     fn wants_replica(&mut self, sql: &[u8], strings: StringSyntax) -> bool {
         let Some(text) = self.proven(sql, strings) else { return false };
-        let planned = self.routing.plan(sql, &text, self.session);
+        let planned = self.routing.plan(sql, &text, self.client.id.0);
         self.routing.follow(&planned, &text)
+    }
+
+    fn limits(&mut self) -> bool {
+        self.routing.limits(self.client.id.0)
+    }
+
+    fn admit(&mut self, next: &Statement<'_>) -> Admission {
+        self.routing.admit(self.client, next)
     }
 }
 
@@ -251,7 +263,7 @@ impl SessionRouter<'_> {
     /// The text's shape, if it is proven to be nothing but a read.
     fn proven(&mut self, sql: &[u8], strings: StringSyntax) -> Option<Known> {
         let routing = &mut *self.routing;
-        let known = routing.view.catalogues.get(self.database)?;
+        let known = routing.view.catalogues.get(&*self.client.database)?;
         if known.schema != self.schema {
             // A change has passed that this catalogue does not show yet.
             return None;

@@ -22,6 +22,7 @@ use super::buffers::Buffers;
 use super::cancel::CancelKeys;
 use super::clients::{Cancel, Client};
 use super::greeting::Welcomes;
+use super::limiting::Limits;
 use super::listener::{Accepted, Bound, Listener, Loads};
 use super::login::{LoginContext, Peer, Throttle};
 use super::recording::{Part, Recording};
@@ -111,6 +112,8 @@ pub struct Shared {
     pub policies: Arc<Registry>,
     /// Whether somebody records what runs.
     pub recording: Arc<Recording>,
+    /// What statements have used of their limits.
+    pub limits: Arc<Limits>,
     /// What the control plane knows.
     pub views: Arc<Views>,
     /// By worker: whether it has a connection to the primary.
@@ -123,6 +126,7 @@ impl Shared {
         workers: usize,
         seed: u128,
         policies: Arc<Registry>,
+        limits: Arc<Limits>,
     ) -> (Arc<Self>, Vec<mpsc::Receiver<Message>>) {
         let (senders, receivers) = (0..workers).map(|_| mpsc::channel(MESSAGES_MAX)).unzip();
         let shared = Self {
@@ -138,6 +142,7 @@ impl Shared {
             seed,
             policies,
             recording: Arc::default(),
+            limits,
             views: Arc::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
@@ -276,9 +281,9 @@ impl Worker {
             Box::new(ServerLogin),
             Box::new(Others(shared.clone())),
         );
+        let (policies, limits) = (shared.policies.clone(), shared.limits.clone());
         let recording = shared.recording.clone();
-        let policies = shared.policies.clone();
-        let routing = Routing::new(&shared.views, policies, recording, shared.seed);
+        let routing = Routing::new(&shared.views, policies, limits, recording, shared.seed);
         Rc::new(Self {
             index,
             stats: shared.stats.get(index).cloned().unwrap_or_default(),

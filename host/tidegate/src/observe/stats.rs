@@ -84,6 +84,8 @@ labels! {
         PoolTimeout = "pool_timeout",
         /// The queue of a pool was full.
         PoolQueueFull = "pool_queue_full",
+        /// A limit had no room for the statement.
+        RateLimited = "rate_limited",
         /// No connection to a server could be made.
         ServerUnreachable = "server_unreachable",
         /// The server refused the login.

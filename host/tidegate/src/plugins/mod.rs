@@ -25,7 +25,7 @@ use tidegate_core::policy::Slot;
 use tidegate_policy::{Engine, Registry, Settings, Sink};
 use tokio::sync::oneshot;
 
-use crate::config::PluginsConfig;
+use crate::config::{PluginsConfig, Rates};
 use desk::Desk;
 use notes::Notes;
 pub use notes::Recorded;
@@ -40,6 +40,8 @@ use thread::Job;
 pub struct Plugins {
     registry: Arc<Registry>,
     config: PluginsConfig,
+    /// Settings of the limiting plugin that comes with the program.
+    limiting: String,
     desk: Mutex<Desk>,
     jobs: SyncSender<Job>,
     notes: Arc<Notes>,
@@ -54,7 +56,12 @@ impl Plugins {
     ///
     /// # Errors
     /// The sandbox or the thread can't be made, as a sentence.
-    pub fn start(config: &PluginsConfig, workers: usize, seed: u64) -> Result<Arc<Self>, String> {
+    pub fn start(
+        config: &PluginsConfig,
+        rates: &Rates,
+        workers: usize,
+        seed: u64,
+    ) -> Result<Arc<Self>, String> {
         let settings = Settings {
             // One more for the control plane, which asks for weights.
             instances: workers + 1,
@@ -70,6 +77,7 @@ impl Plugins {
         let plugins = Arc::new(Self {
             registry: Arc::new(Registry::new(Arc::new(engine), seed, &sink)),
             config: config.clone(),
+            limiting: rates.settings(),
             desk: Mutex::new(Desk::new(store)),
             jobs,
             notes,

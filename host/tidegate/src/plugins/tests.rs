@@ -8,6 +8,7 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use tidegate_core::policy::Slot;
+use tidegate_core::policy::builtin::Limits;
 use tidegate_core::policy::canary::Share;
 use tidegate_core::policy::faults::FaultKind;
 use tidegate_core::policy::seat::Mode;
@@ -15,7 +16,7 @@ use tidegate_policy::{Change, Event, MetricKind, embedded};
 
 use super::store::Store;
 use super::*;
-use crate::config::{FileHash, Pin, PublicKey, Signature, Signatures};
+use crate::config::{FileHash, Pin, PublicKey, Rates, Signature, Signatures};
 
 fn config(state_dir: Option<&Path>) -> PluginsConfig {
     PluginsConfig {
@@ -30,8 +31,12 @@ fn config(state_dir: Option<&Path>) -> PluginsConfig {
     }
 }
 
+fn rates() -> Rates {
+    Rates { limits: Limits::NONE, administrators: Vec::new() }
+}
+
 fn started(config: &PluginsConfig) -> Arc<Plugins> {
-    Plugins::start(config, 1, 1).unwrap()
+    Plugins::start(config, &rates(), 1, 1).unwrap()
 }
 
 const NOBODY: Who = Who { peer: None };

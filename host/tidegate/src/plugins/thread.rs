@@ -297,7 +297,8 @@ impl Plugins {
             if view.slot(slot).active().is_some() || self.desk().is_decided(slot) {
                 continue;
             }
-            let (generation, origin) = match self.embedded(slot, "") {
+            let settings = if slot == Slot::Limiting { self.limiting.as_str() } else { "" };
+            let (generation, origin) = match self.embedded(slot, settings) {
                 Ok(loaded) => loaded,
                 Err(refusal) => {
                     tracing::error!(

@@ -152,10 +152,70 @@ fn trap_61_sql_and_messages_share_their_names() {
         c.query("PREPARE by_sql (int) AS SELECT $1 + 1");
         c.send(pipeline().bind("", "by_sql", &[Some("1")]).execute("").sync());
         c.expect("2 D C ZI");
+        c.send(pipeline().parse("by_sql", "SELECT 1", &[]).sync());
+        c.expect("E:42P05 ZI");
+        c.send(pipeline().parse("by_message", "SELECT $1::int + 2", &[]).sync());
+        c.expect("1 ZI");
+        c.query("EXECUTE by_message(1)");
+        c.query("EXPLAIN (COSTS OFF) EXECUTE by_message(1)");
+        c.query("PREPARE by_message AS SELECT 1");
         c.send(pipeline().close(Of::Statement("by_sql")).sync());
         c.expect("3 ZI");
         c.query("EXECUTE by_sql(1)");
         c.query("DEALLOCATE ALL");
+    });
+}
+
+#[test]
+fn trap_61_sql_finds_what_messages_have_prepared() {
+    let fixture = "DROP TABLE IF EXISTS t61; CREATE TABLE t61 (a int)";
+    differential(fixture, |c| {
+        let both = || {
+            let insert = "INSERT INTO t61 VALUES ($1)";
+            pipeline().parse("ins", insert, &[23]).parse("Sel", "SELECT * FROM t61", &[]).sync()
+        };
+        c.send(both());
+        c.expect("1 1 ZI");
+        // First by Query, and in the middle of a transaction.
+        c.query("BEGIN");
+        c.send(pipeline().query("EXECUTE ins(1); EXECUTE \"Sel\"; EXECUTE sel"));
+        c.expect("C T D C E:26000 ZE");
+        c.send(pipeline().query("EXECUTE ins(1)"));
+        c.expect("E:25P02 ZE");
+        c.query("ROLLBACK");
+        c.query("EXECUTE ins(2)");
+        // Whoever has made it, it goes on by either way, under the name that is taken.
+        c.send(pipeline().bind("", "ins", &[Some("3")]).execute("").sync());
+        c.expect("2 C ZI");
+        c.send(pipeline().describe(Of::Statement("ins")).parse("ins", "SELECT 1", &[]).sync());
+        c.expect("t n E:42P05 ZI");
+        c.query("CREATE TABLE t61_copy AS EXECUTE \"Sel\"");
+        assert_eq!(c.value("SELECT string_agg(a::text, ',') FROM t61_copy").unwrap(), "2,3");
+        c.query("DROP TABLE t61_copy");
+        // By Parse, too: alone, and in one batch with what it names.
+        let execute = |sql: &str| pipeline().parse("", sql, &[]).bind("", "", &[]).execute("");
+        c.send(execute("EXECUTE \"Sel\"").describe(Of::Portal("")).sync());
+        c.expect("1 2 D D C T ZI");
+        let batch = pipeline().parse("late", "SELECT 'late'", &[]);
+        c.send(batch.raw(execute("EXECUTE late").sync().bytes()));
+        c.expect("1 1 2 D C ZI");
+        // A name that is free again is free for both.
+        c.query("DEALLOCATE ins");
+        c.query("DEALLOCATE \"Sel\"");
+        c.send(both());
+        c.expect("1 1 ZI");
+        c.send(pipeline().close(Of::Statement("ins")).sync());
+        c.expect("3 ZI");
+        c.query("PREPARE ins AS SELECT 'sql'");
+        c.query("EXECUTE ins");
+        c.send(pipeline().bind("", "ins", &[]).execute("").sync());
+        c.expect("2 D C ZI");
+        // What cannot be made again is not found, and does no harm.
+        c.query("DROP TABLE t61");
+        c.query("EXECUTE \"Sel\"");
+        c.query("DISCARD ALL");
+        c.send(pipeline().parse("ins", "SELECT 1", &[]).bind("", "ins", &[]).execute("").sync());
+        c.expect("1 2 D C ZI");
     });
 }
 

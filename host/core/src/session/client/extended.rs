@@ -12,7 +12,7 @@ use crate::session::expected::{Answer, Copying, Expected};
 use crate::session::prepared::{Prepared, SERVER_NAME_PREFIX};
 use crate::session::state::Unnamed;
 use crate::session::{Batch, ClientNext, Held, Hold, Io, Rest, Session};
-use crate::statement::Kind;
+use crate::statement::{Effects, Kind};
 use std::sync::Arc;
 use tidegate_wire::backend::TransactionStatus;
 use tidegate_wire::frame::{HEADER_BYTES, Header};
@@ -52,7 +52,11 @@ impl Session {
             self.send_own(io.to_server, SCRATCH_NAME, parse.sql, parse.types);
             return self.refuse_in_batch(refusal, header, io);
         }
+        // It is a Query, and what is laid open begins the batch.
         self.forget_sequences(&prepared.analysis, io);
+        if let Some(wait) = self.lay_open(&prepared.analysis, io) {
+            return wait;
+        }
         self.batch = Batch::Open;
         if parse.name.is_empty() {
             self.replace_unnamed(&prepared, io);
@@ -70,6 +74,7 @@ impl Session {
             self.send_own(io.to_server, SCRATCH_NAME, parse.sql, parse.types);
             return self.refuse_in_batch(refusal, header, io);
         }
+        self.ask_for_name(parse.name, &prepared, io.to_server);
         if self.named.len() >= limits::PREPARED_PER_CLIENT_MAX {
             let refusal = Refusal::error("54000", "too many prepared statements")
                 .detail(format!("One connection may hold {}.", limits::PREPARED_PER_CLIENT_MAX))
@@ -149,8 +154,11 @@ impl Session {
             return Frame::Wait(ClientNext::Replies);
         }
         if let Some(prepared) = &prepared {
-            self.note_access(&prepared.sql, &prepared.analysis, io.router);
             self.forget_sequences(&prepared.analysis, io);
+            if let Some(wait) = self.lay_open(&prepared.analysis, io) {
+                return wait;
+            }
+            self.note_access(&prepared.sql, &prepared.analysis, io.router);
         }
         self.batch = Batch::Open;
         (self.admitted, self.bound) = (None, Some(()));
@@ -160,7 +168,10 @@ impl Session {
                 self.note_bound(&prepared.analysis);
                 self.take_deallocated(&prepared.analysis)
             }
-            None => None,
+            None => {
+                self.note_bound_unknown(names.statement);
+                None
+            }
         };
         let renamed = match &prepared {
             Some(prepared) if deallocated.is_some() => {
@@ -274,6 +285,7 @@ impl Session {
             Ok(Named::Statement(name)) => match self.named.remove_entry(name) {
                 // Perhaps one that SQL's PREPARE made on the server that this client is pinned to.
                 None if io.server.is_some() && !name.starts_with(SERVER_NAME_PREFIX) => {
+                    self.touch(Effects::DEALLOCATES);
                     self.batch = Batch::Open;
                     self.expected.push(Expected::Close);
                     return pass(self, header);

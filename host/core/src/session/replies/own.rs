@@ -53,7 +53,7 @@ impl Session {
                 io.to_client.send(|out| refusal.write(out));
                 Reply::Close(CloseReason::ServerProtocol)
             }
-            Own::Rollback | Own::Discard | Own::Sequences => {
+            Own::Rollback | Own::Discard | Own::Sequences | Own::LayOpen => {
                 Reply::Close(CloseReason::ServerProtocol)
             }
         }
@@ -63,7 +63,7 @@ impl Session {
         match own {
             Own::Switch => server.settings = self.settings.clone(),
             Own::Probe => self.probe_finished(server),
-            Own::Rollback | Own::Restore | Own::Sequences => {}
+            Own::Rollback | Own::Restore | Own::Sequences | Own::LayOpen => {}
             Own::Discard => {
                 server.statements_dropped();
                 server.settings = Arc::new(Settings::default());

@@ -74,6 +74,7 @@ impl Session {
                 self.named.remove(&name);
             }
             Expected::Bind { deallocated: undo }
+            | Expected::LaidOpen { undo }
             | Expected::Answer(Answer::Closed { undo } | Answer::Deallocated { undo }) => {
                 self.put_back(undo)
             }

@@ -56,6 +56,12 @@ fn programs() -> Vec<Vec<Message>> {
             ],
         ]
         .concat(),
+        [
+            vec![parse("s1", "SELECT 'a'"), parse("s2", "SELECT 'b'"), Sync, q("EXECUTE s1")],
+            run("EXECUTE s2"),
+            vec![parse("s1", "SELECT 'c'"), Sync, bind("", "s2"), Execute("", 0), Sync],
+        ]
+        .concat(),
     ]
 }
 

@@ -185,3 +185,15 @@ proptest! {
         prop_assert!(answers.next().is_none());
     }
 }
+
+#[test]
+fn trap_61_an_execution_whose_statement_cannot_be_laid_open_is_asked_about_once() {
+    let mut world = limited(vec![Admission::Pass]);
+    world.ask(0, &bytes(&[parse("good", "SELECT 'a'"), Sync]));
+    world.ask(0, &bytes(&[parse("bad", "SELECT 'x' FROM missing"), Sync]));
+    for sql in ["EXECUTE good", "EXECUTE bad", "EXECUTE good"] {
+        world.ask(0, &query(sql));
+    }
+    let texts: Vec<_> = asked(&world).iter().map(|(sql, _, _)| *sql).collect();
+    assert_eq!(texts, ["EXECUTE good", "EXECUTE bad", "EXECUTE good"]);
+}

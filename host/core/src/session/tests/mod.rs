@@ -3,6 +3,7 @@
 mod fake; // a PostgreSQL backend for a tiny language
 mod faults;
 mod limited; // statements that limits refuse
+mod names;
 mod program; // what a client sends
 mod random;
 mod reads; // on replicas

@@ -8,7 +8,8 @@ use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 use proptest::test_runner::{TestCaseError, TestError, TestRunner};
 
-const STATEMENTS: [&str; 4] = ["", "s1", "s2", "s3"];
+/// SQL names the last one, too, so only what SQL can prepare is parsed under it: a gap that docs/protocol.md names.
+const STATEMENTS: [&str; 5] = ["", "s1", "s2", "s3", "s4"];
 const PORTALS: [&str; 3] = ["", "p1", "p2"];
 
 fn word(who: usize) -> impl Strategy<Value = String> {
@@ -54,6 +55,7 @@ fn text(who: usize) -> BoxedStrategy<String> {
             "PREPARE q1 AS SELECT 'q1'", "PREPARE q2 AS SELECT 'q2'", "EXECUTE q1", "EXECUTE q2",
             "DEALLOCATE q1", "DEALLOCATE q2",
         ][..]).prop_map(str::to_owned),
+        1 => select(&["EXECUTE s4", "PREPARE s4 AS SELECT 'sql'", "DEALLOCATE s4"][..]).prop_map(str::to_owned),
         1 => select(&["DEALLOCATE s1", "DEALLOCATE s2", "DEALLOCATE ALL", "DISCARD ALL"][..]).prop_map(str::to_owned),
         1 => select(&["LISTEN c", "UNLISTEN *", "UNLISTEN c"][..]).prop_map(str::to_owned),
         2 => select(&["CREATE TEMP TABLE t ()", "DROP TABLE t"][..]).prop_map(str::to_owned),
@@ -78,7 +80,7 @@ fn stray(who: usize) -> BoxedStrategy<Vec<Message>> {
     let statement = || select(&STATEMENTS[..]);
     let portal = || select(&PORTALS[..]);
     prop_oneof![
-        3 => (statement(), reparsable(who)).prop_map(|(name, sql)| Parse(name, sql)),
+        3 => (statement(), reparsable(who)).prop_map(|(name, sql)| parse_under(name, sql)),
         3 => (portal(), statement()).prop_map(|(p, s)| Bind(p, s, None)),
         1 => statement().prop_map(DescribeStatement),
         1 => portal().prop_map(DescribePortal),
@@ -101,6 +103,22 @@ fn reparsable(who: usize) -> BoxedStrategy<String> {
     text(who).prop_filter("names that only we know", |t| !t.starts_with("DEALLOCATE s")).boxed()
 }
 
+/// Does a Query name a statement of the protocol in the middle of a batch, or perhaps after it has ended a failed
+/// transaction? Then it may not find it: another gap.
+fn names_in_vain(program: &[Message]) -> bool {
+    program.windows(2).any(|pair| match pair {
+        [_, Query(sql)] if sql.contains("s4") && sql.contains(';') => true,
+        [Query(_) | Sync | Terminate, _] => false,
+        [_, Query(sql)] => sql.contains("s4"),
+        _ => false,
+    })
+}
+
+fn parse_under(name: &'static str, sql: String) -> Message {
+    let can_be_prepared = sql.starts_with("SELECT") && !sql.contains(';');
+    if name == "s4" && !can_be_prepared { parse(name, "SELECT 's4'") } else { Parse(name, sql) }
+}
+
 /// What drivers send.
 fn batch(who: usize) -> BoxedStrategy<Vec<Message>> {
     let statement = || select(&STATEMENTS[..]);
@@ -110,7 +128,7 @@ fn batch(who: usize) -> BoxedStrategy<Vec<Message>> {
             vec![Parse("", sql), Bind(p, "", None), DescribePortal(p), Execute(p, max), Sync]
         }),
         3 => (statement(), reparsable(who)).prop_map(|(s, sql)| {
-            vec![CloseStatement(s), Parse(s, sql), DescribeStatement(s), Sync]
+            vec![CloseStatement(s), parse_under(s, sql), DescribeStatement(s), Sync]
         }),
         4 => (statement(), portal(), 0..3).prop_map(|(s, p, max)| {
             vec![Bind(p, s, None), Execute(p, max), Sync]
@@ -303,7 +321,7 @@ fn check(case: &Case) -> Result<(), String> {
                 .any(|message| matches!(message, Parse(_, sql) if sql.starts_with("DEALLOCATE s")));
             let gone = got.get(at).is_some_and(|word| word == "E ERROR 26000");
             let was_there = wanted.get(at).is_some_and(|word| word == "E ERROR 42P05");
-            if deallocates && (gone || was_there) {
+            if (deallocates || names_in_vain(program)) && (gone || was_there) {
                 continue;
             }
             return Err(format!(

@@ -75,7 +75,7 @@ impl Router for Reads {
         self.watched.get_or_insert_default().push(told);
     }
 
-    fn limits(&self) -> bool {
+    fn limits(&mut self) -> bool {
         self.limit.is_some()
     }
 

@@ -26,7 +26,8 @@ impl Connection {
     /// What others asked of this client: cancel its query, close it.
     pub(super) fn heed_requests(&mut self, cx: &mut Context<'_>) {
         if let Some(cancel) = self.client.take_cancel() {
-            if matches!(self.phase, ClientPhase::Queued) {
+            if matches!(self.phase, ClientPhase::Queued | ClientPhase::Paused(_)) {
+                self.client.limited_since.set(None);
                 self.worker.pools.give_up(&self.client.slot, Instant::now());
                 self.client.slot.set_waker(cx.waker());
                 self.refuse(&Refusal::error("57014", "canceling statement due to user request"));

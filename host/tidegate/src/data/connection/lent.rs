@@ -130,6 +130,9 @@ impl Connection {
             stats.statements.add(u64::from(tally.statements));
             stats.reprepared.add(u64::from(tally.reprepared));
             stats.settings_applied.add(u64::from(tally.settings_applied));
+            for _ in 0..tally.limited {
+                stats.errors.increment(ErrorKind::RateLimited);
+            }
             self.client.statements.set(self.client.statements.get() + u64::from(tally.statements));
         }
     }

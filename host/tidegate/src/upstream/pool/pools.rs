@@ -179,15 +179,6 @@ impl Pools {
         super::lease::give_up(slot, now);
     }
 
-    /// A recovery is known (a health probe, a failover): connect now, whatever failed before.
-    pub fn retry_now(&self, matches: impl Fn(&PoolKey) -> bool, now: Instant) {
-        for cell in self.all() {
-            if matches(&cell.key) {
-                cell.retry_now(now);
-            }
-        }
-    }
-
     /// Waits until `maintain` is to be called again: for `TICK`, or less when a lease was dropped.
     /// Cancel safe.
     pub async fn tick(&self) {

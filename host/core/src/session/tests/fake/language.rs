@@ -255,7 +255,7 @@ impl Fake {
                 ("temporary_objects", !self.state.temporary.is_empty()),
                 ("advisory_locks", self.locks > 0),
                 ("listen", !self.state.listens.is_empty()),
-                ("sql_prepared", self.named.values().any(|statement| statement.from_sql)),
+                ("sql_prepared", self.has_own_names()),
             ];
             for (name, there) in cause {
                 if there && part.contains(&format!("'{name}'")) {
@@ -264,6 +264,11 @@ impl Fake {
             }
         }
         rows
+    }
+
+    /// Statements that are not Tidegate's: made by SQL, or under a client's own name.
+    pub(super) fn has_own_names(&self) -> bool {
+        self.named.iter().any(|(name, made)| made.from_sql || !name.starts_with(b"tidegate_"))
     }
 }
 

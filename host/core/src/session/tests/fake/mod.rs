@@ -163,7 +163,7 @@ impl Fake {
         say("temporary", !self.state.temporary.is_empty());
         say("listens", !self.state.listens.is_empty());
         say("locks", self.locks > 0);
-        say("sql-prepared", self.named.values().any(|statement| statement.from_sql));
+        say("sql-prepared", self.has_own_names());
         // A setting may be known to have its default value.
         for name in self.state.session.keys().chain(known.keys()) {
             let there = self.effective(name);

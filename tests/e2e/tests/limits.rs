@@ -1,0 +1,152 @@
+//! Rates: who is refused, what that looks like to a client, and what a policy changes while statements run.
+
+use crate::own::{SOON, json, policies_answer, pool_of, tidegate, wait_for_state};
+use std::time::{Duration, Instant};
+use tidegate_test_support::clusters::ROLE;
+use tidegate_test_support::{
+    Client, Tidegate, http, pipeline, shared_cluster, test_database, wait_until,
+};
+
+fn started(name: &str, rates: &str) -> (Tidegate, String) {
+    let database = test_database(name);
+    let toml = format!("{}[rates]\n{rates}\n", pool_of(2));
+    let tidegate = tidegate(shared_cluster(), &database, &toml);
+    wait_until(SOON, "the default plugins answer", || policies_answer(&tidegate));
+    let url = tidegate.url(ROLE, &database);
+    (tidegate, url)
+}
+
+/// The SQLSTATE of a statement's error.
+fn sqlstate(client: &mut Client, sql: &str) -> Option<String> {
+    let replies = client.query(sql);
+    replies.iter().filter(|reply| reply.tag == b'E').find_map(|reply| reply.field(b'C'))
+}
+
+fn refusals(tidegate: &Tidegate) -> bool {
+    let metrics = tidegate.admin_get("/metrics").body;
+    metrics.lines().any(|line| {
+        line.starts_with("tidegate_errors_total")
+            && line.contains("rate_limited")
+            && !line.ends_with(" 0")
+    })
+}
+
+#[test]
+fn an_end_user_over_its_limit_is_refused_and_told_when_to_come_again() {
+    let (tidegate, url) = started("limits_user", "per_end_user = 3\nwait_max = \"off\"");
+    let mut client = Client::connect(&url);
+    // By a comment, in two spellings, and by a setting: one and the same user.
+    assert_eq!(sqlstate(&mut client, "SELECT 2 /* user_id='7' */"), None);
+    assert_eq!(sqlstate(&mut client, "/*user_id:7*/ SELECT 3"), None);
+    client.query("SET tidegate.user_id = '7'");
+    assert_eq!(sqlstate(&mut client, "SELECT 4"), None);
+    let replies = client.query("SELECT 5");
+    let error = &replies[0];
+    assert_eq!(error.field(b'C').as_deref(), Some("53400"));
+    assert_eq!(error.field(b'S').as_deref(), Some("ERROR"));
+    let message = error.field(b'M').unwrap();
+    assert_eq!(message, "rate limit \"end user\" exceeded: 3 statements in 60 s");
+    let detail = error.field(b'D').unwrap();
+    assert!(detail.contains("limit=3 window_s=60 remaining=0 retry_after_ms="), "{detail}");
+    assert!(error.field(b'H').unwrap().starts_with("Retry after "));
+    // The connection lives, and others are not concerned: another user, and the application itself.
+    assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    assert_eq!(sqlstate(&mut client, "SELECT 2 /* user_id='8' */"), None);
+    client.query("RESET tidegate.user_id");
+    for _ in 0..5 {
+        assert_eq!(sqlstate(&mut client, "SELECT 2"), None);
+    }
+    let mut other = Client::connect(&url);
+    assert_eq!(sqlstate(&mut other, "SELECT 2 /* user_id='7' */").as_deref(), Some("53400"));
+    drop(client);
+    drop(other);
+    wait_until(SOON, "the refusals are counted", || refusals(&tidegate));
+}
+
+#[test]
+fn a_refused_batch_ends_at_its_sync_and_a_transaction_is_never_broken() {
+    let (_tidegate, url) = started("limits_batch", "all = 2\nwait_max = \"off\"");
+    let mut client = Client::connect(&url);
+    client.send(pipeline().query("BEGIN"));
+    client.expect("C ZT");
+    for _ in 0..4 {
+        client.send(pipeline().query("SELECT 2"));
+        client.expect("T D C ZT");
+    }
+    client.send(pipeline().query("COMMIT"));
+    client.expect("C ZI");
+    let batch = || pipeline().parse("", "SELECT 2", &[]).bind("", "", &[]).execute("").sync();
+    client.send(batch());
+    client.expect("E:53400 ZI");
+    client.send(pipeline().query("BEGIN"));
+    client.expect("E:53400 ZI");
+    // All at once: each is answered in its turn.
+    client
+        .send([batch().as_ref(), pipeline().query("SELECT 1").query("SELECT 2").as_ref()].concat());
+    client.expect("E:53400 ZI T D C ZI E:53400 ZI");
+}
+
+#[test]
+fn administrators_pass_and_are_counted() {
+    let rates = format!("all = 2\nwait_max = \"off\"\nadministrators = [\"{ROLE}\"]");
+    let (_tidegate, url) = started("limits_admin", &rates);
+    let mut client = Client::connect(&url);
+    for _ in 0..5 {
+        assert_eq!(sqlstate(&mut client, "SELECT 2"), None);
+    }
+}
+
+#[test]
+fn a_statement_over_its_limit_waits_for_room_and_can_be_cancelled_meanwhile() {
+    let (tidegate, url) = started("limits_wait", "all = 2\nwindow = \"1s\"\nwait_max = \"20s\"");
+    let mut client = Client::connect(&url);
+    let began = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(client.value("SELECT 2").as_deref(), Some("2"));
+    }
+    // The third came into another window than the first, and the fourth than the second.
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    drop(client);
+    drop(tidegate);
+
+    let (tidegate, url) = started("limits_cancel", "all = 1\nwindow = \"15s\"\nwait_max = \"20s\"");
+    let mut client = Client::connect(&url);
+    client.query("SELECT 2");
+    client.send(pipeline().query("SELECT 3"));
+    wait_for_state(&tidegate, "waiting");
+    client.cancel();
+    client.expect("E:57014 ZI");
+    assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    // One that hangs up while it waits is gone.
+    client.send(pipeline().query("SELECT 4"));
+    wait_for_state(&tidegate, "waiting");
+    drop(client);
+    wait_until(SOON, "the client is gone", || {
+        json(&tidegate, "/api/v1/clients")["clients"].as_array().is_some_and(Vec::is_empty)
+    });
+}
+
+#[test]
+fn limits_come_and_go_with_the_policy() {
+    let (tidegate, url) = started("limits_swap", "");
+    let mut client = Client::connect(&url);
+    let configure = |settings: &str| {
+        let answer: http::Response =
+            tidegate.admin_put("/api/v1/plugins/limiting/config", settings);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    for _ in 0..5 {
+        assert_eq!(sqlstate(&mut client, "SELECT 2"), None);
+    }
+    configure(r#"{"all": 1}"#);
+    assert_eq!(sqlstate(&mut client, "SELECT 2"), None);
+    assert_eq!(sqlstate(&mut client, "SELECT 2").as_deref(), Some("53400"));
+    // What was counted stays counted when the limit changes.
+    configure(r#"{"all": 2}"#);
+    assert_eq!(sqlstate(&mut client, "SELECT 2"), None);
+    assert_eq!(sqlstate(&mut client, "SELECT 2").as_deref(), Some("53400"));
+    configure(r#"{"all": 0, "end_user": 0}"#);
+    assert_eq!(sqlstate(&mut client, "SELECT 2"), None);
+    assert_eq!(tidegate.admin_post("/api/v1/plugins/limiting/disable", "").status, 200);
+    assert_eq!(sqlstate(&mut client, "SELECT 2"), None);
+}
