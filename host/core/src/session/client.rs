@@ -219,8 +219,7 @@ impl Session {
         let replaced = deallocated.is_some();
         let fails = refusal.is_some() || reaches_our_names(&analysis);
         self.tally.statements += 1;
-        let is_known = header.body_bytes as usize <= limits::STATEMENT_BYTES_MAX;
-        self.tell_query(is_known.then_some(sql), io.router);
+        self.tell_query(header, sql, io.router);
         if let Some(refusal) = refusal {
             self.expected.push(Expected::Refused(Box::new(refusal)));
         }
