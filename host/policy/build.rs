@@ -4,15 +4,15 @@
 //! profiles of the host share. Where Rust's own target is installed, that is used; else Debian's packages, which build
 //! the standard library as well. `TIDEGATE_PLUGINS` names a folder of built ones instead.
 
+#[allow(dead_code)] // the program's command line uses more of it
+#[path = "src/toolchain.rs"]
+mod toolchain;
+
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const TARGET: &str = "wasm32-unknown-unknown";
-/// Debian's `rustc-web`, `cargo-web` and `lld`.
-const DEBIAN: [&str; 3] = ["/usr/bin/rustc", "/usr/bin/cargo", "/usr/bin/wasm-ld"];
-/// Debian's `rust-web-src`: its target comes without a built standard library.
-const DEBIAN_STD: &str = "/usr/lib/rustlib/src/rust/library/std";
+use toolchain::{TARGET, Toolchain};
 
 fn main() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -33,21 +33,11 @@ fn main() {
 /// Compiles the workspace and returns the folder with its `.wasm` files.
 fn build(workspace: &Path) -> Result<PathBuf, String> {
     let target = target_directory()?;
-    let mut cargo = match toolchain()? {
-        Toolchain::Rust(cargo) => Command::new(cargo),
-        Toolchain::Debian => {
-            let [rustc, cargo, linker] = DEBIAN;
-            let mut cargo = Command::new(cargo);
-            cargo.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
-            cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
-            cargo
-        }
-    };
-    let is_debian = cargo.get_program() == DEBIAN[1];
-    cargo.args(["build", "--release", "--locked", "--quiet", "--workspace", "--target", TARGET]);
-    if is_debian {
-        cargo.args(["-Z", "build-std=std,panic_abort"]);
-    }
+    let or = |name: &str, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
+    let toolchain = Toolchain::find(&or("RUSTC", "rustc"), &or("CARGO", "cargo"))?;
+    let mut cargo = toolchain.build();
+    let is_debian = toolchain == Toolchain::Debian;
+    cargo.args(["--locked", "--quiet", "--workspace"]);
     forget_our_own_build(&mut cargo, is_debian);
     cargo.current_dir(workspace).env("CARGO_TARGET_DIR", &target);
     let output = cargo.output().map_err(|error| format!("cargo for the plugins: {error}"))?;
@@ -64,31 +54,6 @@ fn target_directory() -> Result<PathBuf, String> {
     let out = env::var("OUT_DIR").map_err(|error| format!("OUT_DIR: {error}"))?;
     let target = Path::new(&out).ancestors().nth(4);
     target.map(|target| target.join("plugins")).ok_or_else(|| format!("{out} is no OUT_DIR"))
-}
-
-enum Toolchain {
-    /// The one that builds the host, with the target installed.
-    Rust(String),
-    Debian,
-}
-
-fn toolchain() -> Result<Toolchain, String> {
-    let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-    let mut ask = Command::new(rustc);
-    let libraries = ask.args(["--print", "target-libdir", "--target", TARGET]).output();
-    let is_installed = libraries.is_ok_and(|output| {
-        output.status.success()
-            && Path::new(String::from_utf8_lossy(&output.stdout).trim()).exists()
-    });
-    if is_installed {
-        return Ok(Toolchain::Rust(env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())));
-    }
-    if DEBIAN.iter().chain([&DEBIAN_STD]).all(|path| Path::new(path).exists()) {
-        return Ok(Toolchain::Debian);
-    }
-    Err(format!(
-        "no Rust for {TARGET}: `cargo xtask setup` installs it, or `rustup target add {TARGET}`"
-    ))
 }
 
 /// What our cargo tells its build scripts would mislead the other one.

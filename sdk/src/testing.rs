@@ -1,5 +1,8 @@
 //! For tests of policies, as native code: shapes in a few words, identities, and a host that answers.
 //!
+//! Here a test says what a shape is. What PostgreSQL's grammar makes of a statement in SQL, and what the compiled policy
+//! plans for it, is tested with `tidegate plugin test SLOT FILE.wasm --cases cases.toml`.
+//!
 //! ```
 //! use tidegate_sdk::{testing, types::Comparison};
 //!

@@ -253,6 +253,18 @@ pub const POLICY_INSTANCES_MAX: usize = 16;
 /// Generations that live at a time: active, previous and candidate of four slots, and as many that are drained.
 pub const POLICY_GENERATIONS_MAX: usize = 24;
 
+/// `tidegate plugin bench`: calls of one kind, for so long at most; and instances that are started.
+pub const BENCH_CALLS_MAX: usize = 20_000;
+pub const BENCH_STARTS_MAX: usize = 200;
+pub const BENCH_TIME_MAX: Duration = Duration::from_millis(300);
+
+/// `tidegate record`: how long at most, kinds of executions and bytes of them on each worker, and bytes of the answer. What
+/// nobody came for is given up after a while.
+pub const RECORD_TIME_MAX: Duration = Duration::from_secs(240);
+pub const RECORD_LINES_MAX: usize = 10_000;
+pub const RECORD_BYTES_MAX: usize = 8 << 20;
+pub const RECORD_KEPT_TIME_MAX: Duration = Duration::from_secs(5);
+
 // --- policies: what an answer may hold ---------------------------------------------------------------
 
 /// Names for metrics and errors, in bytes.
@@ -334,6 +346,7 @@ pub const POLICY_LOG_BYTES_MAX: usize = 1_024;
 /// Metrics of one slot.
 pub const POLICY_METRICS_MAX: usize = 64;
 
+const _: () = assert!(RECORD_TIME_MAX.as_nanos() < ADMIN_CONNECTION_TIME_MAX.as_nanos());
 const _: () = assert!(POLICY_FAULTS_MAX > 1 && POLICY_INSTANCES_MAX > 0);
 const _: () = assert!(POLICY_MEMORY_BYTES_MAX <= POLICY_MEMORY_CONFIG_MAX);
 const _: () = assert!(POLICY_CANARY_CALLS_MIN <= POLICY_CANARY_CALLS_GOOD);

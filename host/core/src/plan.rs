@@ -33,6 +33,14 @@ pub trait Router {
         self.reads(sql, strings)
     }
 
+    /// Does anybody watch what runs?
+    fn watches(&self) -> bool {
+        false
+    }
+
+    /// Tells whoever watches.
+    fn watch(&mut self, _: Ran<'_>) {}
+
     /// Is there anybody to ask whether statements may run?
     fn limits(&mut self) -> bool {
         false
@@ -42,6 +50,30 @@ pub trait Router {
     fn admit(&mut self, _: &Execution<'_>) -> Admission {
         Admission::Pass
     }
+}
+
+/// What becomes of statements, for whoever watches. They are numbered as they are sent, from 0 and wrapping;
+/// `Session::answered` is the number of the next that a reply is owed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran<'a> {
+    /// What Executes of this session run from now on: nearly always the portal that was bound last.
+    Bound(Text<'a>),
+    /// A Query is sent; `None` for one that is too long to be looked at.
+    Query(u32, Option<Text<'a>>),
+    /// An Execute is sent.
+    Execute(u32),
+    /// A function is called by its number.
+    Call(u32),
+    /// The statement `first` failed, and those from there to `until` never run. The batch it belongs to may have no
+    /// statement at all: then they are the same.
+    Failed { first: u32, until: u32, sqlstate: &'a [u8] },
+}
+
+/// A text, and how it is read; `None` when that is not certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text<'a> {
+    pub sql: &'a [u8],
+    pub strings: Option<StringSyntax>,
 }
 
 /// A statement that is about to run.

@@ -2,7 +2,7 @@
 
 use crate::bindings::since_v0_1::route::ClusterState;
 use crate::bindings::since_v0_1::types::PluginInfo;
-use crate::component::{self, Linked};
+use crate::component::{self, Checked, Linked};
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::event::Event;
@@ -80,6 +80,16 @@ impl Generation {
             return Err(LoadError::Settings { bytes, most: POLICY_SETTINGS_BYTES_MAX });
         }
         let checked = component::check(engine, slot, bytes)?;
+        Generation::begin(engine, granted, checked, settings)
+    }
+
+    /// The part of [`Generation::load`] that follows the checks.
+    pub(crate) fn begin(
+        engine: &Arc<Engine>,
+        granted: &Arc<Granted>,
+        checked: Checked,
+        settings: &str,
+    ) -> Result<Generation, LoadError> {
         let (first, info) = Instance::start(engine, &checked.linked, granted, settings)?;
         let more = (1..engine.settings().instances).map(|_| Mutex::new(None));
         Ok(Generation {
@@ -117,6 +127,14 @@ impl Generation {
 
     pub fn settings(&self) -> &str {
         &self.settings
+    }
+
+    /// Memory of its largest instance, in bytes. Waits for calls that are under way.
+    pub fn memory_bytes(&self) -> usize {
+        let of = |shard: &Mutex<Option<Instance>>| {
+            lock(shard).as_ref().map_or(0, |own| own.store.data().watch.memory_bytes())
+        };
+        self.shards.iter().map(of).max().unwrap_or(0)
     }
 
     pub fn calls(&self) -> u64 {
@@ -181,7 +199,7 @@ impl Generation {
         answer.map_err(|error| Fault::of(&error))
     }
 
-    fn start(&self) -> Result<Instance, Fault> {
+    pub(crate) fn start(&self) -> Result<Instance, Fault> {
         let started = Instance::start(&self.engine, &self.linked, &self.granted, &self.settings);
         let (instance, _info) =
             started.map_err(|error| Fault::new(FaultKind::Start, &error.to_string()))?;

@@ -5,6 +5,7 @@
 
 mod answer; // questions to a slot, with the built-in answer behind them
 mod ask; // the questions
+mod bench; // what a plugin costs
 pub mod bindings; // WIT in Rust, one module a version
 mod component; // bytes → checked and compiled
 mod defaults; // the embedded plugins
@@ -17,13 +18,17 @@ mod granted; // what a slot's plugins share at the host
 mod guest; // the host's side of what plugins may call
 mod instance; // one store
 mod locks; // locking what threads share
+mod plan; // what a plugin of any slot plans
 mod registry; // slots: active, previous, candidate; swaps
 mod rehearsal; // a new generation is asked before it answers for anybody
+pub mod samples; // what plugins are tried with
+pub mod toolchain; // which cargo makes WebAssembly
 mod trial; // what is seen of a candidate
 mod watch; // CPU time, memory and host calls of one call
 
 pub use answer::{Answer, AnswerSource, Asker};
 pub use ask::{Execution, Question};
+pub use bench::{Bench, Measured, Timing, What, bench};
 pub use defaults::{EMBEDDED, Embedded, embedded};
 pub use engine::{Engine, Settings};
 pub use error::LoadError;
@@ -31,6 +36,7 @@ pub use event::{Event, Level, MetricKind, Silence, Sink};
 pub use fault::Fault;
 pub use generation::{Generation, Source};
 pub use granted::Granted;
+pub use plan::{Decision, Plan, Subject};
 pub use registry::{Change, ChangeError, Reader, Registry, SlotView, View};
 pub use trial::{Difference, Outcome, Side, Trial};
 

@@ -16,6 +16,8 @@ pub(crate) struct Watch {
     cpu_then: Option<Duration>,
     host_calls: u32,
     memory_bytes_max: usize,
+    /// Its memory as it last grew.
+    memory_bytes: usize,
 }
 
 /// Why the host ended a call. Found again in wasmtime's error.
@@ -38,7 +40,18 @@ impl std::error::Error for Exceeded {}
 
 impl Watch {
     pub(crate) fn new(memory_bytes_max: usize) -> Watch {
-        Watch { cpu_budget: Duration::ZERO, cpu_then: None, host_calls: 0, memory_bytes_max }
+        Watch {
+            cpu_budget: Duration::ZERO,
+            cpu_then: None,
+            host_calls: 0,
+            memory_bytes_max,
+            memory_bytes: 0,
+        }
+    }
+
+    /// The instance's memory, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
     }
 
     /// For a new call.
@@ -80,7 +93,11 @@ impl ResourceLimiter for Watch {
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         // An error, since a refusal looks like a panic of the plugin.
-        if desired > self.memory_bytes_max { Err(Exceeded::Memory.into()) } else { Ok(true) }
+        if desired > self.memory_bytes_max {
+            return Err(Exceeded::Memory.into());
+        }
+        self.memory_bytes = desired;
+        Ok(true)
     }
 
     fn table_growing(

@@ -16,5 +16,6 @@ pub mod serve; // builds everything, waits, drains
 pub mod settle; // from a checked configuration to what the data plane runs on
 pub mod stream; // one type for TCP, Unix and TLS byte streams
 pub mod tls; // rustls configurations, libpq's sslmodes
+pub mod trace; // records of what ran
 pub mod upstream; // server connections: connect, log in, pool
 pub mod view; // what the control plane knows, as the data plane sees it

@@ -1,6 +1,7 @@
 //! Builds everything from a configuration, waits for signals, reloads, drains.
 
 mod readiness; // can the primary be reached?
+mod record; // what runs, for a while
 mod snapshot; // what the workers and plugins are doing
 
 use std::io;
@@ -13,7 +14,7 @@ use tidegate_core::policy::Slot;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::admin::{self, Answer, Control, Phase, ReloadReport};
+use crate::admin::{self, Answer, Control, Phase, RecordOrder, ReloadReport};
 use crate::config::{Config, ConfigSource, Listen, diff};
 use crate::control::{self, Watched};
 use crate::data::limiting::Limits;
@@ -383,6 +384,12 @@ impl Control for Handle {
 
     fn order_plugin(&self, order: Order, who: Who) -> Answer<Outcome> {
         Box::pin(self.plugins.clone().order(order, who))
+    }
+
+    fn record(&self, order: RecordOrder, who: Who) -> Option<Answer<Vec<u8>>> {
+        let round = self.shared.recording.begin()?;
+        tracing::info!(target: "tidegate::audit", %who, seconds = order.time.as_secs(), "record");
+        Some(Box::pin(record::run(self.shared.clone(), round, order)))
     }
 
     fn drain(&self) {

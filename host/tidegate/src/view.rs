@@ -9,6 +9,9 @@ use tidegate_core::limits::CATALOGUES_MAX;
 use tidegate_core::route::ReplicaView;
 use tokio::sync::watch;
 
+/// Tags that policies are told of. A plan holds for one shape with these tags.
+pub const TAGS_TOLD: [&str; 2] = ["route", "priority"];
+
 /// One database's catalogue, and how new it is.
 #[derive(Clone, Debug)]
 pub struct Known {

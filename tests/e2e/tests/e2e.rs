@@ -10,10 +10,12 @@ mod limits; // rates: who is refused
 mod operations; // reload, drain, admin API, exit codes
 mod own; // a Tidegate of a test's own
 mod plugins; // policies loaded, swapped and taken back
+mod recording; // what runs, written down
 mod routing; // reads on replicas
 mod rust_client; // tokio-postgres
 mod session_mode; // a server for as long as a client stays
 mod soak; // everything at once
 mod timeouts; // clients that say nothing
 mod tls; // certificates of clients and of servers
+mod tutorial; // docs/plugins.md, done
 mod wire; // message by message

@@ -14,7 +14,7 @@ use tidegate_test_support::{
 };
 
 /// A plugin of this repository, as the build of the program compiled it.
-fn plugin_path(name: &str) -> PathBuf {
+pub fn plugin_path(name: &str) -> PathBuf {
     let built = || target_directory().join("plugins/wasm32-unknown-unknown/release");
     let folder = std::env::var_os("TIDEGATE_PLUGINS").map_or_else(built, PathBuf::from);
     folder.join(format!("{name}.wasm"))

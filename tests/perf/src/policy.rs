@@ -7,12 +7,10 @@ use std::sync::Arc;
 use tidegate_core::policy::plans::Plans;
 use tidegate_core::policy::route::{ReplicaMetrics, RoutePlan, RouteTarget};
 use tidegate_core::policy::{Safety, Slot, builtin};
-use tidegate_core::statement::{
-    Access, By, ColumnUse, Comparison, Effects, Family, Fingerprint, Shape, ShapeKind, TableUse,
-};
 use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
 use tidegate_policy::{
-    Asker, Change, Engine, Execution, Question, Registry, Settings, Silence, Sink, Source, embedded,
+    Asker, Change, Engine, Execution, Question, Registry, Settings, Silence, Sink, Source,
+    embedded, samples,
 };
 
 /// Runs the benchmarks of policies and prints a line for each.
@@ -28,7 +26,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     activate(0)?;
     let number = pair[0].number();
     let view = registry.view();
-    let shape = shape();
+    let shape = samples::ordinary();
     let asker = Asker { view: &view, session: 1 };
     let question = Question { shape: &shape, tags: &[] };
 
@@ -51,7 +49,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     line("plan, whole shape", || {
         black_box(registry.plan_route(asker, black_box(question), &[]));
     });
-    let replicas: Vec<ReplicaMetrics> = ["a", "b", "c"].map(replica).into();
+    let replicas: Vec<ReplicaMetrics> = ["a", "b", "c"].map(samples::replica).into();
     registry.cluster_changed(Some("p"), &replicas);
     let execution =
         Execution { id: 1, session: SessionFlags::empty(), fingerprint_low: 7, end_user_hash: 9 };
@@ -76,57 +74,4 @@ pub fn run() -> Result<(), Box<dyn Error>> {
 
 fn line(name: &str, call: impl FnMut()) {
     println!("policy  {name:<40} {:>8.1} ns", nanos_per_call(call));
-}
-
-fn replica(name: &str) -> ReplicaMetrics {
-    ReplicaMetrics {
-        name: name.into(),
-        healthy: true,
-        cpu_percent: Some(30.0),
-        response_ms: Some(1.5),
-        lag: None,
-        active: 3,
-        base_weight: 100.0,
-    }
-}
-
-/// Of an ordinary statement: two tables, four columns that are compared.
-fn shape() -> Shape {
-    let column = |name: &str, comparison, by| ColumnUse {
-        column: name.into(),
-        comparison,
-        by,
-        always: true,
-    };
-    let table = |name: &str, columns| TableUse {
-        schema: None,
-        name: name.into(),
-        access: Access::Reads,
-        columns,
-    };
-    let orders = vec![
-        column("customer_id", Comparison::Join, By::Column),
-        column("status", Comparison::Equal, By::Parameter(1)),
-        column("total", Comparison::Range, By::Parameter(2)),
-        column("created_at", Comparison::Order, By::Expression),
-    ];
-    let customers = vec![column("id", Comparison::Join, By::Column)];
-    let normalized = "SELECT o.id, o.status, o.total, c.name, c.email FROM shop_order o INNER JOIN \
-        shop_customer c ON o.customer_id = c.id WHERE o.status = $1 AND o.total >= $2 ORDER BY \
-        o.created_at DESC LIMIT $3";
-    Shape {
-        fingerprint: Fingerprint(0x1234_5678_9abc_def0_0fed_cba9_8765_4321),
-        family: Family(1),
-        normalized: normalized.into(),
-        kind: ShapeKind::Select,
-        access: Access::Reads,
-        locks: false,
-        effects: Effects::default(),
-        tables: vec![table("shop_order", orders), table("shop_customer", customers)],
-        columns: Vec::new(),
-        functions: Vec::new(),
-        parameters: 3,
-        literal_dependent: false,
-        incomplete: None,
-    }
 }

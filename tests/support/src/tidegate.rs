@@ -169,8 +169,13 @@ impl Tidegate {
     /// Runs `tidegate plugin` against it; its exit code and what it printed.
     #[track_caller]
     pub fn plugin_command(&self, arguments: &[&str]) -> (i32, String) {
+        self.command(&[&["plugin"], arguments].concat())
+    }
+
+    /// Runs another `tidegate` against it, in its folder; its exit code and what it printed.
+    #[track_caller]
+    pub fn command(&self, arguments: &[&str]) -> (i32, String) {
         let output = Command::new(binary())
-            .arg("plugin")
             .args(arguments)
             .env("TIDEGATE_ADMIN", self.admin.to_string())
             .env("TIDEGATE_ADMIN_TOKEN", TOKEN)
@@ -179,6 +184,12 @@ impl Tidegate {
             .unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// A file that a command left in its folder.
+    #[track_caller]
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.join(name)).unwrap()
     }
 
     /// Reads the configuration again, by the admin API.
@@ -272,7 +283,7 @@ pub(crate) fn tail(path: &Path) -> String {
 }
 
 /// `TIDEGATE_BIN`, else the binary of this test's profile, built now if it is older than its sources.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("TIDEGATE_BIN") {
         return PathBuf::from(path);
     }

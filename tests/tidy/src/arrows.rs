@@ -23,7 +23,7 @@ pub const CRATES: &[Layers] = &[
             &["admin", "control", "data"],
             &["plugins", "view"],
             &["upstream"],
-            &["config", "exit", "observe", "open_files", "stream", "tls"],
+            &["config", "exit", "observe", "open_files", "stream", "tls", "trace"],
         ],
     },
     Layers {
@@ -41,7 +41,8 @@ pub const CRATES: &[Layers] = &[
         source: "host/policy/src/",
         layers: &[
             &["tests"],
-            &["answer", "rehearsal"],
+            &["answer", "bench", "rehearsal"],
+            &["plan", "samples"],
             &["ask", "registry"],
             &["generation"],
             &["instance"],
@@ -49,7 +50,17 @@ pub const CRATES: &[Layers] = &[
             &["engine"],
             &["guest"],
             &["granted"],
-            &["bindings", "defaults", "error", "event", "fault", "locks", "trial", "watch"],
+            &[
+                "bindings",
+                "defaults",
+                "error",
+                "event",
+                "fault",
+                "locks",
+                "toolchain",
+                "trial",
+                "watch",
+            ],
         ],
     },
     Layers {

@@ -129,6 +129,21 @@ impl Template {
     }
 }
 
+/// As it was written.
+impl std::fmt::Display for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.parts.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::User => f.write_str("{user}"),
+            Part::Database => f.write_str("{database}"),
+            Part::Application => f.write_str("{application}"),
+            Part::EndUser => f.write_str("{end-user}"),
+            Part::Tag(name) => write!(f, "{{tag:{name}}}"),
+            Part::Parameter(number) => write!(f, "{{{number}}}"),
+        })
+    }
+}
+
 /// Text up to the first hole, the hole's name, and what follows.
 fn split(text: &str) -> Result<(&str, Option<&str>, &str), Problem> {
     let Some(at) = text.find(['{', '}']) else { return Ok((text, None, "")) };
@@ -190,6 +205,16 @@ mod tests {
         let text =
             rendered("u:{user}:{end-user}:{tag:tenant}:{tag:other}", Holes::Identity, &values);
         assert_eq!(text, "u:app:42%25:t%3A1:");
+    }
+
+    #[test]
+    fn a_template_is_told_as_it_was_written() {
+        for (text, holes) in [
+            ("u:{user}:{database}:{application}:{end-user}:{tag:tenant}", Holes::Identity),
+            ("row:{1}:{23}", Holes::Parameters(23)),
+        ] {
+            assert_eq!(Template::parse(text, holes).unwrap().to_string(), text);
+        }
     }
 
     #[test]

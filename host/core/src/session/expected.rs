@@ -70,6 +70,10 @@ impl Expected {
     fn may_copy(&self) -> bool {
         matches!(self, Self::Execute | Self::Query { .. })
     }
+
+    pub(super) fn is_statement(&self) -> bool {
+        self.may_copy() || matches!(self, Self::FunctionCall)
+    }
 }
 
 /// A Query of ours.
@@ -111,6 +115,9 @@ pub(super) struct Queue {
     /// How many of them end with ReadyForQuery for the client, and how many may copy; so that no hot path counts.
     ends: usize,
     copies: usize,
+    /// How many statements were ever noted, and how many of these are notes no more.
+    sent: u32,
+    answered: u32,
 }
 
 impl Queue {
@@ -125,6 +132,7 @@ impl Queue {
     pub(super) fn push(&mut self, note: Expected) {
         self.ends += usize::from(note.ends());
         self.copies += usize::from(note.may_copy());
+        self.sent = self.sent.wrapping_add(note.is_statement().into());
         self.notes.push_back(note);
     }
 
@@ -141,6 +149,26 @@ impl Queue {
     fn forget(&mut self, note: &Expected) {
         self.ends -= usize::from(note.ends());
         self.copies -= usize::from(note.may_copy());
+        self.answered = self.answered.wrapping_add(note.is_statement().into());
+    }
+
+    /// The number of the next statement.
+    pub(super) fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// The number of the oldest statement that is not answered.
+    pub(super) fn answered(&self) -> u32 {
+        self.answered
+    }
+
+    /// Statements that an error now takes along: the Query it is about, or all before the next Sync.
+    pub(super) fn failing(&self) -> u32 {
+        if let Some(Expected::Query { .. } | Expected::FunctionCall) = self.front() {
+            return 1;
+        }
+        let batch = self.notes.iter().take_while(|note| !matches!(note, Expected::Sync));
+        batch.fold(0, |count, note| count + u32::from(note.is_statement()))
     }
 
     /// Does the server owe an answer to something that the client sent?

@@ -11,6 +11,7 @@ mod openapi; // GET /openapi.json
 mod plugins; // /api/v1/plugins
 mod pools; // GET /api/v1/pools
 mod probes; // GET /healthz, /readyz
+mod record; // POST /api/v1/record
 mod reload; // POST /api/v1/reload
 mod reply; // JSON answers and problem details
 mod router; // the table of routes, tokens, dispatch
@@ -23,6 +24,7 @@ mod tests;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -67,9 +69,20 @@ pub trait Control: Send + Sync + 'static {
     /// given up after `PLUGIN_LOAD_TIME_MAX`, and then nothing has changed either.
     fn order_plugin(&self, order: Order, who: Who) -> Answer<Outcome>;
 
+    /// Records what runs, and resolves to lines of JSON when the order says; `None` while somebody else records. Dropping
+    /// the future ends it.
+    fn record(&self, order: RecordOrder, who: Who) -> Option<Answer<Vec<u8>>>;
+
     /// Starts what SIGTERM starts: no new clients, the others end, the process exits. Returns at
     /// once.
     fn drain(&self);
+}
+
+/// When a record ends: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordOrder {
+    pub time: Duration,
+    pub executions_max: u64,
 }
 
 /// Where the process is in its life.

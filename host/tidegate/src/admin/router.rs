@@ -14,14 +14,15 @@ use subtle::ConstantTimeEq;
 use tidegate_core::limits::{
     ADMIN_ANSWER_TIME_MAX, ADMIN_BODY_BYTES_MAX, ADMIN_LIST_DEFAULT, ADMIN_LIST_MAX,
     PLUGIN_BODY_TIME_MAX, PLUGIN_LOAD_TIME_MAX, PLUGIN_UPLOADS_MAX, POLICY_COMPONENT_BYTES_MAX,
-    POLICY_SETTINGS_BYTES_MAX,
+    POLICY_SETTINGS_BYTES_MAX, RECORD_TIME_MAX,
 };
 use tokio::sync::Semaphore;
 
 use super::plugins::Plain;
 use super::reply::{Problem, Reply};
 use super::{
-    Control, clients, config, drain, metrics, openapi, plugins, pools, probes, reload, servers,
+    Control, clients, config, drain, metrics, openapi, plugins, pools, probes, record, reload,
+    servers,
 };
 use crate::config::{AdminConfig, MetricsAccess, Secret};
 use crate::plugins::Who;
@@ -37,6 +38,7 @@ pub(super) enum Resource {
     Servers,
     Config,
     Reload,
+    Record,
     Drain,
     Openapi,
     Plugins,
@@ -75,6 +77,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::GET, "/api/v1/servers", Access::Token, Resource::Servers),
     route(Method::GET, "/api/v1/config", Access::Token, Resource::Config),
     route(Method::POST, "/api/v1/reload", Access::Token, Resource::Reload),
+    route(Method::POST, "/api/v1/record", Access::Token, Resource::Record),
     route(Method::POST, "/api/v1/drain", Access::Token, Resource::Drain),
     route(Method::GET, "/api/v1/plugins", Access::Token, Resource::Plugins),
     route(Method::POST, "/api/v1/plugins/promote", Access::Token, Resource::PluginsPromote),
@@ -115,6 +118,7 @@ impl Resource {
     fn answer_time_max(self) -> Duration {
         match self {
             Resource::PluginUpload | Resource::PluginConfigure => PLUGIN_LOAD_TIME_MAX,
+            Resource::Record => RECORD_TIME_MAX + ADMIN_ANSWER_TIME_MAX,
             _ => ADMIN_ANSWER_TIME_MAX,
         }
     }
@@ -255,6 +259,7 @@ impl Router {
             Resource::Servers => Ok(servers::get(control, list_limit(query)?).await),
             Resource::Config => Ok(config::get(control)),
             Resource::Reload => reload::post(control).await,
+            Resource::Record => record::post(control, query, who).await,
             Resource::Drain => Ok(drain::post(control)),
             Resource::Plugins => Ok(plugins::list(control)),
             Resource::Plugin => plugins::get(control, slot),

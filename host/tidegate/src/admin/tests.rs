@@ -95,6 +95,12 @@ impl Control for Fake {
         Box::pin(async move { snapshot })
     }
 
+    fn record(&self, order: RecordOrder, _: Who) -> Option<Answer<Vec<u8>>> {
+        let RecordOrder { time, executions_max } = order;
+        let words = format!("{} {executions_max}\n", time.as_secs()).into_bytes();
+        (executions_max != 99).then(|| Box::pin(async move { words }) as Answer<Vec<u8>>)
+    }
+
     fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config)
     }
@@ -423,6 +429,17 @@ fn slow_heads_bodies_and_idle_connections_are_cut_while_others_are_served() {
     assert_eq!(api.exchange(body.as_bytes()).status, 408);
     assert_eq!(api.fake.drains.load(Ordering::SeqCst), 0);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_record_has_its_bounds_and_is_one_at_a_time() {
+    let api = started();
+    assert_eq!(api.post("/api/v1/record").body, format!("10 {}\n", u64::MAX));
+    assert_eq!(api.post("/api/v1/record?seconds=240&most=7").body, "240 7\n");
+    assert_eq!(api.post("/api/v1/record?most=99").status, 409);
+    for wrong in ["seconds=0", "seconds=241", "most=0", "most=x", "time=1", "seconds"] {
+        assert_eq!(api.post(&format!("/api/v1/record?{wrong}")).status, 400, "{wrong}");
+    }
 }
 
 #[test]

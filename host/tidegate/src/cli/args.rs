@@ -66,6 +66,9 @@ pub(super) enum Command {
     Demo(DemoArgs),
     /// Load, swap and take back policies of a running Tidegate; make and test new ones
     Plugin(PluginArgs),
+    /// Record which statements run, without what they hold, for `tidegate plugin replay`
+    #[command(after_help = super::record::EXAMPLES)]
+    Record(super::record::RecordArgs),
     /// Print the version
     Version,
 }

@@ -4,6 +4,7 @@ mod args; // flags, help texts
 mod check; // tidegate check
 mod init; // tidegate init
 mod plugin; // tidegate plugin
+mod record; // tidegate record
 mod token; // the file of a made-up admin token
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub fn main() -> Exit {
         Command::Init(args) => init::run(&args),
         Command::Demo(args) => run_demo(args),
         Command::Plugin(args) => plugin::run(args.command),
+        Command::Record(args) => record::run(&args),
         Command::Version => {
             say(&format!("tidegate {}\n", env!("CARGO_PKG_VERSION")));
             Exit::Ok

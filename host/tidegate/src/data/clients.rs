@@ -7,13 +7,15 @@ use std::task::Waker;
 use std::time::Instant;
 
 use tidegate_core::ids::{ClientId, ServerId};
+use tidegate_core::plan::END_USER_SETTING;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::route::{Place, ReadFacts};
-use tidegate_core::session::Pins;
+use tidegate_core::session::{Pins, Session};
 use tidegate_wire::backend::TransactionStatus;
 use tokio::sync::oneshot;
 
 use super::login::Peer;
+use super::recording::Runner;
 use crate::upstream::Credentials;
 use crate::upstream::pool::{PoolCell, WaitSlot};
 
@@ -152,6 +154,17 @@ impl Client {
             facts.wrote_at = Some(now);
         }
         self.facts.set(facts);
+    }
+
+    /// Who runs a statement at `place`, for a record.
+    pub fn runner(&self, session: &Session, place: Place) -> Runner {
+        Runner {
+            user: self.user.clone(),
+            database: self.database.clone(),
+            application: self.application.borrow().clone(),
+            end_user: session.settings().get(END_USER_SETTING).map(Into::into),
+            place,
+        }
     }
 
     pub fn set_state(&self, state: State, now: Instant) {

@@ -23,6 +23,7 @@ use lent::{Lent, Stage};
 
 use super::buffers::Input;
 use super::clients::{Client, State};
+use super::recording::UnderWay;
 use super::way::Way;
 use super::worker::Worker;
 use crate::stream::Stream;
@@ -64,6 +65,8 @@ pub struct Connection {
     cancels_left: u32,
     /// Cancel requests for the server in hand that are under way; it does not go back before they have ended.
     cancelling: Rc<Cell<usize>>,
+    /// While somebody records.
+    under_way: Option<Box<UnderWay>>,
 }
 
 /// A step's outcome: whether anything moved.
@@ -99,6 +102,7 @@ impl Connection {
             goodbye: None,
             cancels_left: 0,
             cancelling: Rc::default(),
+            under_way: None,
         }
     }
 
@@ -152,7 +156,15 @@ impl Connection {
         if !self.from_client.is_clear() && self.flush_to_server(cx).is_pending() {
             return Step::Still;
         }
-        match self.phase {
+        match &mut self.phase {
+            ClientPhase::Paused(until) => {
+                if until.as_mut().poll(cx).is_pending() {
+                    return self.watch_client(cx);
+                }
+                self.from_client.wanted = 0;
+                self.phase = ClientPhase::Reading;
+                Step::Moved
+            }
             ClientPhase::Reading => {
                 if self.from_client.input.len() < self.from_client.wanted {
                     match self.read_client(self.from_client.wanted, cx) {
@@ -177,14 +189,6 @@ impl Connection {
                 self.watch_client(cx)
             }
             ClientPhase::Replies => self.watch_client(cx),
-            ClientPhase::Paused(ref mut pause) => {
-                if pause.as_mut().poll(cx).is_pending() {
-                    return self.watch_client(cx);
-                }
-                self.phase = ClientPhase::Reading;
-                self.feed_client(cx);
-                Step::Moved
-            }
             ClientPhase::Closing(_) | ClientPhase::Gone(..) => Step::Still,
         }
     }
@@ -233,6 +237,10 @@ impl Connection {
                 to_client: &mut self.from_server.out,
             };
             let step = self.session.handle_client(self.from_client.input.bytes(), io);
+            if routing.recorder.has_notes() {
+                let under_way = self.under_way.get_or_insert_default();
+                under_way.take_notes(&mut routing.recorder, Instant::now());
+            }
             (step, self.lent.is_some())
         };
         self.from_client.consumed = step.consumed;
@@ -305,6 +313,17 @@ impl Connection {
                 to_client: &mut self.from_server.out,
             };
             let step = self.session.handle_server(self.from_server.input.bytes(), io);
+            if let Some(under_way) = &mut self.under_way {
+                let now = Instant::now();
+                if routing.recorder.has_notes() {
+                    under_way.take_notes(&mut routing.recorder, now);
+                }
+                let runner = || self.client.runner(&self.session, self.asked.place);
+                under_way.settle(self.session.answered(), &mut routing.recorder, runner, now);
+                if under_way.is_over(&routing.recorder) {
+                    self.under_way = None;
+                }
+            }
             self.worker.shared.note_schema(before, interner.generation());
             self.worker.shared.retire(&self.session.take_changed_defaults(), &self.client.user);
             step

@@ -18,8 +18,9 @@ use tidegate_policy::bindings::since_v0_1::types::{Identity, SessionFlags, Tag};
 use tidegate_policy::{AnswerSource, Asker, Execution, Question};
 
 use super::clients::Client;
-use super::routing::{Routing, TAGS_TOLD};
+use super::routing::Routing;
 use crate::config::Rates;
+use crate::view::TAGS_TOLD;
 
 /// The tag that names the application's user.
 const END_USER_TAG: &str = "user_id";

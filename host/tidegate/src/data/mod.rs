@@ -1,6 +1,6 @@
 //! DATA PLANE: from an accepted socket to rows. Waits for nothing in the control plane, and never imports it.
 
-pub mod buffers;
+pub mod buffers; // read buffers, lent while bytes wait in them
 pub mod cancel; // cancel keys
 pub mod clients; // what others may know of a client, and ask of it
 pub mod connection; // moves one client's bytes between its socket, the session machine and a server
@@ -8,7 +8,8 @@ pub mod greeting; // start-up settings, ParameterStatus, the cancel key, the fir
 pub mod limiting; // whom a statement counts for, and whether there is room
 pub mod listener; // sockets that listen, and which worker takes a client
 pub mod login; // one client from its first byte to AuthenticationOk
+pub mod recording; // what runs, while somebody records
 mod routing; // where statements may run
 pub mod users; // who may log in: a file, or the server's own users
 mod way; // one direction of a client's traffic
-pub mod worker; // one thread: its clients, its pools, its messages // read buffers, lent while bytes wait in them
+pub mod worker; // one thread: its clients, its pools, its messages

@@ -1,12 +1,13 @@
 //! A worker's knowledge of where statements may run: the newest view, whose turn it is, what texts are, what policies plan.
 
 use std::hash::{Hash as _, Hasher as _};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHasher;
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
-use tidegate_core::plan::{Admission, Execution as Statement, Router};
+use tidegate_core::plan::{Admission, Execution as Statement, Ran, Router, Text};
 use tidegate_core::policy::plans::Plans;
 use tidegate_core::policy::route::{Decision, Safety};
 use tidegate_core::policy::{RoutePlan, RouteTarget, Slot};
@@ -19,10 +20,8 @@ use tokio::sync::watch;
 
 use super::clients::Client;
 use super::limiting::{Limiting, Limits};
-use crate::view::{View, Views};
-
-/// Tags that routing policies are told of. A plan holds for one shape with these tags.
-pub(super) const TAGS_TOLD: [&str; 2] = ["route", "priority"];
+use super::recording::{Noted, Recorder, Recording, Seen};
+use crate::view::{TAGS_TOLD, View, Views};
 
 /// One worker's.
 pub struct Routing {
@@ -37,6 +36,7 @@ pub struct Routing {
     /// What the policy says of the replicas for the read that was judged last.
     wanted: Wanted,
     pub(super) limiting: Limiting,
+    pub recorder: Recorder,
 }
 
 /// A plan, and by which generation.
@@ -57,7 +57,13 @@ enum Wanted {
 
 impl Routing {
     /// `seed` is the process's, for fingerprints.
-    pub fn new(views: &Views, policies: Arc<Registry>, limits: Arc<Limits>, seed: u128) -> Self {
+    pub fn new(
+        views: &Views,
+        policies: Arc<Registry>,
+        limits: Arc<Limits>,
+        recording: Arc<Recording>,
+        seed: u128,
+    ) -> Self {
         let views = views.subscribe();
         let view = views.borrow().clone();
         Self {
@@ -71,6 +77,7 @@ impl Routing {
             plans: Plans::default(),
             wanted: Wanted::Any,
             limiting: Limiting::new(limits),
+            recorder: Recorder::new(recording),
         }
     }
 
@@ -121,7 +128,7 @@ impl Routing {
         let tags = Tags::read(sql, text.begin, text.end);
         let told: Vec<(&str, &str)> =
             tags.iter().filter(|(key, _)| TAGS_TOLD.contains(key)).collect();
-        let key = text.shape.fingerprint.0 ^ u128::from(digest(&told));
+        let key = plan_key(text, &told);
         let view = self.reader.view();
         let stamp = view.slot(Slot::Routing).stamp(session);
         if let Some(known) = self.plans.get(key, stamp) {
@@ -141,6 +148,25 @@ impl Routing {
             self.plans.put(key, stamp, planned.clone());
         }
         planned
+    }
+
+    /// A text as a record has it, with the plan that is known for it. Nobody is asked.
+    fn seen(&mut self, text: Text<'_>, session: u64) -> Rc<Seen> {
+        let settings = match text.strings {
+            Some(strings) => TextSettings { strings, encoding: TextEncoding::Utf8 },
+            None => TextSettings { encoding: TextEncoding::Unsafe, ..TextSettings::default() },
+        };
+        let known = self.shapes.shape_of(text.sql, settings, Instant::now());
+        let tags = Tags::read(text.sql, known.begin, known.end);
+        let told: Vec<(&str, &str)> =
+            tags.iter().filter(|(key, _)| TAGS_TOLD.contains(key)).collect();
+        let stamp = self.reader.view().slot(Slot::Routing).stamp(session);
+        let planned = self.plans.get(plan_key(&known, &told), stamp);
+        Rc::new(Seen {
+            shape: known.shape,
+            tags: told.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+            plan: planned.map(|planned| (planned.plan.clone(), planned.planner)),
+        })
     }
 
     /// Follows a plan for a statement that is proven to read. Says whether a replica may run it.
@@ -168,6 +194,10 @@ impl Routing {
     }
 }
 
+fn plan_key(text: &Known, told: &[(&str, &str)]) -> u128 {
+    text.shape.fingerprint.0 ^ u128::from(digest(told))
+}
+
 fn digest(told: &[(&str, &str)]) -> u64 {
     if told.is_empty() {
         return 0;
@@ -187,6 +217,27 @@ pub struct SessionRouter<'a> {
 impl Router for SessionRouter<'_> {
     fn splits(&self) -> bool {
         !self.routing.view.replicas.is_empty()
+    }
+
+    fn watches(&self) -> bool {
+        self.routing.recorder.is_on()
+    }
+
+    fn watch(&mut self, ran: Ran<'_>) {
+        let session = self.client.id.0;
+        let noted = match ran {
+            Ran::Bound(text) => Noted::Bound(self.routing.seen(text, session)),
+            Ran::Query(number, text) => {
+                Noted::Query(number, text.map(|text| self.routing.seen(text, session)))
+            }
+            Ran::Execute(number) => Noted::Execute(number),
+            Ran::Call(number) => Noted::Query(number, None),
+            Ran::Failed { first, until, sqlstate } => {
+                let sqlstate = sqlstate.try_into().unwrap_or(*b"XX000");
+                Noted::Failed { first, until, sqlstate }
+            }
+        };
+        self.routing.recorder.note(noted);
     }
 
     fn reads(&mut self, sql: &[u8], strings: StringSyntax) -> bool {

@@ -25,6 +25,7 @@ use super::greeting::Welcomes;
 use super::limiting::Limits;
 use super::listener::{Accepted, Bound, Listener, Loads};
 use super::login::{LoginContext, Peer, Throttle};
+use super::recording::{Part, Recording};
 use super::routing::Routing;
 use crate::config;
 use crate::observe::snapshot::ClientSnapshot;
@@ -51,6 +52,8 @@ pub enum Message {
     Pool(PoolMessage),
     Cancel(ClientId, Cancel),
     Snapshot(oneshot::Sender<WorkerSnapshot>),
+    /// Its part of the record that has just ended.
+    Record(oneshot::Sender<Part>),
     /// What the workers share of a reload is dropped by each when it has taken the configuration over.
     Reload(Arc<Settled>, Arc<Retiring>),
     /// No new clients; each goes when its transaction has ended.
@@ -109,6 +112,8 @@ pub struct Shared {
     pub policies: Arc<Registry>,
     /// What statements have used of their limits.
     pub limits: Arc<Limits>,
+    /// Whether somebody records what runs.
+    pub recording: Arc<Recording>,
     /// What the control plane knows.
     pub views: Arc<Views>,
     /// By worker: whether it has a connection to the primary.
@@ -137,6 +142,7 @@ impl Shared {
             seed,
             policies,
             limits,
+            recording: Arc::default(),
             views: Arc::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
@@ -276,7 +282,8 @@ impl Worker {
             Box::new(Others(shared.clone())),
         );
         let (policies, limits) = (shared.policies.clone(), shared.limits.clone());
-        let routing = Routing::new(&shared.views, policies, limits, shared.seed);
+        let recording = shared.recording.clone();
+        let routing = Routing::new(&shared.views, policies, limits, recording, shared.seed);
         Rc::new(Self {
             index,
             stats: shared.stats.get(index).cloned().unwrap_or_default(),
@@ -351,6 +358,9 @@ impl Worker {
             Message::Snapshot(reply) => {
                 // Who asked may have given up.
                 let _ = reply.send(self.snapshot());
+            }
+            Message::Record(reply) => {
+                let _ = reply.send(self.routing.borrow_mut().recorder.take());
             }
             Message::Reload(settled, retiring) => {
                 self.reload(settled);

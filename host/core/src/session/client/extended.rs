@@ -164,6 +164,7 @@ impl Session {
         (self.admitted, self.bound) = (None, Some(()));
         let deallocated = match &prepared {
             Some(prepared) => {
+                self.tell_bound(&prepared.sql, io.router);
                 self.note_bound(&prepared.analysis);
                 self.take_deallocated(&prepared.analysis)
             }
@@ -244,6 +245,7 @@ impl Session {
         self.batch = Batch::Open;
         self.begin_running(io);
         self.tally.statements += 1;
+        self.tell_execute(io.router);
         self.expected.push(Expected::Execute);
         if !drops {
             return pass(self, header);

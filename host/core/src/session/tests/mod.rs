@@ -8,4 +8,5 @@ mod program; // what a client sends
 mod random;
 mod reads; // on replicas
 mod traps;
+mod watched; // what whoever watches is told
 mod world; // clients, servers and the shell between them

@@ -3,7 +3,7 @@
 use super::fake::{Fake, Map};
 use crate::ids::ClientId;
 use crate::limiter::Charge;
-use crate::plan::{Admission, Execution, Router, Target};
+use crate::plan::{Admission, Execution, Ran, Router, Target, Text};
 use crate::policy::limit::TransactionState;
 use crate::refusal::Refusal;
 use crate::session::gather::Gather;
@@ -32,6 +32,8 @@ pub(super) struct Server {
 pub(super) struct Reads {
     pub splits: bool,
     pub limit: Option<Limit>,
+    /// What whoever watches was told, if anybody does.
+    pub watched: Option<Vec<String>>,
 }
 
 /// Answers in turn whether statements may run; the last answer again and again.
@@ -53,6 +55,24 @@ impl Router for Reads {
     fn reads(&mut self, sql: &[u8], _: StringSyntax) -> bool {
         ["SELECT '", "SELECT 1/0"].iter().any(|start| sql.starts_with(start.as_bytes()))
             && !sql.contains(&b';')
+    }
+
+    fn watches(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    fn watch(&mut self, ran: Ran<'_>) {
+        let text = |text: Text<'_>| String::from_utf8_lossy(text.sql).into_owned();
+        let told = match ran {
+            Ran::Bound(bound) => format!("bound {}", text(bound)),
+            Ran::Query(number, sql) => format!("{number} {}", sql.map_or_else(String::new, text)),
+            Ran::Execute(number) => format!("{number} execute"),
+            Ran::Call(number) => format!("{number} call"),
+            Ran::Failed { first, until, sqlstate } => {
+                format!("{first}..{until} {}", String::from_utf8_lossy(sqlstate))
+            }
+        };
+        self.watched.get_or_insert_default().push(told);
     }
 
     fn limits(&mut self) -> bool {

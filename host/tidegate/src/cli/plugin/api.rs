@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -30,15 +31,15 @@ pub(in crate::cli) struct Admin {
 
 /// One request.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) method: Method,
-    pub(super) path: String,
-    pub(super) headers: Vec<(&'static str, String)>,
-    pub(super) body: Vec<u8>,
+pub(in crate::cli) struct Request {
+    pub(in crate::cli) method: Method,
+    pub(in crate::cli) path: String,
+    pub(in crate::cli) headers: Vec<(&'static str, String)>,
+    pub(in crate::cli) body: Vec<u8>,
 }
 
 impl Request {
-    pub(super) fn new(method: Method, path: String) -> Self {
+    pub(in crate::cli) fn new(method: Method, path: String) -> Self {
         Self { method, path, headers: Vec::new(), body: Vec::new() }
     }
 }
@@ -48,11 +49,22 @@ impl Admin {
     ///
     /// # Errors
     /// What went wrong, or what the API says is wrong.
-    pub(super) fn ask(&self, request: Request) -> Result<Bytes, String> {
+    pub(in crate::cli) fn ask(&self, request: Request) -> Result<Bytes, String> {
+        self.ask_within(PLUGIN_BODY_TIME_MAX + PLUGIN_LOAD_TIME_MAX, request)
+    }
+
+    /// The same, when the answer comes within this time.
+    ///
+    /// # Errors
+    /// As [`Admin::ask`].
+    pub(in crate::cli) fn ask_within(
+        &self,
+        time_max: Duration,
+        request: Request,
+    ) -> Result<Bytes, String> {
         let token = self.token()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let time_max = PLUGIN_BODY_TIME_MAX + PLUGIN_LOAD_TIME_MAX;
         let answer = async {
             tokio::time::timeout(time_max, exchange(self.admin, &token, request))
                 .await

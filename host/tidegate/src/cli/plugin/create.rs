@@ -28,21 +28,30 @@ pub(super) fn run(path: &Path, world: Slot, sdk: Option<&Path>) -> Result<String
     let source = path.join("src");
     fs::create_dir(&source).map_err(|error| fail(&error))?;
     let manifest = MANIFEST.replace("NAME", name).replace("SDK", &sdk);
-    let files = [
+    let file = name.replace('-', "_");
+    let slot = world.name();
+    let cases = cases(world);
+    let test = match cases {
+        Some(_) => format!("tidegate plugin test {slot} {file}.wasm --cases cases.toml"),
+        None => format!("tidegate plugin test {slot} {file}.wasm"),
+    };
+    let readme = README.replace("NAME", name).replace("SLOT", slot).replace("TEST", &test);
+    let mut files = vec![
         (path.join("Cargo.toml"), manifest),
         (source.join("lib.rs"), library(world).to_owned()),
-        (path.join(".gitignore"), "/target\n".to_owned()),
+        (path.join("README.md"), readme.replace("FILE", &file)),
+        (path.join(".gitignore"), "/target\n/*.wasm\n".to_owned()),
     ];
+    files.extend(cases.map(|text| (path.join("cases.toml"), text.replace("FILE", &file))));
     for (file, text) in files {
         fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
     }
-    let (folder, file) = (path.display(), name.replace('-', "_"));
-    let slot = world.name();
     Ok(format!(
-        "{folder}: a policy for {slot}. Next, in that folder:\n  \
+        "{}: a policy for {slot}. Next, in that folder:\n  \
          cargo test\n  \
-         cargo build --release --target wasm32-unknown-unknown\n  \
-         tidegate plugin test {slot} target/wasm32-unknown-unknown/release/{file}.wasm\n"
+         tidegate plugin build\n  \
+         {test}\n",
+        path.display()
     ))
 }
 
@@ -66,6 +75,31 @@ strip = "debuginfo"
 
 [workspace]
 "#;
+
+const README: &str = "\
+# NAME
+
+A SLOT policy for Tidegate, in `src/lib.rs`.
+
+```sh
+cargo test                        # its own tests, as native code
+tidegate plugin build             # makes FILE.wasm
+TEST
+tidegate plugin push SLOT FILE.wasm --shadow 100
+```
+
+The test runs every check of an upload in the same sandbox, and the statements in `cases.toml`, if there is one.
+";
+
+/// Statements to ask about; none for advice, which is not about single ones.
+fn cases(world: Slot) -> Option<&'static str> {
+    match world {
+        Slot::Routing => Some(include_str!("templates/routing.cases.txt")),
+        Slot::Caching => Some(include_str!("templates/caching.cases.txt")),
+        Slot::Limiting => Some(include_str!("templates/limiting.cases.txt")),
+        Slot::Advising => None,
+    }
+}
 
 fn library(world: Slot) -> &'static str {
     match world {

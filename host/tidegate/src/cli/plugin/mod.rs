@@ -1,7 +1,12 @@
 //! `tidegate plugin`: the admin API's plugins from the command line, and tools for who writes them.
 
-mod api; // requests to a running Tidegate
+pub(super) mod api; // requests to a running Tidegate
+mod bench; // tidegate plugin bench
+mod build; // tidegate plugin build
+mod cases; // statements and what is to be planned for them
 mod create; // tidegate plugin new
+mod replay; // tidegate plugin replay
+mod sandbox; // where plugins are tried
 mod sign; // tidegate plugin sign
 mod table; // answers for people
 mod trial; // tidegate plugin test
@@ -15,21 +20,41 @@ use clap::Subcommand;
 use hyper::Method;
 use tidegate_core::limits::{POLICY_COMPONENT_BYTES_MAX, POLICY_SETTINGS_BYTES_MAX};
 use tidegate_core::policy::Slot;
+use tidegate_policy::{Source, embedded};
 
 use crate::config::flag_value;
 use crate::exit::Exit;
+use crate::trace::Trace;
 use api::{Admin, Request};
+use cases::Cases;
+use replay::{Replay, Side};
+
+/// Of a record that is read: what `tidegate record` writes, several times.
+const TRACE_BYTES_MAX: usize = 64 << 20;
+/// Of a file with cases.
+const CASES_BYTES_MAX: usize = 1 << 20;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   tidegate plugin list
-  tidegate plugin test routing my.wasm --settings my.json
+  tidegate plugin build && tidegate plugin test routing my.wasm --cases cases.toml
+  tidegate plugin bench routing my.wasm --sql 'SELECT * FROM reports WHERE id = 1'
   tidegate plugin push routing my.wasm --settings my.json --shadow 100
   tidegate plugin promote routing
   tidegate plugin rollback routing
 
 The admin API's address is --admin or TIDEGATE_ADMIN, its token the first line of --admin-token-file or
 TIDEGATE_ADMIN_TOKEN.";
+
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  tidegate plugin replay routing my.wasm --trace recorded.jsonl
+  tidegate plugin replay routing new.wasm --against old.wasm --trace recorded.jsonl
+
+Exit codes:
+  0  every answer comes to the same
+  1  some differ, or the plugin failed
+  2  the plugins or the record could not be read";
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum PluginCommand {
@@ -67,10 +92,24 @@ pub(in crate::cli) enum PluginCommand {
         slot: Slot,
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// A file with JSON, or JSON itself
+        /// A file with JSON, or JSON itself [default: those of the cases]
         #[arg(long, value_name = "SETTINGS")]
         settings: Option<String>,
+        /// Statements and what is to be planned for them, TOML
+        #[arg(long, value_name = "FILE")]
+        cases: Option<PathBuf>,
     },
+    /// Compile a plugin's crate to WebAssembly, NAME.wasm in its folder
+    Build {
+        /// The crate's folder
+        #[arg(value_name = "PATH", default_value = ".")]
+        path: PathBuf,
+    },
+    /// Time every kind of call of a plugin in the sandbox, without a running Tidegate
+    Bench(BenchArgs),
+    /// Compare a plugin's answers with another's, for what `tidegate record` has written
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(ReplayArgs),
     /// Sign a plugin with an Ed25519 key (PKCS#8), into FILE.sig, which push sends along
     Sign {
         #[arg(value_name = "FILE")]
@@ -94,6 +133,56 @@ pub(in crate::cli) enum PluginCommand {
         #[arg(long, value_name = "DIR")]
         sdk: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct BenchArgs {
+    #[arg(value_name = "SLOT", value_parser = slot)]
+    slot: Slot,
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// A file with JSON, or JSON itself
+    #[arg(long, value_name = "SETTINGS")]
+    settings: Option<String>,
+    /// A statement to ask about, repeatable [default: four that come with Tidegate]
+    #[arg(long, value_name = "SQL")]
+    sql: Vec<String>,
+    /// JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct ReplayArgs {
+    #[arg(value_name = "SLOT", value_parser = slot)]
+    slot: Slot,
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// What `tidegate record` has written
+    #[arg(long, value_name = "FILE")]
+    trace: PathBuf,
+    /// A file with JSON, or JSON itself
+    #[arg(long, value_name = "SETTINGS")]
+    settings: Option<String>,
+    /// Another plugin; `default`, the one that comes with Tidegate; or `builtin`, Tidegate without one
+    #[arg(long, value_name = "FILE", default_value = "default")]
+    against: String,
+    /// Settings of that one
+    #[arg(long, value_name = "SETTINGS")]
+    against_settings: Option<String>,
+    /// Differences that are shown; all are counted
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    most: usize,
+    /// JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// How an answer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Table,
+    Json,
 }
 
 #[derive(Debug, clap::Args)]
@@ -136,6 +225,10 @@ pub(in crate::cli) struct PushArgs {
 
 /// Does what was asked; an error is a sentence on standard error.
 pub(super) fn run(command: PluginCommand) -> Exit {
+    if let PluginCommand::Replay(args) = &command {
+        // Its exit code says more.
+        return run_replay(args);
+    }
     match perform(command) {
         Ok(words) => {
             super::say(&words);
@@ -146,6 +239,47 @@ pub(super) fn run(command: PluginCommand) -> Exit {
             Exit::Failure
         }
     }
+}
+
+fn run_replay(args: &ReplayArgs) -> Exit {
+    match compare(args) {
+        Ok(outcome) => {
+            let exit = match outcome {
+                replay::Outcome::Same(_) => Exit::Ok,
+                replay::Outcome::Differs(_) => Exit::Failure,
+            };
+            super::say(&outcome.words());
+            exit
+        }
+        Err(words) => {
+            eprintln!("tidegate: {words}");
+            Exit::Usage
+        }
+    }
+}
+
+fn compare(args: &ReplayArgs) -> Result<replay::Outcome, String> {
+    let text = String::from_utf8(read(&args.trace, TRACE_BYTES_MAX)?);
+    let text = text.map_err(|_| format!("{} is not UTF-8", args.trace.display()))?;
+    let trace = Trace::read(&text).map_err(|error| format!("{}: {error}", args.trace.display()))?;
+    let settings = |given: &Option<String>| {
+        given.as_deref().map(read_settings).transpose().map(Option::unwrap_or_default)
+    };
+    let (own, other) = (settings(&args.settings)?, settings(&args.against_settings)?);
+    let file;
+    let before = match args.against.as_str() {
+        "builtin" => Side::BuiltIn,
+        "default" => Side::Plugin { bytes: embedded(args.slot).bytes, settings: &other },
+        path => {
+            file = read_plugin(Path::new(path))?;
+            Side::Plugin { bytes: &file, settings: &other }
+        }
+    };
+    let bytes = read_plugin(&args.file)?;
+    let after = Side::Plugin { bytes: &bytes, settings: &own };
+    let (slot, most) = (args.slot, args.most);
+    let format = if args.json { Format::Json } else { Format::Table };
+    replay::run(Replay { slot, before, after, trace: &trace, most, format })
 }
 
 fn perform(command: PluginCommand) -> Result<String, String> {
@@ -177,16 +311,31 @@ fn perform(command: PluginCommand) -> Result<String, String> {
         PluginCommand::Withdraw(args) => post(&args, "withdraw"),
         PluginCommand::Rollback(args) => post(&args, "rollback"),
         PluginCommand::Disable(args) => post(&args, "disable"),
-        PluginCommand::Test { slot, file, settings } => {
-            let settings = settings.as_deref().map(read_settings).transpose()?;
-            trial::run(slot, &read_plugin(&file)?, &settings.unwrap_or_default())
+        PluginCommand::Test { slot, file, settings, cases } => {
+            let cases = cases.as_deref().map(|path| read_cases(path, slot)).transpose()?;
+            let settings = match (settings.as_deref(), &cases) {
+                (Some(given), _) => read_settings(given)?,
+                (None, Some(cases)) => cases.settings()?,
+                (None, None) => String::new(),
+            };
+            trial::run(slot, &read_plugin(&file)?, &settings, cases.as_ref())
         }
+        PluginCommand::Build { path } => build::run(&path),
+        PluginCommand::Replay(args) => compare(&args).map(replay::Outcome::words),
+        PluginCommand::Bench(args) => measure(&args),
         PluginCommand::Sign { file, key, make_key } => {
             let make = if make_key { sign::Missing::Make } else { sign::Missing::Fail };
             sign::run(&file, &key, make)
         }
         PluginCommand::New { path, world, sdk } => create::run(&path, world, sdk.as_deref()),
     }
+}
+
+fn measure(args: &BenchArgs) -> Result<String, String> {
+    let BenchArgs { slot, file, settings, sql, json } = args;
+    let settings = settings.as_deref().map(read_settings).transpose()?.unwrap_or_default();
+    let source = Source { slot: *slot, bytes: &read_plugin(file)?, settings: &settings };
+    bench::run(source, sql, if *json { Format::Json } else { Format::Table })
 }
 
 fn push(args: &PushArgs) -> Result<String, String> {
@@ -216,6 +365,12 @@ fn signature(args: &PushArgs) -> Result<Option<String>, String> {
     let text = String::from_utf8(read(path, 1_000)?);
     let text = text.map_err(|_| format!("{} is not text", path.display()))?;
     Ok(Some(text.trim().to_owned()))
+}
+
+fn read_cases(path: &Path, slot: Slot) -> Result<Cases, String> {
+    let text = String::from_utf8(read(path, CASES_BYTES_MAX)?);
+    let text = text.map_err(|_| format!("{} is not UTF-8", path.display()))?;
+    Cases::read(&text, slot).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn read_plugin(path: &Path) -> Result<Vec<u8>, String> {

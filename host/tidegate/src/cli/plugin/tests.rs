@@ -19,12 +19,23 @@ fn parsed(args: &[&str]) -> Result<PluginCommand, clap::Error> {
 fn slots_and_shares_are_read_and_what_makes_no_sense_is_told() {
     assert!(parsed(&["push", "routing", "a.wasm", "--shadow", "10"]).is_ok());
     assert!(parsed(&["promote", "routing", "caching"]).is_ok());
+    assert!(
+        parsed(&["replay", "routing", "a.wasm", "--trace", "a", "--against", "b.wasm"]).is_ok()
+    );
+    assert!(
+        parsed(&["bench", "routing", "a.wasm", "--sql", "SELECT 1", "--sql", "SELECT 2"]).is_ok()
+    );
+    assert!(parsed(&["build"]).is_ok());
     for wrong in [
         &["push", "router", "a.wasm"][..],
         &["push", "routing", "a.wasm", "--shadow", "1", "--canary", "1"],
         &["push", "routing", "a.wasm", "--shadow", "300"],
         &["promote"],
         &["list", "--admin", "nonsense"],
+        &["replay", "routing", "a.wasm"],
+        &["replay", "router", "a.wasm", "--trace", "a.jsonl"],
+        &["bench", "routing"],
+        &["test", "routing", "--cases", "cases.toml"],
     ] {
         assert!(parsed(wrong).is_err(), "{wrong:?}");
     }
@@ -44,13 +55,77 @@ fn settings_are_a_file_or_json_and_end_up_on_one_line() {
 #[test]
 fn a_plugin_is_tested_in_the_sandbox() {
     for slot in Slot::ALL {
-        let told = trial::run(slot, embedded(slot).bytes, "").unwrap();
+        let told = trial::run(slot, embedded(slot).bytes, "", None).unwrap();
         assert!(told.contains(": ok"), "{told}");
     }
     let router = embedded(Slot::Routing).bytes;
-    let told = trial::run(Slot::Routing, router, r#"{"cpu_percent_max": 0}"#).unwrap_err();
+    let told = trial::run(Slot::Routing, router, r#"{"cpu_percent_max": 0}"#, None).unwrap_err();
     assert!(told.starts_with("settings: "), "{told}");
-    assert!(trial::run(Slot::Caching, router, "").unwrap_err().starts_with("world: "));
+    assert!(trial::run(Slot::Caching, router, "", None).unwrap_err().starts_with("world: "));
+}
+
+#[test]
+fn cases_are_statements_in_sql_and_what_is_planned_for_them() {
+    let bytes = embedded(Slot::Caching).bytes;
+    let text = r#"
+        [settings]
+        rules = [{ table = "app.t", ttl_ms = 500, row = "id" }]
+        [[case]]
+        sql = "SELECT a FROM app.t WHERE id = $1 /*key='value'*/"
+        expect = "store"
+        says = "tags t:row:{1}"
+        [[case]]
+        sql = "SELECT a FROM other"
+        expect = "bypass"
+    "#;
+    let run = |text: &str| {
+        let cases = Cases::read(text, Slot::Caching)?;
+        trial::run(Slot::Caching, bytes, &cases.settings()?, Some(&cases))
+    };
+    let told = run(text).unwrap();
+    assert!(told.ends_with("2 cases: all as expected\n"), "{told}");
+    let told = run(&text.replace("expect = \"bypass\"", "expect = \"store\"")).unwrap_err();
+    assert!(told.starts_with("1 of 2 cases"), "{told}");
+    assert!(told.contains("SELECT a FROM other\n  expected store, got bypass"), "{told}");
+    let told = run(&text.replace("{1}", "{2}")).unwrap_err();
+    assert!(told.contains("expected it to say \"tags t:row:{2}\""), "{told}");
+    let told = run(&text.replace("FROM other", "FROM")).unwrap();
+    assert!(told.contains("all as expected"), "{told}");
+    let unread = text.replace("FROM other", "FROM").replace("\"bypass\"", "\"store\"");
+    assert!(run(&unread).unwrap_err().contains("(the text is unparseable)"));
+    let told = run(&text.replace("\"bypass\"", "\"primary\"")).unwrap_err();
+    assert_eq!(told, "\"primary\" is no plan of caching; there are bypass, store, ask");
+    assert!(run("").unwrap_err().contains("[[case]]"));
+    assert!(run("[[case]]\nsql = 1").unwrap_err().contains("line 2"));
+}
+
+#[test]
+fn what_a_plugin_costs_is_measured_for_each_kind_of_call() {
+    for (slot, expected) in [
+        (Slot::Routing, &["start", "plan", "weigh"][..]),
+        (Slot::Caching, &["start", "plan"]),
+        (Slot::Limiting, &["start", "plan"]),
+        (Slot::Advising, &["start", "advise"]),
+    ] {
+        let source = Source { slot, bytes: embedded(slot).bytes, settings: "" };
+        let told = bench::run(source, &[], Format::Json).unwrap();
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let calls = told["calls"].as_array().unwrap();
+        let names: Vec<&str> = calls.iter().filter_map(|call| call["what"].as_str()).collect();
+        assert_eq!(names, expected, "{slot:?}");
+        for call in calls {
+            assert!(call["median_ns"].as_u64() > Some(0), "{told}");
+            assert!(call["p99_ns"].as_u64() >= call["median_ns"].as_u64(), "{told}");
+            assert_eq!(call["faults"], 0, "{told}");
+        }
+        assert!(told["memory_bytes"].as_u64() > Some(60_000), "{told}");
+        assert_eq!(told["asking_plans"], 0);
+    }
+    let source = Source { slot: Slot::Routing, bytes: embedded(Slot::Routing).bytes, settings: "" };
+    let table = bench::run(source, &["SELECT a FROM t".to_owned()], Format::Table).unwrap();
+    assert!(table.contains("All 1 plans are static"), "{table}");
+    let wrong = bench::run(source, &["SELEC".to_owned()], Format::Table).unwrap_err();
+    assert_eq!(wrong, "unparseable: SELEC");
 }
 
 #[test]
@@ -83,6 +158,14 @@ fn a_new_plugin_is_a_crate_that_nobody_had() {
         let library = std::fs::read_to_string(path.join("src/lib.rs")).unwrap();
         assert!(library.contains(&format!("register!({}: Own)", slot.name())), "{library}");
         assert!(create::run(&path, slot, None).is_err(), "it is there");
+        let readme = std::fs::read_to_string(path.join("README.md")).unwrap();
+        match std::fs::read_to_string(path.join("cases.toml")) {
+            Ok(cases) => {
+                Cases::read(&cases, slot).unwrap();
+                assert!(readme.contains("--cases cases.toml"), "{readme}");
+            }
+            Err(_) => assert_eq!(slot, Slot::Advising),
+        }
     }
     assert!(create::run(&dir.path().join("My Plugin"), Slot::Routing, None).is_err());
 }

@@ -63,6 +63,7 @@ impl Worker {
             connected.store(self.pools.is_connected(0), Ordering::Relaxed);
         }
         while self.tasks.borrow_mut().try_join_next().is_some() {}
+        self.routing.borrow_mut().recorder.maintain(now);
         self.end_idle_clients(now);
     }
 
