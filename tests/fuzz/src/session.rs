@@ -84,7 +84,10 @@ impl World {
             let step = self.session.handle_client(&self.from_client, io);
             self.sent(step.consumed, 0);
             match step.next {
-                ClientNext::Read { .. } | ClientNext::Replies => return self.settles(),
+                // Nobody limits here, so there is no pause.
+                ClientNext::Read { .. } | ClientNext::Replies | ClientNext::Pause(_) => {
+                    return self.settles();
+                }
                 ClientNext::Close(_) => return Next::Ends,
                 ClientNext::Lease(_) => {
                     assert!(self.server.is_none(), "a second server is asked for");
@@ -181,7 +184,9 @@ impl World {
         match step.next {
             ClientNext::Lease(_) => {}
             ClientNext::Close(_) => return Next::Ends,
-            ClientNext::Read { .. } | ClientNext::Replies => return Next::Goes,
+            ClientNext::Read { .. } | ClientNext::Replies | ClientNext::Pause(_) => {
+                return Next::Goes;
+            }
         }
         let refusal = Refusal::error("53300", "no server");
         let step =

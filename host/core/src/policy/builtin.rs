@@ -141,12 +141,15 @@ mod tests {
         };
         let user = buckets(&Limits::DEFAULT, Who::EndUser);
         let summary: Vec<_> = user.iter().map(|b| (b.limit, b.window.as_secs(), b.over)).collect();
-        assert_eq!(summary, [(100, 60, OverLimit::Reject), (10_000, 60, OverLimit::Reject)]);
+        let over = OverLimit::Queue(POLICY_LIMIT_WAIT_DEFAULT);
+        assert_eq!(summary, [(100, 60, over), (10_000, 60, over)]);
         let admin = buckets(&Limits::DEFAULT, Who::Administrator);
         assert!(admin.len() == 2 && admin.iter().all(|bucket| bucket.over == OverLimit::Count));
         assert_eq!(buckets(&Limits::DEFAULT, Who::Application).len(), 1);
         let none = limit(&Limits::NONE, Who::EndUser);
-        assert_eq!(none, Ok(LimitPlan::Unlimited(Scope::EveryShape)));
+        assert_eq!(none, Ok(LimitPlan::Unlimited(Scope::EveryIdentity)));
+        let at_once = Limits { wait: Duration::ZERO, ..Limits::DEFAULT };
+        assert_eq!(buckets(&at_once, Who::EndUser)[0].over, OverLimit::Reject);
     }
 
     proptest! {

@@ -168,7 +168,8 @@ impl Session {
             (self.unnamed, self.admitted) = (None, None);
             return discard(self, header);
         }
-        let (sql, analysis) = if header.body_bytes as usize > limits::STATEMENT_BYTES_MAX {
+        let is_long = header.body_bytes as usize > limits::STATEMENT_BYTES_MAX;
+        let (sql, analysis) = if is_long {
             (&[][..], Analysis::unknown())
         } else {
             let Some(body) = whole_body(header, input, at) else { return wait_for(header) };
@@ -202,12 +203,7 @@ impl Session {
         if refusal.is_none() {
             self.note_effects(&analysis);
         }
-        if drops_all_statements(&analysis) {
-            self.hold = Hold::Statements;
-        }
-        if self.restores_settings() {
-            self.hold = Hold::All;
-        }
+        self.hold_back(&analysis);
         // A Query ends the implicit transaction of an extended batch before it.
         self.batch = Batch::Closed;
         (self.admitted, self.bound) = (None, None);
@@ -219,7 +215,7 @@ impl Session {
         let replaced = deallocated.is_some();
         let fails = refusal.is_some() || reaches_our_names(&analysis);
         self.tally.statements += 1;
-        self.tell_query(header, sql, io.router);
+        self.tell_query((!is_long).then_some(sql), io.router);
         if let Some(refusal) = refusal {
             self.expected.push(Expected::Refused(Box::new(refusal)));
         }
@@ -231,6 +227,16 @@ impl Session {
         };
         io.to_server.send(|out| frontend::query(out, text));
         Frame::Done
+    }
+
+    /// What follows this text may have to wait for its outcome.
+    fn hold_back(&mut self, analysis: &Analysis) {
+        if drops_all_statements(analysis) {
+            self.hold = Hold::Statements;
+        }
+        if self.restores_settings() {
+            self.hold = Hold::All;
+        }
     }
 
     fn function_call(&mut self, header: Header, input: &[u8], at: usize, io: &mut Io<'_>) -> Frame {

@@ -156,7 +156,15 @@ impl Connection {
         if !self.from_client.is_clear() && self.flush_to_server(cx).is_pending() {
             return Step::Still;
         }
-        match self.phase {
+        match &mut self.phase {
+            ClientPhase::Paused(until) => {
+                if until.as_mut().poll(cx).is_pending() {
+                    return self.watch_client(cx);
+                }
+                self.from_client.wanted = 0;
+                self.phase = ClientPhase::Reading;
+                Step::Moved
+            }
             ClientPhase::Reading => {
                 if self.from_client.input.len() < self.from_client.wanted {
                     match self.read_client(self.from_client.wanted, cx) {
@@ -181,14 +189,6 @@ impl Connection {
                 self.watch_client(cx)
             }
             ClientPhase::Replies => self.watch_client(cx),
-            ClientPhase::Paused(ref mut pause) => {
-                if pause.as_mut().poll(cx).is_pending() {
-                    return self.watch_client(cx);
-                }
-                self.phase = ClientPhase::Reading;
-                self.feed_client(cx);
-                Step::Moved
-            }
             ClientPhase::Closing(_) | ClientPhase::Gone(..) => Step::Still,
         }
     }

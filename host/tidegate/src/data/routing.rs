@@ -35,8 +35,8 @@ pub struct Routing {
     plans: Plans<u128, Planned>,
     /// What the policy says of the replicas for the read that was judged last.
     wanted: Wanted,
-    pub recorder: Recorder,
     pub(super) limiting: Limiting,
+    pub recorder: Recorder,
 }
 
 /// A plan, and by which generation.
@@ -76,8 +76,8 @@ impl Routing {
             policies,
             plans: Plans::default(),
             wanted: Wanted::Any,
-            recorder: Recorder::new(recording),
             limiting: Limiting::new(limits),
+            recorder: Recorder::new(recording),
         }
     }
 

@@ -110,10 +110,10 @@ pub struct Shared {
     seed: u128,
     /// Who answers for policies.
     pub policies: Arc<Registry>,
-    /// Whether somebody records what runs.
-    pub recording: Arc<Recording>,
     /// What statements have used of their limits.
     pub limits: Arc<Limits>,
+    /// Whether somebody records what runs.
+    pub recording: Arc<Recording>,
     /// What the control plane knows.
     pub views: Arc<Views>,
     /// By worker: whether it has a connection to the primary.
@@ -141,8 +141,8 @@ impl Shared {
             defaults: AtomicU64::new(0),
             seed,
             policies,
-            recording: Arc::default(),
             limits,
+            recording: Arc::default(),
             views: Arc::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };

@@ -19,7 +19,8 @@ impl Session {
     /// Before a text goes to the server that names statements which only we know: makes them there. `Some`: wait.
     pub(super) fn lay_open(&mut self, analysis: &Analysis, io: &mut Io<'_>) -> Option<Frame> {
         named_by(analysis).next()?;
-        let failed = self.status == TransactionStatus::Failed;
+        // In an open batch, a COMMIT before may have ended it; if not, our Parse fails as the client's would.
+        let failed = self.status == TransactionStatus::Failed && self.batch == Batch::Closed;
         // A batch that may yet fail may have moved one; and a transaction that has failed may be over.
         if named_by(analysis).any(|name| self.is_uncertain(name.as_bytes(), io))
             || failed && self.expected.status_may_change()

@@ -1,11 +1,9 @@
 //! Tells whoever watches which statements go to a server and which fail. Without one, this is a question for each.
 
-use crate::limits;
 use crate::plan::{Ran, Router, Text};
 use crate::session::Session;
 use crate::session::expected::Expected;
 use tidegate_wire::error_fields::{self, field};
-use tidegate_wire::frame::Header;
 
 impl Session {
     pub(super) fn tell_bound(&self, sql: &[u8], router: &mut dyn Router) {
@@ -15,10 +13,9 @@ impl Session {
     }
 
     /// Before its note: a Query goes to the server.
-    pub(super) fn tell_query(&self, header: Header, sql: &[u8], router: &mut dyn Router) {
+    pub(super) fn tell_query(&self, sql: Option<&[u8]>, router: &mut dyn Router) {
         if router.watches() {
-            let is_known = header.body_bytes as usize <= limits::STATEMENT_BYTES_MAX;
-            let text = is_known.then(|| self.text(sql));
+            let text = sql.map(|sql| self.text(sql));
             router.watch(Ran::Query(self.expected.sent(), text));
         }
     }
