@@ -132,6 +132,7 @@ impl Server {
             views: shared.views.clone(),
             watched: control.watched.subscribe(),
             schema: shared.schema.clone(),
+            policies: shared.policies.clone(),
         };
         // It ends with the handle, whose drop closes `watched`.
         control::start(control_plane)

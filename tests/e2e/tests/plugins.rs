@@ -20,7 +20,7 @@ pub fn plugin_path(name: &str) -> PathBuf {
     folder.join(format!("{name}.wasm"))
 }
 
-fn plugin(name: &str) -> Vec<u8> {
+pub fn plugin(name: &str) -> Vec<u8> {
     let path = plugin_path(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

@@ -1,6 +1,8 @@
 //! Reads on replicas: which statements go there, and what a session must see.
 
-use crate::own::{SOON, cluster_with_replicas, pool_of, tidegate};
+use crate::own::{SOON, cluster_with_replicas, json, policies_answer, pool_of, tidegate};
+use crate::plugins::plugin;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tidegate_test_support::clusters::ROLE;
@@ -110,6 +112,74 @@ fn each_statement_runs_where_it_must() {
     }
     assert!(count >= 300, "{count} statements");
     assert!(wrong.is_empty(), "{} of {count} ran elsewhere:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The places of the servers that so many new sessions read from; the primary is 0.
+fn read_from(split: &mut Split, sessions: usize) -> BTreeSet<usize> {
+    let read = |_| {
+        let mark = split.mark();
+        split.connect().query(&format!("SELECT 7 {mark}"));
+        let ran = |log: &PathBuf| std::fs::read_to_string(log).unwrap().contains(&mark);
+        split.observer.logs.iter().position(ran).unwrap()
+    };
+    (0..sessions).map(read).collect()
+}
+
+// Property 36: the weights of the routing policy decide how many reads a replica gets.
+#[test]
+fn reads_follow_the_weights_of_the_policy() {
+    let cluster = shared_cluster();
+    let mut split = Split::start(cluster, database_with_schema(cluster, "weights"));
+    wait_until(SOON, "the default plugins answer", || policies_answer(&split.tidegate));
+    let both = BTreeSet::from([1, 2]);
+    wait_until(SOON, "both replicas serve reads", || read_from(&mut split, 8) == both);
+    let settings = r#"{"plan":"weigh last"}"#;
+    let answer = split.tidegate.push("routing", "", settings, &plugin("hostile_routing"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let last = BTreeSet::from([2]);
+    wait_until(SOON, "the last replica has all reads", || read_from(&mut split, 8) == last);
+    let back = split.tidegate.admin_post("/api/v1/plugins/routing/rollback", "");
+    assert_eq!(back.status, 200, "{back:?}");
+    wait_until(SOON, "both have reads again", || read_from(&mut split, 8) == both);
+}
+
+/// What became of the versions of the slot, as its history tells.
+fn history(split: &Split) -> String {
+    json(&split.tidegate, "/api/v1/plugins/routing")["history"].to_string()
+}
+
+/// A policy whose every decision is nonsense.
+fn push_nonsense(split: &Split, mode: &str) {
+    let settings = r#"{"plan":"ask","decide":99}"#;
+    let answer = split.tidegate.push("routing", mode, settings, &plugin("hostile_routing"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[test]
+fn a_policy_that_keeps_failing_is_taken_out_and_no_statement_notices() {
+    let cluster = shared_cluster();
+    let split = Split::start(cluster, database_with_schema(cluster, "quarantine"));
+    wait_until(SOON, "the default plugins answer", || policies_answer(&split.tidegate));
+    push_nonsense(&split, "");
+    wait_until(SOON, "the version before answers again", || {
+        assert_eq!(split.connect().value("SELECT 5 AS read").as_deref(), Some("5"));
+        let slot = json(&split.tidegate, "/api/v1/plugins/routing");
+        slot["active"]["source"] == "embedded" && history(&split).contains("taken out")
+    });
+}
+
+#[test]
+fn a_canary_that_fails_is_given_up_and_no_statement_notices() {
+    let cluster = shared_cluster();
+    let split = Split::start(cluster, database_with_schema(cluster, "canary"));
+    wait_until(SOON, "the default plugins answer", || policies_answer(&split.tidegate));
+    push_nonsense(&split, "?mode=canary&share=50");
+    wait_until(SOON, "the canary has gone", || {
+        assert_eq!(split.connect().value("SELECT 6 AS read").as_deref(), Some("6"));
+        let slot = json(&split.tidegate, "/api/v1/plugins/routing");
+        slot["candidate"].is_null() && slot["active"]["source"] == "embedded"
+    });
+    assert!(history(&split).contains("taken out"), "{}", history(&split));
 }
 
 #[test]

@@ -10,8 +10,10 @@ mod choice; // replica or primary, for one read
 pub mod freshness; // as of when a replica shows everything
 mod read; // is a statement nothing but a read?
 mod rotation; // smooth weighted round-robin
+mod shares; // weights of a policy, as a rotation takes them
 
 pub use choice::{Choice, Place, ReadFacts, ReplicaView, WhyPrimary, choose};
 pub use freshness::{Freshness, LagGate, Lsn};
 pub use read::{NotARead, judge_read};
 pub use rotation::{Rotation, WEIGHT_MAX};
+pub use shares::shares;

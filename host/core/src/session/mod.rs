@@ -168,6 +168,8 @@ pub struct Tally {
     pub settings_applied: u32,
     /// Statements that a limit refused.
     pub limited: u32,
+    /// Errors that a server answered with.
+    pub errors: u32,
 }
 
 /// What becomes of the frames of an extended batch.

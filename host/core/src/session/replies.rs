@@ -231,6 +231,7 @@ impl Session {
         if matches!(severity, b"FATAL" | b"PANIC") && body.len() == header.body_bytes as usize {
             return Reply::PassAndClose(CloseReason::ServerFatal);
         }
+        self.tally.errors += 1;
         self.tell_error(body, io.router);
         if let Copying::In { syncs: 1.. } = self.copying {
             // The server had left copy mode before it read them, so it waits for one.

@@ -2,6 +2,7 @@
 
 mod catalogues; // what databases say about names
 mod watcher; // how fresh the replicas are
+mod weighing; // their shares of reads
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use tidegate_core::route::ReplicaView;
+use tidegate_policy::Registry;
 use tokio::sync::watch;
 
 use crate::config::{Config, Reads};
@@ -34,6 +36,7 @@ pub struct Input {
     pub watched: watch::Receiver<Arc<Watched>>,
     /// Schema changes that passed through this process.
     pub schema: Arc<AtomicU64>,
+    pub policies: Arc<Registry>,
 }
 
 /// Starts the thread. It ends when the sender of `watched` is dropped.
@@ -53,13 +56,18 @@ async fn run(mut input: Input) {
         // All branches are cancel safe: connections are dropped, and a new round begins with the new configuration.
         tokio::select! {
             changed = input.watched.changed() => if changed.is_err() { return },
-            () = watch_cluster(&input.views, &input.schema, &watched) => {}
+            () = watch_cluster(&input.views, &input.schema, &input.policies, &watched) => {}
         }
     }
 }
 
 /// Rounds without end.
-async fn watch_cluster(views: &Views, schema: &AtomicU64, watched: &Watched) {
+async fn watch_cluster(
+    views: &Views,
+    schema: &AtomicU64,
+    policies: &Arc<Registry>,
+    watched: &Watched,
+) {
     // What was seen under another configuration is void.
     views.publish(View::default());
     let splits = watched.config.routing.reads == Reads::Split;
@@ -68,7 +76,7 @@ async fn watch_cluster(views: &Views, schema: &AtomicU64, watched: &Watched) {
     }
     let names: Arc<[Arc<str>]> =
         watched.targets.iter().skip(1).map(|target| target.name.clone()).collect();
-    let mut watcher = watcher::Watcher::new(watched);
+    let mut watcher = watcher::Watcher::new(watched, policies.clone());
     let mut catalogues = catalogues::Catalogues::new(watched);
     let mut tick = tokio::time::interval(WATCH_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

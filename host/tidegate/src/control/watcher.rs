@@ -1,17 +1,17 @@
 //! How far the primary has written and each replica has replayed, asked in turn.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_core::route::{Freshness, LagGate, Lsn, ReplicaView};
+use tidegate_policy::Registry;
 use tokio::time::timeout;
 
+use super::weighing::Weighing;
 use super::{Asker, Watched};
 
 /// A server that does not answer within this is not read from until it does.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
-/// The weight of a replica that no policy has weighed.
-const WEIGHT_EVEN: u32 = 100;
-
 const WRITTEN_SQL: &str =
     "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_insert_lsn() END";
 const REPLAYED_SQL: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END";
@@ -22,12 +22,13 @@ pub(super) struct Watcher {
     replicas: Vec<Asker>,
     freshness: Freshness,
     gates: Vec<LagGate>,
+    weighing: Weighing,
     /// As last told in the log.
     usable: Vec<bool>,
 }
 
 impl Watcher {
-    pub(super) fn new(watched: &Watched) -> Self {
+    pub(super) fn new(watched: &Watched, policies: Arc<Registry>) -> Self {
         let config = &watched.config;
         let mut askers = watched.targets.iter().enumerate().map(|(instance, target)| {
             Asker::new(config, instance, target.clone(), "tidegate: freshness")
@@ -36,11 +37,14 @@ impl Watcher {
             Asker::new(config, 0, watched.targets[0].clone(), "tidegate: freshness")
         });
         let replicas: Vec<Asker> = askers.collect();
+        let name = |asker: &Asker| asker.target.name.clone();
+        let names = replicas.iter().map(name).collect();
         let gate = LagGate::new(config.routing.lag_max, config.routing.lag_return);
         Self {
             freshness: Freshness::new(replicas.len()),
             gates: vec![gate; replicas.len()],
             usable: vec![false; replicas.len()],
+            weighing: Weighing::new(policies, name(&primary), names),
             primary,
             replicas,
         }
@@ -53,13 +57,20 @@ impl Watcher {
             self.freshness.primary_wrote(asked_at, written);
         }
         for index in 0..self.replicas.len() {
+            let asked_at = Instant::now();
             match position(&mut self.replicas[index], REPLAYED_SQL).await {
-                Some(replayed) => self.freshness.replica_replayed(index, replayed),
+                Some(replayed) => {
+                    self.weighing.measured(index, asked_at.elapsed());
+                    self.freshness.replica_replayed(index, replayed);
+                }
                 None => self.freshness.replica_lost(index),
             }
         }
         let now = Instant::now();
-        (0..self.replicas.len()).map(|index| self.view(index, now)).collect()
+        let mut views: Vec<ReplicaView> =
+            (0..self.replicas.len()).map(|index| self.view(index, now)).collect();
+        self.weighing.weigh(&mut views, now);
+        views
     }
 
     fn view(&mut self, index: usize, now: Instant) -> ReplicaView {
@@ -86,7 +97,7 @@ impl Watcher {
                 }
             }
         }
-        ReplicaView { fresh_as_of, usable, weight: WEIGHT_EVEN }
+        ReplicaView { fresh_as_of, usable, weight: 0 }
     }
 }
 

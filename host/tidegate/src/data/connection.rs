@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use tidegate_core::session::prepared::SchemaGeneration;
 use tidegate_core::session::{ClientNext, CloseReason, Io, ServerNext, Session};
+use tidegate_policy::Outcome;
 
 pub use lent::Asked;
 use lent::{Lent, Stage};
@@ -60,6 +61,8 @@ pub struct Connection {
     from_client: Way,
     from_server: Way,
     phase: ClientPhase,
+    /// How what the server in hand was lent for has gone so far.
+    outcome: Outcome,
     goodbye: Option<Pin<Box<tokio::time::Sleep>>>,
     /// How often what runs for a client that is gone is cancelled again.
     cancels_left: u32,
@@ -99,6 +102,7 @@ impl Connection {
             from_client: Way::new(input),
             from_server,
             phase: ClientPhase::Reading,
+            outcome: Outcome::Success,
             goodbye: None,
             cancels_left: 0,
             cancelling: Rc::default(),

@@ -15,7 +15,7 @@ use tidegate_core::route::{Choice, ReadFacts, ReplicaView, Rotation, choose, jud
 use tidegate_core::statement::{Known, ShapeCache, StringSyntax, Tags, TextEncoding, TextSettings};
 use tidegate_grammar::PostgresGrammar;
 use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
-use tidegate_policy::{AnswerSource, Asker, Execution, Question, Reader, Registry};
+use tidegate_policy::{AnswerSource, Asker, Execution, Outcome, Question, Reader, Registry};
 use tokio::sync::watch;
 
 use super::clients::Client;
@@ -114,6 +114,14 @@ impl Routing {
     pub fn of<'a>(&'a mut self, client: &'a Client, schema: u64) -> SessionRouter<'a> {
         self.refresh();
         SessionRouter { routing: self, client, schema }
+    }
+
+    /// What a session asked has been answered: a candidate that it followed, or did not, is judged by such.
+    pub fn handle_end(&mut self, session: u64, outcome: Outcome, time: Duration) {
+        for slot in [Slot::Routing, Slot::Limiting] {
+            let asker = Asker { view: self.reader.view(), session };
+            self.policies.handle_statement(slot, asker, outcome, time);
+        }
     }
 
     fn refresh(&mut self) {

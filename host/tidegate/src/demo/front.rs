@@ -53,7 +53,8 @@ impl Front {
              listen = [\"{}\"]\n\n\
              [cluster]\nprimary = {:?}\nreplicas = [{}]\n\n\
              [admin]\naddress = \"{}\"\n\n\
-             [limits]\nshutdown_grace = \"2s\"\n\n\
+             [limits]\nclients_max = 500\nshutdown_grace = \"2s\"\n\n\
+             [rates]\nper_end_user = 5\n\n\
              [log]\nfilter = \"warn\"\n",
             self.listen,
             self.primary,

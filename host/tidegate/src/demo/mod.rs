@@ -161,6 +161,7 @@ Try:
   SELECT city, count(*) FROM customers GROUP BY city ORDER BY 2 DESC;
   BEGIN; UPDATE products SET stock = stock - 1 WHERE id = 7 RETURNING name, stock; ROLLBACK;
   SET statement_timeout = '2s'; PREPARE p AS SELECT name FROM products WHERE id = $1; EXECUTE p(3);
+  SELECT name FROM products WHERE id = 7 /* user_id='me' */;   -- six times: this user has five a minute
   curl -H \"Authorization: Bearer $(cat {token_file})\" http://{admin}/api/v1/pools
 
 Ctrl-C stops everything.

@@ -57,6 +57,11 @@ impl Routing for Hostile {
         match self.plan.as_str() {
             "nan" => replicas.iter().map(weight(f64::NAN)).collect(),
             "negative" => replicas.iter().map(weight(-1.0)).collect(),
+            "ask" => replicas.iter().map(weight(1.0)).collect(),
+            // All of it to the last.
+            "weigh last" => (replicas.iter().enumerate())
+                .map(|(n, replica)| weight(f64::from(n + 1 == replicas.len()))(replica))
+                .collect(),
             "nothing for anybody" => replicas.iter().map(weight(0.0)).collect(),
             _ => vec![Weight { name: "nobody".to_owned(), weight: 1.0 }],
         }

@@ -1,5 +1,6 @@
 //! The server in a client's hands: got from a pool, settled after each step, given back.
 
+use std::mem;
 use std::task::Context;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::route::Place;
 use tidegate_core::session::{ClientNext, Pins, Settled, Tally};
+use tidegate_policy::Outcome;
 
 use super::{ClientPhase, Connection};
 use crate::data::clients::State;
@@ -126,6 +128,9 @@ impl Connection {
     fn count(&mut self) {
         let tally = self.session.take_tally();
         if tally != Tally::default() {
+            if tally.errors > 0 {
+                self.outcome = Outcome::Error;
+            }
             let stats = &self.worker.stats;
             stats.statements.add(u64::from(tally.statements));
             stats.reprepared.add(u64::from(tally.reprepared));
@@ -180,6 +185,9 @@ impl Connection {
                     Fitness::Fit
                 };
                 let now = Instant::now();
+                let time = now.saturating_duration_since(self.client.since.get());
+                let outcome = mem::replace(&mut self.outcome, Outcome::Success);
+                self.worker.routing.borrow_mut().handle_end(self.client.id.0, outcome, time);
                 self.worker.stats.transactions.increment();
                 self.client.transactions.set(self.client.transactions.get() + 1);
                 self.client.server.set(None);
