@@ -123,8 +123,13 @@ fn end_users_are_limited_and_administrators_counted() {
     let count = [(100, 60, OverLimit::Count), (10_000, 60, OverLimit::Count)];
     assert_eq!(plan(&somebody("app", Some("7"), &[])), reject);
     assert_eq!(plan(&somebody("app", None, &[])), reject[1..]);
-    assert_eq!(plan(&somebody("app", Some("root"), &[])), count);
+    assert_eq!(plan(&somebody("root", Some("7"), &[])), count);
     assert_eq!(plan(&somebody("app", Some("7"), &["dba"])), count);
+    // Only the application says who its user is: that makes nobody an administrator.
+    assert_eq!(plan(&somebody("app", Some("root"), &[])), reject);
+    let none = default(Slot::Limiting, r#"{"end_user": 0, "all": 0}"#);
+    let plan = none.plan_limit(question(&select("orders")), &somebody("app", Some("7"), &[]));
+    assert_eq!(plan.unwrap(), LimitPlan::Unlimited(Scope::EveryIdentity));
 }
 
 fn batch(rows: f64, indexes: Vec<ExistingIndex>) -> Batch {
