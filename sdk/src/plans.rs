@@ -142,8 +142,11 @@ impl LimitPlan {
         LimitPlan::Unlimited(Scope::EveryIdentity)
     }
 
-    /// The buckets, for every statement of this identity.
+    /// The buckets, for every statement of this identity; without any, no limit.
     pub fn for_every_shape(buckets: Vec<Bucket>) -> LimitPlan {
+        if buckets.is_empty() {
+            return LimitPlan::Unlimited(Scope::EveryShape);
+        }
         LimitPlan::Buckets(Buckets { buckets, scope: Scope::EveryShape })
     }
 

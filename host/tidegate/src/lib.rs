@@ -9,6 +9,7 @@ pub mod control; // CONTROL PLANE: replicas watched, catalogues read
 pub mod data; // DATA PLANE: listener, login, connection, cancel
 pub mod demo; // a throw-away cluster with the proxy in front
 pub mod exit; // how the process ends
+pub mod explain; // what a statement would come to
 pub mod observe; // logs and metrics
 mod open_files; // the limit of open files
 pub mod plugins; // policies as WASM: loaded, kept, swapped

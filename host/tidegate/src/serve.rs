@@ -22,6 +22,7 @@ use crate::data::listener::Bound;
 use crate::data::login::draw_secret;
 use crate::data::worker::{self, Message, Settled, Shared};
 use crate::exit::Exit;
+use crate::explain::{ExplainQuestion, Explanation, Sources, explain};
 use crate::observe::log;
 use crate::observe::snapshot::{Scope, Snapshot};
 use crate::open_files;
@@ -385,6 +386,20 @@ impl Control for Handle {
 
     fn order_plugin(&self, order: Order, who: Who) -> Answer<Outcome> {
         Box::pin(self.plugins.clone().order(order, who))
+    }
+
+    fn explain(&self, question: &ExplainQuestion) -> Explanation {
+        let config = self.config();
+        let primary = &config.cluster.primary;
+        let sources = Sources {
+            view: &self.shared.views.latest(),
+            policies: self.plugins.registry(),
+            seed: self.shared.seed(),
+            rate: &|identity| self.shared.limits.built_in(identity),
+        };
+        let database = question.database.as_deref().unwrap_or(&primary.database);
+        let user = question.user.as_deref().unwrap_or(&primary.user);
+        explain(&sources, question, database, user)
     }
 
     fn record(&self, order: RecordOrder, who: Who) -> Option<Answer<Vec<u8>>> {

@@ -150,3 +150,29 @@ fn limits_come_and_go_with_the_policy() {
     assert_eq!(tidegate.admin_post("/api/v1/plugins/limiting/disable", "").status, 200);
     assert_eq!(sqlstate(&mut client, "SELECT 2"), None);
 }
+
+#[test]
+fn a_statement_is_explained_before_it_runs() {
+    let (tidegate, url) = started("limits_explain", "per_end_user = 5");
+    let database = url.rsplit_once('/').unwrap().1;
+    Client::connect(&url).query("SELECT 1");
+    let ask = |sql: &str| {
+        let question = serde_json::json!({ "sql": sql, "user": ROLE, "database": database });
+        let answer = tidegate.admin_post("/api/v1/explain", &question.to_string());
+        assert_eq!(answer.status, 200, "{answer:?}");
+        serde_json::from_str::<serde_json::Value>(&answer.body).unwrap()
+    };
+    let read = "SELECT 7 /* user_id='8' */";
+    wait_until(SOON, "the catalogue is read", || ask(read)["read"]["proven"] == true);
+    let told = ask(read);
+    assert_eq!(told["end_user"], "8");
+    let plan = |slot: usize| told["plans"][slot]["plan"].as_str().unwrap().to_owned();
+    assert!(plan(0).starts_with("replicas"), "{}", plan(0));
+    assert!(plan(1).starts_with("bypass"), "{}", plan(1));
+    assert!(plan(2).contains("end user({end-user}): 1 of 5 in 60000 ms"), "{}", plan(2));
+    let write = ask("INSERT INTO t VALUES (1)");
+    assert_eq!(
+        (write["read"]["proven"].as_bool(), &write["read"]["why_not"]),
+        (Some(false), &"text".into())
+    );
+}

@@ -21,6 +21,7 @@ pub const CRATES: &[Layers] = &[
             &["serve"],
             &["settle"],
             &["admin", "control", "data"],
+            &["explain"],
             &["plugins", "view"],
             &["upstream"],
             &["config", "exit", "observe", "open_files", "stream", "tls", "trace"],

@@ -6,6 +6,7 @@
 mod clients; // GET /api/v1/clients
 mod config; // GET /api/v1/config
 mod drain; // POST /api/v1/drain
+mod explain; // POST /api/v1/explain
 mod metrics; // GET /metrics
 mod openapi; // GET /openapi.json
 mod plugins; // /api/v1/plugins
@@ -30,6 +31,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 pub use crate::config::diff::ReloadReport;
+use crate::explain::{ExplainQuestion, Explanation};
 use crate::observe::snapshot::{Scope, Snapshot};
 use crate::plugins::{Order, Outcome, SlotDetail, SlotReport, Who};
 pub use server::{AdminHandle, start};
@@ -68,6 +70,9 @@ pub trait Control: Send + Sync + 'static {
     /// Does what an operator orders about plugins, or changes nothing and says why. Compiling takes seconds: this is
     /// given up after `PLUGIN_LOAD_TIME_MAX`, and then nothing has changed either.
     fn order_plugin(&self, order: Order, who: Who) -> Answer<Outcome>;
+
+    /// What Tidegate and its policies make of a statement. Nothing runs.
+    fn explain(&self, question: &ExplainQuestion) -> Explanation;
 
     /// Records what runs, and resolves to lines of JSON when the order says; `None` while somebody else records. Dropping
     /// the future ends it.

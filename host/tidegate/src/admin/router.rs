@@ -21,8 +21,8 @@ use tokio::sync::Semaphore;
 use super::plugins::Plain;
 use super::reply::{Problem, Reply};
 use super::{
-    Control, clients, config, drain, metrics, openapi, plugins, pools, probes, record, reload,
-    servers,
+    Control, clients, config, drain, explain, metrics, openapi, plugins, pools, probes, record,
+    reload, servers,
 };
 use crate::config::{AdminConfig, MetricsAccess, Secret};
 use crate::plugins::Who;
@@ -39,6 +39,7 @@ pub(super) enum Resource {
     Config,
     Reload,
     Record,
+    Explain,
     Drain,
     Openapi,
     Plugins,
@@ -78,6 +79,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::GET, "/api/v1/config", Access::Token, Resource::Config),
     route(Method::POST, "/api/v1/reload", Access::Token, Resource::Reload),
     route(Method::POST, "/api/v1/record", Access::Token, Resource::Record),
+    route(Method::POST, "/api/v1/explain", Access::Token, Resource::Explain),
     route(Method::POST, "/api/v1/drain", Access::Token, Resource::Drain),
     route(Method::GET, "/api/v1/plugins", Access::Token, Resource::Plugins),
     route(Method::POST, "/api/v1/plugins/promote", Access::Token, Resource::PluginsPromote),
@@ -260,6 +262,7 @@ impl Router {
             Resource::Config => Ok(config::get(control)),
             Resource::Reload => reload::post(control).await,
             Resource::Record => record::post(control, query, who).await,
+            Resource::Explain => explain::post(control, &body),
             Resource::Drain => Ok(drain::post(control)),
             Resource::Plugins => Ok(plugins::list(control)),
             Resource::Plugin => plugins::get(control, slot),

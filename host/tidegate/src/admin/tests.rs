@@ -1,5 +1,6 @@
 //! Tests of the admin API: a fake process behind it, real HTTP over loopback in front.
 
+mod explain; // what a statement would come to
 mod plugins; // orders about plugins
 
 use std::collections::BTreeSet;
@@ -93,6 +94,10 @@ impl Control for Fake {
             Scope::Servers => snapshot.servers = (1..=3).map(servers).collect(),
         }
         Box::pin(async move { snapshot })
+    }
+
+    fn explain(&self, question: &ExplainQuestion) -> Explanation {
+        explain::explained(question)
     }
 
     fn record(&self, order: RecordOrder, _: Who) -> Option<Answer<Vec<u8>>> {
@@ -272,7 +277,10 @@ fn without_the_token_nothing_but_the_open_routes_answers() {
 fn each_route_answers_with_the_token() {
     let api = started();
     for route in ROUTES {
-        let answered = api.request(route.method.as_str(), &example(route.path), TOKEN);
+        let answered = match route.path {
+            "/api/v1/explain" => api.ask(r#"{"sql": "SELECT 1"}"#),
+            path => api.request(route.method.as_str(), &example(path), TOKEN),
+        };
         assert!((200..300).contains(&answered.status), "{}: {answered:?}", route.path);
         assert!(answered.head.contains("cache-control: no-store"), "{}", answered.head);
     }

@@ -69,6 +69,9 @@ pub(super) enum Command {
     /// Record which statements run, without what they hold, for `tidegate plugin replay`
     #[command(after_help = super::record::EXAMPLES)]
     Record(super::record::RecordArgs),
+    /// Say what Tidegate and its policies make of a statement, without running it
+    #[command(after_help = super::explain::EXAMPLES)]
+    Explain(super::explain::ExplainArgs),
     /// Print the version
     Version,
 }

@@ -2,6 +2,7 @@
 
 mod args; // flags, help texts
 mod check; // tidegate check
+mod explain; // tidegate explain
 mod init; // tidegate init
 mod plugin; // tidegate plugin
 mod record; // tidegate record
@@ -38,6 +39,7 @@ pub fn main() -> Exit {
         Command::Demo(args) => run_demo(args),
         Command::Plugin(args) => plugin::run(args.command),
         Command::Record(args) => record::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Version => {
             say(&format!("tidegate {}\n", env!("CARGO_PKG_VERSION")));
             Exit::Ok

@@ -68,7 +68,7 @@ impl Limits {
     }
 
     /// What the configuration says of somebody.
-    fn built_in(&self, identity: &Identity) -> LimitPlan {
+    pub fn built_in(&self, identity: &Identity) -> LimitPlan {
         let who = match &identity.end_user {
             _ if self.rates.administrators.contains(&identity.user) => Who::Administrator,
             Some(_) => Who::EndUser,

@@ -161,6 +161,11 @@ impl Shared {
         Arc::new(Retiring { pools: self.pools.clone(), instances })
     }
 
+    /// What fingerprints begin with in this process.
+    pub fn seed(&self) -> u128 {
+        self.seed
+    }
+
     /// Does any worker have a connection to the primary?
     pub fn is_primary_connected(&self) -> bool {
         self.primary.iter().any(|connected| connected.load(Ordering::Relaxed))

@@ -1,0 +1,205 @@
+//! What Tidegate makes of a statement: how it reads it, where it may run and why, and what each policy plans for it.
+//!
+//! Nothing runs. The policies are asked as for a client's statement, and count it among their calls.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
+use tidegate_core::policy::LimitPlan;
+use tidegate_core::route::judge_read;
+use tidegate_core::statement::{ShapeCache, Tags, TextSettings};
+use tidegate_grammar::PostgresGrammar;
+use tidegate_policy::bindings::since_v0_1::types::{Identity, Tag};
+use tidegate_policy::{AnswerSource, Asker, Plan, Question, Registry};
+
+use crate::trace::ShapeLine;
+use crate::view::{TAGS_TOLD, View};
+
+/// A session that follows no canary's answers on purpose: whose share it is in, is as for any other.
+const SESSION: u64 = 0;
+/// The tag that names the application's user.
+const END_USER_TAG: &str = "user_id";
+
+/// A statement, and who would run it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainQuestion {
+    pub sql: String,
+    /// The primary URL's unless given; the same for the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<String>,
+    /// Unless the text has a tag `user_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_user: Option<String>,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub database: String,
+    pub user: String,
+    pub end_user: Option<String>,
+    pub shape: ShapeLine,
+    pub read: Proof,
+    pub plans: Vec<PlanTold>,
+    pub replicas: Vec<ReplicaTold>,
+}
+
+/// Whether it is proven to be nothing but a read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    pub proven: bool,
+    /// What stands against it: a label of `tidegate_core::route::NotARead`, or that the catalogue is not known.
+    pub why_not: Option<String>,
+}
+
+/// What a slot plans.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanTold {
+    pub slot: String,
+    pub plan: String,
+    /// `built-in`, `stand-in` (the plugin failed), or the plugin's generation.
+    pub by: String,
+}
+
+/// A replica, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaTold {
+    pub name: String,
+    pub usable: bool,
+    /// Of reads, beside the other replicas' shares.
+    pub share: u32,
+    pub lag_ms: Option<u64>,
+}
+
+/// Where the answer comes from.
+pub struct Sources<'a> {
+    pub view: &'a View,
+    pub policies: &'a Registry,
+    /// The process's, so that fingerprints are those of a record.
+    pub seed: u128,
+    /// What the configuration says of somebody's rate.
+    pub rate: &'a dyn Fn(&Identity) -> LimitPlan,
+}
+
+/// Explains a statement for this database and user.
+pub fn explain(
+    sources: &Sources<'_>,
+    question: &ExplainQuestion,
+    database: &str,
+    user: &str,
+) -> Explanation {
+    let now = Instant::now();
+    let sql = question.sql.as_bytes();
+    let mut shapes = ShapeCache::new(PostgresGrammar, sources.seed, SHAPE_CACHE_BYTES_MAX);
+    let known = shapes.shape_of(sql, TextSettings::default(), now);
+    let tags = Tags::read(sql, known.begin, known.end);
+    let told: Vec<(&str, &str)> = tags.iter().filter(|(key, _)| TAGS_TOLD.contains(key)).collect();
+    let end_user = tags.get(END_USER_TAG).or(question.end_user.as_deref());
+    let identity = Identity {
+        user: user.to_owned(),
+        database: database.to_owned(),
+        application: question.application.clone().unwrap_or_default(),
+        end_user: end_user.map(str::to_owned),
+        roles: Vec::new(),
+        tags: told
+            .iter()
+            .map(|(key, value)| Tag { key: (*key).to_owned(), value: (*value).to_owned() })
+            .collect(),
+    };
+    let proof = match sources.view.catalogues.get(database) {
+        None => Err("catalogue not read: no replicas, or nobody has used the database".to_owned()),
+        Some(known_names) => {
+            judge_read(&known.shape, &known_names.catalogue).map_err(|why| why.label().to_owned())
+        }
+    };
+    let asked = Question { shape: &known.shape, tags: &told };
+    Explanation {
+        database: database.to_owned(),
+        user: user.to_owned(),
+        end_user: end_user.map(str::to_owned),
+        shape: ShapeLine::from(&*known.shape),
+        read: Proof { proven: proof.is_ok(), why_not: proof.err() },
+        plans: plans(sources, asked, &identity),
+        replicas: replicas(sources.view, now),
+    }
+}
+
+fn plans(sources: &Sources<'_>, question: Question<'_>, identity: &Identity) -> Vec<PlanTold> {
+    let Sources { view, policies, rate, .. } = sources;
+    let slots = policies.view();
+    let asker = Asker { view: &slots, session: SESSION };
+    let names: Vec<&str> = view.names.iter().map(|name| &**name).collect();
+    let told = |slot: &str, plan: Plan, source| PlanTold {
+        slot: slot.to_owned(),
+        plan: plan.to_string(),
+        by: by(source),
+    };
+    let route = policies.plan_route(asker, question, &names);
+    let cache = policies.plan_cache(asker, question);
+    // Without an answer everything that a policy has tagged is as good as written, which the plan's own source tells.
+    let invalidated = policies.plan_invalidate(asker, question).plan.unwrap_or_default();
+    let limit = policies.plan_limit(asker, question, identity, || rate(identity));
+    vec![
+        told("routing", Plan::Route(route.plan), route.source),
+        told("caching", Plan::Cache(cache.plan, invalidated), cache.source),
+        told("limiting", Plan::Limit(limit.plan), limit.source),
+    ]
+}
+
+fn by(source: AnswerSource) -> String {
+    match source {
+        AnswerSource::Plugin(generation) => format!("plugin, generation {generation}"),
+        AnswerSource::BuiltIn => "built-in".to_owned(),
+        AnswerSource::StandIn => "stand-in: the plugin failed".to_owned(),
+    }
+}
+
+fn replicas(view: &View, now: Instant) -> Vec<ReplicaTold> {
+    let lag = |as_of: Instant| {
+        u64::try_from(now.saturating_duration_since(as_of).as_millis()).unwrap_or(u64::MAX)
+    };
+    let told = view.replicas.iter().zip(view.names.iter()).map(|(replica, name)| ReplicaTold {
+        name: name.to_string(),
+        usable: replica.usable,
+        share: replica.weight,
+        lag_ms: replica.fresh_as_of.map(lag),
+    });
+    told.collect()
+}
+
+impl Explanation {
+    /// For people.
+    pub fn text(&self) -> String {
+        use std::fmt::Write as _;
+        let mut out = String::new();
+        let _ = writeln!(out, "as read    {}", self.shape.normalized);
+        let end_user = self.end_user.as_ref().map(|user| format!(", end user {user}"));
+        let _ = writeln!(
+            out,
+            "for        user {}, database {}{}",
+            self.user,
+            self.database,
+            end_user.unwrap_or_default()
+        );
+        let proof = match &self.read.why_not {
+            None => "proven to read only: a replica may run it".to_owned(),
+            Some(why) => format!("stays on the primary ({why})"),
+        };
+        let _ = writeln!(out, "proof      {proof}");
+        for PlanTold { slot, plan, by } in &self.plans {
+            let _ = writeln!(out, "{slot:<10} {plan}  [{by}]");
+        }
+        for ReplicaTold { name, usable, share, lag_ms } in &self.replicas {
+            let state = if *usable { "usable" } else { "not usable" };
+            let lag = lag_ms.map_or("unknown".to_owned(), |ms| format!("{ms} ms"));
+            let _ = writeln!(out, "{name:<10} {state}, share {share}, lag at most {lag}");
+        }
+        out
+    }
+}
