@@ -41,6 +41,8 @@ pub struct Sample {
     pub per_second: f64,
     pub p50_us: f64,
     pub p99_us: f64,
+    pub p999_us: f64,
+    pub max_us: f64,
     /// CPU time of the proxy per transaction; none for the database itself.
     pub cpu_us: Option<f64>,
 }
@@ -91,8 +93,10 @@ impl Load {
         latencies.sort_unstable();
         Ok(Sample {
             per_second: number_after(&text, "tps = ").unwrap_or(0.0),
-            p50_us: percentile(&latencies, 50),
-            p99_us: percentile(&latencies, 99),
+            p50_us: percentile(&latencies, 500),
+            p99_us: percentile(&latencies, 990),
+            p999_us: percentile(&latencies, 999),
+            max_us: percentile(&latencies, 1000),
             cpu_us: before
                 .zip(after)
                 .map(|(before, after)| after.saturating_sub(before) as f64 / transactions),
@@ -130,8 +134,8 @@ fn latencies_us(folder: &Path) -> Vec<u32> {
     found
 }
 
-fn percentile(sorted: &[u32], percent: usize) -> f64 {
-    let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+fn percentile(sorted: &[u32], per_mille: usize) -> f64 {
+    let at = (sorted.len() * per_mille / 1000).min(sorted.len().saturating_sub(1));
     sorted.get(at).copied().map_or(f64::NAN, f64::from)
 }
 
@@ -150,8 +154,9 @@ mod tests {
     #[test]
     fn percentiles_are_of_the_sorted_values() {
         let values: Vec<u32> = (1..=100).collect();
-        assert_eq!(percentile(&values, 50), 51.0);
-        assert_eq!(percentile(&values, 99), 100.0);
-        assert!(percentile(&[], 50).is_nan());
+        assert_eq!(percentile(&values, 500), 51.0);
+        assert_eq!(percentile(&values, 990), 100.0);
+        assert_eq!(percentile(&values, 1000), 100.0);
+        assert!(percentile(&[], 500).is_nan());
     }
 }

@@ -6,6 +6,7 @@ mod memory; // what idle clients and a long result cost
 mod micro; // single functions
 mod pgbouncer; // its process
 mod picture; // the results as SVG
+mod policies; // what policies, the split and limits cost a query, and a swap under load
 mod policy; // plugins
 mod process; // CPU time and memory of a process and its children
 mod quiet; // waiting for a quiet machine
@@ -29,6 +30,8 @@ enum What {
     Micro,
     /// Plugins: a plan, a decision, an answer that is kept, a swap, in nanoseconds.
     Policy,
+    /// pgbench through Tidegate with and without policies, replicas and limits, interleaved; and a hundred swaps under load.
+    Policies(policies::Options),
     /// pgbench direct, through PgBouncer and through Tidegate, interleaved in one run.
     Proxy(run::Options),
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         What::Policy => policy::run().map_err(|error| error.to_string()),
+        What::Policies(options) => policies::run(&options),
         What::Proxy(options) => run::run(&options),
     };
     match result {

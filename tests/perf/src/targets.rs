@@ -180,7 +180,7 @@ fn direct(cluster: &Cluster) -> Door {
     Door { port: cluster.primary().port(), role: ROLE, database: DATABASE, tree: None }
 }
 
-fn door_of(running: &Tidegate) -> Door {
+pub fn door_of(running: &Tidegate) -> Door {
     let address = running.address();
     let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0);
     Door { port, role: ROLE, database: DATABASE, tree: Some(Tree(running.pid())) }
@@ -191,7 +191,7 @@ fn told<T>(name: &str, started: Result<T, String>) -> Option<T> {
 }
 
 /// Roles, database and pgbench's tables.
-fn fill(cluster: &Cluster, scale: u32) -> Result<(), String> {
+pub fn fill(cluster: &Cluster, scale: u32) -> Result<(), String> {
     let error = |error: tidegate_test_support::ClusterError| error.to_string();
     cluster.create_role(ROLE).map_err(error)?;
     cluster.create_role(TRUSTED_ROLE).map_err(error)?;
