@@ -190,6 +190,11 @@ impl Fake {
         self.flush();
     }
 
+    /// Sends these bytes.
+    pub(super) fn say(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
     // --- messages ------------------------------------------------------------------------------------
 
     pub(super) fn feed(&mut self, bytes: &[u8]) {
@@ -303,7 +308,7 @@ impl Fake {
         self.dead = true;
     }
 
-    fn notice(&mut self, sqlstate: &str) {
+    pub(super) fn notice(&mut self, sqlstate: &str) {
         let fields =
             Fields { severity: "WARNING", sqlstate, message: "transaction", ..Fields::default() };
         error_fields::notice_response(&mut self.held, fields);
