@@ -100,7 +100,7 @@ pub(super) struct Fake {
     left: VecDeque<String>,
     input: Vec<u8>,
     held: Vec<u8>,
-    out: Vec<u8>,
+    pub out: Vec<u8>,
     reported: Map,
     pub dead: bool,
     /// Texts that came by Query or Parse, for directed tests.
@@ -188,11 +188,6 @@ impl Fake {
             Some(sqlstate) => self.die(sqlstate),
         }
         self.flush();
-    }
-
-    /// Sends these bytes.
-    pub(super) fn say(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
     }
 
     // --- messages ------------------------------------------------------------------------------------
