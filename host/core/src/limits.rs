@@ -27,6 +27,9 @@ pub const PREPARED_PER_SERVER_MAX: usize = 500;
 pub const START_DEFAULTS_MAX: usize = 64;
 /// Replies a client may be owed before it is read no further (back-pressure, with a Flush so that they come).
 pub const OUTSTANDING_REPLIES_MAX: usize = 4_096;
+/// A read that a replica runs is kept, to be run again when the replica dies, up to this. A copy for each read, and little
+/// beside what the read itself costs; longer texts are rare.
+pub const UNIT_KEPT_BYTES_MAX: usize = 16 << 10;
 
 // --- routing -----------------------------------------------------------------------------------------
 

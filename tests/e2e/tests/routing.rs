@@ -310,3 +310,57 @@ fn a_replica_that_is_gone_costs_no_read() {
         }
     }
 }
+
+/// Reads that were run again on the primary.
+fn repeated(tidegate: &Tidegate) -> u32 {
+    let metrics = tidegate.admin_get("/metrics").body;
+    let value = |line: &str| line.strip_prefix("tidegate_reads_repeated_total ")?.parse().ok();
+    metrics.lines().find_map(value).unwrap()
+}
+
+#[test]
+fn a_read_whose_replica_is_killed_is_answered_by_the_primary() {
+    let cluster = cluster_with_replicas("killed_in_read", 1);
+    let mut split = Split::start(&cluster, "killed_in_read".to_owned());
+    let replica = &cluster.replicas()[0];
+    let reads = [
+        ("T D C ZI", pipeline().query("SELECT 8")),
+        ("1 2 D C ZI", pipeline().parse("", "SELECT 8", &[]).bind("", "", &[]).execute("").sync()),
+    ];
+    for (count, (answer, read)) in (1..).zip(reads) {
+        let mut client = split.connect();
+        assert!(split.on_replica(&mut client, "SELECT 'warm'"));
+        // Frozen, it takes the read and does not answer.
+        replica.pause();
+        client.send(read);
+        assert!(client.is_silent_for(Duration::from_millis(300)), "nobody is to answer yet");
+        replica.kill();
+        let answer = client.expect(answer);
+        assert!(answer.iter().any(|message| message.describe() == "D 8"), "{answer:?}");
+        assert_eq!(repeated(&split.tidegate), count);
+        assert_eq!(client.value("SELECT 9").as_deref(), Some("9"));
+        replica.start().unwrap();
+        split.wait_until_split();
+    }
+}
+
+#[test]
+fn a_read_whose_replica_stops_at_once_is_answered_by_the_primary() {
+    let cluster = cluster_with_replicas("stopped_in_read", 1);
+    let split = Split::start(&cluster, "stopped_in_read".to_owned());
+    let replica = &cluster.replicas()[0];
+    let sql = "SELECT count(*) FROM generate_series(1, 4000) a, generate_series(1, 4000) b";
+    let mut client = split.connect();
+    client.send(pipeline().query(sql));
+    wait_until(SOON, "the replica runs it", || {
+        let running = "SELECT count(*) FROM pg_stat_activity \
+                       WHERE state = 'active' AND query LIKE '%generate_series(1, 4000) a%' \
+                       AND pid <> pg_backend_pid()";
+        replica.psql(running).unwrap() == "1"
+    });
+    replica.stop_now();
+    // PostgreSQL sends the head of the answer along when it says that it stops: nobody is told twice.
+    let answer = client.expect("T D C ZI");
+    assert_eq!(answer[1].describe(), "D 16000000");
+    assert_eq!(repeated(&split.tidegate), 1);
+}

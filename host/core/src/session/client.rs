@@ -42,9 +42,15 @@ enum Frame {
 impl Session {
     /// Takes what the client sent. Call again with the same input after `Lease` or `Replies`.
     pub fn handle_client(&mut self, input: &[u8], mut io: Io<'_>) -> ClientStep {
+        let step = self.take_frames(input, &mut io);
+        self.heed_told(io.to_client);
+        step
+    }
+
+    fn take_frames(&mut self, input: &[u8], io: &mut Io<'_>) -> ClientStep {
         let mut at = 0;
         loop {
-            at += self.take_rest(input, at, &mut io);
+            at += self.take_rest(input, at, io);
             if self.client_rest.0 > 0 {
                 return ClientStep { consumed: at, next: ClientNext::Read { bytes: 1 } };
             }
@@ -59,13 +65,13 @@ impl Session {
                 Err(bad) => {
                     let refusal =
                         Refusal::fatal("08P01", format!("invalid message length {}", bad.length));
-                    return ClientStep { consumed: at, next: self.give_up(&refusal, &mut io) };
+                    return ClientStep { consumed: at, next: self.give_up(&refusal, io) };
                 }
             };
-            if let Some(next) = self.must_wait(header, &mut io) {
+            if let Some(next) = self.must_wait(header, io) {
                 return ClientStep { consumed: at, next };
             }
-            match self.handle_frame(header, input, at, &mut io) {
+            match self.handle_frame(header, input, at, io) {
                 Frame::Wait(next) => return ClientStep { consumed: at, next },
                 Frame::Head(bytes) => at += bytes,
                 Frame::Done => at += header.frame_bytes(),

@@ -208,6 +208,23 @@ impl Queue {
         )
     }
 
+    /// Are the notes those of one Query or batch of the client's, and nothing else?
+    pub(super) fn is_one_unit(&self) -> bool {
+        let other = |note: &Expected| {
+            matches!(
+                note,
+                Expected::Own(_)
+                    | Expected::Refused(_)
+                    | Expected::LaidOpen { .. }
+                    | Expected::FunctionCall
+                    | Expected::CopyEnd
+            )
+        };
+        self.ends == 1
+            && self.notes.back().is_some_and(Expected::ends)
+            && !self.notes.iter().any(other)
+    }
+
     /// Takes out everything before the next Sync, oldest first: what a server skips after an error.
     pub(super) fn take_until_sync(&mut self) -> Vec<Expected> {
         let mut skipped = Vec::new();

@@ -6,10 +6,10 @@
 //!          └─◀ to_client ◀── handle_server ◀┘────────┘
 //! ```
 //!
-//! Verbs: `handle_client`, `handle_server`, `handle_lease`, `handle_lease_refused`, `handle_client_gone` take what
-//! happened; `settle` says whether the server may go back. Nothing blocks: when the session cannot go on it says what
-//! it waits for ([`ClientNext`]). Only message headers are read; what needs no thought is forwarded as a range of the
-//! input buffer ([`gather::Gather`]).
+//! Verbs: `handle_client`, `handle_server`, `handle_lease`, `handle_lease_refused`, `handle_client_gone`,
+//! `handle_server_lost` take what happened; `settle` says whether the server may go back. Nothing blocks: when the
+//! session cannot go on it says what it waits for ([`ClientNext`]). Only message headers are read; what needs no thought
+//! is forwarded as a range of the input buffer ([`gather::Gather`]).
 //!
 //! Every message that a server will answer is noted in order in [`expected`]: a reply that does not fit the oldest note
 //! means that the two sides no longer agree, and the server connection is closed rather than trusted.
@@ -18,6 +18,7 @@ pub mod gather;
 pub mod login; // from the first packet to AuthenticationOk
 pub mod prepared;
 
+mod again; // a read whose replica dies
 mod client; // what a client sends
 mod defaults; // ALTER ROLE … SET
 mod expected; // the replies that are owed, in order
@@ -106,7 +107,8 @@ pub enum ServerNext {
     Read {
         bytes: usize,
     },
-    /// The server connection is of no more use; send what waits in `to_client` and close both.
+    /// The server connection is of no more use; send what waits in `to_client` and close both. With `ServerDisconnected`
+    /// the server has but said that it goes: ask `handle_server_lost` first.
     Close(CloseReason),
 }
 
@@ -298,6 +300,8 @@ pub struct Session {
     commits: Option<()>,
     /// A text that may change the schema went to the server since the last ReadyForQuery outside a transaction.
     changes_schema: Option<()>,
+    /// What a replica runs.
+    kept: again::Kept,
     defaults: Defaults,
     tally: Tally,
 }
@@ -337,6 +341,7 @@ impl Session {
             wrote: None,
             commits: None,
             changes_schema: None,
+            kept: again::Kept::default(),
             defaults: Defaults::default(),
             tally: Tally::default(),
         }
@@ -416,6 +421,7 @@ impl Session {
     /// Gives back memory that an idle client does not need.
     pub fn shrink(&mut self) {
         self.expected.shrink();
+        self.shrink_kept();
     }
 
     /// A server has been lent for this target. Gives it this client's settings first when they differ.

@@ -29,6 +29,16 @@ enum Reply {
 impl Session {
     /// Takes what the server sent.
     pub fn handle_server(&mut self, input: &[u8], mut io: Io<'_>) -> ServerStep {
+        if self.ends_with_last_word(input) {
+            let next = ServerNext::Close(CloseReason::ServerDisconnected);
+            return ServerStep { consumed: 0, next };
+        }
+        let step = self.take_replies(input, &mut io);
+        self.heed_told(io.to_client);
+        step
+    }
+
+    fn take_replies(&mut self, input: &[u8], io: &mut Io<'_>) -> ServerStep {
         let mut at = 0;
         loop {
             at += self.take_server_rest(input, at, io.to_client);
@@ -44,12 +54,12 @@ impl Session {
                         next: ServerNext::Read { bytes: HEADER_BYTES },
                     };
                 }
-                Err(_) => return self.desynchronised(at, &mut io),
+                Err(_) => return self.desynchronised(at, io),
             };
             let body_start = at + HEADER_BYTES;
             let body =
                 &input[body_start..(body_start + header.body_bytes as usize).min(input.len())];
-            match self.reply(header, body, &mut io) {
+            match self.reply(header, body, io) {
                 Reply::Pass => self.server_rest = (header.frame_bytes(), Rest::Forward),
                 Reply::Swallow => self.server_rest = (header.frame_bytes(), Rest::Discard),
                 Reply::Wait => {
@@ -258,12 +268,12 @@ impl Session {
                 if self.expected.is_refused_query() {
                     self.expected.pop();
                 } else {
-                    self.fail_batch(io);
+                    self.fail_batch(io.server.as_deref_mut());
                 }
                 reply
             }
             Some(_) => {
-                self.fail_batch(io);
+                self.fail_batch(io.server.as_deref_mut());
                 if let Some(Expected::Own(Own::LayOpen)) = self.expected.front() {
                     // So its Query would have failed.
                     self.laid_open_in_vain = Some(());

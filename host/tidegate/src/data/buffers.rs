@@ -88,6 +88,13 @@ impl Input {
         self.end += bytes.len();
     }
 
+    /// Puts bytes before those that are there.
+    pub fn put_back(&mut self, bytes: &[u8], buffers: &Buffers) {
+        let length = self.len();
+        self.extend(bytes, buffers);
+        self.buffer[self.start..self.end].rotate_left(length);
+    }
+
     /// Drops the first `count` bytes; gives the buffer back when none is left.
     pub fn consume(&mut self, count: usize, buffers: &Buffers) {
         self.start += count;
@@ -175,6 +182,8 @@ mod tests {
         input.consume(20_000, &buffers);
         input.extend(&all[..9_000], &buffers);
         assert_eq!(input.bytes(), [&all[20_000..], &all[..9_000]].concat());
+        input.put_back(&all[..20_000], &buffers);
+        assert_eq!(input.bytes(), [&all[..], &all[..9_000]].concat());
         input.consume(input.len(), &buffers);
         assert!(input.buffer.is_empty(), "an empty input holds no buffer");
     }

@@ -294,7 +294,7 @@ impl Connection {
                     }
                 }
                 Poll::Ready(_) => {
-                    self.server_gone();
+                    self.server_gone(cx);
                     return Step::Moved;
                 }
             }
@@ -349,6 +349,7 @@ impl Connection {
             ServerNext::Read { bytes } => {
                 self.from_server.wanted = bytes + self.from_server.consumed
             }
+            ServerNext::Close(CloseReason::ServerDisconnected) => return self.server_gone(cx),
             ServerNext::Close(reason) => {
                 self.drop_server();
                 self.close(reason);

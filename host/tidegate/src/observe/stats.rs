@@ -211,6 +211,7 @@ worker_stats! {
     settings_applied,
     /// Prepared statements sent again since this server did not know them.
     reprepared,
+    reads_repeated,
     /// Prepared statements closed on a server to keep within its bound.
     prepared_evicted,
     /// Times a client waited for a server connection, and for how long in all.

@@ -2,7 +2,9 @@
 
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::differential::front_url;
-use tidegate_test_support::{Client, differential, pipeline, shared_tidegate, test_database};
+use tidegate_test_support::{
+    Client, differential, pipeline, shared_cluster, shared_tidegate, test_database,
+};
 
 #[test]
 fn trap_80_settings_are_validated_and_remembered() {
@@ -220,6 +222,8 @@ fn trap_87_temporary_tables() {
 #[test]
 fn a_wrong_word_for_tidegates_own_setting_fails_like_that_of_an_enum_setting() {
     let database = test_database("route_word");
+    // The word for it sends what follows to a replica.
+    shared_cluster().wait_until_caught_up().unwrap();
     let url = shared_tidegate().url(ROLE, &database);
     let transcript = |setting: &str, valid: &str, values: &str| {
         let mut c = Client::connect(&url);

@@ -140,8 +140,10 @@ impl Session {
         }
         if self.chosen == Chosen::ForReads {
             self.chosen = Chosen::AfterReads;
+            self.keep_unit(input, at);
             return None;
         }
+        self.forget_unit();
         let plan = self.plan_unit(input, at, io.router);
         if plan.target == Target::Read || !self.pins.is_empty() {
             // What is pinned cannot move; what it may not do there, the server refuses.

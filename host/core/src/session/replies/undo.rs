@@ -2,11 +2,11 @@
 
 use crate::session::expected::{Answer, Expected, Undo};
 use crate::session::state::Unnamed;
-use crate::session::{Batch, Held, Io, Session};
+use crate::session::{Batch, Held, ServerState, Session};
 
 impl Session {
     /// The oldest note failed: the server skips to Sync, so nothing before it happens.
-    pub(super) fn fail_batch(&mut self, io: &mut Io<'_>) {
+    pub(in crate::session) fn fail_batch(&mut self, mut server: Option<&mut ServerState>) {
         let failed_unnamed = matches!(self.expected.front(), Some(Expected::ParseUnnamed { .. }));
         let skipped = self.expected.take_until_sync();
         let mut unnamed = None;
@@ -22,7 +22,7 @@ impl Session {
                 Expected::Answer(Answer::Closed { undo: Some(undo) }) if undo.0.is_empty() => {
                     unnamed = Some(Some(undo.1));
                 }
-                other => self.take_back(other, io),
+                other => self.take_back(other, server.as_deref_mut()),
             }
         }
         if let Some(before) = unnamed {
@@ -31,7 +31,7 @@ impl Session {
             if !self.expected.amend_unnamed(&before) {
                 self.unnamed = before;
             }
-            if let Some(server) = io.server.as_deref_mut() {
+            if let Some(server) = server {
                 server.unnamed = Unnamed::Unknown;
             }
         }
@@ -40,8 +40,7 @@ impl Session {
         }
     }
 
-    fn take_back(&mut self, note: Expected, io: &mut Io<'_>) {
-        let server = io.server.as_deref_mut();
+    fn take_back(&mut self, note: Expected, server: Option<&mut ServerState>) {
         match note {
             Expected::Parse { name, prepared, on_server } => {
                 self.named.remove(&name);

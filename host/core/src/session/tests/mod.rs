@@ -1,5 +1,6 @@
 //! The session against a pretended PostgreSQL: directed traps, random orders of messages, and faults at every point.
 
+mod again; // reads whose replica dies
 mod fake; // a PostgreSQL backend for a tiny language
 mod faults;
 mod limited; // statements that limits refuse

@@ -131,6 +131,8 @@ pub(super) struct World {
     pub refusal: Option<Refusal>,
     pub leases: usize,
     pub releases: usize,
+    /// Units that were run again.
+    pub repeated: usize,
 }
 
 pub(super) fn map(pairs: &[(&str, &str)]) -> Map {
@@ -165,6 +167,7 @@ impl World {
             refusal: None,
             leases: 0,
             releases: 0,
+            repeated: 0,
         }
     }
 
@@ -196,9 +199,15 @@ impl World {
 
     /// The shell's answer to a server connection that broke.
     pub(super) fn server_vanished(&mut self, client: usize) {
+        let again = self.clients[client].session.handle_server_lost();
         self.drop_server(client);
-        let gone = self.clients[client].gone;
-        if !gone {
+        let (gone, closed) = (self.clients[client].gone, self.clients[client].closed.is_some());
+        if let Some(unit) = again.filter(|_| !gone && !closed) {
+            self.repeated += 1;
+            self.clients[client].input.splice(..0, unit);
+            self.lend(client, Target::Primary);
+            self.pump(client);
+        } else if !gone {
             self.clients[client].closed.get_or_insert(CloseReason::ServerDisconnected);
         }
     }
@@ -257,6 +266,7 @@ impl World {
                 assert!(bytes > server.input.len(), "{bytes} bytes are there");
                 self.settle(client);
             }
+            ServerNext::Close(CloseReason::ServerDisconnected) => self.server_vanished(client),
             ServerNext::Close(reason) => {
                 self.drop_server(client);
                 self.clients[client].closed = Some(reason);

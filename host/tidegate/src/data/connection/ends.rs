@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use tidegate_core::plan::{Plan, Target};
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::{CloseReason, Gone, Work};
@@ -147,10 +148,18 @@ impl Connection {
         self.client.server.set(None);
     }
 
-    pub(super) fn server_gone(&mut self) {
+    pub(super) fn server_gone(&mut self, cx: &mut Context<'_>) {
+        let again = self.session.handle_server_lost();
         self.drop_server();
         if let ClientPhase::Gone(..) = self.phase {
             return;
+        }
+        if let Some(unit) = again
+            && matches!(self.phase, ClientPhase::Reading | ClientPhase::Replies)
+        {
+            self.worker.stats.reads_repeated.increment();
+            self.from_client.input.put_back(&unit, &self.worker.buffers);
+            return self.acquire(Plan { target: Target::Primary }, cx);
         }
         // Inside a row no message can stand: then the end of the stream has to do.
         if self.session.is_between_replies() {
@@ -206,6 +215,7 @@ impl Connection {
         if !self.session.is_waiting_for_replies() {
             return;
         }
+        self.session.forget_unit();
         self.cancelling.set(self.cancelling.get() + 1);
         let (under_way, client) = (self.cancelling.clone(), self.client.clone());
         self.worker.cancel_server(lease.server.target.clone(), key, move || {

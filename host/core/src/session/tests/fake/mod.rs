@@ -100,7 +100,7 @@ pub(super) struct Fake {
     left: VecDeque<String>,
     input: Vec<u8>,
     held: Vec<u8>,
-    out: Vec<u8>,
+    pub out: Vec<u8>,
     reported: Map,
     pub dead: bool,
     /// Texts that came by Query or Parse, for directed tests.
@@ -303,7 +303,7 @@ impl Fake {
         self.dead = true;
     }
 
-    fn notice(&mut self, sqlstate: &str) {
+    pub(super) fn notice(&mut self, sqlstate: &str) {
         let fields =
             Fields { severity: "WARNING", sqlstate, message: "transaction", ..Fields::default() };
         error_fields::notice_response(&mut self.held, fields);

@@ -1,0 +1,133 @@
+//! A read whose replica dies: run again on the primary, once, as long as the client has seen nothing of an answer.
+//!
+//! ```text
+//!              the unit begins on a replica                  a byte goes to the client, the client
+//!  nothing ────────────────────────────────────▶ kept ─────  cancels, or another unit begins ────▶ nothing
+//!                                                 └── the server is lost: taken back, and run again ──▲
+//! ```
+
+use super::expected::{Copying, Expected};
+use super::gather::Gather;
+use super::{Batch, PoolMode, Session};
+use crate::limits;
+use tidegate_wire::backend::{self, TransactionStatus};
+use tidegate_wire::error_fields::{self, field};
+use tidegate_wire::frame::{HEADER_BYTES, Header};
+use tidegate_wire::frontend::tag;
+
+/// The unit of reads that a replica runs. No bytes: there is none that may be run again.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    bytes: Vec<u8>,
+    /// The batch that it is.
+    batch: u32,
+}
+
+impl Session {
+    /// Keeps the unit that begins at `at`, and that a replica is about to run, unless it is long.
+    pub(super) fn keep_unit(&mut self, input: &[u8], at: usize) {
+        self.kept.bytes.clear();
+        let Some(unit) = unit_at(&input[at..]) else { return };
+        self.kept.bytes.extend_from_slice(unit);
+        self.kept.batch = self.batches.now;
+    }
+
+    /// What is under way is not run again: its client has cancelled it, or knows something of its answer.
+    pub fn forget_unit(&mut self) {
+        self.kept.bytes.clear();
+    }
+
+    /// After a step: what the client is told may be about the unit.
+    #[inline]
+    pub(super) fn heed_told(&mut self, to_client: &Gather) {
+        if !to_client.is_empty() {
+            self.forget_unit();
+        }
+    }
+
+    pub(super) fn shrink_kept(&mut self) {
+        self.kept.bytes.shrink_to(0);
+    }
+
+    /// The server in hand is lost. `Some`: take these bytes as if the client had just sent them, before what else it has
+    /// sent, and give them a server for anything. `None`: what was under way is lost with the server.
+    pub fn handle_server_lost(&mut self) -> Option<Vec<u8>> {
+        let unit = std::mem::take(&mut self.kept.bytes);
+        if unit.is_empty() || !self.has_only_unit() {
+            return None;
+        }
+        self.take_unit_back();
+        Some(unit)
+    }
+
+    /// Is the unit that is kept all that is under way, sent to its last byte, with nothing behind it?
+    fn has_only_unit(&self) -> bool {
+        self.batches.now == self.kept.batch.wrapping_add(1)
+            && self.expected.is_one_unit()
+            && self.batch == Batch::Closed
+            && self.copying == Copying::Nothing
+            && self.status == TransactionStatus::Idle
+            && self.mode == PoolMode::Transaction
+            && self.pins.is_empty()
+            && (self.client_rest.0, self.server_rest.0) == (0, 0)
+            && (self.gone, self.leaves, self.commits) == (None, None, None)
+            && self.changes_schema.is_none()
+            && self.probing.is_none()
+    }
+
+    /// As if the server had failed the whole of it, but for the limits, which have charged it already.
+    fn take_unit_back(&mut self) {
+        if !matches!(self.expected.front(), Some(Expected::Query { .. } | Expected::Sync)) {
+            self.fail_batch(None);
+        }
+        if let Some(Expected::Query { unnamed, .. }) = self.expected.pop() {
+            self.unnamed = unnamed;
+        }
+        self.batches.ended(1);
+        (self.admitted, self.bound) = (Some(()), None);
+    }
+
+    /// Does the server's input end with its word that it stops or crashes, after which it closes the connection?
+    ///
+    /// PostgreSQL's `quickdie` warns so, and what it had not yet sent of an answer comes along. A FATAL error is no such
+    /// word: it may as well be an administrator who ends this very statement, and who does not want to meet it on the
+    /// primary.
+    pub(super) fn ends_with_last_word(&self, input: &[u8]) -> bool {
+        // Nearly always the first two say no.
+        !self.kept.bytes.is_empty()
+            && input.ends_with(b"\0\0")
+            && self.has_only_unit()
+            && last_frame(input).is_some_and(|(header, body)| {
+                let is = |name, value: &[u8]| error_fields::find(body, name) == Some(value);
+                header.tag == backend::tag::NOTICE_RESPONSE
+                    && is(field::SEVERITY_PLAIN, b"WARNING")
+                    && (is(field::SQLSTATE, b"57P01") || is(field::SQLSTATE, b"57P02"))
+            })
+    }
+}
+
+/// The last of the frames in `input`, if that is whole.
+fn last_frame(mut input: &[u8]) -> Option<(Header, &[u8])> {
+    loop {
+        let header = Header::peek(input, limits::FRAME_BYTES_MAX).ok()??;
+        match input.split_at_checked(header.frame_bytes())? {
+            (frame, []) => return Some((header, frame.get(HEADER_BYTES..)?)),
+            (_, rest) => input = rest,
+        }
+    }
+}
+
+/// The Query or batch at the start of `input`, if it is there as a whole and short enough.
+fn unit_at(input: &[u8]) -> Option<&[u8]> {
+    let mut end = 0;
+    loop {
+        let header = Header::peek(input.get(end..)?, limits::FRAME_BYTES_MAX).ok()??;
+        end += header.frame_bytes();
+        if end > limits::UNIT_KEPT_BYTES_MAX {
+            return None;
+        }
+        if matches!(header.tag, tag::QUERY | tag::SYNC) {
+            return input.get(..end);
+        }
+    }
+}
