@@ -96,7 +96,10 @@ fn test() -> Result<(), String> {
         unit.args(["test", "--workspace", "--exclude", "tidegate-e2e"]);
         report.step("unit tests and rules", &mut unit);
         if installed == Outcome::Passed {
-            report.step("end-to-end tests", cargo().args(["test", "--package", "tidegate-e2e"]));
+            let mut e2e = cargo();
+            // The program of the step before: built for itself alone, some of what it uses would be built anew.
+            e2e.env("TIDEGATE_BIN", target_directory().join("debug/tidegate"));
+            report.step("end-to-end tests", e2e.args(["test", "--package", "tidegate-e2e"]));
         } else {
             report.skip("end-to-end tests", "what they need is not installed");
         }
