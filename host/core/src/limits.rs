@@ -302,12 +302,10 @@ pub const POLICY_QUEUE_TIME_MAX: Duration = POOL_WAIT_MAX;
 pub const LIMIT_WINDOWS_MAX: usize = 65_536;
 /// Users that are named as administrators.
 pub const RATE_ADMINISTRATORS_MAX: usize = 1_000;
-/// Limits that operators start with: statements of one end user, and of all, in a window (properties 26 and 27).
+/// The window of limits unless configured (properties 26 and 27).
 pub const POLICY_LIMIT_WINDOW_DEFAULT: Duration = Duration::from_secs(60);
 /// A short wait costs less than a refusal, after which pools connect anew.
 pub const POLICY_LIMIT_WAIT_DEFAULT: Duration = Duration::from_millis(250);
-pub const POLICY_LIMIT_END_USER_DEFAULT: u32 = 100;
-pub const POLICY_LIMIT_ALL_DEFAULT: u32 = 10_000;
 /// Suggestions of one advice, and columns of one (PostgreSQL's INDEX_MAX_KEYS).
 pub const POLICY_SUGGESTIONS_MAX: usize = 100;
 pub const POLICY_INDEX_COLUMNS_MAX: usize = 32;

@@ -29,6 +29,7 @@ mod watch; // CPU time, memory and host calls of one call
 pub use answer::{Answer, AnswerSource, Asker};
 pub use ask::{Execution, Question};
 pub use bench::{Bench, Measured, Timing, What, bench};
+pub use bindings::questions::tags as tags_told;
 pub use defaults::{EMBEDDED, Embedded, embedded};
 pub use engine::{Engine, Settings};
 pub use error::LoadError;

@@ -10,16 +10,14 @@ use tidegate_core::policy::LimitPlan;
 use tidegate_core::route::judge_read;
 use tidegate_core::statement::{ShapeCache, Tags, TextSettings};
 use tidegate_grammar::PostgresGrammar;
-use tidegate_policy::bindings::since_v0_1::types::{Identity, Tag};
-use tidegate_policy::{AnswerSource, Asker, Plan, Question, Registry};
+use tidegate_policy::bindings::since_v0_1::types::Identity;
+use tidegate_policy::{AnswerSource, Asker, Plan, Question, Registry, tags_told};
 
 use crate::trace::ShapeLine;
-use crate::view::{TAGS_TOLD, View};
+use crate::view::{END_USER_TAG, TAGS_TOLD, View};
 
-/// A session that follows no canary's answers on purpose: whose share it is in, is as for any other.
+/// Asks for nobody's session: a canary answers it as it would a session of this number.
 const SESSION: u64 = 0;
-/// The tag that names the application's user.
-const END_USER_TAG: &str = "user_id";
 
 /// A statement, and who would run it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,10 +105,7 @@ pub fn explain(
         application: question.application.clone().unwrap_or_default(),
         end_user: end_user.map(str::to_owned),
         roles: Vec::new(),
-        tags: told
-            .iter()
-            .map(|(key, value)| Tag { key: (*key).to_owned(), value: (*value).to_owned() })
-            .collect(),
+        tags: tags_told(&told),
     };
     let proof = match sources.view.catalogues.get(database) {
         None => Err("catalogue not read: no replicas, or nobody has used the database".to_owned()),

@@ -11,6 +11,8 @@ use tokio::sync::watch;
 
 /// Tags that policies are told of. A plan holds for one shape with these tags.
 pub const TAGS_TOLD: [&str; 2] = ["route", "priority"];
+/// The tag that names the application's user.
+pub const END_USER_TAG: &str = "user_id";
 
 /// One database's catalogue, and how new it is.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! Limits carried out: a plan's buckets, counted in memory, and what that means for the next statement.
 //!
-//! getters: `buckets_count`; commands: `admit`. One for the process; whoever asks holds it alone.
+//! commands: `admit`. One for the process; whoever asks holds it alone.
 
 mod window; // one bucket's counts
 mod windows; // all buckets, bounded
@@ -55,11 +55,6 @@ pub struct Limiter {
 pub type Keyed<'a> = (&'a Bucket, u128);
 
 impl Limiter {
-    /// Buckets that are counted.
-    pub fn buckets_count(&self) -> usize {
-        self.windows.len()
-    }
-
     /// Charges all buckets, or none of them if one has no room. `now` is since any fixed moment; `waited` how long this
     /// statement has been told to come later.
     pub fn admit(

@@ -5,8 +5,8 @@ use super::route::{Fallback, ReplicaMetrics, ReplicaRule, RouteTarget, Safety, W
 use super::template::{Holes, Problem};
 use super::{CachePlan, Template};
 use crate::limits::{
-    POLICY_CPU_PERCENT_HIGH, POLICY_LIMIT_ALL_DEFAULT, POLICY_LIMIT_END_USER_DEFAULT,
-    POLICY_LIMIT_WAIT_DEFAULT, POLICY_LIMIT_WINDOW_DEFAULT, POLICY_WEIGHT_MAX,
+    POLICY_CPU_PERCENT_HIGH, POLICY_LIMIT_WAIT_DEFAULT, POLICY_LIMIT_WINDOW_DEFAULT,
+    POLICY_WEIGHT_MAX,
 };
 use std::time::Duration;
 
@@ -61,13 +61,6 @@ impl Limits {
         window: POLICY_LIMIT_WINDOW_DEFAULT,
         end_user: None,
         all: None,
-        wait: POLICY_LIMIT_WAIT_DEFAULT,
-    };
-    /// What `tidegate init` writes.
-    pub const DEFAULT: Limits = Limits {
-        window: POLICY_LIMIT_WINDOW_DEFAULT,
-        end_user: Some(POLICY_LIMIT_END_USER_DEFAULT),
-        all: Some(POLICY_LIMIT_ALL_DEFAULT),
         wait: POLICY_LIMIT_WAIT_DEFAULT,
     };
 }
@@ -133,22 +126,24 @@ mod tests {
         assert_eq!(cache(), CachePlan::Bypass);
     }
 
+    const LIMITED: Limits = Limits { end_user: Some(100), all: Some(10_000), ..Limits::NONE };
+
     #[test]
     fn limits_refuse_end_users_and_count_administrators() {
         let buckets = |limits: &Limits, who| match limit(limits, who).unwrap() {
             LimitPlan::Buckets(buckets, Scope::EveryShape) => buckets,
             other => panic!("{other:?}"),
         };
-        let user = buckets(&Limits::DEFAULT, Who::EndUser);
+        let user = buckets(&LIMITED, Who::EndUser);
         let summary: Vec<_> = user.iter().map(|b| (b.limit, b.window.as_secs(), b.over)).collect();
         let over = OverLimit::Queue(POLICY_LIMIT_WAIT_DEFAULT);
         assert_eq!(summary, [(100, 60, over), (10_000, 60, over)]);
-        let admin = buckets(&Limits::DEFAULT, Who::Administrator);
+        let admin = buckets(&LIMITED, Who::Administrator);
         assert!(admin.len() == 2 && admin.iter().all(|bucket| bucket.over == OverLimit::Count));
-        assert_eq!(buckets(&Limits::DEFAULT, Who::Application).len(), 1);
+        assert_eq!(buckets(&LIMITED, Who::Application).len(), 1);
         let none = limit(&Limits::NONE, Who::EndUser);
         assert_eq!(none, Ok(LimitPlan::Unlimited(Scope::EveryIdentity)));
-        let at_once = Limits { wait: Duration::ZERO, ..Limits::DEFAULT };
+        let at_once = Limits { wait: Duration::ZERO, ..LIMITED };
         assert_eq!(buckets(&at_once, Who::EndUser)[0].over, OverLimit::Reject);
     }
 

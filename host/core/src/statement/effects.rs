@@ -213,6 +213,33 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// Is it about the session or the transaction alone, and changes no data itself?
+    pub fn is_about_session(self) -> bool {
+        matches!(
+            self,
+            Kind::Empty
+                | Kind::Begin
+                | Kind::Commit
+                | Kind::Rollback
+                | Kind::Savepoint
+                | Kind::Release
+                | Kind::RollbackTo
+                | Kind::Set
+                | Kind::SetLocal
+                | Kind::SetTransaction
+                | Kind::Reset
+                | Kind::Show
+                | Kind::Prepare
+                | Kind::Deallocate
+                | Kind::Discard
+                | Kind::Listen
+                | Kind::Unlisten
+                | Kind::Close
+        )
+    }
+}
+
 /// A setting that a statement names; names are canonical and in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SettingTouched {

@@ -20,8 +20,13 @@ pub(crate) fn shape(shape: &Shape, tags: &[(&str, &str)]) -> types::Shape {
         parameters: shape.parameters,
         literal_dependent: shape.literal_dependent,
         incomplete: shape.incomplete.map(|why| why.label().to_owned()),
-        tags: tags.iter().map(|(key, value)| tag(key, value)).collect(),
+        tags: self::tags(tags),
     }
+}
+
+/// Tags as policies are told of them.
+pub fn tags(pairs: &[(&str, &str)]) -> Vec<types::Tag> {
+    pairs.iter().map(|(key, value)| tag(key, value)).collect()
 }
 
 pub(crate) fn tag(key: &str, value: &str) -> types::Tag {

@@ -14,16 +14,13 @@ use tidegate_core::policy::template::Values;
 use tidegate_core::policy::{LimitPlan, Scope, Slot};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::statement::{Known, StringSyntax, Tags, TextEncoding, TextSettings};
-use tidegate_policy::bindings::since_v0_1::types::{Identity, SessionFlags, Tag};
-use tidegate_policy::{AnswerSource, Asker, Execution, Question};
+use tidegate_policy::bindings::since_v0_1::types::{Identity, SessionFlags};
+use tidegate_policy::{AnswerSource, Asker, Execution, Question, tags_told};
 
 use super::clients::Client;
 use super::routing::Routing;
 use crate::config::Rates;
-use crate::view::TAGS_TOLD;
-
-/// The tag that names the application's user.
-const END_USER_TAG: &str = "user_id";
+use crate::view::{END_USER_TAG, TAGS_TOLD};
 
 /// What the workers share: the counters.
 #[derive(Debug)]
@@ -43,11 +40,6 @@ impl Limits {
             began: Instant::now(),
             hashers: [RandomState::new(), RandomState::new()],
         })
-    }
-
-    /// Buckets that are counted now.
-    pub fn buckets_count(&self) -> usize {
-        self.limiter.lock().unwrap_or_else(PoisonError::into_inner).buckets_count()
     }
 
     fn hash(&self, value: impl Hash) -> u128 {
@@ -230,10 +222,7 @@ impl Routing {
             application: application.to_owned(),
             end_user: end_user.map(str::to_owned),
             roles: Vec::new(),
-            tags: told
-                .iter()
-                .map(|(key, value)| Tag { key: (*key).to_owned(), value: (*value).to_owned() })
-                .collect(),
+            tags: tags_told(&told),
         };
         let asker = Asker { view: self.reader.view(), session: subject.session };
         let question = Question { shape: &known.shape, tags: &told };

@@ -166,22 +166,9 @@ fn charge(sql: &[u8], analysis: &Analysis) -> Option<Charge> {
     }
     match analysis.kind {
         Kind::Begin => Some(Charge::Transaction),
-        Kind::Empty
-        | Kind::Commit
-        | Kind::Rollback
-        | Kind::Savepoint
-        | Kind::Release
-        | Kind::RollbackTo
-        | Kind::Set
-        | Kind::SetLocal
-        | Kind::SetTransaction
-        | Kind::Reset
-        | Kind::Show
-        | Kind::Prepare
-        | Kind::Deallocate
-        | Kind::Discard
-        | Kind::Unlisten
-        | Kind::Close => None,
+        // It keeps a server.
+        Kind::Listen => Some(Charge::ONE),
+        kind if kind.is_about_session() => None,
         _ => Some(Charge::ONE),
     }
 }

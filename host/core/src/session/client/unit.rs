@@ -8,7 +8,7 @@ use crate::limits;
 use crate::plan::{Plan, RoutePreference, Router, Target, Unit, plan};
 use crate::session::expected::Copying;
 use crate::session::{Batch, ClientNext, Io, PoolMode, Session, SettingsNow};
-use crate::statement::{Analysis, Kind};
+use crate::statement::Analysis;
 use tidegate_wire::backend::TransactionStatus;
 use tidegate_wire::frame::Header;
 use tidegate_wire::frontend::{self, Named, tag};
@@ -173,26 +173,5 @@ impl Session {
 
 /// Commands about the session or the transaction, which change no data themselves.
 fn leaves_data_alone(analysis: &Analysis) -> bool {
-    analysis.statements <= 1
-        && matches!(
-            analysis.kind,
-            Kind::Empty
-                | Kind::Begin
-                | Kind::Commit
-                | Kind::Rollback
-                | Kind::Savepoint
-                | Kind::Release
-                | Kind::RollbackTo
-                | Kind::Set
-                | Kind::SetLocal
-                | Kind::SetTransaction
-                | Kind::Reset
-                | Kind::Show
-                | Kind::Prepare
-                | Kind::Deallocate
-                | Kind::Discard
-                | Kind::Listen
-                | Kind::Unlisten
-                | Kind::Close
-        )
+    analysis.statements <= 1 && analysis.kind.is_about_session()
 }
