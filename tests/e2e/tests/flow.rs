@@ -9,10 +9,11 @@ use tidegate_test_support::{
 
 /// What the proxy may grow by while it passes on tens of MB, in KiB: buffers, no queues.
 const GROWTH_KIB_MAX: u64 = 4 * 1024;
-/// Bytes of each large row, notice or parameter: those of the replies that one client may be owed are more than the
-/// system's socket buffers hold, so that the server is blocked whichever of the two bounds the proxy meets first.
-const PIECE_BYTES: usize = 16 << 10;
-/// Pieces of one run: 32 MB, and more replies than one client may be owed.
+/// Bytes of each large row, notice or parameter. The replies that one client may be owed (three for each statement) are
+/// then 55 MB, more than the system's socket buffers grow to (Linux by default: 33 MB to receive, 4 MB to send; they
+/// grow that far when the proxy is slow), so that the server is blocked whichever of the two bounds the proxy meets first.
+const PIECE_BYTES: usize = 40 << 10;
+/// Pieces of one run: 80 MB, and more replies than one client may be owed.
 const PIECES: usize = 2_000;
 
 /// Bytes that the system takes for a client that reads nothing.
