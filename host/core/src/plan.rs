@@ -2,6 +2,7 @@
 
 use crate::limiter::Charge;
 use crate::policy::limit::TransactionState;
+use crate::pool::Priority;
 use crate::refusal::Refusal;
 use crate::statement::StringSyntax;
 use std::time::Duration;
@@ -29,8 +30,13 @@ pub trait Router {
 
     /// Is it that, and has the routing policy nothing against a replica? A policy can keep a read from replicas; it cannot
     /// bring anything else there.
-    fn wants_replica(&mut self, sql: &[u8], strings: StringSyntax) -> bool {
-        self.reads(sql, strings)
+    fn wants_replica(&mut self, next: &Next<'_>) -> bool {
+        self.reads(next.sql, next.strings)
+    }
+
+    /// Whether the routing policy has a statement wait before others, when it has to wait for a server.
+    fn priority(&mut self, _: &Next<'_>) -> Priority {
+        Priority::Normal
     }
 
     /// Does anybody watch what runs?
@@ -42,11 +48,11 @@ pub trait Router {
     fn watch(&mut self, _: Ran<'_>) {}
 
     /// Is there anybody to ask whether statements may run?
-    fn limits(&mut self) -> bool {
+    fn guards(&mut self) -> bool {
         false
     }
 
-    /// May the statement run now, as far as limits go? What passes is charged, so each is asked about until it passes.
+    /// May the statement run now, as far as policies go? What passes is charged, so each is asked about until it passes.
     fn admit(&mut self, _: &Execution<'_>) -> Admission {
         Admission::Pass
     }
@@ -76,6 +82,17 @@ pub struct Text<'a> {
     pub strings: Option<StringSyntax>,
 }
 
+/// A statement whose way is to be chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Next<'a> {
+    pub sql: &'a [u8],
+    pub strings: StringSyntax,
+    /// As in [`Execution`].
+    pub end_user: Option<&'a str>,
+    /// As the session has told (`SET tidegate.priority`).
+    pub priority: Priority,
+}
+
 /// A statement that is about to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Execution<'a> {
@@ -96,8 +113,22 @@ pub enum Admission {
     Pass,
     /// Not now: ask again after so long.
     Later(Duration),
-    /// Only where no transaction is open.
+    /// Refused where no transaction is open; where one is, it runs.
     Refuse(Box<Refusal>),
+    /// Refused wherever it stands. A transaction that is open fails, as by any error.
+    Forbid(Box<Refusal>),
+}
+
+/// The setting by which a session has all its statements wait before others.
+pub const PRIORITY_SETTING: &str = "tidegate.priority";
+const PRIORITY_WORDS: [&str; 2] = ["normal", "critical"];
+
+/// The priority that the setting names. What is not set, or is none of the words, is normal.
+pub fn priority_from_setting(value: Option<&str>) -> Priority {
+    match value {
+        Some(word) if word.eq_ignore_ascii_case("critical") => Priority::Critical,
+        _ => Priority::Normal,
+    }
 }
 
 /// The setting by which a session names the application's user whom it works for.
@@ -154,12 +185,13 @@ impl RoutePreference {
 
 /// Why a setting of Tidegate's own cannot have this value: in the words of PostgreSQL's enum settings.
 pub fn refuse_setting(name: &str, value: &str) -> Option<Refusal> {
-    let known = !name.eq_ignore_ascii_case(RoutePreference::SETTING)
-        || RoutePreference::from_word(value).is_some();
-    let name = RoutePreference::SETTING;
+    let words: [(&str, &[&str]); 2] =
+        [(RoutePreference::SETTING, &RoutePreference::WORDS), (PRIORITY_SETTING, &PRIORITY_WORDS)];
+    let (name, words) = words.into_iter().find(|(own, _)| own.eq_ignore_ascii_case(name))?;
+    let known = words.iter().any(|word| word.eq_ignore_ascii_case(value));
     (!known).then(|| {
         Refusal::error("22023", format!("invalid value for parameter \"{name}\": \"{value}\""))
-            .hint(format!("Available values: {}.", RoutePreference::WORDS.join(", ")))
+            .hint(format!("Available values: {}.", words.join(", ")))
     })
 }
 
@@ -173,17 +205,18 @@ pub enum Unit {
 }
 
 /// The decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub target: Target,
+    /// While it waits for a server.
+    pub priority: Priority,
 }
 
 /// Decides from what the session asked for and what is to run.
-pub fn plan(preference: RoutePreference, unit: Unit) -> Plan {
-    let target = match (preference, unit) {
+pub fn target(preference: RoutePreference, unit: Unit) -> Target {
+    match (preference, unit) {
         (RoutePreference::Replica, _) => Target::Replica,
         (RoutePreference::Auto, Unit::Reads) => Target::Read,
         _ => Target::Primary,
-    };
-    Plan { target }
+    }
 }

@@ -244,6 +244,19 @@ fn in_charge(own: &SlotView, session: u64) -> Option<&Arc<Generation>> {
     canary.filter(good).or_else(|| own.active().filter(good))
 }
 
+impl SlotView {
+    /// Who answers a session.
+    pub fn in_charge(&self, session: u64) -> Option<&Arc<Generation>> {
+        in_charge(self, session)
+    }
+
+    /// Is a session's answer that of a plugin of the operator's, or of settings of theirs?
+    #[inline]
+    pub fn is_own(&self, session: u64) -> bool {
+        in_charge(self, session).is_some_and(|generation| !generation.is_untouched())
+    }
+}
+
 enum Asked<P> {
     Answered(P, u64),
     Nobody,

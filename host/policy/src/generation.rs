@@ -3,6 +3,7 @@
 use crate::bindings::since_v0_1::route::ClusterState;
 use crate::bindings::since_v0_1::types::PluginInfo;
 use crate::component::{self, Checked, Linked};
+use crate::defaults::embedded;
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::event::Event;
@@ -27,6 +28,7 @@ pub struct Generation {
     linked: Linked,
     granted: Arc<Granted>,
     settings: Box<str>,
+    is_untouched: bool,
     info: PluginInfo,
     bytes: usize,
     /// An instance each, made when first needed. A thread keeps to its own where it can.
@@ -80,7 +82,9 @@ impl Generation {
             return Err(LoadError::Settings { bytes, most: POLICY_SETTINGS_BYTES_MAX });
         }
         let checked = component::check(engine, slot, bytes)?;
-        Generation::begin(engine, granted, checked, settings)
+        let is_untouched = settings.is_empty() && bytes == embedded(slot).bytes;
+        let generation = Generation::begin(engine, granted, checked, settings)?;
+        Ok(Generation { is_untouched, ..generation })
     }
 
     /// The part of [`Generation::load`] that follows the checks.
@@ -98,6 +102,7 @@ impl Generation {
             linked: checked.linked,
             granted: Arc::clone(granted),
             settings: settings.into(),
+            is_untouched: false,
             info,
             bytes: checked.bytes,
             shards: std::iter::once(Mutex::new(Some(first))).chain(more).collect(),
@@ -110,6 +115,11 @@ impl Generation {
 
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Is it the one that comes with Tidegate, with no settings? Then it is known what it never says.
+    pub fn is_untouched(&self) -> bool {
+        self.is_untouched
     }
 
     pub fn slot(&self) -> Slot {

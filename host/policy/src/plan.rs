@@ -9,10 +9,11 @@ use std::time::Duration;
 use tidegate_core::policy::cache::{ExpiryMode, WriteMode};
 use tidegate_core::policy::faults::FaultKind;
 use tidegate_core::policy::limit::{self, LimitPlan};
-use tidegate_core::policy::route::{self, Fallback, Priority, RoutePlan, RouteTarget};
+use tidegate_core::policy::route::{self, Fallback, RoutePlan, RouteTarget};
 use tidegate_core::policy::{
     AskId, Bucket, CachePlan, CacheRule, OverLimit, Scope, Slot, Template, Weight, builtin,
 };
+use tidegate_core::pool::Priority;
 
 /// Everything that a plan may depend on.
 #[derive(Clone, Copy, Debug)]

@@ -5,6 +5,7 @@ use crate::limits::{
     POLICY_LABEL_BYTES_MAX, POLICY_LAG_MAX, POLICY_REASON_BYTES_MAX, POLICY_SERVERS_MAX,
     POLICY_WEIGHT_MAX,
 };
+use crate::pool::Priority;
 use std::time::Duration;
 
 /// Whether a replica could run the statement at all: what the text, the catalogue and the session say together.
@@ -16,18 +17,11 @@ pub enum Safety {
     PrimaryOnly,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Priority {
-    #[default]
-    Normal,
-    /// Uses reserved connections and never waits behind normal statements.
-    Critical,
-}
-
 /// A policy's answer about one shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutePlan {
     pub target: RouteTarget,
+    /// While it waits for a server.
     pub priority: Priority,
     /// A name for metrics.
     pub label: Option<Box<str>>,

@@ -65,9 +65,10 @@ pub struct WorkerId(pub usize);
 pub struct Generation(pub u64);
 
 /// Who is served first: the order of the variants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
     Critical,
+    #[default]
     Normal,
 }
 

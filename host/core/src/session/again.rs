@@ -8,7 +8,7 @@
 
 use super::expected::{Copying, Expected};
 use super::gather::Gather;
-use super::{Batch, PoolMode, Session};
+use super::{Batch, Fate, PoolMode, Session};
 use crate::limits;
 use tidegate_wire::backend::{self, TransactionStatus};
 use tidegate_wire::error_fields::{self, field};
@@ -84,7 +84,7 @@ impl Session {
             self.unnamed = unnamed;
         }
         self.batches.ended(1);
-        (self.admitted, self.bound) = (Some(()), None);
+        (self.admitted, self.bound) = (Some(Fate::Runs), None);
     }
 
     /// Does the server's input end with its word that it stops or crashes, after which it closes the connection?

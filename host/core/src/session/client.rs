@@ -10,7 +10,7 @@ mod watched; // who watches what runs
 use super::expected::{Answer, Copying, Expected};
 use super::gather::Gather;
 use super::state::Unnamed;
-use super::{Batch, ClientNext, ClientStep, CloseReason, Hold, Io};
+use super::{Batch, ClientNext, ClientStep, CloseReason, Fate, Hold, Io};
 use super::{Rest, Session};
 use crate::limits;
 use crate::plan::refuse_setting;
@@ -205,14 +205,14 @@ impl Session {
         self.forget_sequences(&analysis, io);
         self.begin_running(io);
         let deallocated = self.take_deallocated(&analysis);
-        let refusal = refused_setting(&analysis);
+        let refusal = self.take_refusal(&analysis);
         if refusal.is_none() {
             self.note_effects(&analysis);
         }
         self.hold_back(&analysis);
         // A Query ends the implicit transaction of an extended batch before it.
         self.batch = Batch::Closed;
-        (self.admitted, self.bound) = (None, None);
+        self.bound = None;
         let unnamed = self.unnamed.take();
         self.unnamed_in = self.batches.now;
         if let Some(server) = io.server.as_deref_mut() {
@@ -232,7 +232,16 @@ impl Session {
             false => return pass(self, header),
         };
         io.to_server.send(|out| frontend::query(out, text));
-        Frame::Done
+        // A long one has not arrived as a whole.
+        discard(self, header)
+    }
+
+    /// Why a Query fails on whatever server it runs.
+    fn take_refusal(&mut self, analysis: &Analysis) -> Option<Refusal> {
+        match self.admitted.take() {
+            Some(Fate::Fails(refusal)) => Some(*refusal),
+            Some(Fate::Runs) | None => refused_setting(analysis),
+        }
     }
 
     /// What follows this text may have to wait for its outcome.

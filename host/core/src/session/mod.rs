@@ -170,8 +170,19 @@ pub struct Tally {
     pub settings_applied: u32,
     /// Statements that a limit refused.
     pub limited: u32,
+    /// Statements that the routing policy rejected.
+    pub forbidden: u32,
     /// Errors that a server answered with.
     pub errors: u32,
+}
+
+/// What becomes of a statement that was asked about.
+#[derive(Clone, Debug)]
+enum Fate {
+    /// It has been charged.
+    Runs,
+    /// It is forbidden inside a transaction, which fails with this.
+    Fails(Box<Refusal>),
 }
 
 /// What becomes of the frames of an extended batch.
@@ -290,8 +301,8 @@ pub struct Session {
     gone: Option<Gone>,
     /// What the server in hand was chosen for.
     chosen: client::Chosen,
-    /// The next statement has been charged.
-    admitted: Option<()>,
+    /// The next statement has been asked about.
+    admitted: Option<Fate>,
     /// Something was bound in the batch that is open.
     bound: Option<()>,
     /// Something ran on the primary that may have written, since the shell last asked.

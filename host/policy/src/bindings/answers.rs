@@ -5,8 +5,9 @@ use std::time::Duration;
 use tidegate_core::policy::cache::{CacheRuleText, ExpiryMode, KeyPart, Tier, WriteMode};
 use tidegate_core::policy::index as advice;
 use tidegate_core::policy::limit::{BucketText, OverLimit, Scope};
-use tidegate_core::policy::route::{Fallback, Priority, ReplicaRule, RoutePlan, RouteTarget};
+use tidegate_core::policy::route::{Fallback, ReplicaRule, RoutePlan, RouteTarget};
 use tidegate_core::policy::{ReplicaMetrics, Weight};
+use tidegate_core::pool::Priority;
 
 impl From<route::RoutePlan> for RoutePlan {
     fn from(plan: route::RoutePlan) -> RoutePlan {

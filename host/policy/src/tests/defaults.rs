@@ -9,9 +9,10 @@ use crate::{EMBEDDED, Generation, LoadError, Question, embedded};
 use std::time::Duration;
 use tidegate_core::policy::cache::{KeyPart, Tier, WriteMode};
 use tidegate_core::policy::index::Source as IndexSource;
-use tidegate_core::policy::route::{Priority, RouteTarget};
+use tidegate_core::policy::route::RouteTarget;
 use tidegate_core::policy::template::Values;
 use tidegate_core::policy::{CachePlan, LimitPlan, OverLimit, Scope, Slot, Template};
+use tidegate_core::pool::Priority;
 use tidegate_core::statement::{Access, Comparison, Shape, ShapeKind};
 
 fn default(slot: Slot, settings: &str) -> Generation {

@@ -106,6 +106,11 @@ impl Limiting {
         Self { shared, plans: Plans::default(), unlimited: None, text: String::new() }
     }
 
+    /// 0 for nobody.
+    pub(super) fn end_user_hash(&self, end_user: Option<&str>) -> u64 {
+        end_user.map_or(0, |user| self.shared.hash(user) as u64)
+    }
+
     /// Hashes of what the buckets count.
     fn keyed<'a>(&mut self, buckets: &'a [Bucket], subject: &Subject<'_>) -> Vec<Keyed<'a>> {
         let values = Values {
@@ -127,7 +132,7 @@ impl Limiting {
 
 impl Routing {
     /// Is anybody limited at all?
-    pub(super) fn limits(&mut self, session: u64) -> bool {
+    pub(super) fn has_limits(&mut self, session: u64) -> bool {
         let stamp = self.reader.view().slot(Slot::Limiting).stamp(session);
         self.limiting.unlimited != Some(stamp)
     }
@@ -162,11 +167,9 @@ impl Routing {
                 let shape = self.shape(next.sql, strings).shape;
                 let execution = Execution {
                     id,
-                    session: flags(client, next.transaction),
+                    session: self.flags(client, next.transaction),
                     fingerprint_low: shape.fingerprint.0 as u64,
-                    end_user_hash: subject
-                        .end_user
-                        .map_or(0, |user| self.limiting.shared.hash(user) as u64),
+                    end_user_hash: self.limiting.end_user_hash(subject.end_user),
                 };
                 match self.policies.decide_limit(self.reader.view(), planner, execution) {
                     Decision::Factor(0) => return Admission::Pass,
@@ -251,7 +254,22 @@ impl Routing {
         planned
     }
 
-    fn shape(&mut self, sql: &[u8], strings: StringSyntax) -> Known {
+    /// What policies are told of a session at each execution.
+    pub(super) fn flags(&self, client: &Client, transaction: TransactionState) -> SessionFlags {
+        let mut flags = SessionFlags::empty();
+        if transaction == TransactionState::Open {
+            flags |= SessionFlags::IN_TRANSACTION;
+        }
+        if !client.pins.get().is_empty() {
+            flags |= SessionFlags::PINNED;
+        }
+        if self.limiting.shared.rates.administrators.iter().any(|name| **name == *client.user) {
+            flags |= SessionFlags::ADMINISTRATOR;
+        }
+        flags
+    }
+
+    pub(super) fn shape(&mut self, sql: &[u8], strings: StringSyntax) -> Known {
         // A policy's question: where the encoding makes a difference, it may see another shape, and nothing breaks.
         let settings = TextSettings { strings, encoding: TextEncoding::Utf8 };
         self.shapes.shape_of(sql, settings, Instant::now())
@@ -264,17 +282,6 @@ fn scope(plan: &LimitPlan) -> Scope {
         | LimitPlan::Buckets(_, scope)
         | LimitPlan::Ask(_, _, scope) => *scope,
     }
-}
-
-fn flags(client: &Client, transaction: TransactionState) -> SessionFlags {
-    let mut flags = SessionFlags::empty();
-    if transaction == TransactionState::Open {
-        flags |= SessionFlags::IN_TRANSACTION;
-    }
-    if !client.pins.get().is_empty() {
-        flags |= SessionFlags::PINNED;
-    }
-    flags
 }
 
 fn refused_by_policy() -> Refusal {

@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHasher;
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
-use tidegate_core::plan::{Admission, Execution as Statement, Ran, Router, Text};
+use tidegate_core::plan::{Admission, Execution as Statement, Next, Ran, Router, Text};
+use tidegate_core::policy::limit::TransactionState;
 use tidegate_core::policy::plans::Plans;
-use tidegate_core::policy::route::{Decision, Safety};
+use tidegate_core::policy::route::{Decision, Fallback, Safety};
 use tidegate_core::policy::{RoutePlan, RouteTarget, Slot};
+use tidegate_core::pool::Priority;
+use tidegate_core::refusal::Refusal;
 use tidegate_core::route::{Choice, ReadFacts, ReplicaView, Rotation, choose, judge_read};
 use tidegate_core::statement::{Known, ShapeCache, StringSyntax, Tags, TextEncoding, TextSettings};
 use tidegate_grammar::PostgresGrammar;
@@ -21,7 +24,7 @@ use tokio::sync::watch;
 use super::clients::Client;
 use super::limiting::{Limiting, Limits};
 use super::recording::{Noted, Recorder, Recording, Seen};
-use crate::view::{TAGS_TOLD, View, Views};
+use crate::view::{END_USER_TAG, TAGS_TOLD, View, Views};
 
 /// One worker's.
 pub struct Routing {
@@ -81,13 +84,21 @@ impl Routing {
         }
     }
 
-    /// Which replica the read that was judged last may use.
-    pub fn choose(&mut self, facts: &ReadFacts, now: Instant) -> Choice {
+    /// Which replica the read that was judged last may use, and what becomes of it if that one does not take it.
+    pub fn choose(&mut self, facts: &ReadFacts, now: Instant) -> (Choice, Fallback) {
         self.refresh();
         let wanted = std::mem::take(&mut self.wanted);
+        let otherwise = match &wanted {
+            Wanted::Rule(plan) => otherwise(plan),
+            Wanted::Any | Wanted::One(_) => Fallback::Primary,
+        };
+        (self.choose_among(&wanted, facts, now), otherwise)
+    }
+
+    fn choose_among(&mut self, wanted: &Wanted, facts: &ReadFacts, now: Instant) -> Choice {
         let Wanted::Any = wanted else {
             let allowed = |(index, replica): (usize, &ReplicaView)| ReplicaView {
-                usable: replica.usable && self.accepts(&wanted, index, replica, now),
+                usable: replica.usable && self.accepts(wanted, index, replica, now),
                 ..*replica
             };
             let views: Vec<ReplicaView> =
@@ -177,19 +188,48 @@ impl Routing {
         })
     }
 
+    /// Has the operator put a policy in place of the one that comes with Tidegate, or set it up?
+    fn has_own_policy(&mut self, session: u64) -> bool {
+        self.reader.view().slot(Slot::Routing).is_own(session)
+    }
+
+    fn rejection(&mut self, reason: &str, session: u64) -> Refusal {
+        let view = self.reader.view();
+        let by = view.slot(Slot::Routing).in_charge(session).map(|generation| generation.info());
+        let detail = by.map_or_else(String::new, |info| {
+            format!("Rejected by the routing policy {} {}.", info.name, info.version)
+        });
+        Refusal::error("42501", reason.to_owned())
+            .detail(detail)
+            .hint("Ask whoever runs Tidegate why: tidegate plugin list routing.")
+    }
+
     /// Follows a plan for a statement that is proven to read. Says whether a replica may run it.
-    fn follow(&mut self, planned: &Planned, text: &Known) -> bool {
+    fn follow(
+        &mut self,
+        planned: &Planned,
+        text: &Known,
+        next: &Next<'_>,
+        client: &Client,
+    ) -> bool {
         self.wanted = match planned.plan.bind(Safety::ReadsOnly) {
             RouteTarget::BuiltIn => Wanted::Any,
             RouteTarget::Replicas(_) => Wanted::Rule(planned.plan.clone()),
             RouteTarget::Primary | RouteTarget::Reject(_) => return false,
             RouteTarget::Ask(id) => {
                 let Some(planner) = planned.planner else { return true };
+                let mut session = self.flags(client, TransactionState::Idle);
+                if (planned.plan.priority, next.priority) != (Priority::Normal, Priority::Normal) {
+                    session |= SessionFlags::CRITICAL;
+                }
+                let tags = Tags::read(next.sql, text.begin, text.end);
+                let tagged =
+                    tags.iter().find(|(key, _)| *key == END_USER_TAG).map(|(_, user)| user);
                 let execution = Execution {
                     id: *id,
-                    session: SessionFlags::empty(),
+                    session,
                     fingerprint_low: text.shape.fingerprint.0 as u64,
-                    end_user_hash: 0,
+                    end_user_hash: self.limiting.end_user_hash(tagged.or(next.end_user)),
                 };
                 match self.policies.decide_route(self.reader.view(), planner, execution) {
                     Decision::BuiltIn | Decision::AnyReplica => Wanted::Any,
@@ -199,6 +239,13 @@ impl Routing {
             }
         };
         true
+    }
+}
+
+fn otherwise(plan: &RoutePlan) -> Fallback {
+    match &plan.target {
+        RouteTarget::Replicas(rule) => rule.otherwise,
+        _ => Fallback::Primary,
     }
 }
 
@@ -213,6 +260,12 @@ fn digest(told: &[(&str, &str)]) -> u64 {
     let mut hasher = FxHasher::default();
     told.hash(&mut hasher);
     hasher.finish()
+}
+
+/// For a read that a policy allows on replicas only.
+pub fn no_replica() -> Refusal {
+    Refusal::error("57P03", "no replica can run this read, and the routing policy keeps it from the primary")
+        .hint("Try again: a replica may lag, or be gone for now. `SET tidegate.route = 'primary'` does without the policy.")
 }
 
 /// A worker's knowledge, for one session.
@@ -252,22 +305,63 @@ impl Router for SessionRouter<'_> {
         self.proven(sql, strings).is_some()
     }
 
-    fn wants_replica(&mut self, sql: &[u8], strings: StringSyntax) -> bool {
-        let Some(text) = self.proven(sql, strings) else { return false };
-        let planned = self.routing.plan(sql, &text, self.client.id.0);
-        self.routing.follow(&planned, &text)
+    fn wants_replica(&mut self, next: &Next<'_>) -> bool {
+        let Some(text) = self.proven(next.sql, next.strings) else { return false };
+        let planned = self.routing.plan(next.sql, &text, self.client.id.0);
+        self.routing.follow(&planned, &text, next, self.client)
     }
 
-    fn limits(&mut self) -> bool {
-        self.routing.limits(self.client.id.0)
+    fn priority(&mut self, next: &Next<'_>) -> Priority {
+        let session = self.client.id.0;
+        // The policy that comes with Tidegate goes by a tag alone, as long as nobody tells it more.
+        if !next.sql.contains(&b'*') && !self.routing.has_own_policy(session) {
+            return Priority::Normal;
+        }
+        let text = self.routing.shape(next.sql, next.strings);
+        self.routing.plan(next.sql, &text, session).plan.priority
+    }
+
+    fn guards(&mut self) -> bool {
+        let session = self.client.id.0;
+        self.routing.has_limits(session) || self.routing.has_own_policy(session)
     }
 
     fn admit(&mut self, next: &Statement<'_>) -> Admission {
+        let session = self.client.id.0;
+        // The one that comes with Tidegate rejects nothing.
+        if self.routing.has_own_policy(session)
+            && !next.sql.is_empty()
+            && let Some(rejected) = self.reject(next)
+        {
+            return rejected;
+        }
+        if !self.routing.has_limits(session) {
+            return Admission::Pass;
+        }
         self.routing.admit(self.client, next)
     }
 }
 
 impl SessionRouter<'_> {
+    /// What the routing policy rejects, or allows on replicas only while there are none.
+    fn reject(&mut self, next: &Statement<'_>) -> Option<Admission> {
+        let session = self.client.id.0;
+        let strings = next.strings.unwrap_or_default();
+        let text = self.routing.shape(next.sql, strings);
+        let planned = self.routing.plan(next.sql, &text, session);
+        match &planned.plan.target {
+            RouteTarget::Reject(reason) => {
+                Some(Admission::Forbid(Box::new(self.routing.rejection(reason, session))))
+            }
+            RouteTarget::Replicas(_) if otherwise(&planned.plan) == Fallback::Refuse => {
+                // Nobody reads a catalogue where there is no choice: the text alone tells.
+                let needs_one = !self.splits() && text.shape.is_plain_read();
+                needs_one.then(|| Admission::Refuse(Box::new(no_replica())))
+            }
+            _ => None,
+        }
+    }
+
     /// The text's shape, if it is proven to be nothing but a read.
     fn proven(&mut self, sql: &[u8], strings: StringSyntax) -> Option<Known> {
         let routing = &mut *self.routing;

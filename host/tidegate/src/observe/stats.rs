@@ -86,6 +86,8 @@ labels! {
         PoolQueueFull = "pool_queue_full",
         /// A limit had no room for the statement.
         RateLimited = "rate_limited",
+        /// The routing policy rejected the statement.
+        Rejected = "rejected",
         /// No connection to a server could be made.
         ServerUnreachable = "server_unreachable",
         /// The server refused the login.

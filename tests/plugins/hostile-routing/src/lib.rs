@@ -46,6 +46,7 @@ impl Routing for Hostile {
             "every other" if state::add("turn", 1, 0).unwrap_or(0) % 2 == 0 => panic!("my turn"),
             "echo" => RoutePlan::reject(format!("{shape:?}").chars().take(500).collect::<String>()),
             "ask" => RoutePlan::ask(7),
+            "as tagged" => as_tagged(shape),
             "random" => RoutePlan::primary().label(host::random().to_string()),
             _ => RoutePlan::replicas(),
         }
@@ -57,7 +58,7 @@ impl Routing for Hostile {
         match self.plan.as_str() {
             "nan" => replicas.iter().map(weight(f64::NAN)).collect(),
             "negative" => replicas.iter().map(weight(-1.0)).collect(),
-            "ask" => replicas.iter().map(weight(1.0)).collect(),
+            "ask" | "as tagged" => replicas.iter().map(weight(1.0)).collect(),
             // All of it to the last.
             "weigh last" => (replicas.iter().enumerate())
                 .map(|(n, replica)| weight(f64::from(n + 1 == replicas.len()))(replica))
@@ -75,6 +76,19 @@ impl Routing for Hostile {
         misbehave(if execution.id == 0 { "loop" } else { "" });
         RouteDecision::Replica(self.decide)
     }
+}
+
+/// No misbehaviour at all: what a statement's own tags ask for.
+fn as_tagged(shape: &Shape) -> RoutePlan {
+    let plan = match shape.tag("route") {
+        Some("nowhere") => RoutePlan::reject("nobody may run this"),
+        Some("replica") => RoutePlan::replicas_that(ReplicaRule {
+            otherwise: Fallback::Refuse,
+            ..ReplicaRule::default()
+        }),
+        _ => RoutePlan::default(),
+    };
+    if shape.tag("priority") == Some("critical") { plan.critical() } else { plan }
 }
 
 fn misbehave(how: &str) {

@@ -1,7 +1,8 @@
-//! Limits: whether what a client wants to run may run now.
+//! Whether what a client wants to run may run now: limits, and what the routing policy rejects.
 //!
-//! Each execution is asked about once, before it gets a server. A refusal comes only between transactions, where nobody
-//! waits for locks that the client holds and nothing is half done; inside one, statements are counted.
+//! Each execution is asked about once, before it gets a server. Limits refuse only between transactions, where nobody waits
+//! for locks that the client holds and nothing is half done; inside one, statements are counted. What is forbidden is
+//! refused inside one, too, which then fails.
 
 use super::{Frame, arrived_body, refuse_frame, whole_body};
 use crate::limiter::Charge;
@@ -10,7 +11,7 @@ use crate::plan::{Admission, END_USER_SETTING, Execution, Router};
 use crate::policy::limit::TransactionState;
 use crate::refusal::Refusal;
 use crate::session::prepared::Prepared;
-use crate::session::{Batch, ClientNext, Io, Session};
+use crate::session::{Batch, ClientNext, Fate, Io, Session};
 use crate::statement::{Analysis, Kind, StringSyntax};
 use std::sync::Arc;
 use tidegate_wire::backend::TransactionStatus;
@@ -29,7 +30,7 @@ impl Session {
         at: usize,
         io: &mut Io<'_>,
     ) -> Option<Frame> {
-        if self.admitted.is_some() || !io.router.limits() {
+        if self.admitted.is_some() || !io.router.guards() {
             return None;
         }
         let admission = match header.tag {
@@ -42,7 +43,7 @@ impl Session {
         };
         match admission {
             Admission::Pass => {
-                self.admitted = Some(());
+                self.admitted = Some(Fate::Runs);
                 None
             }
             // What is asked before it may begin a transaction, or has come before.
@@ -50,17 +51,36 @@ impl Session {
                 Some(Frame::Wait(ClientNext::Replies))
             }
             Admission::Later(time) => Some(Frame::Wait(ClientNext::Pause(time))),
-            Admission::Refuse(refusal) => Some(self.refuse(*refusal, header, &input[at..], io)),
+            Admission::Refuse(refusal) => {
+                self.tally.limited += 1;
+                self.refuse(*refusal, header, &input[at..], io)
+            }
+            Admission::Forbid(refusal) => {
+                self.tally.forbidden += 1;
+                self.refuse(*refusal, header, &input[at..], io)
+            }
         }
     }
 
-    fn refuse(&mut self, refusal: Refusal, header: Header, frame: &[u8], io: &mut Io<'_>) -> Frame {
-        self.tally.limited += 1;
-        if self.batch == Batch::Open {
-            return self.refuse_in_batch(refusal, header, io);
+    /// `None`: the frame is refused by whoever handles it.
+    fn refuse(
+        &mut self,
+        refusal: Refusal,
+        header: Header,
+        frame: &[u8],
+        io: &mut Io<'_>,
+    ) -> Option<Frame> {
+        let between = self.batch == Batch::Closed && self.status == TransactionStatus::Idle;
+        if between || io.server.is_none() {
+            refuse_frame(self, &refusal, frame, io.to_client);
+            return Some(Frame::Head(0));
         }
-        refuse_frame(self, &refusal, frame, io.to_client);
-        Frame::Head(0)
+        // The server is to know as well that its transaction has failed.
+        if header.tag == tag::QUERY {
+            self.admitted = Some(Fate::Fails(Box::new(refusal)));
+            return None;
+        }
+        Some(self.refuse_in_batch(refusal, header, io))
     }
 
     fn admit_query(
@@ -127,7 +147,7 @@ impl Session {
         }
     }
 
-    fn statement_of(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
+    pub(super) fn statement_of(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
         match name {
             b"" => self.unnamed.as_ref(),
             _ => self.named.get(name).map(|held| &held.prepared),
@@ -142,8 +162,9 @@ impl Session {
         router: &mut dyn Router,
     ) -> Admission {
         // In a batch, what was bound has opened the implicit transaction; and what is still to be answered may do so.
+        // What has no text that could be asked about is counted there.
         let in_batch = self.batch == Batch::Open
-            && (self.bound.is_some() || self.expected.status_may_change());
+            && (self.bound.is_some() || self.expected.status_may_change() || sql.is_empty());
         let idle = self.status == TransactionStatus::Idle && !in_batch;
         router.admit(&Execution {
             sql,

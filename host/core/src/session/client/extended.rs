@@ -6,7 +6,7 @@ use super::{
     whole_body,
 };
 use crate::limits;
-use crate::plan::{Plan, Target};
+use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::session::expected::{Answer, Copying, Expected};
 use crate::session::prepared::{Prepared, SERVER_NAME_PREFIX};
@@ -102,7 +102,7 @@ impl Session {
         io: &mut Io<'_>,
     ) -> Frame {
         let Some(server) = io.server.as_deref_mut() else {
-            return Frame::Wait(ClientNext::Lease(Plan { target: Target::Primary }));
+            return Frame::Wait(ClientNext::Lease(Plan::default()));
         };
         let held = Held { prepared: prepared.clone(), since: self.batches.now };
         self.named.insert(name.clone(), held);

@@ -5,7 +5,11 @@
 
 use super::{Frame, whole_body};
 use crate::limits;
-use crate::plan::{Plan, RoutePreference, Router, Target, Unit, plan};
+use crate::plan::{
+    END_USER_SETTING, Next, PRIORITY_SETTING, Plan, RoutePreference, Router, Target, Unit,
+    priority_from_setting, target,
+};
+use crate::pool::Priority;
 use crate::session::expected::Copying;
 use crate::session::{Batch, ClientNext, Io, PoolMode, Session, SettingsNow};
 use crate::statement::Analysis;
@@ -43,7 +47,44 @@ impl Session {
             && router.splits()
             && self.may_read_elsewhere()
             && self.unit_reads(input, at, router);
-        plan(preference, if reads { Unit::Reads } else { Unit::Anything })
+        let target = target(preference, if reads { Unit::Reads } else { Unit::Anything });
+        Plan { target, priority: self.priority(input, at, router) }
+    }
+
+    /// How what begins at `at` waits for its server: by the session's word, else by the policy's for the first text.
+    fn priority(&self, input: &[u8], at: usize, router: &mut dyn Router) -> Priority {
+        let told = self.told_priority();
+        if told == Priority::Critical {
+            return told;
+        }
+        let Ok(Some(header)) = Header::peek(&input[at..], limits::FRAME_BYTES_MAX) else {
+            return told;
+        };
+        let Some(body) = whole_body(header, input, at) else { return told };
+        let sql = match header.tag {
+            tag::QUERY => frontend::read_query(body).ok(),
+            tag::PARSE => frontend::read_parse(body).ok().map(|parse| parse.sql),
+            tag::BIND => frontend::read_bind_names(body).and_then(|names| {
+                self.statement_of(names.statement).map(|prepared| &*prepared.sql)
+            }),
+            _ => None,
+        };
+        let next = sql.and_then(|sql| self.next(sql));
+        next.map_or(told, |next| router.priority(&next))
+    }
+
+    fn told_priority(&self) -> Priority {
+        priority_from_setting(self.settings.get(PRIORITY_SETTING))
+    }
+
+    /// A text as a router is asked about it; `None`: it is not certain how it is read.
+    fn next<'a>(&'a self, sql: &'a [u8]) -> Option<Next<'a>> {
+        Some(Next {
+            sql,
+            strings: self.string_syntax(sql)?,
+            end_user: self.settings.get(END_USER_SETTING).filter(|user| !user.is_empty()),
+            priority: self.told_priority(),
+        })
     }
 
     /// Is the session between transactions, in a state that a replica can take over?
@@ -98,17 +139,13 @@ impl Session {
     }
 
     fn name_reads(&self, name: &[u8], router: &mut dyn Router) -> bool {
-        let prepared = match name {
-            b"" => self.unnamed.as_ref(),
-            _ => self.named.get(name).map(|held| &held.prepared),
-        };
+        let prepared = self.statement_of(name);
         prepared.is_some_and(|prepared| self.text_wants_replica(&prepared.sql, router))
     }
 
     /// May a replica run the text, as far as proofs and the policy go?
     fn text_wants_replica(&self, sql: &[u8], router: &mut dyn Router) -> bool {
-        self.is_readable(sql)
-            && self.string_syntax(sql).is_some_and(|strings| router.wants_replica(sql, strings))
+        self.is_readable(sql) && self.next(sql).is_some_and(|next| router.wants_replica(&next))
     }
 
     fn text_reads(&self, sql: &[u8], router: &mut dyn Router) -> bool {

@@ -1,7 +1,7 @@
 //! Limits: what is asked about, once each, and what a refusal leaves behind.
 
 use super::program::*;
-use super::world::{Limit, World, map, over_limit};
+use super::world::{Limit, World, forbidden, map, over_limit};
 use crate::limiter::Charge;
 use crate::plan::Admission;
 use crate::policy::limit::TransactionState::{self, Idle, Open};
@@ -103,6 +103,43 @@ fn who_is_told_to_wait_is_asked_about_again() {
     let mut world = limited(vec![later.clone(), later, Admission::Pass]);
     assert!(world.ask(0, &query("SELECT 'a'"))[1].starts_with("D a"));
     assert_eq!(asked(&world).len(), 3);
+}
+
+#[test]
+fn what_is_forbidden_fails_the_transaction_it_stands_in() {
+    let statement = bytes(&[&run("SELECT 'a'")[..], &[Sync]].concat());
+    for (forbidden_one, answer) in [
+        (query("SELECT 'a'"), &["E ERROR 42501", "Z E"][..]),
+        (statement, &["1", "E ERROR 42501", "Z E"][..]),
+    ] {
+        let mut world = limited(vec![Admission::Pass, forbidden(), Admission::Pass]);
+        world.ask(0, &query("BEGIN"));
+        assert_eq!(world.ask(0, &forbidden_one), answer);
+        assert_eq!(world.ask(0, &query("SELECT 'b'")), ["E ERROR 25P02", "Z E"]);
+        assert_eq!(world.ask(0, &query("ROLLBACK")), ["C ROLLBACK", "Z I"]);
+        assert!(world.ask(0, &query("SELECT 'b'"))[1].starts_with("D b"));
+    }
+}
+
+#[test]
+fn what_is_forbidden_between_transactions_costs_the_database_nothing() {
+    let mut world = limited(vec![forbidden()]);
+    assert_eq!(world.ask(0, &query("SELECT 'a'")), ["E ERROR 42501", "Z I"]);
+    let batch = bytes(&[parse("s", "SELECT 'a'"), bind("", "s"), Execute("", 0), Sync]);
+    assert_eq!(world.ask(0, &batch), ["E ERROR 42501", "Z I"]);
+    assert_eq!(world.leases, 0);
+}
+
+#[test]
+fn a_query_that_ends_a_batch_is_refused_in_its_place() {
+    for (refused, sqlstate) in [(over_limit(), "53400"), (forbidden(), "42501")] {
+        let mut world = limited(vec![refused]);
+        world.arrive(0, &bytes(&[parse("s", "SELECT 'a'")]));
+        let got = world.ask(0, &query("SELECT 'b'"));
+        assert_eq!(got, ["1".to_owned(), format!("E ERROR {sqlstate}"), "Z I".to_owned()]);
+        world.router.limit = None;
+        assert!(world.ask(0, &query("SELECT 'b'"))[1].starts_with("D b"));
+    }
 }
 
 /// What a client sends at once, and what that comes to.

@@ -47,6 +47,10 @@ pub(super) fn over_limit() -> Admission {
     Admission::Refuse(Box::new(Refusal::error("53400", "too many")))
 }
 
+pub(super) fn forbidden() -> Admission {
+    Admission::Forbid(Box::new(Refusal::error("42501", "not here")))
+}
+
 impl Router for Reads {
     fn splits(&self) -> bool {
         self.splits
@@ -75,7 +79,7 @@ impl Router for Reads {
         self.watched.get_or_insert_default().push(told);
     }
 
-    fn limits(&mut self) -> bool {
+    fn guards(&mut self) -> bool {
         self.limit.is_some()
     }
 
@@ -86,6 +90,9 @@ impl Router for Reads {
         limit.asked.push((sql, next.charge, next.transaction));
         match (next.transaction, answer) {
             (TransactionState::Idle, Some(answer)) => answer.clone(),
+            (TransactionState::Open, Some(Admission::Forbid(refusal))) => {
+                Admission::Forbid(refusal.clone())
+            }
             _ => Admission::Pass,
         }
     }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tidegate_core::plan::{Plan, Target};
+use tidegate_core::plan::Target;
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::{CloseReason, Gone, Work};
@@ -159,7 +159,7 @@ impl Connection {
         {
             self.worker.stats.reads_repeated.increment();
             self.from_client.input.put_back(&unit, &self.worker.buffers);
-            return self.acquire(Plan { target: Target::Primary }, cx);
+            return self.acquire_at(Target::Primary, cx);
         }
         // Inside a row no message can stand: then the end of the stream has to do.
         if self.session.is_between_replies() {

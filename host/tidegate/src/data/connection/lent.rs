@@ -5,6 +5,7 @@ use std::task::Context;
 use std::time::Instant;
 
 use tidegate_core::plan::{Plan, Target};
+use tidegate_core::policy::route::Fallback;
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::route::Place;
@@ -21,10 +22,13 @@ use crate::upstream::pool::{Acquired, Lease, Patience};
 pub struct Asked {
     pub target: Target,
     pub place: Place,
+    /// What happens to a read that this replica does not take.
+    pub otherwise: Fallback,
 }
 
 impl Asked {
-    pub const PRIMARY: Self = Self { target: Target::Primary, place: Place::Primary };
+    pub const PRIMARY: Self =
+        Self { target: Target::Primary, place: Place::Primary, otherwise: Fallback::Primary };
 }
 
 /// A server that was lent.
@@ -48,13 +52,22 @@ pub(super) enum Stage {
 impl Connection {
     /// advise → plan happened in the session; here the plan becomes a lease.
     pub(super) fn acquire(&mut self, plan: Plan, cx: &mut Context<'_>) {
+        self.client.slot.set_priority(plan.priority);
+        self.acquire_at(plan.target, cx);
+    }
+
+    /// With the priority that was asked for last.
+    pub(super) fn acquire_at(&mut self, target: Target, cx: &mut Context<'_>) {
         self.phase = ClientPhase::Queued;
         if self.lent.is_some() {
             // It was chosen for something else and did not come to rest, so nobody may have it as it is.
             self.drop_server();
         }
         let now = Instant::now();
-        self.asked = self.worker.locate(plan.target, &self.client);
+        self.asked = match self.worker.locate(target, &self.client) {
+            Ok(asked) => asked,
+            Err(refusal) => return self.refuse(&refusal),
+        };
         let elsewhere = self.asked.target == Target::Read;
         self.client.slot.set_patience(if elsewhere {
             Patience::FirstFailure
@@ -85,8 +98,11 @@ impl Connection {
                 self.feed_client(cx);
             }
             // A read that no replica takes can as well be had from the primary.
-            Err(_) if self.asked.target == Target::Read => {
-                self.acquire(Plan { target: Target::Primary }, cx);
+            Err(_)
+                if self.asked.target == Target::Read
+                    && self.asked.otherwise == Fallback::Primary =>
+            {
+                self.acquire_at(Target::Primary, cx);
             }
             Err(refusal) => {
                 self.worker.stats.errors.increment(match refusal.sqlstate {
@@ -137,6 +153,9 @@ impl Connection {
             stats.settings_applied.add(u64::from(tally.settings_applied));
             for _ in 0..tally.limited {
                 stats.errors.increment(ErrorKind::RateLimited);
+            }
+            for _ in 0..tally.forbidden {
+                stats.errors.increment(ErrorKind::Rejected);
             }
             self.client.statements.set(self.client.statements.get() + u64::from(tally.statements));
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_core::ids::ClientId;
 use tidegate_core::plan::{Target, refuse_setting};
+use tidegate_core::policy::route::Fallback;
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::{Refusal, Severity};
 use tidegate_core::route::{Choice, Place};
@@ -22,6 +23,7 @@ use crate::data::connection::{Asked, Connection};
 use crate::data::greeting::{self, Rejected, Welcome};
 use crate::data::listener::{ACCEPT_PAUSE, Accepted, Listener};
 use crate::data::login::{self, Admission, Door, LoggedIn, LoginOutcome, Peer, Replication};
+use crate::data::routing::no_replica;
 use crate::stream::{Socket, Stream};
 use crate::upstream::pool::{Acquired, Lease, PoolCell, PoolKey, PoolKind, Pools, WaitSlot};
 
@@ -287,16 +289,19 @@ impl Worker {
     }
 
     /// Where a client's statement of this kind runs, and what that makes of it.
-    pub fn locate(&self, target: Target, client: &Client) -> Asked {
-        match target {
+    pub fn locate(&self, target: Target, client: &Client) -> Result<Asked, Refusal> {
+        Ok(match target {
             Target::Primary => Asked::PRIMARY,
             Target::Read => {
-                match self.routing.borrow_mut().choose(&client.facts.get(), Instant::now()) {
+                let mut routing = self.routing.borrow_mut();
+                let (choice, otherwise) = routing.choose(&client.facts.get(), Instant::now());
+                match (choice, otherwise) {
                     // The view may still be of another configuration.
-                    Choice::Replica(index) if index < self.replicas() => {
-                        Asked { target, place: Place::Replica(index) }
+                    (Choice::Replica(index), _) if index < self.replicas() => {
+                        Asked { target, place: Place::Replica(index), otherwise }
                     }
-                    _ => Asked::PRIMARY,
+                    (_, Fallback::Primary) => Asked::PRIMARY,
+                    (_, Fallback::Refuse) => return Err(no_replica()),
                 }
             }
             // Asked for by the client, who takes what there is: replicas in turn, the primary when there is none.
@@ -304,9 +309,10 @@ impl Worker {
                 let turn = self.next_replica.get();
                 self.next_replica.set(turn.wrapping_add(1));
                 let replica = turn.checked_rem(self.replicas());
-                Asked { target, place: replica.map_or(Place::Primary, Place::Replica) }
+                let place = replica.map_or(Place::Primary, Place::Replica);
+                Asked { target, place, otherwise: Fallback::Primary }
             }
-        }
+        })
     }
 
     fn replicas(&self) -> usize {
