@@ -40,9 +40,9 @@ pub(crate) fn check(engine: &Engine, slot: Slot, bytes: &[u8]) -> Result<Checked
     let component = as_component(bytes)?;
     let names = Names::read(&component)?;
     names.check(slot)?;
-    let compiled = Component::from_binary(&engine.wasm, &component)
-        .map_err(|error| LoadError::Compile(words(&error)))?;
-    let linked = link(engine, slot, &compiled).map_err(|e| LoadError::Compile(words(&e)))?;
+    let compiled = engine.compile(&component)?;
+    let linked =
+        link(engine, slot, &compiled).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
     Ok(Checked { linked, bytes: bytes.len() })
 }
 
@@ -149,11 +149,6 @@ fn link(engine: &Engine, slot: Slot, component: &Component) -> wasmtime::Result<
         Slot::Limiting => Linked::Limiting(limiting::LimitingPre::new(pre)?),
         Slot::Advising => Linked::Advising(advising::AdvisingPre::new(pre)?),
     })
-}
-
-/// An error with its causes, on one line.
-fn words(error: &wasmtime::Error) -> String {
-    format!("{error:#}")
 }
 
 #[cfg(test)]

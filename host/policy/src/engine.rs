@@ -3,6 +3,7 @@
 use crate::bindings::since_v0_1::{clock, log, metrics, random, state};
 use crate::error::LoadError;
 use crate::guest::Guest;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tidegate_core::limits::{
     POLICY_MEMORY_CONFIG_MAX, POLICY_PLAN_TIME_MAX, POLICY_STACK_BYTES_MAX,
     POLICY_TABLE_ENTRIES_MAX, POLICY_TICK,
 };
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 /// What an operator may set.
@@ -37,26 +38,71 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    fn bounded(self) -> Settings {
+        Settings {
+            instances: self.instances.clamp(1, POLICY_INSTANCES_MAX),
+            memory_bytes_max: self.memory_bytes_max.min(POLICY_MEMORY_CONFIG_MAX),
+            ..self
+        }
+    }
+}
+
+/// Compiles components in some other place, a process with bounds of its own: compiling takes a hundred times a plugin's
+/// size in memory, and holds locks that everything which allocates waits for.
+///
+/// # Safety
+/// What `compile` gives becomes machine code of this process. It must be what [`precompile`] of this very program wrote.
+pub unsafe trait Compiler: Send + Sync {
+    fn compile(&self, settings: Settings, component: &[u8]) -> Result<Vec<u8>, LoadError>;
+}
+
 /// Compiles plugins and holds their memories. Costs a few milliseconds and some megabytes: one a process.
 pub struct Engine {
-    pub(crate) wasm: wasmtime::Engine,
+    wasm: wasmtime::Engine,
     pub(crate) linker: Linker<Guest>,
     settings: Settings,
+    /// `None`: this process compiles.
+    compiler: Option<Arc<dyn Compiler>>,
     ticker: Option<Ticker>,
 }
 
 impl Engine {
     /// An engine, with its thread.
     pub fn new(settings: Settings) -> Result<Engine, LoadError> {
-        let settings = Settings {
-            instances: settings.instances.clamp(1, POLICY_INSTANCES_MAX),
-            memory_bytes_max: settings.memory_bytes_max.min(POLICY_MEMORY_CONFIG_MAX),
-            ..settings
-        };
+        let settings = settings.bounded();
         let wasm = wasmtime::Engine::new(&config(settings)).map_err(LoadError::engine)?;
         let linker = linker(&wasm).map_err(LoadError::engine)?;
         let ticker = Ticker::start(&wasm).map_err(LoadError::engine)?;
-        Ok(Engine { wasm, linker, settings, ticker: Some(ticker) })
+        Ok(Engine { wasm, linker, settings, compiler: None, ticker: Some(ticker) })
+    }
+
+    /// An engine that has its plugins compiled elsewhere.
+    pub fn with_compiler(
+        settings: Settings,
+        compiler: Arc<dyn Compiler>,
+    ) -> Result<Engine, LoadError> {
+        let mut engine = Engine::new(settings)?;
+        engine.compiler = Some(compiler);
+        Ok(engine)
+    }
+
+    /// Machine code of a component that was checked.
+    pub(crate) fn compile(&self, component: &[u8]) -> Result<Component, LoadError> {
+        let compiled = match &self.compiler {
+            None => Component::from_binary(&self.wasm, component),
+            Some(compiler) => {
+                let code = compiler.compile(self.settings, component)?;
+                // SAFETY: whoever implements `Compiler` warrants that `precompile` of this program wrote it. Code of
+                // another version or configuration of the engine is an error.
+                unsafe { Component::deserialize(&self.wasm, code) }
+            }
+        };
+        compiled.map_err(|error| LoadError::Compile(format!("{error:#}")))
+    }
+
+    pub(crate) fn wasm(&self) -> &wasmtime::Engine {
+        &self.wasm
     }
 
     pub fn settings(&self) -> Settings {
@@ -70,6 +116,13 @@ impl Drop for Engine {
             ticker.stop();
         }
     }
+}
+
+/// What a [`Compiler`] gives back: the machine code of a component, for an engine with these settings.
+pub fn precompile(settings: Settings, component: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let wasm = wasmtime::Engine::new(&config(settings.bounded())).map_err(LoadError::engine)?;
+    let code = wasm.precompile_component(component);
+    code.map_err(|error| LoadError::Compile(format!("{error:#}")))
 }
 
 fn config(settings: Settings) -> Config {

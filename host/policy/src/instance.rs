@@ -74,7 +74,7 @@ impl Instance {
     ) -> Result<(Instance, PluginInfo), LoadError> {
         let failed = |error: wasmtime::Error| LoadError::Start(Fault::of(&error).to_string());
         let guest = Guest::new(Arc::clone(granted), engine.settings().memory_bytes_max);
-        let mut store = Store::new(&engine.wasm, guest);
+        let mut store = Store::new(engine.wasm(), guest);
         store.limiter(|guest| &mut guest.watch);
         store.epoch_deadline_callback(|mut context| {
             Ok(context.data_mut().watch.look(thread_cpu_time()))

@@ -31,7 +31,7 @@ pub use ask::{Execution, Question};
 pub use bench::{Bench, Measured, Timing, What, bench};
 pub use bindings::questions::tags as tags_told;
 pub use defaults::{EMBEDDED, Embedded, embedded};
-pub use engine::{Engine, Settings};
+pub use engine::{Compiler, Engine, Settings, precompile};
 pub use error::LoadError;
 pub use event::{Event, Level, MetricKind, Silence, Sink};
 pub use fault::Fault;

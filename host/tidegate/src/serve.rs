@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tidegate_core::policy::Slot;
+use tidegate_policy::Compiler;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -26,7 +27,7 @@ use crate::explain::{ExplainQuestion, Explanation, Sources, explain};
 use crate::observe::log;
 use crate::observe::snapshot::{Scope, Snapshot};
 use crate::open_files;
-use crate::plugins::{Order, Outcome, Plugins, SlotDetail, SlotReport, Who};
+use crate::plugins::{ChildProcess, Order, Outcome, Plugins, SlotDetail, SlotReport, Who};
 use crate::settle;
 use readiness::Readiness;
 
@@ -249,7 +250,8 @@ fn start_plugins(config: &Config) -> Result<Arc<Plugins>, (Exit, String)> {
     let failed = |error| (Exit::Failure, format!("cannot start the plugins: {error}"));
     let seed = draw_secret().map_err(|error| failed(error.to_string()))?;
     let seed = u64::from_le_bytes(seed);
-    Plugins::start(&config.plugins, &config.rates, config.workers, seed).map_err(failed)
+    let compiler = Some(Arc::new(ChildProcess) as Arc<dyn Compiler>);
+    Plugins::start(&config.plugins, &config.rates, config.workers, seed, compiler).map_err(failed)
 }
 
 fn watched(settled: &Settled) -> Arc<Watched> {

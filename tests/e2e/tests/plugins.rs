@@ -5,10 +5,11 @@ use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use tidegate_test_support::clusters::ROLE;
-use tidegate_test_support::tidegate::TOKEN;
+use tidegate_test_support::tidegate::{TOKEN, binary};
 use tidegate_test_support::{
     Client, Tidegate, http, shared_cluster, target_directory, test_database, wait_until,
 };
@@ -198,6 +199,29 @@ fn uploads_that_fail_a_check_are_told_which_and_change_nothing() {
     assert!(audited.len() >= 10, "{audited:?}");
     assert!(audited[0].contains("done") && audited[0].contains("admin token from 127.0.0.1:"));
     assert!(audited[1].contains("world"), "{}", audited[1]);
+}
+
+#[test]
+fn the_process_that_compiles_says_why_it_cannot() {
+    let compile = |component: &[u8]| {
+        let mut child = Command::new(binary())
+            .args(["compile-plugin", "--instances=1", "--memory-bytes-max=1048576"])
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(component).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    // What an upload checks before: it is a component.
+    let failed = compile(b"\0asm\x0d\0\x01\0, cut off");
+    assert_eq!((failed.status.code(), failed.stdout.len()), (Some(1), 0));
+    assert!(!failed.stderr.is_empty() && !failed.stderr.contains(&b'\n'), "{failed:?}");
+    // The smallest component there is.
+    let done = compile(b"\0asm\x0d\0\x01\0");
+    assert!(done.status.success() && done.stdout.starts_with(b"\x7fELF"), "{done:?}");
 }
 
 #[test]

@@ -72,8 +72,19 @@ pub(super) enum Command {
     /// Say what Tidegate and its policies make of a statement, without running it
     #[command(after_help = super::explain::EXAMPLES)]
     Explain(super::explain::ExplainArgs),
+    /// Compile one plugin, for a Tidegate that started this process
+    #[command(hide = true)]
+    CompilePlugin(CompilePluginArgs),
     /// Print the version
     Version,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CompilePluginArgs {
+    #[arg(long)]
+    pub(super) instances: usize,
+    #[arg(long)]
+    pub(super) memory_bytes_max: usize,
 }
 
 #[derive(Debug, clap::Args)]

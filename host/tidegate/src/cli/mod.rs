@@ -18,8 +18,9 @@ use clap::Parser;
 use crate::config::{Config, ConfigError, ConfigSource};
 use crate::demo::{self, DemoOptions};
 use crate::exit::Exit;
+use crate::plugins::compile_for_parent;
 use crate::serve;
-use args::{Args, Command, DemoArgs, ServeArgs};
+use args::{Args, Command, CompilePluginArgs, DemoArgs, ServeArgs};
 
 /// Does what the command line of this process asks for.
 pub fn main() -> Exit {
@@ -40,6 +41,7 @@ pub fn main() -> Exit {
         Command::Plugin(args) => plugin::run(args.command),
         Command::Record(args) => record::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::CompilePlugin(args) => run_compiler(&args),
         Command::Version => {
             say(&format!("tidegate {}\n", env!("CARGO_PKG_VERSION")));
             Exit::Ok
@@ -61,6 +63,17 @@ fn run_serve(args: ServeArgs) -> Exit {
         }
     };
     serve::run(config, source)
+}
+
+fn run_compiler(args: &CompilePluginArgs) -> Exit {
+    match compile_for_parent(args.instances, args.memory_bytes_max) {
+        Ok(()) => Exit::Ok,
+        Err(message) => {
+            // The parent tells it on, as it stands.
+            eprint!("{message}");
+            Exit::Failure
+        }
+    }
 }
 
 fn run_check(args: ServeArgs) -> Exit {

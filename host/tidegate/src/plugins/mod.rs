@@ -1,18 +1,19 @@
 //! Plugins as an operator sees them: uploaded, checked, kept, swapped, tried out, taken back, told of.
 //!
-//! The sandbox and the slots are `tidegate_policy`'s. Here is what happens around them: a thread that compiles at low
+//! The sandbox and the slots are `tidegate_policy`'s. Here is what happens around them: a process that compiles at low
 //! priority, a folder in which accepted plugins outlive the process, signatures, and a line in the log for each order.
 //!
 //! A load goes to the thread and is thrown away when whoever ordered it has gone. Everything that only moves what is
 //! loaded already takes the desk's lock for as long as a small file takes to be written.
 
+mod compiler; // compiles, in a process of its own
 mod desk; // who answers, written down and then done
 mod manifest; // who answers, as a file says it
 mod notes; // what plugins do, to the log and the metrics
 mod order; // orders, refusals
 mod report; // slots, as JSON
 mod store; // files that outlive the process
-mod thread; // compiles
+mod thread; // loads, one after the other
 
 #[cfg(test)]
 mod tests;
@@ -22,10 +23,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_core::limits::{PLUGIN_ORDERS_MAX, PLUGIN_RESTORE_TIME_MAX};
 use tidegate_core::policy::Slot;
-use tidegate_policy::{Engine, Registry, Settings, Sink};
+use tidegate_policy::{Compiler, Engine, Registry, Settings, Sink};
 use tokio::sync::oneshot;
 
 use crate::config::{PluginsConfig, Rates};
+pub use compiler::{ChildProcess, compile_for_parent};
 use desk::Desk;
 use notes::Notes;
 pub use notes::Recorded;
@@ -53,6 +55,7 @@ pub type Outcome = Result<Vec<SlotReport>, Refusal>;
 impl Plugins {
     /// Makes the sandbox and its thread, and brings back what the configuration pins and the state directory holds.
     /// The plugins that come with the program follow on the thread: until then the host answers the same by itself.
+    /// Without a compiler this process compiles.
     ///
     /// # Errors
     /// The sandbox or the thread can't be made, as a sentence.
@@ -61,6 +64,7 @@ impl Plugins {
         rates: &Rates,
         workers: usize,
         seed: u64,
+        compiler: Option<Arc<dyn Compiler>>,
     ) -> Result<Arc<Self>, String> {
         let settings = Settings {
             // One more for the control plane, which asks for weights.
@@ -69,7 +73,11 @@ impl Plugins {
             plan_time_max: config.plan_time_max,
             decide_time_max: config.decide_time_max,
         };
-        let engine = Engine::new(settings).map_err(|error| error.to_string())?;
+        let engine = match compiler {
+            Some(compiler) => Engine::with_compiler(settings, compiler),
+            None => Engine::new(settings),
+        };
+        let engine = engine.map_err(|error| error.to_string())?;
         let (jobs, receiver) = mpsc::sync_channel(PLUGIN_ORDERS_MAX);
         let notes = Arc::new(Notes::new(jobs.clone()));
         let sink: Arc<dyn Sink> = notes.clone();

@@ -36,7 +36,7 @@ fn rates() -> Rates {
 }
 
 fn started(config: &PluginsConfig) -> Arc<Plugins> {
-    Plugins::start(config, &rates(), 1, 1).unwrap()
+    Plugins::start(config, &rates(), 1, 1, None).unwrap()
 }
 
 const NOBODY: Who = Who { peer: None };

@@ -1,4 +1,4 @@
-//! The thread that compiles: it restores, then takes one load after the other, with what processor time is left.
+//! The thread that loads: it restores, then takes one load after the other, with what processor time is left.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender};
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::desk::{Loaded, Origin, Source};
 use super::manifest::{FORMAT, Manifest, SlotEntry, VersionEntry};
 use super::order::{Order, Refusal, Who};
-use super::{Outcome, Plugins, store};
+use super::{Outcome, Plugins, compiler, store};
 use crate::config::{FileHash, Pin, Signature, Signatures};
 
 /// What the thread is asked for.
@@ -30,9 +30,6 @@ pub(super) struct Settled {
     pub(super) why: String,
 }
 
-/// Lower than everything that serves.
-const NICENESS: libc::c_int = 15;
-
 /// Starts it; it ends when nobody can send jobs any more. `restored` is dropped when clients may be served.
 pub(super) fn start(
     plugins: Weak<Plugins>,
@@ -40,7 +37,7 @@ pub(super) fn start(
     restored: Sender<()>,
 ) -> io::Result<()> {
     let run = move || {
-        lower_priority();
+        compiler::lower_priority();
         if let Some(plugins) = plugins.upgrade() {
             plugins.restore();
             let _ = restored.send(());
@@ -52,14 +49,6 @@ pub(super) fn start(
         }
     };
     thread::Builder::new().name("tidegate-plugins".to_owned()).spawn(run).map(drop)
-}
-
-fn lower_priority() {
-    // SAFETY: it touches no memory of ours. Zero is the calling thread, as Linux has it.
-    let lowered = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
-    if lowered != 0 {
-        tracing::debug!(error = %io::Error::last_os_error(), "plugins compile at full priority");
-    }
 }
 
 impl Plugins {
