@@ -181,11 +181,10 @@ impl Session {
         }
     }
 
-    /// What was reset has been rolled back.
+    /// What was reset has been rolled back. What is to be restored stands: a RESET behind what failed may still run.
     pub(super) fn reset_undone(&mut self) {
         if let Some(touched) = &mut self.touched {
             touched.was_reset = None;
-            touched.restores.clear();
         }
     }
 

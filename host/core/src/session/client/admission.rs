@@ -37,8 +37,10 @@ impl Session {
             tag::QUERY => self.admit_query(header, input, at, io.router)?,
             tag::FUNCTION_CALL => self.ask_admission(b"", None, Charge::ONE, io.router),
             tag::BIND => self.admit_bind(header, input, at, io.router)?,
-            // A batch is refused before it gets a server.
-            tag::PARSE if io.server.is_none() => self.admit_batch(header, input, at, io.router)?,
+            // A batch is refused before it gets a server, and as a whole.
+            tag::PARSE if self.batch == Batch::Closed => {
+                self.admit_batch(header, input, at, io.router)?
+            }
             _ => return None,
         };
         match admission {
@@ -46,10 +48,8 @@ impl Session {
                 self.admitted = Some(Fate::Runs);
                 None
             }
-            // What is asked before it may begin a transaction, or has come before.
-            _ if !self.expected.is_empty() && self.batch == Batch::Closed => {
-                Some(Frame::Wait(ClientNext::Replies))
-            }
+            // What was sent before it may begin a transaction, or end one; and its answers come first.
+            _ if self.is_uncertain_where() => Some(Frame::Wait(ClientNext::Replies)),
             Admission::Later(time) => Some(Frame::Wait(ClientNext::Pause(time))),
             Admission::Refuse(refusal) => {
                 self.tally.limited += 1;
@@ -59,6 +59,16 @@ impl Session {
                 self.tally.forbidden += 1;
                 self.refuse(*refusal, header, &input[at..], io)
             }
+        }
+    }
+
+    /// Is it still to be answered whether a transaction is open? What is sent of an open batch before its first Bind begins
+    /// none, and all before that is answered without its Sync.
+    fn is_uncertain_where(&self) -> bool {
+        match self.batch {
+            Batch::Closed => !self.expected.is_empty(),
+            Batch::Open => self.bound.is_none() && self.expected.status_may_change(),
+            Batch::SkipToSync => false,
         }
     }
 
@@ -161,10 +171,9 @@ impl Session {
         charge: Charge,
         router: &mut dyn Router,
     ) -> Admission {
-        // In a batch, what was bound has opened the implicit transaction; and what is still to be answered may do so.
-        // What has no text that could be asked about is counted there.
-        let in_batch = self.batch == Batch::Open
-            && (self.bound.is_some() || self.expected.status_may_change() || sql.is_empty());
+        // In a batch, what was bound has opened the implicit transaction. What has no text that could be asked about is
+        // counted there.
+        let in_batch = self.batch == Batch::Open && (self.bound.is_some() || sql.is_empty());
         let idle = self.status == TransactionStatus::Idle && !in_batch;
         router.admit(&Execution {
             sql,

@@ -92,7 +92,7 @@ fn a_pinned_client_is_refused_between_transactions_too() {
     assert!(!world.clients[0].session.pins().is_empty());
     assert_eq!(world.ask(0, &query("SELECT 'a'")), ["E ERROR 53400", "Z I"]);
     let batch = bytes(&[&run("SELECT 'a'")[..], &[Sync]].concat());
-    assert_eq!(world.ask(0, &batch), ["1", "E ERROR 53400", "Z I"]);
+    assert_eq!(world.ask(0, &batch), ["E ERROR 53400", "Z I"]);
     world.router.limit = None;
     assert!(world.ask(0, &query("SELECT 'a'"))[1].starts_with("D a"));
 }
@@ -106,11 +106,30 @@ fn who_is_told_to_wait_is_asked_about_again() {
 }
 
 #[test]
+fn batches_that_are_sent_at_once_are_limited_each() {
+    let batch = |sql| bytes(&[&run(sql)[..], &[Sync]].concat());
+    let mut world = limited(vec![Admission::Pass, over_limit()]);
+    let got = world.ask(0, &["SELECT 'a'", "SELECT 'b'", "SELECT 'c'"].map(batch).concat());
+    let refused = got.iter().filter(|reply| *reply == "E ERROR 53400").count();
+    assert_eq!(refused, 2, "{got:?}");
+    assert_eq!(got.iter().filter(|reply| *reply == "Z I").count(), 3, "{got:?}");
+    // However they arrive.
+    let mut world = limited(vec![Admission::Pass, over_limit()]);
+    let all = [batch("SELECT 'a'"), batch("SELECT 'b'"), batch("SELECT 'c'")].concat();
+    for end in 1..=all.len() {
+        world.arrive(0, &all[end - 1..end]);
+    }
+    let got = world.ask(0, &[]);
+    let refused = got.iter().filter(|reply| *reply == "E ERROR 53400").count();
+    assert_eq!(refused, 2, "{got:?}");
+}
+
+#[test]
 fn what_is_forbidden_fails_the_transaction_it_stands_in() {
     let statement = bytes(&[&run("SELECT 'a'")[..], &[Sync]].concat());
     for (forbidden_one, answer) in [
         (query("SELECT 'a'"), &["E ERROR 42501", "Z E"][..]),
-        (statement, &["1", "E ERROR 42501", "Z E"][..]),
+        (statement, &["E ERROR 42501", "Z E"][..]),
     ] {
         let mut world = limited(vec![Admission::Pass, forbidden(), Admission::Pass]);
         world.ask(0, &query("BEGIN"));

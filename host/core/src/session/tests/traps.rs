@@ -726,6 +726,23 @@ fn trap_83_reset_goes_back_to_the_start_up_value() {
 }
 
 #[test]
+fn trap_83_a_reset_behind_what_fails_goes_back_to_the_start_up_value_too() {
+    for before in [
+        &[q("ROLLBACK")][..],
+        &[q("SELECT 1/0")],
+        &[q("BEGIN"), q("ROLLBACK")],
+        &[q("BEGIN"), q("SAVEPOINT a"), q("SELECT 1/0"), q("ROLLBACK TO a")],
+    ] {
+        for sql in ["RESET timezone", "RESET ALL"] {
+            let mut world = World::new(&[map(&[("timezone", "S")])]);
+            let sent = [before, &[q(sql), q("SHOW timezone")]].concat();
+            let got = world.ask(0, &bytes(&sent));
+            assert!(got.contains(&"D S".to_owned()), "{sent:?}: {got:?}");
+        }
+    }
+}
+
+#[test]
 fn trap_84_a_role_follows_its_client_and_nobody_else() {
     let mut world = two();
     world.ask(0, &query("SET role = 'A'"));
