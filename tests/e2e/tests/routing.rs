@@ -183,6 +183,31 @@ fn a_canary_that_fails_is_given_up_and_no_statement_notices() {
 }
 
 #[test]
+fn reads_of_sessions_that_are_serializable_by_default_stay_on_the_primary() {
+    let cluster = shared_cluster();
+    let database = database_with_schema(cluster, "serializable");
+    let by_default = "SET default_transaction_isolation = serializable";
+    cluster.primary().psql(&format!("ALTER DATABASE {database} {by_default}")).unwrap();
+    let observer = Observer::of(cluster, &database);
+    // Replicas are in use, for sessions of another database.
+    let mut split = Split::start(cluster, database_with_schema(cluster, "not_serializable"));
+    let serializable = split.tidegate.url(ROLE, &database);
+    let question = format!("{{\"sql\":\"SELECT 8\",\"database\":\"{database}\"}}");
+    let client = Client::connect(&serializable);
+    wait_until(SOON, "the catalogue says that this is a read", || {
+        let answer = split.tidegate.admin_post("/api/v1/explain", &question);
+        answer.status == 200 && answer.body.contains("\"proven\":true")
+    });
+    drop(client);
+    split.observer = observer;
+    for _ in 0..5 {
+        let mut client = Client::connect(&serializable);
+        assert!(!split.on_replica(&mut client, "SELECT 8"));
+        assert_eq!(client.value("SELECT 9").as_deref(), Some("9"));
+    }
+}
+
+#[test]
 fn the_extended_protocol_is_split_as_well() {
     let cluster = shared_cluster();
     let mut split = Split::start(cluster, database_with_schema(cluster, "extended"));

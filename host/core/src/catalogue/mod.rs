@@ -107,7 +107,7 @@ impl Catalogue {
 }
 
 /// Does a built-in function that is declared stable or immutable tell of its server or session, or need the primary all the
-/// same (`txid_current`)? Most of PostgreSQL's functions about itself do, so those are known that do not.
+/// same (`txid_current`, `table_to_xml` of a view that writes)? Most of PostgreSQL's functions about itself do, so those are known that do not.
 fn is_server_specific(name: &str) -> bool {
     const ABOUT_ITSELF: [&str; 5] = ["pg_", "txid_", "inet_server_", "lo_", "binary_upgrade_"];
     const AND_YET_THE_SAME: [&str; 9] = [
@@ -121,8 +121,9 @@ fn is_server_specific(name: &str) -> bool {
         "pg_client_encoding",
         "pg_encoding_to_char",
     ];
-    // `transaction_read_only` and `in_hot_standby` are settings, too.
+    // `transaction_read_only` and `in_hot_standby` are settings, too; and what turns tables into XML reads any that is named.
     name == "current_setting"
+        || name.contains("_to_xml")
         || ABOUT_ITSELF.iter().any(|prefix| name.starts_with(prefix))
             && !AND_YET_THE_SAME.contains(&name)
             && !name.starts_with("pg_lsn")

@@ -282,6 +282,8 @@ pub struct Session {
     unnamed_in: u32,
     /// What the client's start-up packet set: where RESET goes back to.
     startup: Arc<Settings>,
+    /// What sessions begin with that do not ask for anything else, as far as that is known.
+    server_settings: Arc<Settings>,
     /// What is in force for this client at transaction borders.
     settings: Arc<Settings>,
     settings_now: SettingsNow,
@@ -338,6 +340,7 @@ impl Session {
             settings_now: SettingsNow::Known,
             settings: startup.clone(),
             startup,
+            server_settings: Arc::default(),
             touched: None,
             probing: None,
             pins: Pins::NONE,
@@ -356,6 +359,19 @@ impl Session {
             defaults: Defaults::default(),
             tally: Tally::default(),
         }
+    }
+
+    /// With what sessions of this user begin that do not ask for anything else.
+    #[must_use]
+    pub fn with_server_settings(mut self, server_settings: Arc<Settings>) -> Self {
+        self.server_settings = server_settings;
+        self.note_settings_that_bind();
+        self
+    }
+
+    /// The session's value of a setting, or what its sessions begin with, as far as that is known.
+    fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).or_else(|| self.server_settings.get(name))
     }
 
     pub fn client(&self) -> ClientId {
@@ -465,11 +481,11 @@ impl Session {
             .into_iter()
             .flatten()
             .any(|touched| touched.changes_reading());
-        let encoding = self.settings.get("client_encoding").unwrap_or_default();
+        let encoding = self.setting("client_encoding").unwrap_or_default();
         if changing || TextEncoding::named(encoding) == TextEncoding::Unsafe {
             return is_safe_anywhere(sql).then_some(StringSyntax::Standard);
         }
-        match self.settings.get("standard_conforming_strings") {
+        match self.setting("standard_conforming_strings") {
             Some("off") => Some(StringSyntax::Backslash),
             _ => Some(StringSyntax::Standard),
         }

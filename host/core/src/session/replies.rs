@@ -249,6 +249,10 @@ impl Session {
             self.push_end(Expected::Sync);
         }
         self.copying = Copying::Nothing;
+        if is_stale_plan(body) {
+            // A change of the schema that no text showed. Whoever prepares the text again gets a statement of its own.
+            io.interner.schema_changed();
+        }
         self.reset_undone();
         if let Some(undo) = self.expected.take_deallocated() {
             self.put_back(Some(undo));
@@ -384,4 +388,10 @@ fn write_desynchronised(to_client: &mut Gather) {
             "Reconnect. If it happens again, please report it with the statements that led to it.",
         );
     to_client.send(|out| refusal.write(out));
+}
+
+/// "cached plan must not change result type".
+fn is_stale_plan(body: &[u8]) -> bool {
+    error_fields::find(body, field::SQLSTATE) == Some(b"0A000")
+        && error_fields::find(body, field::ROUTINE) == Some(b"RevalidateCachedQuery")
 }

@@ -12,7 +12,7 @@ use super::pins::Pins;
 use super::state::Unnamed;
 use super::{Batch, Hold, PoolMode, Rest, ServerState, Session, SettingsNow};
 use crate::settings::{Settings, same, switch_sql};
-use crate::statement::{Analysis, Effects, Kind, SettingTouched};
+use crate::statement::{Analysis, Effects, Kind, SettingTouched, TextEncoding};
 use probe::ProbeAnswer;
 use std::collections::BTreeSet;
 use tidegate_wire::backend::TransactionStatus;
@@ -77,6 +77,11 @@ impl Touched {
         const READING: [&str; 2] = ["standard_conforming_strings", "client_encoding"];
         READING.iter().any(|name| self.names.contains(*name) || self.reset.contains(*name))
     }
+}
+
+/// Does a value of `search_path` hold `pg_temp`?
+fn names_temporary_schema(value: &str) -> bool {
+    value.as_bytes().windows(7).any(|seven| seven.eq_ignore_ascii_case(b"pg_temp"))
 }
 
 /// Effects after which the server is asked what is left.
@@ -167,6 +172,17 @@ impl Session {
         let touched = self.touched.get_or_insert_default();
         touched.any_setting = Some(());
         touched.restores.extend(self.startup.iter().map(|(name, _)| name.to_owned()));
+    }
+
+    /// Settings with which a session keeps its server: where `pg_temp` is searched, what is created may be temporary without
+    /// a word that says so; and values in another encoding than UTF-8 cannot be sent on as we have them.
+    pub(super) fn note_settings_that_bind(&mut self) {
+        let encoding = TextEncoding::named(self.setting("client_encoding").unwrap_or("UTF8"));
+        let unsendable = encoding != TextEncoding::Utf8
+            && self.settings.iter().any(|(_, value)| !value.is_ascii());
+        if unsendable || self.setting("search_path").is_some_and(names_temporary_schema) {
+            self.pins = self.pins.and(Pins::SESSION_BOUND);
+        }
     }
 
     /// Does something run after which settings of the start-up packet must be restored?

@@ -92,7 +92,9 @@ impl Reader<'_> {
             Kind::Listen => Effects::LISTEN,
             Kind::Unlisten => Effects::UNLISTEN,
             // A procedure or a block may do anything; an unknown command, too.
-            Kind::Call | Kind::Do | Kind::Other => Effects::UNKNOWN_SETTINGS,
+            Kind::Call | Kind::Other => Effects::UNKNOWN_SETTINGS,
+            // Changes of schemas are what blocks are often for.
+            Kind::Do => Effects::UNKNOWN_SETTINGS | Effects::DDL,
             Kind::Load => Effects::LOADS,
             Kind::Alter => {
                 self.start_defaults();

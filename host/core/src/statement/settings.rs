@@ -295,6 +295,9 @@ impl Reader<'_> {
         if setting == "search_path" && may_name_temporary_schema(self.text(value)) {
             let bound = if local { Effects::NONE } else { Effects::SESSION_BOUND };
             self.may(Effects::TEMP_OBJECTS | bound);
+        } else if setting == "search_path" && (self.literal(value).is_none() || !closed) {
+            // What it is turns out when the transaction has ended.
+            self.may(Effects::TEMP_OBJECTS);
         }
         self.touch(if local {
             SettingTouched::SetLocal(setting)

@@ -90,8 +90,11 @@ async fn watch_cluster(
 }
 
 /// Settings of the connections that watch: nothing a user could have created is found by name there.
-const WATCH_SETTINGS: [(&str, &str); 2] =
-    [("client_encoding", "UTF8"), ("options", "-c search_path=pg_catalog")];
+const WATCH_SETTINGS: [(&str, &str); 2] = [
+    ("client_encoding", "UTF8"),
+    // A database's defaults may be what no replica takes.
+    ("options", r"-c search_path=pg_catalog -c default_transaction_isolation=read\ committed"),
+];
 
 /// A connection for questions of ours, opened when it is needed and again after a failure.
 #[derive(Debug)]

@@ -30,6 +30,8 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 pub struct Welcome {
     /// ParameterStatus of a fresh connection.
     parameters: Vec<(String, String)>,
+    /// What sessions begin with, as far as the session machine must know: those parameters, and [`UNREPORTED`].
+    server_settings: Arc<Settings>,
     known: FxHashMap<Parameters, Arc<Settings>>,
     /// `Shared::defaults` when they were learnt.
     defaults: u64,
@@ -60,14 +62,21 @@ impl Welcome {
     pub fn remember(
         &mut self,
         wanted: Parameters,
-        settings: Arc<Settings>,
+        settled: &Settled,
         parameters: &[(String, String)],
     ) {
         self.parameters = parameters.to_vec();
+        let unreported = settled.unreported.iter().map(|(name, value)| (*name, value.as_str()));
+        let reported = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        self.server_settings = Arc::new(Settings::from_pairs(reported.chain(unreported)));
         if self.known.len() >= KNOWN_MAX {
             self.known.clear();
         }
-        self.known.insert(wanted, settings);
+        self.known.insert(wanted, settled.settings.clone());
+    }
+
+    pub fn server_settings(&self) -> &Arc<Settings> {
+        &self.server_settings
     }
 
     /// Forgets everything: servers may have been reconfigured.
@@ -96,30 +105,48 @@ pub enum Rejected {
     Lost(io::Error),
 }
 
+/// Settings that the server tells nobody of by itself, and by which a session's statements are judged.
+const UNREPORTED: [&str; 2] = ["search_path", "default_transaction_isolation"];
+
+/// What start-up settings mean at a server.
+#[derive(Debug)]
+pub struct Settled {
+    /// In canonical form.
+    pub settings: Arc<Settings>,
+    /// What sessions begin with that do not ask for anything else.
+    unreported: Vec<(&'static str, String)>,
+}
+
 /// Gives the server these settings and yields them in canonical form.
-pub async fn settle(server: &mut Server, wanted: &Parameters) -> Result<Arc<Settings>, Rejected> {
+pub async fn settle(server: &mut Server, wanted: &Parameters) -> Result<Settled, Rejected> {
     let mut last: Vec<(&str, &str)> = Vec::new();
     for (name, value) in wanted {
         last.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         last.push((name, value));
     }
     let reset = switch_sql(server.state.settings(), &Settings::default()).unwrap_or_default();
-    let calls: Vec<String> = last
-        .iter()
-        .map(|(name, value)| {
-            format!("pg_catalog.set_config({},{},false)", quote_literal(name), quote_literal(value))
-        })
-        .collect();
-    let sql = if calls.is_empty() { reset } else { format!("{reset}SELECT {}", calls.join(",")) };
+    let set = |(name, value): &(&str, &str)| {
+        format!("pg_catalog.set_config({},{},false)", quote_literal(name), quote_literal(value))
+    };
+    let begins_with = |name: &&str| {
+        format!(
+            "(SELECT reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) {})",
+            quote_literal(name)
+        )
+    };
+    let columns: Vec<String> =
+        last.iter().map(set).chain(UNREPORTED.iter().map(begins_with)).collect();
+    let sql = format!("{reset}SELECT {}", columns.join(","));
     let row = match ask(&mut server.stream, &sql).await.map_err(Rejected::Lost)? {
         Ok(row) => row,
         Err(error) => return Err(Rejected::ByServer(error.to_refusal())),
     };
-    let canonical =
-        last.iter().zip(row).map(|((name, _), value)| (*name, value.unwrap_or_default()));
+    let mut values = row.into_iter().map(Option::unwrap_or_default);
+    let canonical = last.iter().map(|(name, _)| (*name, values.next().unwrap_or_default()));
     let settings = Arc::new(Settings::from_pairs(canonical));
     server.state.handle_settings(settings.clone());
-    Ok(settings)
+    let unreported = UNREPORTED.into_iter().zip(values).collect();
+    Ok(Settled { settings, unreported })
 }
 
 type Row = Vec<Option<String>>;

@@ -108,6 +108,19 @@ impl Routing {
         choose(&self.view.replicas, facts, &mut self.rotation, &mut self.weights)
     }
 
+    /// The replica whose turn it is among the `count` of the configuration: of those that answer and do not lag too much, if
+    /// there are any. `None`: there are none at all.
+    pub fn in_turn(&mut self, turn: usize, count: usize) -> Option<usize> {
+        self.refresh();
+        let usable =
+            |index: &usize| self.view.replicas.get(*index).is_some_and(|replica| replica.usable);
+        let good: Vec<usize> = (0..count).filter(usable).collect();
+        match turn.checked_rem(good.len()) {
+            Some(place) => good.get(place).copied(),
+            None => turn.checked_rem(count),
+        }
+    }
+
     fn accepts(&self, wanted: &Wanted, index: usize, replica: &ReplicaView, now: Instant) -> bool {
         match wanted {
             Wanted::Any => true,

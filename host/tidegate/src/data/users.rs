@@ -29,6 +29,14 @@ impl Users {
         }
     }
 
+    /// As [`UserDirectory::identity`]. Who logs in by a file, a certificate or by trust is known by name alone.
+    pub fn identity(&self, user: &str) -> Option<Arc<str>> {
+        match self {
+            Self::Server(directory) => directory.identity(user),
+            Self::File(_) | Self::Nobody => None,
+        }
+    }
+
     pub fn forget(&self, user: &str) {
         if let Self::Server(directory) = self {
             directory.forget(user);

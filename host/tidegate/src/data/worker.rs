@@ -6,7 +6,7 @@ mod upkeep; // clients that leave, deadlines, cancels, snapshots
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
@@ -106,6 +106,8 @@ pub struct Shared {
     pub schema: Arc<AtomicU64>,
     /// Changes of what sessions begin with: what clients were told before is told no more.
     pub defaults: AtomicU64,
+    /// By user: which role, by its OID, its pools' connections are of.
+    identities: Mutex<FxHashMap<Arc<str>, Arc<str>>>,
     /// Makes fingerprints of statements this process's own.
     seed: u128,
     /// Who answers for policies.
@@ -139,6 +141,7 @@ impl Shared {
             next_client: AtomicU64::new(1),
             schema: Arc::default(),
             defaults: AtomicU64::new(0),
+            identities: Mutex::default(),
             seed,
             policies,
             limits,
@@ -194,6 +197,17 @@ impl Shared {
                 of_user && defaults.database.as_deref().is_none_or(|name| name == &*key.database)
             })
         });
+    }
+
+    /// Before a login of `user` gets a connection: those that were opened while another role had this name are used no
+    /// more. Other logins wait meanwhile, so none of them gets one.
+    fn settle_identity(&self, user: &Arc<str>, identity: Arc<str>) {
+        let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = identities.insert(user.clone(), identity.clone());
+        if before.is_some_and(|before| before != identity) {
+            tracing::warn!(%user, "another role has this name now: connections of the one before are closed");
+            self.retire(&[StartDefaults { role: RoleNamed::Own, database: None }], user);
+        }
     }
 
     fn next_client(&self) -> ClientId {

@@ -63,6 +63,8 @@ pub struct UserDirectory {
     /// Logins that are tried at the server on behalf of strangers.
     trials: tokio::sync::Semaphore,
     denied_until: Mutex<Option<Instant>>,
+    /// Which role a name means, by its OID as the server told it last.
+    identities: Mutex<HashMap<String, Arc<str>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +115,7 @@ impl UserDirectory {
             waiting: AtomicUsize::new(0),
             trials: tokio::sync::Semaphore::new(LOGIN_TRIALS_MAX),
             denied_until: Mutex::default(),
+            identities: Mutex::default(),
         }
     }
 
@@ -152,6 +155,17 @@ impl UserDirectory {
             return Found::new(user);
         }
         Found::new(fallback)
+    }
+
+    /// Which role has this name, by its OID as the server told it last.
+    pub fn identity(&self, user: &str) -> Option<Arc<str>> {
+        let identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        identities.get(user).cloned()
+    }
+
+    fn note_identity(&self, user: &str, oid: &str) {
+        let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        identities.insert(user.to_owned(), oid.into());
     }
 
     /// Forgets what is known of `user`: it may have changed.
@@ -263,7 +277,13 @@ impl UserDirectory {
         credentials: &Credentials,
     ) -> Result<NewServer, ConnectError> {
         let permit = self.trials.acquire().await;
-        let outcome = connect(&self.target, database, user, credentials, &[]).await;
+        let mut outcome = connect(&self.target, database, user, credentials, &[]).await;
+        if let Ok(server) = &mut outcome
+            && let Ok(rows) = simple_query(server, IDENTITY_QUERY).await
+            && let Some([Some(oid)]) = rows.first().map(Vec::as_slice)
+        {
+            self.note_identity(user, oid);
+        }
         drop(permit);
         outcome
     }
@@ -301,7 +321,11 @@ impl UserDirectory {
             }
             Err(error) => return Err(self.refused(&error)),
         };
-        Ok(read_row(rows.first().map_or(&[], Vec::as_slice)))
+        let row = rows.first().map_or(&[][..], Vec::as_slice);
+        if let Some(Some(oid)) = row.last() {
+            self.note_identity(user, oid);
+        }
+        Ok(read_row(row))
     }
 
     async fn query(
@@ -338,19 +362,24 @@ impl UserDirectory {
     }
 }
 
+/// For a connection that has just logged in.
+const IDENTITY_QUERY: &str = "SELECT oid::pg_catalog.text FROM pg_catalog.pg_roles \
+     WHERE rolname OPERATOR(pg_catalog.=) SESSION_USER";
+
 /// Every name and operator is qualified, and the user's name is a literal that no setting can
 /// change the meaning of.
 fn stored_query(user: &str) -> String {
     let user = user.replace('\\', r"\\").replace('\'', "''");
     format!(
         "SELECT rolpassword, rolcanlogin::pg_catalog.text, \
-         (rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now())::pg_catalog.text \
+         (rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now())::pg_catalog.text, \
+         oid::pg_catalog.text \
          FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) E'{user}'"
     )
 }
 
 fn read_row(row: &[Option<String>]) -> Answer {
-    let [password, can_login, expired] = row else { return Answer::User(User::Unknown) };
+    let [password, can_login, expired, _oid] = row else { return Answer::User(User::Unknown) };
     let standing = if expired.as_deref() == Some("true") {
         Standing::Expired
     } else if can_login.as_deref() == Some("true") {
@@ -431,7 +460,8 @@ mod tests {
     #[test]
     fn rows_of_pg_authid_are_understood() {
         let row = |password: Option<&str>, can_login: &str, expired: Option<&str>| {
-            let row = [password, Some(can_login), expired].map(|field| field.map(str::to_owned));
+            let row = [password, Some(can_login), expired, Some("10")]
+                .map(|field| field.map(str::to_owned));
             format!("{:?}", read_row(&row))
         };
         let md5 = Some("md5ee69efad287c7423caf0b3229d71f567");

@@ -90,8 +90,7 @@ impl Session {
     /// Is the session between transactions, in a state that a replica can take over?
     fn may_read_elsewhere(&self) -> bool {
         // A replica refuses SERIALIZABLE.
-        let serializable =
-            self.settings.get("default_transaction_isolation") == Some("serializable");
+        let serializable = self.setting("default_transaction_isolation") == Some("serializable");
         self.mode == PoolMode::Transaction
             && self.status == TransactionStatus::Idle
             && self.batch == Batch::Closed
@@ -155,7 +154,7 @@ impl Session {
 
     /// A name is looked up in the catalogue, so its letters must be certain.
     fn is_readable(&self, sql: &[u8]) -> bool {
-        let encoding = self.settings.get("client_encoding").unwrap_or_default();
+        let encoding = self.setting("client_encoding").unwrap_or_default();
         sql.is_ascii()
             || encoding.eq_ignore_ascii_case("utf8")
             || encoding.eq_ignore_ascii_case("utf-8")

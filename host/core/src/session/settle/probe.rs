@@ -62,10 +62,14 @@ impl Session {
 
     pub(in crate::session) fn probe_row(&mut self, body: &[u8]) {
         let Some(touched) = self.probing.as_deref_mut() else { return };
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned);
         match read_data_row(body).as_deref() {
             Ok([Some(b"s"), Some(name), value]) => {
-                touched.answer.settings.push((text(name), value.map(text)))
+                match (text(name), value.map(text).transpose()) {
+                    (Ok(name), Ok(value)) => touched.answer.settings.push((name, value)),
+                    // In an encoding in which nobody could send it to another server.
+                    _ => touched.answer.failed = Some(()),
+                }
             }
             Ok([Some(b"p"), Some(cause), _]) => {
                 let pin = Pins::ALL.iter().find(|(_, name)| name.as_bytes() == *cause);
@@ -113,6 +117,7 @@ impl Session {
             self.settings =
                 if mine == *server.settings { server.settings.clone() } else { Arc::new(mine) };
         }
+        self.note_settings_that_bind();
     }
 }
 
@@ -131,8 +136,8 @@ const PINS_SQL: &str = "\
 SELECT 'p'::pg_catalog.text,'temporary_objects'::pg_catalog.text,NULL::pg_catalog.text \
 WHERE pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND (\
 EXISTS(SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) OR \
-EXISTS(SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) OR \
-EXISTS(SELECT FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())) \
+EXISTS(SELECT FROM pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass \
+AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())) \
 UNION ALL SELECT 'p','advisory_locks',NULL WHERE EXISTS(SELECT FROM pg_catalog.pg_locks \
 WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) \
 UNION ALL SELECT 'p','hold_cursors',NULL WHERE EXISTS(SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \

@@ -173,6 +173,9 @@ impl Worker {
         let (database, user): (Arc<str>, Arc<str>) =
             (logged_in.database.as_str().into(), logged_in.user.as_str().into());
         self.shared.views.want(&database);
+        if let Some(identity) = settled.login.users.identity(&user) {
+            self.shared.settle_identity(&user, identity);
+        }
         let write = PoolKey {
             database: database.clone(),
             user: user.clone(),
@@ -225,7 +228,9 @@ impl Worker {
         };
         let mut bytes = Vec::new();
         welcome.borrow().write(&settings, (key_pid, &secret), &mut bytes);
-        Ok((client, Session::new(id, mode, settings), bytes))
+        let server_settings = welcome.borrow().server_settings().clone();
+        let session = Session::new(id, mode, settings).with_server_settings(server_settings);
+        Ok((client, session, bytes))
     }
 
     fn welcome_of(&self, database: &Arc<str>, user: &Arc<str>) -> Rc<RefCell<Welcome>> {
@@ -249,14 +254,11 @@ impl Worker {
             greeting::settle(&mut lease.server, wanted),
         );
         match asked.await {
-            Ok(Ok(settings)) => {
-                welcome.borrow_mut().remember(
-                    wanted.clone(),
-                    settings.clone(),
-                    &lease.server.parameters,
-                );
+            Ok(Ok(settled)) => {
+                let parameters = &lease.server.parameters;
+                welcome.borrow_mut().remember(wanted.clone(), &settled, parameters);
                 lease.release(Fitness::Fit, Instant::now());
-                Ok(settings)
+                Ok(settled.settings)
             }
             Ok(Err(Rejected::ByServer(refusal))) => {
                 lease.release(Fitness::Fit, Instant::now());
@@ -308,7 +310,7 @@ impl Worker {
             Target::Replica => {
                 let turn = self.next_replica.get();
                 self.next_replica.set(turn.wrapping_add(1));
-                let replica = turn.checked_rem(self.replicas());
+                let replica = self.routing.borrow_mut().in_turn(turn, self.replicas());
                 let place = replica.map_or(Place::Primary, Place::Replica);
                 Asked { target, place, otherwise: Fallback::Primary }
             }
