@@ -57,10 +57,10 @@ fn temporary_objects_are_noticed_however_the_search_path_came_to_be() {
     }
     // Nor when they have gone.
     drop(owners);
-    for number in 0..ways.len() {
+    for (number, way) in ways.iter().enumerate() {
         let seen =
             sqlstate(&mut Client::connect(&url), &format!("SELECT FROM pg_temp.secret_{number}"));
-        assert_eq!(seen, "42P01", "left behind by {:?}", ways[number]);
+        assert_eq!(seen, "42P01", "left behind by {way:?}");
     }
 }
 

@@ -23,6 +23,7 @@ mod client; // what a client sends
 mod defaults; // ALTER ROLE … SET
 mod expected; // the replies that are owed, in order
 mod pins; // why a client keeps its server
+mod reading; // how texts are read
 mod replies; // what a server sends
 mod settle; // when a server may go back, and what it takes along
 mod state; // what is known of a server connection
@@ -37,9 +38,7 @@ use crate::ids::ClientId;
 use crate::plan::{Plan, Router, Target};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
-use crate::statement::{
-    Analysis, StartDefaults, StringSyntax, TextEncoding, analyse_with, is_safe_anywhere,
-};
+use crate::statement::StartDefaults;
 use defaults::Defaults;
 use expected::{Copying, Expected, Queue};
 use gather::Gather;
@@ -361,19 +360,6 @@ impl Session {
         }
     }
 
-    /// With what sessions of this user begin that do not ask for anything else.
-    #[must_use]
-    pub fn with_server_settings(mut self, server_settings: Arc<Settings>) -> Self {
-        self.server_settings = server_settings;
-        self.note_settings_that_bind();
-        self
-    }
-
-    /// The session's value of a setting, or what its sessions begin with, as far as that is known.
-    fn setting(&self, name: &str) -> Option<&str> {
-        self.settings.get(name).or_else(|| self.server_settings.get(name))
-    }
-
     pub fn client(&self) -> ClientId {
         self.client
     }
@@ -472,30 +458,6 @@ impl Session {
         to_client: &mut Gather,
     ) -> ClientStep {
         client::refuse_frame(self, refusal, input, to_client)
-    }
-
-    /// How a text of the client's is to be read now; `None` when that is not certain, or its encoding may hide quotes
-    /// from a byte-wise reader.
-    fn string_syntax(&self, sql: &[u8]) -> Option<StringSyntax> {
-        let changing = [&self.touched, &self.probing]
-            .into_iter()
-            .flatten()
-            .any(|touched| touched.changes_reading());
-        let encoding = self.setting("client_encoding").unwrap_or_default();
-        if changing || TextEncoding::named(encoding) == TextEncoding::Unsafe {
-            return is_safe_anywhere(sql).then_some(StringSyntax::Standard);
-        }
-        match self.setting("standard_conforming_strings") {
-            Some("off") => Some(StringSyntax::Backslash),
-            _ => Some(StringSyntax::Standard),
-        }
-    }
-
-    fn analyse(&self, sql: &[u8]) -> Analysis {
-        match self.string_syntax(sql) {
-            Some(syntax) => analyse_with(sql, syntax),
-            None => Analysis::unknown(),
-        }
     }
 }
 

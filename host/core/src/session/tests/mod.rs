@@ -8,6 +8,7 @@ mod names;
 mod program; // what a client sends
 mod random;
 mod reads; // on replicas
+mod resets; // settings that go back
 mod traps;
 mod watched; // what whoever watches is told
 mod world; // clients, servers and the shell between them

@@ -58,6 +58,10 @@ pub(super) fn bytes(messages: &[Message]) -> Vec<u8> {
     out
 }
 
+pub(super) fn q(sql: &str) -> Message {
+    Query(sql.to_owned())
+}
+
 pub(super) fn query(sql: &str) -> Vec<u8> {
     bytes(&[Query(sql.to_owned())])
 }

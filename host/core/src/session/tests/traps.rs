@@ -2,7 +2,7 @@
 
 use super::fake::Map;
 use super::program::*;
-use super::world::{World, alone, map, told};
+use super::world::{World, alone, told};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::session::{CloseReason, Pins, PoolMode};
@@ -31,10 +31,6 @@ fn same_as_alone(steps: &[Vec<Message>]) -> World {
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| word.to_string()).collect()
-}
-
-fn q(sql: &str) -> Message {
-    Query(sql.to_owned())
 }
 
 const ROW: &str = "timezone=UTC work_mem=4MB app.x= app.y= role=none";
@@ -703,43 +699,6 @@ fn trap_82_rollbacks_savepoints_and_set_local() {
         vec![q("BEGIN"), q("SET timezone = 'B'"), q("ROLLBACK"), q("SELECT 'b'")],
     ]);
     assert_eq!(world.clients[0].session.settings().get("timezone"), Some("A"));
-}
-
-#[test]
-fn trap_83_reset_goes_back_to_the_start_up_value() {
-    let startup = map(&[("timezone", "S")]);
-    for sql in ["RESET timezone", "RESET ALL", "DISCARD ALL"] {
-        let mut world = World::new(std::slice::from_ref(&startup));
-        let got = world.ask(0, &bytes(&[q("SET timezone = 'A'"), q(sql), q("SHOW timezone")]));
-        assert!(got.contains(&"D S".to_owned()), "{sql}: {got:?}");
-        let told_last = got.iter().rfind(|word| word.starts_with("S ")).unwrap();
-        assert_eq!(told_last, "S TimeZone=S", "{sql}: {got:?}");
-    }
-    let mut world = World::new(&[startup]);
-    let got = world
-        .ask(0, &bytes(&[q("SET timezone = 'A'"), q("BEGIN"), q("RESET ALL"), q("SHOW timezone")]));
-    assert!(got.contains(&"D S".to_owned()), "{got:?}");
-    assert!(world.ask(0, &bytes(&[q("ROLLBACK"), q("SHOW timezone")])).contains(&"D A".to_owned()));
-    let got =
-        world.ask(0, &bytes(&[q("BEGIN"), q("DISCARD ALL"), q("ROLLBACK"), q("SHOW timezone")]));
-    assert!(got.contains(&"D A".to_owned()), "it failed: {got:?}");
-}
-
-#[test]
-fn trap_83_a_reset_behind_what_fails_goes_back_to_the_start_up_value_too() {
-    for before in [
-        &[q("ROLLBACK")][..],
-        &[q("SELECT 1/0")],
-        &[q("BEGIN"), q("ROLLBACK")],
-        &[q("BEGIN"), q("SAVEPOINT a"), q("SELECT 1/0"), q("ROLLBACK TO a")],
-    ] {
-        for sql in ["RESET timezone", "RESET ALL"] {
-            let mut world = World::new(&[map(&[("timezone", "S")])]);
-            let sent = [before, &[q(sql), q("SHOW timezone")]].concat();
-            let got = world.ask(0, &bytes(&sent));
-            assert!(got.contains(&"D S".to_owned()), "{sent:?}: {got:?}");
-        }
-    }
 }
 
 #[test]
