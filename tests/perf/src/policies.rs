@@ -4,7 +4,7 @@ use crate::load::{Connections, Load, Mode, Sample};
 use crate::quiet;
 use crate::targets::{DATABASE, POOL_SIZE, START_TIME_MAX, door_of, fill};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -24,9 +24,12 @@ pub struct Options {
     /// Of each run of pgbench.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
-    /// Each shows every way once in every mode; the table has the medians.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    /// Each shows every way once in every mode; the table has the medians. 0: swaps alone.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=100))]
     rounds: u32,
+    /// Of each run of pgbench with swaps, and of those before and after: a hundred swaps take half a minute.
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=600))]
+    swap_seconds: u32,
     /// pgbench's clients.
     #[arg(long, default_value_t = 32)]
     clients: u32,
@@ -85,17 +88,36 @@ pub fn run(options: &Options) -> Result<(), String> {
             }
         }
     }
-    print!("{}", table(&ways, options));
+    if options.rounds > 0 {
+        print!("{}", table(&ways, options));
+    }
     let split = ways.pop().ok_or("no way was measured")?;
-    let quiet = load(Mode::Prepared, SWAP_CLIENTS, options.seconds);
-    let before = quiet.run(&cluster, &door_of(&split.tidegate), &folder)?;
-    let (swaps, during) =
-        swapped(&split.tidegate, || quiet.run(&cluster, &door_of(&split.tidegate), &folder))?;
-    let after = quiet.run(&cluster, &door_of(&split.tidegate), &folder)?;
-    println!("\n{SWAP_CLIENTS} clients, prepared      TPS   p99 µs  p99.9 µs   max µs");
-    for (label, sample) in [("before", before), ("swapping", during), ("after", after)] {
+    swaps(&cluster, &split.tidegate, &folder, options)
+}
+
+/// Measures and prints what clients notice of swaps.
+fn swaps(
+    cluster: &Cluster,
+    tidegate: &Tidegate,
+    folder: &Path,
+    options: &Options,
+) -> Result<(), String> {
+    let busy = quiet::wait(Duration::from_secs(options.quiet_wait.into()));
+    eprintln!("swaps (others use {busy} % of the CPU)");
+    let load = load(Mode::Prepared, SWAP_CLIENTS, options.swap_seconds);
+    let run = || {
+        let sample = load.run(cluster, &door_of(tidegate), folder)?;
+        Ok::<_, String>((sample, tidegate.resident_kib()))
+    };
+    let before = run()?;
+    let (swaps, during) = swapped(tidegate, run)?;
+    let after = run()?;
+    println!("\n{SWAP_CLIENTS} clients, prepared      TPS   p99 µs  p99.9 µs   max µs  RSS KiB");
+    for (label, (sample, kib)) in [("before", before), ("swapping", during), ("after", after)] {
         let Sample { per_second, p99_us, p999_us, max_us, .. } = sample;
-        println!("{label:<22} {per_second:>8.0} {p99_us:>8.0} {p999_us:>9.0} {max_us:>8.0}");
+        println!(
+            "{label:<22} {per_second:>8.0} {p99_us:>8.0} {p999_us:>9.0} {max_us:>8.0} {kib:>8}"
+        );
     }
     println!("{swaps} swaps of the routing policy; pgbench ends at the first error, and none came");
     Ok(())
