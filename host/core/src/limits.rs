@@ -254,6 +254,10 @@ pub const POLICY_CPU_TIME_MAX: Duration = Duration::from_millis(3);
 pub const POLICY_BACKGROUND_TIME_MAX: Duration = Duration::from_secs(1);
 /// Calls of the host within one call.
 pub const POLICY_HOST_CALLS_MAX: u32 = 1_000;
+/// Handles that one instance holds: three streams, each taken more than once by what languages bring along.
+pub const POLICY_HANDLES_MAX: u32 = 64;
+/// Random bytes of one call of the host.
+pub const POLICY_RANDOM_BYTES_MAX: usize = 4 << 10;
 /// Strings and lists that one call of a plugin may hand over, in bytes.
 pub const POLICY_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Instances of one generation: more threads than this share them.

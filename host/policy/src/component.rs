@@ -5,6 +5,7 @@ use crate::bindings::since_v0_1::{advising, caching, limiting, routing};
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::guest::Guest;
+use crate::wasi;
 use tidegate_core::limits::POLICY_COMPONENT_BYTES_MAX;
 use tidegate_core::policy::Slot;
 use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload, Validator};
@@ -117,6 +118,9 @@ impl Names {
             return Err(LoadError::NoWorld);
         }
         for name in &self.imports {
+            if wasi::is_offered(name) {
+                continue;
+            }
             match versioned(name) {
                 Some((interface, version)) if GRANTED.contains(&interface) => is_spoken(version)?,
                 _ => return Err(LoadError::Import(name.chars().take(100).collect())),
@@ -142,7 +146,7 @@ fn is_spoken(theirs: &str) -> Result<(), LoadError> {
 }
 
 fn link(engine: &Engine, slot: Slot, component: &Component) -> wasmtime::Result<Linked> {
-    let pre = engine.linker.instantiate_pre(component)?;
+    let pre = wasi::linker(&engine.linker, component)?.instantiate_pre(component)?;
     Ok(match slot {
         Slot::Routing => Linked::Routing(routing::RoutingPre::new(pre)?),
         Slot::Caching => Linked::Caching(caching::CachingPre::new(pre)?),
@@ -186,7 +190,15 @@ mod tests {
     fn only_what_is_granted_may_be_imported() {
         let check = |imports: &[&str]| names(imports, &[INIT, ROUTE]).check(Slot::Routing);
         assert_eq!(check(&["tidegate:policy/state@0.1.0", "tidegate:policy/types@0.1.0"]), Ok(()));
-        for name in ["wasi:sockets/tcp@0.2.0", "env", "tidegate:policy/route@0.1.0"] {
+        // What of it is called without authority to do so is a trap.
+        assert_eq!(check(&["wasi:sockets/tcp@0.2.0", "wasi:cli/environment@0.2.12"]), Ok(()));
+        for name in [
+            "wasi:sockets/tcp@0.3.0",
+            "wasi:cli/environment",
+            "wasi:io/poll@0.20.0",
+            "env",
+            "tidegate:policy/route@0.1.0",
+        ] {
             assert_eq!(check(&[name]), Err(LoadError::Import(name.to_owned())));
         }
         let theirs = "0.2.0".to_owned();

@@ -140,7 +140,7 @@ fn config(settings: Settings) -> Config {
 
 /// Room for every instance of every generation that may live, and for components of several core modules.
 fn pool(settings: Settings) -> PoolingAllocationConfig {
-    const CORE_INSTANCES: u32 = 8;
+    const CORE_INSTANCES: u32 = 32; // CPython has 14
     let instances = POLICY_GENERATIONS_MAX.saturating_mul(settings.instances);
     let instances = u32::try_from(instances).unwrap_or(u32::MAX / CORE_INSTANCES);
     let mut pool = PoolingAllocationConfig::new();

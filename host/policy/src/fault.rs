@@ -30,7 +30,7 @@ impl Fault {
         let words = format!("{error:#}");
         let kind = match (error.downcast_ref::<Exceeded>(), error.downcast_ref::<Trap>()) {
             (Some(Exceeded::Memory), _) => FaultKind::Memory,
-            (Some(Exceeded::HostCalls), _) => FaultKind::HostCalls,
+            (Some(Exceeded::HostCalls | Exceeded::Handles), _) => FaultKind::HostCalls,
             (None, Some(Trap::Interrupt)) => FaultKind::Deadline,
             // wasmtime keeps this error's type to itself; a test holds its words.
             _ if words.contains("fuel allocated for hostcalls") => FaultKind::HostCalls,

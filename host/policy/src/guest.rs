@@ -20,6 +20,20 @@ impl Guest {
         let random = granted.next_seed();
         Guest { watch: Watch::new(memory_bytes_max), granted, random }
     }
+
+    /// Writes to the log, within its limits.
+    pub(crate) fn say(&self, level: Level, message: &str) {
+        self.granted.log(level, message);
+    }
+
+    /// SplitMix64.
+    pub(crate) fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
 }
 
 impl types::Host for Guest {}
@@ -52,14 +66,9 @@ impl clock::Host for Guest {
 }
 
 impl random::Host for Guest {
-    /// SplitMix64.
     fn next(&mut self) -> wasmtime::Result<u64> {
         self.watch.host_call()?;
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Ok(mixed ^ (mixed >> 31))
+        Ok(self.next_random())
     }
 }
 

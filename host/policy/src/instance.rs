@@ -100,7 +100,7 @@ impl Instance {
 }
 
 #[inline]
-fn arm(store: &mut Store<Guest>, pace: Pace, settings: &Settings) {
+pub(crate) fn arm(store: &mut Store<Guest>, pace: Pace, settings: &Settings) {
     store.set_epoch_deadline(ticks(pace.time(settings)));
     store.data_mut().watch.arm(pace.cpu());
 }

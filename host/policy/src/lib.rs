@@ -24,7 +24,8 @@ mod rehearsal; // a new generation is asked before it answers for anybody
 pub mod samples; // what plugins are tried with
 pub mod toolchain; // which cargo makes WebAssembly
 mod trial; // what is seen of a candidate
-mod watch; // CPU time, memory and host calls of one call
+mod wasi; // WASI without authority
+mod watch; // CPU time, memory, host calls and handles
 
 pub use answer::{Answer, AnswerSource, Asker};
 pub use ask::{Execution, Question};

@@ -1,8 +1,8 @@
-//! When a call has used too much: CPU time, memory, calls of the host.
+//! When a call has used too much: CPU time, memory, calls of the host, handles.
 
 use std::fmt;
 use std::time::Duration;
-use tidegate_core::limits::{POLICY_HOST_CALLS_MAX, POLICY_TABLE_ENTRIES_MAX};
+use tidegate_core::limits::{POLICY_HANDLES_MAX, POLICY_HOST_CALLS_MAX, POLICY_TABLE_ENTRIES_MAX};
 use wasmtime::{ResourceLimiter, UpdateDeadline};
 
 /// What one call may still use. Armed before each call.
@@ -15,6 +15,8 @@ pub(crate) struct Watch {
     /// At the first look.
     cpu_then: Option<Duration>,
     host_calls: u32,
+    /// Handles that it holds, since the instance began.
+    handles: u32,
     memory_bytes_max: usize,
     /// Its memory as it last grew.
     memory_bytes: usize,
@@ -25,6 +27,7 @@ pub(crate) struct Watch {
 pub(crate) enum Exceeded {
     Memory,
     HostCalls,
+    Handles,
 }
 
 impl fmt::Display for Exceeded {
@@ -32,6 +35,7 @@ impl fmt::Display for Exceeded {
         f.write_str(match self {
             Exceeded::Memory => "more memory than allowed",
             Exceeded::HostCalls => "more calls of the host than allowed",
+            Exceeded::Handles => "more handles than allowed",
         })
     }
 }
@@ -44,6 +48,7 @@ impl Watch {
             cpu_budget: Duration::ZERO,
             cpu_then: None,
             host_calls: 0,
+            handles: 0,
             memory_bytes_max,
             memory_bytes: 0,
         }
@@ -75,6 +80,23 @@ impl Watch {
     pub(crate) fn host_call(&mut self) -> Result<(), Exceeded> {
         self.host_calls = self.host_calls.checked_sub(1).ok_or(Exceeded::HostCalls)?;
         Ok(())
+    }
+}
+
+/// Handles outlive the call: a plugin that kept each would have the host's table of them grow for ever.
+impl Watch {
+    /// Counts a handle that the plugin gets.
+    pub(crate) fn lend(&mut self) -> Result<(), Exceeded> {
+        if self.handles >= POLICY_HANDLES_MAX {
+            return Err(Exceeded::Handles);
+        }
+        self.handles += 1;
+        Ok(())
+    }
+
+    /// One that it dropped.
+    pub(crate) fn give_back(&mut self) {
+        self.handles = self.handles.saturating_sub(1);
     }
 }
 
@@ -138,6 +160,18 @@ mod tests {
             assert_eq!(watch.host_call(), Ok(()));
         }
         assert_eq!(watch.host_call(), Err(Exceeded::HostCalls));
+    }
+
+    #[test]
+    fn handles_run_out_unless_given_back() {
+        let mut watch = Watch::new(0);
+        for _ in 0..POLICY_HANDLES_MAX {
+            assert_eq!(watch.lend(), Ok(()));
+        }
+        watch.arm(MS);
+        assert_eq!(watch.lend(), Err(Exceeded::Handles));
+        watch.give_back();
+        assert_eq!((watch.lend(), watch.lend()), (Ok(()), Err(Exceeded::Handles)));
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub const CRATES: &[Layers] = &[
             &["generation"],
             &["instance"],
             &["component"],
-            &["engine"],
+            &["engine", "wasi"],
             &["guest"],
             &["granted"],
             &[

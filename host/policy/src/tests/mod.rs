@@ -5,6 +5,7 @@ mod hostile; // plugins that misbehave, each in its own way
 mod refused; // files that are no plugins
 mod swaps; // the registry while it is asked
 mod tools; // what a plugin costs, and plans of any slot
+mod wasi; // what of WASI there is
 
 use crate::{
     Asker, Engine, Event, Generation, Granted, LoadError, Question, Registry, Settings, Sink,
