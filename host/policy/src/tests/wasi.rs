@@ -21,9 +21,9 @@ struct Small {
 impl Small {
     fn new(text: &str) -> Small {
         let granted = Arc::new(Granted::new(Slot::Routing, 7, Arc::<Notes>::default()));
-        let component = Component::new(&engine().wasm, wat::parse_str(text).unwrap()).unwrap();
+        let component = Component::new(engine().wasm(), wat::parse_str(text).unwrap()).unwrap();
         let linker = wasi::linker(&engine().linker, &component).unwrap();
-        let mut store = Store::new(&engine().wasm, Guest::new(granted, 1 << 20));
+        let mut store = Store::new(engine().wasm(), Guest::new(granted, 1 << 20));
         arm(&mut store, Pace::Background, &engine().settings());
         let instance = linker.instantiate(&mut store, &component).unwrap();
         Small { store, instance }
@@ -94,7 +94,7 @@ fn the_clock_and_the_random_numbers_are_those_of_all_plugins() {
     let seed = || Small::new(&text).call::<(), ((u64, u64),)>(()).unwrap();
     assert_eq!(seed(), seed(), "seeded by the host");
     let wrong = passing("clocks/wall-clock", "now", "(result (tuple u64 u64))");
-    let component = Component::new(&engine().wasm, wat::parse_str(wrong).unwrap()).unwrap();
+    let component = Component::new(engine().wasm(), wat::parse_str(wrong).unwrap()).unwrap();
     let linker = wasi::linker(&engine().linker, &component).unwrap();
     assert!(linker.instantiate_pre(&component).is_err(), "another type is no link");
 }
