@@ -45,11 +45,24 @@ pub(crate) struct Cluster {
     pub(crate) state: ClusterState,
 }
 
+/// Bounds of the histogram of calls for plans.
+pub const PLAN_TIMES: [Duration; 7] = [
+    Duration::from_micros(10),
+    Duration::from_micros(50),
+    Duration::from_micros(100),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(50),
+];
+
 #[derive(Default)]
 struct Counts {
     calls: AtomicU64,
     plans: AtomicU64,
     plan_nanos: AtomicU64,
+    /// By the shortest of `PLAN_TIMES` that they took no longer than; the last for all others.
+    plan_times: [AtomicU64; PLAN_TIMES.len() + 1],
     faults: [AtomicU64; FaultKind::ALL.len()],
 }
 
@@ -157,6 +170,17 @@ impl Generation {
         (self.counts.plans.load(Ordering::Relaxed), Duration::from_nanos(nanos))
     }
 
+    /// How many calls for plans took no longer than each of [`PLAN_TIMES`].
+    pub fn plans_within(&self) -> [u64; PLAN_TIMES.len()] {
+        let mut total = 0;
+        let mut within = [0; PLAN_TIMES.len()];
+        for (within, count) in within.iter_mut().zip(&self.counts.plan_times) {
+            total += count.load(Ordering::Relaxed);
+            *within = total;
+        }
+        within
+    }
+
     pub fn faults(&self, kind: FaultKind) -> u64 {
         self.counts.faults.get(kind as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
@@ -198,7 +222,12 @@ impl Generation {
         let begun = (pace == Pace::Plan).then(Instant::now);
         let answer = call(instance);
         if let Some(begun) = begun {
-            let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let time = begun.elapsed();
+            let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            let place = PLAN_TIMES.partition_point(|most| *most < time);
+            if let Some(count) = self.counts.plan_times.get(place) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
             self.counts.plans.fetch_add(1, Ordering::Relaxed);
             self.counts.plan_nanos.fetch_add(nanos, Ordering::Relaxed);
         }

@@ -36,7 +36,7 @@ pub use engine::{Compiler, Engine, Settings, precompile};
 pub use error::LoadError;
 pub use event::{Event, Level, MetricKind, Silence, Sink};
 pub use fault::Fault;
-pub use generation::{Generation, Source};
+pub use generation::{Generation, PLAN_TIMES, Source};
 pub use granted::Granted;
 pub use plan::{Decision, Plan, Subject};
 pub use registry::{Change, ChangeError, Reader, Registry, SlotView, View};

@@ -45,6 +45,8 @@ fn slot_report(slot: Slot) -> SlotReport {
         calls: 2,
         plans: 1,
         plan_microseconds: 3,
+        plans_within: [1; 7],
+        memory_bytes: 65_536,
         faults: Default::default(),
         quarantined: false,
     };

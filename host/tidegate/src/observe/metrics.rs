@@ -8,6 +8,7 @@ use std::fmt::Write;
 use metrics::{Key, KeyName, Label, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tidegate_core::policy::faults::FaultKind;
+use tidegate_policy::PLAN_TIMES;
 
 use super::snapshot::{PluginSnapshot, PoolSnapshot, Snapshot};
 use super::stats::{CounterLabel, ErrorKind, PinReason, WorkerTotals};
@@ -31,6 +32,10 @@ enum Read {
     Plugin(fn(&PluginSnapshot) -> u64),
     /// The same by kind of fault.
     PluginFaults,
+    /// The same by how long calls for plans took, as a histogram's buckets.
+    PluginPlanTimes,
+    /// A gauge for each version of a plugin.
+    PluginMemory,
     /// What plugins record themselves.
     Recorded,
 }
@@ -38,6 +43,7 @@ enum Read {
 const POOL_LABELS: [&str; 4] = ["database", "user", "server", "role"];
 const PLUGIN_LABELS: [&str; 4] = ["slot", "state", "plugin", "generation"];
 const FAULT_LABELS: [&str; 5] = ["slot", "state", "plugin", "generation", "fault"];
+const TIME_LABELS: [&str; 5] = ["slot", "state", "plugin", "generation", "le"];
 const RECORDED_LABELS: [&str; 2] = ["slot", "name"];
 
 /// The table, in the order of the documentation.
@@ -79,6 +85,8 @@ pub const METRICS: &[Metric] = &[
     plugin("tidegate_plugin_calls_total", "Calls of a version of a plugin, of every kind.", |p| p.calls),
     plugin("tidegate_plugin_plans_total", "Of these, those for plans, which are made once for each shape of statements.", |p| p.plans),
     plugin("tidegate_plugin_plan_microseconds_total", "Microseconds that those took.", |p| p.plan_micros),
+    Metric { name: "tidegate_plugin_plan_seconds_bucket", help: "Calls for plans that took no longer than `le` seconds.", read: Read::PluginPlanTimes },
+    Metric { name: "tidegate_plugin_memory_bytes", help: "Memory of its largest instance; there is one for each thread.", read: Read::PluginMemory },
     plugin("tidegate_plugin_compared_total", "Questions that a shadow and the active version both answered.", |p| p.compared),
     plugin("tidegate_plugin_different_total", "Of these, those that they answered differently.", |p| p.different),
     Metric { name: "tidegate_plugin_faults_total", help: "Calls that gave no usable answer: the host answered itself.", read: Read::PluginFaults },
@@ -121,10 +129,12 @@ impl Metric {
     /// `counter` or `gauge`.
     pub fn kind(&self) -> &'static str {
         match self.read {
-            Read::Counter(_) | Read::CounterBy(..) | Read::Plugin(_) | Read::PluginFaults => {
-                "counter"
-            }
-            Read::Gauge(_) | Read::Pool(_) | Read::Recorded => "gauge",
+            Read::Counter(_)
+            | Read::CounterBy(..)
+            | Read::Plugin(_)
+            | Read::PluginFaults
+            | Read::PluginPlanTimes => "counter",
+            Read::Gauge(_) | Read::Pool(_) | Read::PluginMemory | Read::Recorded => "gauge",
         }
     }
 
@@ -134,7 +144,8 @@ impl Metric {
             Read::Counter(_) | Read::Gauge(_) => &[],
             Read::CounterBy(label, ..) => std::slice::from_ref(label),
             Read::Pool(_) => &POOL_LABELS,
-            Read::Plugin(_) => &PLUGIN_LABELS,
+            Read::Plugin(_) | Read::PluginMemory => &PLUGIN_LABELS,
+            Read::PluginPlanTimes => &TIME_LABELS,
             Read::PluginFaults => &FAULT_LABELS,
             Read::Recorded => &RECORDED_LABELS,
         }
@@ -176,6 +187,22 @@ impl Metric {
                         labels.push(Label::new("fault", *fault));
                         counter(labels, *count);
                     }
+                }
+            }
+            Read::PluginPlanTimes => {
+                for plugin in &snapshot.plugins {
+                    let bounds = PLAN_TIMES.map(|most| most.as_secs_f64().to_string());
+                    let within = bounds.into_iter().zip(plugin.plans_within);
+                    for (most, count) in within.chain([("+Inf".to_owned(), plugin.plans)]) {
+                        let mut labels = plugin_labels(plugin);
+                        labels.push(Label::new("le", most));
+                        counter(labels, count);
+                    }
+                }
+            }
+            Read::PluginMemory => {
+                for plugin in &snapshot.plugins {
+                    gauge(plugin_labels(plugin), plugin.memory_bytes as f64);
                 }
             }
             Read::Recorded => {

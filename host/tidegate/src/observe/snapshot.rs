@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use tidegate_policy::PLAN_TIMES;
 
 use super::stats::WorkerTotals;
 
@@ -144,6 +145,10 @@ pub struct PluginSnapshot {
     /// Calls for plans, and how long they took together.
     pub plans: u64,
     pub plan_micros: u64,
+    /// How many took no longer than each of `tidegate_policy::PLAN_TIMES`.
+    pub plans_within: [u64; PLAN_TIMES.len()],
+    /// Of its largest instance.
+    pub memory_bytes: u64,
     /// By kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// Of a shadow: questions that both versions answered, and those that they answered differently.

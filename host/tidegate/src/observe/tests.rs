@@ -32,6 +32,9 @@ fn snapshot() -> Snapshot {
         plugin: "mine".to_owned(),
         generation: 3,
         calls: 9,
+        plans: 6,
+        plans_within: [1, 2, 3, 4, 5, 5, 5],
+        memory_bytes: 65_536,
         faults: [("trap", 2)].into(),
         ..PluginSnapshot::default()
     };
@@ -82,6 +85,12 @@ fn values_and_labels_reach_the_text_and_labels_are_escaped() {
     assert!(text.contains(&format!("tidegate_plugin_calls_total{{{own}}} 9\n")), "{text}");
     let faults = format!("tidegate_plugin_faults_total{{{own},fault=\"trap\"}} 2\n");
     assert!(text.contains(&faults), "{text}");
+    for (most, count) in [("0.00001", 1), ("0.0005", 4), ("0.05", 5), ("+Inf", 6)] {
+        let bucket =
+            format!("tidegate_plugin_plan_seconds_bucket{{{own},le=\"{most}\"}} {count}\n");
+        assert!(text.contains(&bucket), "{text}");
+    }
+    assert!(text.contains(&format!("tidegate_plugin_memory_bytes{{{own}}} 65536\n")), "{text}");
     let own = "tidegate_plugin_recorded{slot=\"caching\",name=\"hits\"} 1.5\n";
     assert!(text.contains(own), "{text}");
 }
@@ -92,7 +101,8 @@ fn names_are_unique_and_follow_prometheus() {
     assert_eq!(names.len(), METRICS.len());
     for metric in METRICS {
         assert!(metric.name.starts_with("tidegate_"), "{}", metric.name);
-        assert_eq!(metric.kind() == "counter", metric.name.ends_with("_total"), "{}", metric.name);
+        let counts = ["_total", "_bucket"].iter().any(|end| metric.name.ends_with(end));
+        assert_eq!(metric.kind() == "counter", counts, "{}", metric.name);
         assert!(metric.help.ends_with('.'), "{}", metric.help);
     }
 }

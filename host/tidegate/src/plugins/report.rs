@@ -9,7 +9,7 @@ use tidegate_core::policy::Slot;
 use tidegate_core::policy::canary::Verdict;
 use tidegate_core::policy::faults::FaultKind;
 use tidegate_core::policy::seat::Mode;
-use tidegate_policy::{Generation, View};
+use tidegate_policy::{Generation, PLAN_TIMES, View};
 
 use super::desk::{Desk, Source};
 use crate::config::PluginsConfig;
@@ -44,6 +44,10 @@ pub struct VersionReport {
     /// Calls for plans, and how long they took together.
     pub plans: u64,
     pub plan_microseconds: u64,
+    /// How many of them took no longer than each of `tidegate_policy::PLAN_TIMES`.
+    pub plans_within: [u64; PLAN_TIMES.len()],
+    /// Of its largest instance.
+    pub memory_bytes: usize,
     /// By kind.
     pub faults: BTreeMap<&'static str, u64>,
     pub quarantined: bool,
@@ -164,6 +168,8 @@ fn version(generation: &Generation, desk: &Desk) -> VersionReport {
         calls: generation.calls(),
         plans,
         plan_microseconds: u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
+        plans_within: generation.plans_within(),
+        memory_bytes: generation.memory_bytes(),
         faults: FaultKind::ALL.into_iter().map(fault).collect(),
         quarantined: generation.is_quarantined(),
     }

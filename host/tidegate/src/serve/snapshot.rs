@@ -172,6 +172,8 @@ fn plugin(slot: &'static str, state: &'static str, version: &VersionReport) -> P
         calls: version.calls,
         plans: version.plans,
         plan_micros: version.plan_microseconds,
+        plans_within: version.plans_within,
+        memory_bytes: version.memory_bytes as u64,
         faults: version.faults.clone(),
         ..PluginSnapshot::default()
     }
