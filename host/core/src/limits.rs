@@ -203,6 +203,14 @@ pub const USER_LOOKUPS_WAITING_MAX: usize = 1_000;
 pub const LOGIN_TRIALS_MAX: usize = 8;
 /// A message from a server while we log in or ask it something ourselves is at most this long, in bytes.
 pub const SERVER_MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// How long a login waits for the room that an idle connection leaves at a full server, before each new attempt.
+pub const LOGIN_ROOM_PAUSES: [Duration; 5] = [
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+];
 /// After telling a client why it is refused, this long is given for the message to be read before the socket goes.
 pub const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
 /// Bytes of a refused client that are read and thrown away so that its socket is not reset, at most.

@@ -203,6 +203,35 @@ fn a_full_pool_says_what_was_waited_for_how_long_and_how_many_wait() {
 }
 
 #[test]
+fn many_users_log_in_by_a_server_with_few_connections() {
+    // Three of the eight are for superusers; passwords are tried at the server.
+    let conf = ["max_connections = 8", "superuser_reserved_connections = 3"];
+    let options = ClusterOptions {
+        replicas: 0,
+        conf: conf.map(str::to_owned).to_vec(),
+        ..ClusterOptions::default()
+    };
+    let cluster = Cluster::start(&options).unwrap();
+    let names: Vec<String> = (0..12).map(|number| format!("guest_{number}")).collect();
+    for name in &names {
+        cluster.create_role(name).unwrap();
+        cluster.create_database(name, name).unwrap();
+    }
+    let options = TidegateOptions {
+        primary: cluster.primary().url(&names[0], &names[0]),
+        toml: Some("workers = 2\n[pool]\nsize_min = 0\nsize_max = 3\n".to_owned()),
+        ..TidegateOptions::default()
+    };
+    let tidegate = Tidegate::start(options);
+    let mut clients = Vec::new();
+    for name in &names {
+        let mut client = Client::connect(&tidegate.url(name, name));
+        assert_eq!(client.value("SELECT current_user").as_ref(), Some(name));
+        clients.push(client);
+    }
+}
+
+#[test]
 fn many_users_and_databases_share_a_server_with_few_connections() {
     // Three of the eight are for superusers.
     let conf = ["max_connections = 8", "superuser_reserved_connections = 3"];

@@ -7,17 +7,21 @@ use super::users::Users;
 use crate::stream::{Socket, Stream};
 use crate::tls::{Acceptor, common_name};
 use crate::upstream::Credentials;
+use crate::upstream::directory::Found;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tidegate_core::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
+use tidegate_core::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX, LOGIN_ROOM_PAUSES};
+use tidegate_core::refusal::Refusal;
 pub use tidegate_core::session::login::{
     Admission, CloseReason, LoginPolicy, Method, PeerKind, Replication, Throttle, TrustScope,
 };
 use tidegate_core::session::login::{
-    Encryption, Login, LoginAction, LoginDone, LoginParams, TlsPolicy, Verdict,
+    Encryption, Login, LoginAction, LoginDone, LoginParams, PasswordCheck, PasswordOutcome,
+    TlsPolicy, User, Verdict,
 };
+use tidegate_wire::auth::Secret;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
@@ -45,11 +49,13 @@ pub struct LoginContext {
 }
 
 /// What logins ask of the process as a whole.
-pub struct Door<'a, A> {
+pub struct Door<'a, A, R> {
     /// Whether there is room for one more client; asked when it has said what it wants.
     pub admission: A,
     /// Failed logins of all workers; locked for a moment when one is judged.
     pub throttle: &'a Mutex<Throttle>,
+    /// Gives up an idle connection to the primary, which has no room for a look-up or a trial of a password.
+    pub make_room: R,
 }
 
 /// Where a client comes from.
@@ -122,7 +128,7 @@ pub async fn login(
     socket: Socket,
     peer: Peer,
     context: &LoginContext,
-    door: Door<'_, impl Fn() -> Admission>,
+    door: Door<'_, impl Fn() -> Admission, impl Fn()>,
 ) -> LoginOutcome {
     let login = match LoginParams::draw(peer, context) {
         Ok(params) => Login::new(params),
@@ -178,7 +184,7 @@ impl Draw for LoginParams {
     }
 }
 
-struct Driver<'a, A> {
+struct Driver<'a, A, R> {
     login: Login,
     /// Absent only while TLS takes it over, and after the end.
     line: Option<Stream>,
@@ -187,10 +193,15 @@ struct Driver<'a, A> {
     peer: Peer,
     credentials: Option<Credentials>,
     context: &'a LoginContext,
-    door: Door<'a, A>,
+    door: Door<'a, A, R>,
 }
 
-impl<A: Fn() -> Admission> Driver<'_, A> {
+/// Has the server itself no connection to give?
+fn is_full(reason: CloseReason, refusal: &Refusal) -> bool {
+    reason == CloseReason::ServerRefused && refusal.sqlstate == "53300"
+}
+
+impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
     async fn run(&mut self) -> io::Result<LoginOutcome> {
         self.accept_direct_tls().await?;
         self.exchange().await
@@ -226,14 +237,13 @@ impl<A: Fn() -> Admission> Driver<'_, A> {
             LoginAction::Admit => self.login.handle_admission((self.door.admission)()),
             LoginAction::Judged { user, verdict } => self.wait_for(&user, verdict).await,
             LoginAction::LookUpUser { user, database } => {
-                let found = self.context.users.look_up(&user, &database, self.peer.kind()).await;
+                let found = self.look_up(&user, &database).await;
                 self.credentials = found.credentials;
                 self.login.handle_user(found.user);
             }
             LoginAction::ForgetUser { user } => self.context.users.forget(&user),
             LoginAction::VerifyPassword { user, database, password, against } => {
-                let users = &self.context.users;
-                let outcome = users.check_password(&user, &database, password, against).await;
+                let outcome = self.check_password(&user, &database, password, against).await;
                 self.login.handle_password(outcome);
             }
             LoginAction::Cancel { pid, secret } => {
@@ -252,6 +262,44 @@ impl<A: Fn() -> Admission> Driver<'_, A> {
             }
         }
         Ok(None)
+    }
+
+    /// What is known of a user. Where the server has no connection to give for the question, one is given up for it.
+    async fn look_up(&self, user: &str, database: &str) -> Found {
+        let look_up = || self.context.users.look_up(user, database, self.peer.kind());
+        let mut found = look_up().await;
+        for pause in LOGIN_ROOM_PAUSES {
+            match &found.user {
+                User::Refused(reason, refusal) if is_full(*reason, refusal) => {}
+                _ => break,
+            }
+            (self.door.make_room)();
+            tokio::time::sleep(pause).await;
+            found = look_up().await;
+        }
+        found
+    }
+
+    async fn check_password(
+        &self,
+        user: &str,
+        database: &str,
+        password: Secret,
+        against: PasswordCheck,
+    ) -> PasswordOutcome {
+        let users = &self.context.users;
+        let check = || users.check_password(user, database, password.clone(), against.clone());
+        let mut outcome = check().await;
+        for pause in LOGIN_ROOM_PAUSES {
+            match &outcome {
+                PasswordOutcome::Refused(reason, refusal) if is_full(*reason, refusal) => {}
+                _ => break,
+            }
+            (self.door.make_room)();
+            tokio::time::sleep(pause).await;
+            outcome = check().await;
+        }
+        outcome
     }
 
     /// Holds the answer back after many failures; whoever else logs in does not notice.

@@ -131,7 +131,7 @@ impl Proxy {
 
 async fn serve(tcp: TcpStream, peer: Peer, context: &LoginContext) -> &'static str {
     let throttle = Mutex::default();
-    let door = Door { admission: || Admission::Granted, throttle: &throttle };
+    let door = Door { admission: || Admission::Granted, throttle: &throttle, make_room: || {} };
     let mut client = match login(Socket::Tcp(tcp), peer, context, door).await {
         LoginOutcome::Done(client) => client,
         LoginOutcome::Cancel { .. } => return "cancel",

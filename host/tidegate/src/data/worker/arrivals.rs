@@ -86,7 +86,8 @@ impl Worker {
     async fn welcome(self: Rc<Self>, socket: Socket, peer: Peer) {
         let settled = self.settled();
         let admission = || self.admission(settled.config.limits.clients_max);
-        let door = Door { admission, throttle: &self.shared.throttle };
+        let make_room = || self.pools.make_room_at_primary();
+        let door = Door { admission, throttle: &self.shared.throttle, make_room };
         let outcome = Box::pin(login::login(socket, peer, &settled.login, door)).await;
         match outcome {
             LoginOutcome::Done(logged_in) => {

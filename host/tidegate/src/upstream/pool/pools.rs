@@ -3,7 +3,7 @@
 use super::open::ConnectFailure;
 use super::shared::{Neighbours, PoolMessage, SharedPools};
 use super::snapshot::PoolSnapshot;
-use super::{Connect, Lease, PoolCell, PoolKey, WaitSlot};
+use super::{Connect, Lease, PoolCell, PoolKey, PoolKind, WaitSlot};
 use crate::upstream::{Credentials, Target};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
@@ -233,6 +233,16 @@ impl Pools {
                 Made::Room
             }
             None => Made::Nothing,
+        }
+    }
+
+    /// Closes an idle connection to the primary, of whichever pool, here or at a neighbour's.
+    pub fn make_room_at_primary(&self) {
+        // No pool has this key, so none is spared.
+        let nobody =
+            PoolKey { database: "".into(), user: "".into(), instance: 0, kind: PoolKind::Write };
+        if self.make_room(&nobody) == Made::Nothing {
+            self.ask_neighbour_for_room(nobody);
         }
     }
 
