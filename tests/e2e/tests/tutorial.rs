@@ -6,9 +6,12 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 use tidegate_test_support::tidegate::binary;
-use tidegate_test_support::{free_port, target_directory};
+use tidegate_test_support::{free_port, poll, target_directory};
 
+/// How long the demo may take to stop and remove everything.
+const DEMO_STOP_TIME_MAX: Duration = Duration::from_secs(60);
 const HEADING: &str = "## From nothing to a live policy in ten minutes";
 
 /// What the document has its reader do.
@@ -52,7 +55,10 @@ impl Drop for Demo {
     fn drop(&mut self) {
         // The shell's own: a small system has no other.
         let _ = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.0.id())]).status();
-        let _ = self.0.wait();
+        if !poll(DEMO_STOP_TIME_MAX, || !matches!(self.0.try_wait(), Ok(None))) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Benchmarks: `micro` for single functions, `proxy` for Tidegate beside PostgreSQL itself and PgBouncer.
+//! Benchmarks: `micro` for single functions, `proxy` for Tidegate beside PostgreSQL itself and PgBouncer, others for single promises.
 
 mod json; // the results for machines
 mod load; // pgbench
@@ -12,6 +12,7 @@ mod process; // CPU time and memory of a process and its children
 mod quiet; // waiting for a quiet machine
 mod report; // the results as a table
 mod run; // the rounds
+mod statements; // a million different ones
 mod targets; // those that are compared
 
 use clap::{Parser, Subcommand};
@@ -34,6 +35,8 @@ enum What {
     Policies(policies::Options),
     /// pgbench direct, through PgBouncer and through Tidegate, interleaved in one run.
     Proxy(run::Options),
+    /// A million different statements: memory, and what known ones cost before and after.
+    Statements(statements::Options),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         What::Policy => policy::run().map_err(|error| error.to_string()),
         What::Policies(options) => policies::run(&options),
         What::Proxy(options) => run::run(&options),
+        What::Statements(options) => statements::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,7 +15,7 @@ pub mod url; // postgres://user:password@host:port/database
 
 pub use ::tidegate::demo::{
     AtExit, Cluster, ClusterError, ClusterOptions, Durability, HostAuth, Node, free_port,
-    password_of,
+    password_of, poll,
 };
 pub use client::Client;
 pub use clusters::{shared_cluster, shared_tidegate, target_directory, test_database};
