@@ -3,7 +3,7 @@
 use super::error::ClusterError;
 use super::install::Installation;
 use super::ports;
-use super::process::{Signal, children_of, ended_within, poll, send};
+use super::process::{Signal, children_of, ended_within, has_ended, poll, send};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -171,8 +171,11 @@ impl Node {
     pub fn kill(&self) {
         if let Some(child) = self.lock().take() {
             send(child.id(), Signal::Stop); // it must not start successors meanwhile
+            let children = children_of(child.id());
             self.signal_all(&child, Signal::Kill);
             end(child, Signal::Kill, KILL_TIME_MAX);
+            // Each holds the shared memory until it has ended, and a successor finds it in use.
+            poll(KILL_TIME_MAX, || children.iter().all(|pid| has_ended(*pid)));
         }
     }
 

@@ -47,6 +47,13 @@ pub(super) fn children_of(parent: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Has the process ended, whether somebody has asked how or not?
+pub(super) fn has_ended(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let state = stat.rsplit_once(')').and_then(|(_, after)| after.split_whitespace().next());
+    matches!(state, None | Some("Z" | "X"))
+}
+
 /// The parent's pid in the text of `/proc/<pid>/stat`; the name before it may hold spaces and parentheses.
 fn parent_in(stat: &str) -> Option<u32> {
     let (_, after_name) = stat.rsplit_once(')')?;
