@@ -208,6 +208,17 @@ fn reads_of_sessions_that_are_serializable_by_default_stay_on_the_primary() {
 }
 
 #[test]
+fn a_session_that_keeps_its_server_from_the_start_keeps_the_primary() {
+    let cluster = shared_cluster();
+    let mut split = Split::start(cluster, database_with_schema(cluster, "bound"));
+    let url = split.tidegate.url(ROLE, &split.database);
+    let mut client = Client::connect_with(&url, &[("search_path", "pg_temp, public")]);
+    assert!(!split.on_replica(&mut client, "SELECT 3"));
+    client.query("CREATE TABLE own AS SELECT 4 AS a");
+    assert_eq!(client.value("SELECT a FROM pg_temp.own").as_deref(), Some("4"));
+}
+
+#[test]
 fn the_extended_protocol_is_split_as_well() {
     let cluster = shared_cluster();
     let mut split = Split::start(cluster, database_with_schema(cluster, "extended"));

@@ -87,7 +87,7 @@ impl Session {
         })
     }
 
-    /// Is the session between transactions, in a state that a replica can take over?
+    /// Is the session between transactions, in a state that a replica can take over and give back?
     fn may_read_elsewhere(&self) -> bool {
         // A replica refuses SERIALIZABLE.
         let serializable = self.setting("default_transaction_isolation") == Some("serializable");
@@ -96,6 +96,8 @@ impl Session {
             && self.batch == Batch::Closed
             && self.copying == Copying::Nothing
             && self.settings_now == SettingsNow::Known
+            // What keeps its server would keep a replica, where it cannot write.
+            && self.pins.is_empty()
             && self.changes_schema.is_none()
             && !serializable
     }
