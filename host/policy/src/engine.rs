@@ -48,7 +48,7 @@ impl Settings {
     }
 }
 
-/// Compiles components in some other place, a process with bounds of its own: compiling takes a hundred times a plugin's
+/// Compiles components in some other place, a process with bounds of its own: compiling takes tens of times a plugin's
 /// size in memory, and holds locks that everything which allocates waits for.
 ///
 /// # Safety

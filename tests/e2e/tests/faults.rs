@@ -202,9 +202,9 @@ fn a_full_pool_says_what_was_waited_for_how_long_and_how_many_wait() {
     assert_eq!(waiter.value("SELECT 1").as_deref(), Some("1"));
 }
 
-#[test]
-fn many_users_log_in_by_a_server_with_few_connections() {
-    // Three of the eight are for superusers; passwords are tried at the server.
+/// A server with five connections for all, and twelve users with a database each.
+fn crowd(prefix: &str) -> (Cluster, Vec<String>) {
+    // Three of the eight are for superusers.
     let conf = ["max_connections = 8", "superuser_reserved_connections = 3"];
     let options = ClusterOptions {
         replicas: 0,
@@ -212,11 +212,18 @@ fn many_users_log_in_by_a_server_with_few_connections() {
         ..ClusterOptions::default()
     };
     let cluster = Cluster::start(&options).unwrap();
-    let names: Vec<String> = (0..12).map(|number| format!("guest_{number}")).collect();
+    let names: Vec<String> = (0..12).map(|number| format!("{prefix}_{number}")).collect();
     for name in &names {
         cluster.create_role(name).unwrap();
         cluster.create_database(name, name).unwrap();
     }
+    (cluster, names)
+}
+
+#[test]
+fn many_users_log_in_by_a_server_with_few_connections() {
+    // Passwords are tried at the server.
+    let (cluster, names) = crowd("guest");
     let options = TidegateOptions {
         primary: cluster.primary().url(&names[0], &names[0]),
         toml: Some("workers = 2\n[pool]\nsize_min = 0\nsize_max = 3\n".to_owned()),
@@ -233,19 +240,7 @@ fn many_users_log_in_by_a_server_with_few_connections() {
 
 #[test]
 fn many_users_and_databases_share_a_server_with_few_connections() {
-    // Three of the eight are for superusers.
-    let conf = ["max_connections = 8", "superuser_reserved_connections = 3"];
-    let options = ClusterOptions {
-        replicas: 0,
-        conf: conf.map(str::to_owned).to_vec(),
-        ..ClusterOptions::default()
-    };
-    let cluster = Cluster::start(&options).unwrap();
-    let names: Vec<String> = (0..12).map(|number| format!("crowd_{number}")).collect();
-    for name in &names {
-        cluster.create_role(name).unwrap();
-        cluster.create_database(name, name).unwrap();
-    }
+    let (cluster, names) = crowd("crowd");
     let users: String =
         names.iter().map(|name| format!("\"{name}\" \"{}\"\n", password_of(name))).collect();
     let file = std::env::temp_dir().join(format!("tidegate-crowd-{}", std::process::id()));

@@ -1,6 +1,6 @@
 //! What no text shows: temporary objects by way of settings, defaults of databases and roles, changes inside blocks.
 
-use crate::own::{SOON, pool_of, tidegate};
+use crate::own::{SOON, pool_of, sqlstate, tidegate};
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
     Client, Message, Tidegate, password_of, pipeline, shared_cluster, test_database, wait_until,
@@ -10,13 +10,6 @@ use tidegate_test_support::{
 fn on_primary(database: &str, pool: usize) -> Tidegate {
     let toml = format!("{}[routing]\nreads = \"primary\"\n", pool_of(pool));
     tidegate(shared_cluster(), database, &toml)
-}
-
-/// Of the error that this ends with; empty for none.
-#[track_caller]
-fn sqlstate(client: &mut Client, sql: &str) -> String {
-    let answer = client.query(sql);
-    answer.iter().find(|message| message.tag == b'E').map(Message::sqlstate).unwrap_or_default()
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
-    Cluster, ClusterOptions, Relay, Tidegate, TidegateOptions, shared_cluster, wait_until,
+    Client, Cluster, ClusterOptions, Message, Relay, Tidegate, TidegateOptions, shared_cluster,
+    wait_until,
 };
 
 /// What is expected to happen soon happens within this.
@@ -102,6 +103,13 @@ pub fn wait_for_pins(tidegate: &Tidegate, wanted: &[&str]) {
             .collect();
         seen == wanted
     });
+}
+
+/// SQLSTATE of the error in the answer to a text; empty for none.
+#[track_caller]
+pub fn sqlstate(client: &mut Client, sql: &str) -> String {
+    let answer = client.query(sql);
+    answer.iter().find(|message| message.tag == b'E').map(Message::sqlstate).unwrap_or_default()
 }
 
 /// A temporary folder of one test.

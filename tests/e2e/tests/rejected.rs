@@ -1,12 +1,12 @@
 //! What the routing policy says of a statement besides its server: not at all, only on replicas, before others.
 
-use crate::own::{SOON, behind_relay, json, policies_answer, pool_of, tidegate};
+use crate::own::{SOON, behind_relay, json, policies_answer, pool_of, sqlstate, tidegate};
 use crate::plugins::plugin;
 use std::sync::mpsc;
 use std::thread;
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
-    Client, Message, Tidegate, pipeline, shared_cluster, test_database, wait_until,
+    Client, Tidegate, pipeline, shared_cluster, test_database, wait_until,
 };
 
 /// A policy that does as a statement's tags say.
@@ -16,13 +16,6 @@ fn push_policy(tidegate: &Tidegate) {
     let settings = r#"{"plan":"as tagged"}"#;
     let answer = tidegate.push("routing", "", settings, &plugin("hostile_routing"));
     assert_eq!(answer.status, 200, "{answer:?}");
-}
-
-/// Of the error that this ends with; empty for none.
-#[track_caller]
-fn sqlstate(client: &mut Client, sql: &str) -> String {
-    let answer = client.query(sql);
-    answer.iter().find(|message| message.tag == b'E').map(Message::sqlstate).unwrap_or_default()
 }
 
 #[test]

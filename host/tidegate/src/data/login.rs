@@ -264,20 +264,15 @@ impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
         Ok(None)
     }
 
-    /// What is known of a user. Where the server has no connection to give for the question, one is given up for it.
     async fn look_up(&self, user: &str, database: &str) -> Found {
-        let look_up = || self.context.users.look_up(user, database, self.peer.kind());
-        let mut found = look_up().await;
-        for pause in LOGIN_ROOM_PAUSES {
-            match &found.user {
-                User::Refused(reason, refusal) if is_full(*reason, refusal) => {}
-                _ => break,
+        let mut pauses = LOGIN_ROOM_PAUSES.into_iter();
+        loop {
+            let found = self.context.users.look_up(user, database, self.peer.kind()).await;
+            let full = matches!(&found.user, User::Refused(why, refusal) if is_full(*why, refusal));
+            if !full || !self.make_room(pauses.next()).await {
+                return found;
             }
-            (self.door.make_room)();
-            tokio::time::sleep(pause).await;
-            found = look_up().await;
         }
-        found
     }
 
     async fn check_password(
@@ -288,18 +283,23 @@ impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
         against: PasswordCheck,
     ) -> PasswordOutcome {
         let users = &self.context.users;
-        let check = || users.check_password(user, database, password.clone(), against.clone());
-        let mut outcome = check().await;
-        for pause in LOGIN_ROOM_PAUSES {
-            match &outcome {
-                PasswordOutcome::Refused(reason, refusal) if is_full(*reason, refusal) => {}
-                _ => break,
+        let mut pauses = LOGIN_ROOM_PAUSES.into_iter();
+        loop {
+            let (password, against) = (password.clone(), against.clone());
+            let outcome = users.check_password(user, database, password, against).await;
+            let full = matches!(&outcome, PasswordOutcome::Refused(why, refusal) if is_full(*why, refusal));
+            if !full || !self.make_room(pauses.next()).await {
+                return outcome;
             }
-            (self.door.make_room)();
-            tokio::time::sleep(pause).await;
-            outcome = check().await;
         }
-        outcome
+    }
+
+    /// Has an idle connection given up, and waits for the room that it leaves. False: that was tried often enough.
+    async fn make_room(&self, pause: Option<Duration>) -> bool {
+        let Some(pause) = pause else { return false };
+        (self.door.make_room)();
+        tokio::time::sleep(pause).await;
+        true
     }
 
     /// Holds the answer back after many failures; whoever else logs in does not notice.

@@ -1,6 +1,6 @@
 //! Compiles plugins in a process of its own: this program once more, with bounds on its memory and time.
 //!
-//! Compiling takes a hundred times a plugin's size in memory, which goes back with the process; a plugin that is made to
+//! Compiling takes tens of times a plugin's size in memory, which goes back with the process; a plugin that is made to
 //! break or to fill the compiler breaks and fills nothing else; and clients do not wait for memory maps and allocators that
 //! a compiling thread of low priority holds.
 
@@ -70,17 +70,19 @@ fn finish(mut child: Child, component: &[u8]) -> Result<Vec<u8>, LoadError> {
         // Nobody waits for it any more when it took too long.
         let _ = done.send(read.map(|_| (code, text)));
     };
-    let reader = thread::Builder::new().name("tidegate-compiled".to_owned()).spawn(read);
-    // What does not read to the end has failed, and says why.
-    let _ = to.write_all(component);
-    drop(to);
-    let output = match reader {
-        Ok(_) => ended.recv_timeout(PLUGIN_LOAD_TIME_MAX),
-        Err(_) => Err(mpsc::RecvTimeoutError::Disconnected),
-    };
-    if output.is_err() {
-        let _ = child.kill();
-    }
+    let output = thread::scope(|scope| {
+        scope.spawn(read);
+        scope.spawn(move || {
+            // What does not read to the end has failed, and says why.
+            let _ = to.write_all(component);
+        });
+        let output = ended.recv_timeout(PLUGIN_LOAD_TIME_MAX);
+        if output.is_err() {
+            // Which ends both threads: their pipes have no other end then.
+            let _ = child.kill();
+        }
+        output
+    });
     // It has closed its pipes, or was killed: this does not wait long.
     let status = child.wait();
     let failed = |why: String| Err(LoadError::Compile(why));
