@@ -135,6 +135,7 @@ impl Server {
             watched: control.watched.subscribe(),
             schema: shared.schema.clone(),
             policies: shared.policies.clone(),
+            hidden: shared.hidden.clone(),
         };
         // It ends with the handle, whose drop closes `watched`.
         control::start(control_plane)

@@ -1,6 +1,6 @@
 //! What no text shows: temporary objects by way of settings, defaults of databases and roles, changes inside blocks.
 
-use crate::own::{SOON, pool_of, sqlstate, tidegate};
+use crate::own::{SOON, behind_relay, pool_of, sqlstate, tidegate};
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
     Client, Message, Tidegate, password_of, pipeline, shared_cluster, test_database, wait_until,
@@ -129,4 +129,168 @@ fn what_a_block_changes_is_prepared_anew_for_whoever_comes() {
     let owner = Client::connect(&shared_cluster().primary().url(ROLE, &database));
     { owner }.query("ALTER TABLE t ADD c int");
     wait_until(SOON, "a statement of one's own", || columns(&read()) == Some(3));
+}
+
+/// What a session may hold, as a client sees it that has done nothing.
+const STATE: &str = "SELECT concat_ws(' ', \
+    (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), \
+    (SELECT count(*) FROM pg_listening_channels()), \
+    (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()), \
+    current_setting('work_mem'), nullif(current_setting('app.x', true), ''))";
+const CLEAN: &str = "0 0 0 4MB";
+
+/// What makes it, and what a client says that reaches it without naming it.
+const HIDING_PLACES: &[(&str, &str)] = &[
+    (
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_advisory_lock(7); RETURN new; END'; \
+         CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()",
+        "INSERT INTO t VALUES (1)",
+    ),
+    (
+        "CREATE FUNCTION g() RETURNS void LANGUAGE sql AS 'CREATE TEMPORARY TABLE mine (a int)'; \
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM g(); RETURN new; END'; \
+         CREATE CONSTRAINT TRIGGER x AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED \
+         FOR EACH ROW EXECUTE FUNCTION f()",
+        "INSERT INTO t VALUES (1)",
+    ),
+    (
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN EXECUTE concat(''lis'', ''ten news''); RETURN NULL; END'; \
+         CREATE TRIGGER x AFTER TRUNCATE ON t EXECUTE FUNCTION f()",
+        "TRUNCATE t",
+    ),
+    (
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN /* now */ SET work_mem = ''77MB''; RETURN old; END'; \
+         CREATE TABLE child (a int REFERENCES t ON DELETE CASCADE); \
+         INSERT INTO t VALUES (1); INSERT INTO child VALUES (1); \
+         CREATE TRIGGER x BEFORE DELETE ON child FOR EACH ROW EXECUTE FUNCTION f()",
+        "DELETE FROM t",
+    ),
+    (
+        "ALTER TABLE t ADD b text DEFAULT set_config('work_mem', '77MB', false)",
+        "INSERT INTO t VALUES (2)",
+    ),
+    (
+        "CREATE RULE r AS ON INSERT TO t DO INSTEAD SELECT set_config('app.x', 'mine', false)",
+        "INSERT INTO t VALUES (1)",
+    ),
+    ("CREATE VIEW v AS SELECT pg_try_advisory_lock(7) AS b", "SELECT b FROM v"),
+    (
+        "CREATE FUNCTION upper(int) RETURNS text LANGUAGE plpgsql AS \
+         'BEGIN LISTEN news; RETURN ''x''; END'",
+        "SELECT upper(1)",
+    ),
+    (
+        "CREATE FUNCTION f(int, int) RETURNS int BEGIN ATOMIC SELECT 1 FROM pg_advisory_lock(7); END; \
+         CREATE OPERATOR ## (LEFTARG = int, RIGHTARG = int, FUNCTION = f)",
+        "SELECT 1 ## 2",
+    ),
+    (
+        "CREATE FUNCTION f(text) RETURNS bool LANGUAGE plpgsql AS \
+         'BEGIN PERFORM set_config(''app.x'', ''mine'', false); RETURN true; END'; \
+         CREATE DOMAIN d AS text CHECK (f(value))",
+        "SELECT 'a'::d",
+    ),
+    (
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_advisory_lock(7); RETURN new; END'; \
+         CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f(); \
+         CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'INSERT INTO t VALUES (1) RETURNING a'; \
+         CREATE VIEW v AS SELECT g() AS a",
+        "SELECT a FROM v",
+    ),
+];
+
+#[test]
+fn state_that_no_text_shows_reaches_nobody_else() {
+    let database = test_database("hidden_places");
+    let mut owner = Client::connect(&shared_cluster().primary().url(ROLE, &database));
+    for (makes, reaches) in HIDING_PLACES {
+        let anew = "DROP SCHEMA public CASCADE; CREATE SCHEMA public; \
+                    CREATE TABLE t (a int PRIMARY KEY)";
+        assert_eq!(sqlstate(&mut owner, anew), "");
+        assert_eq!(sqlstate(&mut owner, makes), "", "{makes}");
+        let tidegate = on_primary(&database, 2);
+        let url = tidegate.url(ROLE, &database);
+        for block in [["BEGIN", "COMMIT"], ["BEGIN", "ROLLBACK"], ["", ""]] {
+            let (mut one, mut other) = (Client::connect(&url), Client::connect(&url));
+            one.query(block[0]);
+            assert_eq!(sqlstate(&mut one, reaches), "", "{reaches} after {makes}");
+            one.query(block[1]);
+            for _ in 0..3 {
+                assert_eq!(other.value(STATE).as_deref(), Some(CLEAN), "{reaches} after {makes}");
+            }
+            one.query("DISCARD ALL");
+            drop(one);
+            sqlstate(&mut owner, "TRUNCATE t CASCADE; UNLISTEN *");
+        }
+        // Nor when its client vanishes.
+        let (mut one, mut other) = (Client::connect(&url), Client::connect(&url));
+        assert_eq!(sqlstate(&mut one, reaches), "", "{reaches} after {makes}");
+        drop(one);
+        assert_eq!(other.value(STATE).as_deref(), Some(CLEAN), "{reaches} after {makes}");
+    }
+}
+
+#[test]
+fn what_hides_nothing_costs_no_question() {
+    let database = test_database("hidden_nothing");
+    let mut owner = Client::connect(&shared_cluster().primary().url(ROLE, &database));
+    let makes = "CREATE TABLE t (a int PRIMARY KEY, b timestamptz DEFAULT now()); \
+        CREATE VIEW v AS SELECT a, upper(b::text) AS b FROM t; \
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS \
+        'BEGIN SET LOCAL work_mem = 100; PERFORM set_config(''app.x'', new.a::text, true); \
+        PERFORM pg_advisory_xact_lock(1); new.b = now(); UPDATE t SET b = new.b WHERE a = new.a - 1; RETURN new; END'; \
+        CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f(); \
+        CREATE FUNCTION my_lock() RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_xact_lock(1)'";
+    assert_eq!(sqlstate(&mut owner, makes), "");
+    let tidegate = on_primary(&database, 1);
+    let mut client = Client::connect(&tidegate.url(ROLE, &database));
+    for number in 0..5 {
+        assert_eq!(sqlstate(&mut client, &format!("INSERT INTO t VALUES ({number})")), "");
+        assert_eq!(client.value("SELECT max(a) FROM v"), Some(number.to_string()));
+    }
+    let metrics = tidegate.admin_get("/metrics").body;
+    let value =
+        |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    assert_eq!(value("tidegate_probes_total "), Some(0));
+    assert_eq!(value("tidegate_databases_hidden_state "), Some(0));
+    // A change that passes through Tidegate is heeded at once.
+    let change = "CREATE OR REPLACE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS \
+        'BEGIN PERFORM set_config(''work_mem'', ''77MB'', false); RETURN new; END'";
+    assert_eq!(sqlstate(&mut client, change), "");
+    assert_eq!(sqlstate(&mut client, "INSERT INTO t VALUES (9)"), "");
+    let mut other = Client::connect(&tidegate.url(ROLE, &database));
+    assert_eq!(other.value(STATE).as_deref(), Some(CLEAN));
+    assert_eq!(client.value("SHOW work_mem").as_deref(), Some("77MB"));
+    let hidden =
+        || tidegate.admin_get("/metrics").body.contains("tidegate_databases_hidden_state 1");
+    wait_until(SOON, "the database to be asked again", || {
+        client.value("SELECT 1");
+        hidden()
+    });
+}
+
+#[test]
+fn what_is_reset_for_others_is_there_again_for_a_client_that_cancels() {
+    let database = test_database("hidden_cancel");
+    let (tidegate, relay) = behind_relay(&database, &pool_of(1));
+    let mut client = Client::connect(&tidegate.url(ROLE, &database));
+    let makes = "CREATE FUNCTION nap() RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(0.3)'";
+    assert_eq!(sqlstate(&mut client, makes), "");
+    client.query("SET app.me = 'mine'");
+    // The server is kept while a cancel request is on its way to it.
+    relay.hold_cancels();
+    client.send(pipeline().query("SELECT nap()"));
+    let cancel = std::thread::spawn(client.canceller());
+    wait_until(SOON, "a cancel request that comes too late", || relay.cancels_held() == 1);
+    client.read_until_ready();
+    for _ in 0..3 {
+        let there = client.value("SELECT current_setting('app.me', true)");
+        assert_eq!(there.as_deref(), Some("mine"));
+    }
+    relay.release_cancels();
+    cancel.join().unwrap();
 }

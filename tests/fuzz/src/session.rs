@@ -38,7 +38,7 @@ pub fn session(script: &[u8]) {
         _ => PoolMode::Transaction,
     };
     let mut world = World {
-        session: Session::new(ClientId(1), mode, Arc::default()),
+        session: Session::new(ClientId(1), mode, Arc::default(), Arc::default()),
         interner: Interner::default(),
         server: None,
         from_client: Vec::new(),

@@ -184,11 +184,19 @@ impl Client {
     /// Sends a CancelRequest for this session over a connection of its own and waits until that is closed.
     #[track_caller]
     pub fn cancel(&self) {
-        let mut canceller = Client::open(&self.address);
-        let mut body = CANCEL_REQUEST.to_be_bytes().to_vec();
-        body.extend_from_slice(&self.backend_key);
-        canceller.send(untyped(&body));
-        canceller.expect("(end)");
+        self.canceller()();
+    }
+
+    /// What does that from another thread.
+    pub fn canceller(&self) -> impl FnOnce() + Send + 'static {
+        let (address, key) = (self.address.clone(), self.backend_key.clone());
+        move || {
+            let mut canceller = Client::open(&address);
+            let mut body = CANCEL_REQUEST.to_be_bytes().to_vec();
+            body.extend_from_slice(&key);
+            canceller.send(untyped(&body));
+            canceller.expect("(end)");
+        }
     }
 
     /// Answers what the server asks after a StartupMessage, up to the first ReadyForQuery.

@@ -22,7 +22,7 @@ pub const CRATES: &[Layers] = &[
             &["settle"],
             &["admin", "control", "data"],
             &["explain"],
-            &["plugins", "view"],
+            &["hidden", "plugins", "view"],
             &["upstream"],
             &["config", "exit", "observe", "open_files", "stream", "tls", "trace"],
         ],

@@ -85,6 +85,8 @@ pub(super) enum Own {
     Restore,
     /// Asks the server what state its session holds.
     Probe,
+    /// Asks the database's catalogue what hides there.
+    Inspection,
     /// Ends the batch in which statements were laid open for a Query.
     LayOpen,
     /// Forgets another client's sequence values.

@@ -15,6 +15,7 @@
 //! means that the two sides no longer agree, and the server connection is closed rather than trusted.
 
 pub mod gather;
+pub mod hidden; // code that no statement names
 pub mod login; // from the first packet to AuthenticationOk
 pub mod prepared;
 
@@ -42,6 +43,7 @@ use crate::statement::StartDefaults;
 use defaults::Defaults;
 use expected::{Copying, Expected, Queue};
 use gather::Gather;
+use hidden::{Claim, Findings, HiddenCode, Reach};
 use prepared::{Interner, Prepared};
 use rustc_hash::FxHashMap;
 use settle::Touched;
@@ -167,6 +169,8 @@ pub struct Tally {
     pub reprepared: u32,
     /// Times a server was given this client's settings.
     pub settings_applied: u32,
+    /// Times a server was asked what a client has left.
+    pub probes: u32,
     /// Statements that a limit refused.
     pub limited: u32,
     /// Statements that the routing policy rejected.
@@ -293,6 +297,11 @@ pub struct Session {
     /// Something ran while this client kept its server that may have set what no view lists. It is reset before
     /// anybody else gets the server.
     unlisted: Option<()>,
+    /// How far what has run since the session was last known may have reached.
+    reach: Reach,
+    hidden: Arc<HiddenCode>,
+    /// The inspection of the database's catalogue that is under way.
+    inspecting: Option<Box<(Claim, Findings)>>,
     /// A statement that drops all prepared statements is bound in this transaction; any Execute may run it.
     drops_statements: Option<()>,
     /// The client has said Terminate, and what it asked before is still being answered.
@@ -319,8 +328,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session at its first ReadyForQuery. `startup` are its start-up settings in the server's canonical form.
-    pub fn new(client: ClientId, mode: PoolMode, startup: Arc<Settings>) -> Self {
+    /// A session at its first ReadyForQuery. `startup` are its start-up settings in the server's canonical form; `hidden` is
+    /// what is known of its database.
+    pub fn new(
+        client: ClientId,
+        mode: PoolMode,
+        startup: Arc<Settings>,
+        hidden: Arc<HiddenCode>,
+    ) -> Self {
         Self {
             client,
             mode,
@@ -344,6 +359,9 @@ impl Session {
             probing: None,
             pins: Pins::NONE,
             unlisted: None,
+            reach: Reach::Nothing,
+            hidden,
+            inspecting: None,
             drops_statements: None,
             leaves: None,
             laid_open_in_vain: None,

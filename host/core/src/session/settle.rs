@@ -8,6 +8,7 @@ mod probe; // what the server is asked
 
 use super::expected::{Copying, Expected, Own};
 use super::gather::Gather;
+use super::hidden::Reach;
 use super::pins::Pins;
 use super::state::Unnamed;
 use super::{Batch, Hold, PoolMode, Rest, ServerState, Session, SettingsNow};
@@ -123,6 +124,11 @@ const PARSES_OTHERWISE: Effects =
 impl Session {
     /// Notes what a text that goes to the server may do.
     pub(super) fn note_effects(&mut self, analysis: &Analysis) {
+        let reach = Reach::of(analysis);
+        self.reach = self.reach.max(reach);
+        if self.hidden.may_leave(reach) {
+            self.settings_now = SettingsNow::InDoubt;
+        }
         if analysis.effects.is_empty() && analysis.names.is_empty() {
             return;
         }
@@ -272,6 +278,12 @@ impl Session {
             return Settled::Busy;
         }
         let free = self.pins.is_empty() && self.mode == PoolMode::Transaction;
+        if free && self.inspect(server, to_server) {
+            return Settled::Busy;
+        }
+        if (free || self.touched.is_some()) && self.hidden.may_leave(self.reach) {
+            self.touch(Effects::UNKNOWN_SETTINGS);
+        }
         if free && self.unlisted.is_some() {
             self.touched.get_or_insert_default();
         }
@@ -288,11 +300,14 @@ impl Session {
                 self.hold = Hold::All;
             }
             self.probing = Some(touched);
+            self.reach = Reach::Nothing;
+            self.tally.probes += 1;
             self.ask(Own::Probe, &sql, server, to_server);
             return Settled::Busy;
         }
         self.settings_now = SettingsNow::Known;
-        if self.mode == PoolMode::Transaction && self.pins.is_empty() {
+        if free {
+            self.reach = Reach::Nothing;
             return Settled::Release;
         }
         if self.switch_settings(server, to_server) == Switching::UnderWay {
@@ -309,7 +324,8 @@ impl Session {
         if !self.pins.only(Pins::FOR_EVER).is_empty() {
             return Settled::Close;
         }
-        let left = self.touched.is_some() || self.unlisted.is_some();
+        let hidden = self.hidden.may_leave(self.reach);
+        let left = self.touched.is_some() || self.unlisted.is_some() || hidden;
         if self.mode == PoolMode::Session || !self.pins.is_empty() || left {
             self.ask(Own::Discard, "DISCARD ALL", server, to_server);
             return Settled::Busy;
@@ -387,7 +403,7 @@ impl Session {
     pub(super) fn session_cleared(&mut self) {
         self.mode = PoolMode::Transaction;
         self.pins = Pins::NONE;
-        (self.touched, self.unlisted) = (None, None);
+        (self.touched, self.unlisted, self.reach) = (None, None, Reach::Nothing);
     }
 }
 

@@ -124,6 +124,11 @@ const fn hash(text: &[u8], start: usize, end: usize) -> usize {
     (mixed >> (64 - SLOTS.trailing_zeros())) as usize
 }
 
+/// Does a call of this name count as one of a built-in function? `name` may be in any case.
+pub fn is_built_in(name: &[u8]) -> bool {
+    lookup(name) != Function::Unknown
+}
+
 /// Looks up a function by its name without schema; `name` may be in any case.
 pub(super) fn lookup(name: &[u8]) -> Function {
     let mut at = hash(name, 0, name.len());

@@ -41,6 +41,7 @@ pub use tags::Tags;
 
 use crate::limits::STATEMENT_BYTES_MAX;
 use body::Body;
+pub use functions::is_built_in as is_built_in_function;
 use lexer::{Kind as TokenKind, Lexer, Token};
 
 /// How `\` in a plain string literal is read: the setting `standard_conforming_strings`.

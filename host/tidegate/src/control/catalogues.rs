@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use tidegate_core::catalogue::{Builder, Catalogue, FunctionRow, RelationKind, RelationRow};
 use tidegate_core::limits::CATALOGUE_ROWS_MAX;
+use tidegate_core::session::hidden::{Findings, Hides, INSPECTION};
 
 use super::{Asker, Watched};
+use crate::hidden::HiddenCodes;
 use crate::upstream::ConnectError;
 use crate::view::Known;
 
@@ -63,9 +65,34 @@ impl Catalogues {
             }
         }
     }
+
+    /// Looks for what hides, where it is time to: sessions that only read on replicas cannot.
+    pub(super) async fn inspect(&mut self, hidden: &HiddenCodes) {
+        for (name, database) in &mut self.databases {
+            let Some(code) = hidden.get(name) else { continue };
+            let Some(claim) = code.claim() else { continue };
+            code.settle(&claim, database.inspect().await);
+        }
+    }
 }
 
 impl Database {
+    async fn inspect(&mut self) -> Hides {
+        let mut findings = Findings::default();
+        match self.asker.ask(INSPECTION).await {
+            Ok(rows) => {
+                for row in rows {
+                    let row: Vec<_> =
+                        row.iter().map(|value| value.as_deref().map(str::as_bytes)).collect();
+                    findings.row(&row);
+                }
+            }
+            Err(_) => findings.fail(),
+        }
+        self.asker.server = None;
+        findings.hides()
+    }
+
     async fn read(&mut self, schema: u64) -> Option<Known> {
         let database = self.asker.database.clone();
         let built = match read_catalogue(&mut self.asker).await {

@@ -14,6 +14,7 @@ use tidegate_policy::Registry;
 use tokio::sync::watch;
 
 use crate::config::{Config, Reads};
+use crate::hidden::HiddenCodes;
 use crate::upstream::{ConnectError, Credentials, NewServer, Target, connect, simple_query};
 use crate::view::{View, Views};
 
@@ -37,6 +38,7 @@ pub struct Input {
     /// Schema changes that passed through this process.
     pub schema: Arc<AtomicU64>,
     pub policies: Arc<Registry>,
+    pub hidden: Arc<HiddenCodes>,
 }
 
 /// Starts the thread. It ends when the sender of `watched` is dropped.
@@ -50,24 +52,21 @@ pub fn start(input: Input) -> std::io::Result<thread::JoinHandle<()>> {
     })
 }
 
-async fn run(mut input: Input) {
+async fn run(input: Input) {
+    let mut configurations = input.watched.clone();
     loop {
-        let watched = input.watched.borrow_and_update().clone();
+        let watched = configurations.borrow_and_update().clone();
         // All branches are cancel safe: connections are dropped, and a new round begins with the new configuration.
         tokio::select! {
-            changed = input.watched.changed() => if changed.is_err() { return },
-            () = watch_cluster(&input.views, &input.schema, &input.policies, &watched) => {}
+            changed = configurations.changed() => if changed.is_err() { return },
+            () = watch_cluster(&input, &watched) => {}
         }
     }
 }
 
 /// Rounds without end.
-async fn watch_cluster(
-    views: &Views,
-    schema: &AtomicU64,
-    policies: &Arc<Registry>,
-    watched: &Watched,
-) {
+async fn watch_cluster(input: &Input, watched: &Watched) {
+    let Input { views, schema, policies, hidden, .. } = input;
     // What was seen under another configuration is void.
     views.publish(View::default());
     let splits = watched.config.routing.reads == Reads::Split;
@@ -84,6 +83,7 @@ async fn watch_cluster(
         tick.tick().await;
         let replicas: Vec<ReplicaView> = watcher.round().await;
         catalogues.refresh(views.wanted(), schema.load(Ordering::Relaxed)).await;
+        catalogues.inspect(hidden).await;
         let names = names.clone();
         views.publish(View { replicas, names, catalogues: catalogues.known() });
     }

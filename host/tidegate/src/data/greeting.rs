@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use tidegate_core::refusal::Refusal;
+use tidegate_core::session::hidden::{Findings, Hides, INSPECTION};
 use tidegate_core::settings::{Settings, quote_literal, switch_sql};
 use tidegate_wire::backend::{self, TransactionStatus};
 use tidegate_wire::frame::{HEADER_BYTES, Header};
@@ -137,11 +138,15 @@ pub async fn settle(server: &mut Server, wanted: &Parameters) -> Result<Settled,
     let columns: Vec<String> =
         last.iter().map(set).chain(UNREPORTED.iter().map(begins_with)).collect();
     let sql = format!("{reset}SELECT {}", columns.join(","));
-    let row = match ask(&mut server.stream, &sql).await.map_err(Rejected::Lost)? {
-        Ok(row) => row,
-        Err(error) => return Err(Rejected::ByServer(error.to_refusal())),
-    };
-    let mut values = row.into_iter().map(Option::unwrap_or_default);
+    let mut values = Vec::new();
+    let asked = ask(&mut server.stream, &sql, |row| {
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        values = row.iter().map(|value| value.map(text).unwrap_or_default()).collect();
+    });
+    if let Err(error) = asked.await.map_err(Rejected::Lost)? {
+        return Err(Rejected::ByServer(error.to_refusal()));
+    }
+    let mut values = values.into_iter();
     let canonical = last.iter().map(|(name, _)| (*name, values.next().unwrap_or_default()));
     let settings = Arc::new(Settings::from_pairs(canonical));
     server.state.handle_settings(settings.clone());
@@ -149,15 +154,26 @@ pub async fn settle(server: &mut Server, wanted: &Parameters) -> Result<Settled,
     Ok(Settled { settings, unreported })
 }
 
-type Row = Vec<Option<String>>;
+/// Asks the database what hides there.
+pub async fn inspect(server: &mut Server) -> io::Result<Hides> {
+    let mut findings = Findings::default();
+    if ask(&mut server.stream, INSPECTION, |row| findings.row(row)).await?.is_err() {
+        findings.fail();
+    }
+    Ok(findings.hides())
+}
 
-/// Runs one Query of ours up to ReadyForQuery; yields its last row.
-async fn ask(stream: &mut Stream, sql: &str) -> io::Result<Result<Row, ServerError>> {
+/// Runs one Query of ours up to ReadyForQuery, and shows its rows.
+async fn ask(
+    stream: &mut Stream,
+    sql: &str,
+    mut show: impl FnMut(&[Option<&[u8]>]),
+) -> io::Result<Result<(), ServerError>> {
     let mut out = Vec::new();
     frontend::query(&mut out, sql.as_bytes());
     stream.write_all(&out).await?;
     stream.flush().await?;
-    let mut answer = Ok(Row::new());
+    let mut answer = Ok(());
     let mut bytes = Vec::new();
     loop {
         let header = loop {
@@ -174,10 +190,7 @@ async fn ask(stream: &mut Stream, sql: &str) -> io::Result<Result<Row, ServerErr
         match header.tag {
             backend::tag::DATA_ROW => {
                 let row = backend::read_data_row(body).map_err(|_| io::ErrorKind::InvalidData)?;
-                let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-                if let Ok(answer) = &mut answer {
-                    *answer = row.into_iter().map(|value| value.map(text)).collect();
-                }
+                show(&row);
             }
             backend::tag::ERROR_RESPONSE => answer = Err(ServerError::read(body)),
             backend::tag::READY_FOR_QUERY

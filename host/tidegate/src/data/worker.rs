@@ -28,6 +28,7 @@ use super::login::{LoginContext, Peer, Throttle};
 use super::recording::{Part, Recording};
 use super::routing::Routing;
 use crate::config;
+use crate::hidden::HiddenCodes;
 use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::WorkerStats;
 use crate::upstream::Credentials;
@@ -116,6 +117,8 @@ pub struct Shared {
     pub limits: Arc<Limits>,
     /// Whether somebody records what runs.
     pub recording: Arc<Recording>,
+    /// What is known of code that no statement names.
+    pub hidden: Arc<HiddenCodes>,
     /// What the control plane knows.
     pub views: Arc<Views>,
     /// By worker: whether it has a connection to the primary.
@@ -146,6 +149,7 @@ impl Shared {
             policies,
             limits,
             recording: Arc::default(),
+            hidden: Arc::default(),
             views: Arc::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
@@ -178,6 +182,7 @@ impl Shared {
     pub fn note_schema(&self, before: SchemaGeneration, now: SchemaGeneration) {
         if now > before {
             self.schema.fetch_max(now.0, Ordering::Relaxed);
+            self.hidden.forget();
         }
     }
 

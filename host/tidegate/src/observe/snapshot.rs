@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub workers: usize,
     /// Workers that did not answer in time; what they hold is missing below, their totals are not.
     pub workers_silent: usize,
+    /// Databases with code that may leave state unseen.
+    pub databases_hidden_state: usize,
     /// Summed over the workers.
     pub totals: WorkerTotals,
     pub pools: Vec<PoolSnapshot>,

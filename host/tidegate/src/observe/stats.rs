@@ -210,6 +210,7 @@ worker_stats! {
     bytes_from_servers,
     cancels,
     /// `SET`s sent to a server so that it has what its client set.
+    probes,
     settings_applied,
     /// Prepared statements sent again since this server did not know them.
     reprepared,

@@ -24,6 +24,7 @@ pub(super) async fn take(
     let mut snapshot = Snapshot {
         uptime_ms: millis(started_at.elapsed()),
         workers: shared.senders.len(),
+        databases_hidden_state: shared.hidden.count(),
         ..Snapshot::default()
     };
     for stats in &shared.stats {

@@ -14,24 +14,34 @@ const OWN_ROW_BYTES_MAX: usize = 1 << 20;
 
 impl Session {
     pub(super) fn own_row(&mut self, own: Own, header: Header, body: &[u8]) -> Reply {
-        if own != Own::Probe {
+        if !matches!(own, Own::Probe | Own::Inspection) {
             return Reply::Swallow;
         }
         if header.body_bytes as usize > OWN_ROW_BYTES_MAX {
-            self.probe_failed();
+            self.question_failed(own);
             return Reply::Swallow;
         }
         if body.len() < header.body_bytes as usize {
             return Reply::Wait;
         }
-        self.probe_row(body);
+        match own {
+            Own::Inspection => self.inspection_row(body),
+            _ => self.probe_row(body),
+        }
         Reply::Swallow
+    }
+
+    fn question_failed(&mut self, own: Own) {
+        match own {
+            Own::Inspection => self.inspection_failed(),
+            _ => self.probe_failed(),
+        }
     }
 
     pub(super) fn own_failed(&mut self, own: Own, body: &[u8], io: &mut Io<'_>) -> Reply {
         match own {
-            Own::Probe => {
-                self.probe_failed();
+            Own::Probe | Own::Inspection => {
+                self.question_failed(own);
                 Reply::Swallow
             }
             Own::Switch | Own::Restore => {
@@ -63,6 +73,7 @@ impl Session {
         match own {
             Own::Switch => server.settings = self.settings.clone(),
             Own::Probe => self.probe_finished(server),
+            Own::Inspection => self.inspection_finished(),
             Own::Rollback | Own::Restore | Own::Sequences | Own::LayOpen => {}
             Own::Discard => {
                 server.statements_dropped();

@@ -48,6 +48,8 @@ fn text(who: usize) -> BoxedStrategy<String> {
         2 => (setting(), value(), any::<bool>())
             .prop_map(|(n, v, local)| format!("SELECT set_config('{n}', '{v}', {local})").replace("TimeZone", "timezone")),
         1 => value().prop_map(|v| format!("SELECT poke('work_mem', '{v}')")),
+        // Changes a setting, and no word says so.
+        1 => value().prop_map(|v| format!("SELECT 'veiled', 'work_mem', '{v}'")),
         1 => setting().prop_map(|n| format!("RESET {n}")),
         1 => Just("RESET ALL".to_owned()),
         1 => setting().prop_map(|n| format!("SHOW {}", n.to_lowercase())),
@@ -222,6 +224,8 @@ pub(super) struct Case {
     pub steps: Vec<(u8, u8, u16)>,
     /// Reads use replicas.
     pub splits: bool,
+    /// Some statements do what no text shows.
+    pub hides: bool,
 }
 
 pub(super) fn case() -> impl Strategy<Value = Case> {
@@ -237,18 +241,36 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
             0..120,
         ),
         any::<bool>(),
+        any::<bool>(),
     )
-        .prop_map(|((a, b, c), startups, steps, splits)| Case {
-            programs: vec![a, b, c],
+        .prop_map(|((a, b, c), startups, steps, splits, hides)| Case {
+            programs: [a, b, c]
+                .map(|program| if hides { program } else { unveiled(program) })
+                .into(),
             startups,
             steps,
             splits,
+            hides,
         })
+}
+
+/// What a database in which nothing hides makes of it.
+fn unveiled(program: Vec<Message>) -> Vec<Message> {
+    let plain = |sql: String| sql.replace("SELECT 'veiled', 'work_mem', ", "SELECT ");
+    let message = |message| match message {
+        Query(sql) => Query(plain(sql)),
+        Parse(name, sql) => Parse(name, plain(sql)),
+        other => other,
+    };
+    program.into_iter().map(message).collect()
 }
 
 /// Runs the programs against shared servers, and returns what each client was told.
 pub(super) fn together(case: &Case) -> Vec<Vec<String>> {
-    let mut world = World::new(&case.startups);
+    let mut world = match case.hides {
+        true => World::with_hidden_code(&case.startups),
+        false => World::new(&case.startups),
+    };
     world.router.splits = case.splits;
     let all: Vec<Vec<u8>> = case.programs.iter().map(|program| bytes(program)).collect();
     let mut sent = vec![0; all.len()];

@@ -7,6 +7,7 @@ use crate::plan::{Admission, Execution, Ran, Router, Target, Text};
 use crate::policy::limit::TransactionState;
 use crate::refusal::Refusal;
 use crate::session::gather::Gather;
+use crate::session::hidden::HiddenCode;
 use crate::session::prepared::Interner;
 use crate::session::{
     ClientNext, CloseReason, Gone, Io, PoolMode, ServerNext, ServerState, Session, Settled,
@@ -151,12 +152,24 @@ impl World {
         Self::with_mode(startups, PoolMode::Transaction)
     }
 
+    /// A database in which code hides.
+    pub(super) fn with_hidden_code(startups: &[Map]) -> Self {
+        let hidden = HiddenCode::default();
+        hidden.permit();
+        Self::with(startups, PoolMode::Transaction, hidden.into())
+    }
+
     pub(super) fn with_mode(startups: &[Map], mode: PoolMode) -> Self {
+        Self::with(startups, mode, HiddenCode::nowhere().into())
+    }
+
+    fn with(startups: &[Map], mode: PoolMode, hidden: Arc<HiddenCode>) -> Self {
         let clients = startups.iter().enumerate().map(|(n, startup)| Client {
             session: Session::new(
                 ClientId(n as u64),
                 mode,
                 Arc::new(Settings::from_pairs(startup.iter().map(|(n, v)| (n, v.as_str())))),
+                hidden.clone(),
             ),
             input: Vec::new(),
             received: Vec::new(),

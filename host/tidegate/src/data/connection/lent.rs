@@ -150,6 +150,7 @@ impl Connection {
             let stats = &self.worker.stats;
             stats.statements.add(u64::from(tally.statements));
             stats.reprepared.add(u64::from(tally.reprepared));
+            stats.probes.add(u64::from(tally.probes));
             stats.settings_applied.add(u64::from(tally.settings_applied));
             for _ in 0..tally.limited {
                 stats.errors.increment(ErrorKind::RateLimited);
@@ -194,7 +195,15 @@ impl Connection {
                 self.phase = ClientPhase::Reading;
                 self.from_client.wanted = 0;
             }
-            Settled::Release if self.cancelling.get() > 0 => *stage = Stage::Held,
+            Settled::Release if self.cancelling.get() > 0 => {
+                *stage = Stage::Held;
+                // Its client goes on with it as if it had been lent anew: what was reset for the next is put back.
+                let server = &mut lease.server.state;
+                self.session.handle_lease(self.asked.target, server, &mut self.from_client.out);
+                if !self.from_client.is_clear() {
+                    let _ = self.flush_to_server(cx);
+                }
+            }
             Settled::Release => {
                 // Bytes that came after the last reply belong to nobody: such a connection is not trusted.
                 let left_over = self.from_server.input.len() > self.from_server.consumed;

@@ -12,6 +12,7 @@ use tidegate_core::policy::route::Fallback;
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::{Refusal, Severity};
 use tidegate_core::route::{Choice, Place};
+use tidegate_core::session::hidden::HiddenCode;
 use tidegate_core::session::{PoolMode, Session};
 
 use super::upkeep::shutting_down;
@@ -185,6 +186,7 @@ impl Worker {
         };
         let write_pool = self.pools.pool(&write, &logged_in.credentials, now);
         let id = self.shared.next_client();
+        let hidden = self.shared.hidden.of(&database, now);
         let welcome = self.welcome_of(&database, &user);
         let wanted = &logged_in.parameters;
         if let Some(refusal) = wanted.iter().find_map(|(name, value)| refuse_setting(name, value)) {
@@ -193,7 +195,7 @@ impl Worker {
         let known = welcome.borrow().recall(wanted);
         let settings = match known {
             Some(settings) => settings,
-            None => self.ask_for_settings(&write_pool, id, wanted, &welcome).await?,
+            None => self.ask_for_settings(&write_pool, id, wanted, &welcome, &hidden).await?,
         };
         let holder = Holder { worker: self.index, client: id };
         let Some((key_pid, secret)) = self.shared.keys.issue(holder) else {
@@ -223,14 +225,12 @@ impl Worker {
             client.request_close(CloseRequest::AtRest(Rc::new(shutting_down())));
         }
         self.clients.borrow_mut().insert(id, client.clone());
-        let mode = match settled.config.pool_settings(&database, &user).mode {
-            config::PoolMode::Transaction => PoolMode::Transaction,
-            config::PoolMode::Session => PoolMode::Session,
-        };
+        let mode = session_mode(settled.config.pool_settings(&database, &user).mode);
         let mut bytes = Vec::new();
         welcome.borrow().write(&settings, (key_pid, &secret), &mut bytes);
         let server_settings = welcome.borrow().server_settings().clone();
-        let session = Session::new(id, mode, settings).with_server_settings(server_settings);
+        let session =
+            Session::new(id, mode, settings, hidden).with_server_settings(server_settings);
         Ok((client, session, bytes))
     }
 
@@ -241,19 +241,24 @@ impl Worker {
         welcome
     }
 
-    /// Has a server check the start-up settings.
+    /// Has the primary check the start-up settings, and look for what hides in the database if nobody has.
     async fn ask_for_settings(
         &self,
         pool: &Rc<PoolCell>,
         id: ClientId,
         wanted: &greeting::Parameters,
         welcome: &RefCell<Welcome>,
+        hidden: &HiddenCode,
     ) -> Result<Arc<tidegate_core::settings::Settings>, Refusal> {
         let mut lease = self.lease(pool, id).await?;
-        let asked = tokio::time::timeout(
-            tidegate_core::limits::CONNECT_TIME_MAX,
-            greeting::settle(&mut lease.server, wanted),
-        );
+        let asked = tokio::time::timeout(tidegate_core::limits::CONNECT_TIME_MAX, async {
+            let settled = greeting::settle(&mut lease.server, wanted).await?;
+            if let Some(claim) = hidden.claim() {
+                let hides = greeting::inspect(&mut lease.server).await.map_err(Rejected::Lost)?;
+                hidden.settle(&claim, hides);
+            }
+            Ok(settled)
+        });
         match asked.await {
             Ok(Ok(settled)) => {
                 let parameters = &lease.server.parameters;
@@ -369,4 +374,11 @@ async fn turn_away(stream: &mut Stream, refusal: &Refusal) {
         stream.shutdown().await
     };
     let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
+}
+
+fn session_mode(configured: config::PoolMode) -> PoolMode {
+    match configured {
+        config::PoolMode::Transaction => PoolMode::Transaction,
+        config::PoolMode::Session => PoolMode::Session,
+    }
 }

@@ -59,6 +59,9 @@ impl Worker {
     pub(super) fn maintain(&self) {
         let now = Instant::now();
         self.pools.maintain(now);
+        if self.index == 0 {
+            self.shared.hidden.maintain(now);
+        }
         if let Some(connected) = self.shared.primary.get(self.index) {
             connected.store(self.pools.is_connected(0), Ordering::Relaxed);
         }

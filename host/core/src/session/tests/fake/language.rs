@@ -212,6 +212,9 @@ impl Fake {
         if lower.contains("poke(") {
             self.set(&quoted[0], Some(&quoted[1]), false);
         }
+        if lower.contains("'veiled'") {
+            self.set(&quoted[1], Some(&quoted[2]), false);
+        }
         if lower.contains("nextval(") {
             self.sequences = Some(quoted[0].clone());
         }

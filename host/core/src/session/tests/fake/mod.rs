@@ -3,8 +3,10 @@
 //! Its rows show the settings in force, so that a mixed-up session is seen. Output is held back until a real server
 //! would flush it.
 
+mod copy; // COPY
 mod language;
 
+use crate::session::hidden::INSPECTION;
 use language::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidegate_wire::backend::{self, TransactionStatus};
@@ -374,6 +376,13 @@ impl Fake {
         self.seen.push(sql.clone());
         self.start();
         self.unnamed = None;
+        if sql == INSPECTION {
+            backend::row_description_text(&mut self.held, &["kind", "name"]);
+            backend::data_row(&mut self.held, &[Some(b"anywhere"), None]);
+            backend::command_complete(&mut self.held, b"SELECT 1");
+            self.finish();
+            return self.ready();
+        }
         let all = split(&sql);
         if let Some(Err(why)) = all.iter().map(|one| raw_parse(one)).find(Result::is_err) {
             self.error(&why);
@@ -657,56 +666,5 @@ impl Fake {
         }
         frame::write(&mut self.held, b'3', |_| {});
         Ok(())
-    }
-
-    // --- COPY ----------------------------------------------------------------------------------------
-
-    fn copy_begins(&mut self, by: By) {
-        frame::write(&mut self.held, b'G', |out| out.extend([0, 0, 1, 0, 0]));
-        self.flush();
-        self.copying = Some(CopyIn { by, rows: 0 });
-    }
-
-    fn copy_out(&mut self) {
-        frame::write(&mut self.held, b'H', |out| out.extend([0, 0, 1, 0, 0]));
-        let shown = self.row("copy");
-        for _ in 0..2 {
-            frame::write(&mut self.held, b'd', |out| out.extend(shown.as_bytes()));
-        }
-        frame::write(&mut self.held, b'c', |_| {});
-    }
-
-    fn copy_message(&mut self, kind: u8, body: &[u8]) {
-        let Some(copy) = &mut self.copying else { return };
-        let by = copy.by;
-        let failed = match kind {
-            tag::COPY_DATA if body == b"bad" => failure("22P04", "bad copy data"),
-            tag::COPY_DATA => {
-                copy.rows += 1;
-                return;
-            }
-            tag::COPY_FAIL => failure("57014", "COPY from stdin failed"),
-            tag::COPY_DONE => {
-                let tag = format!("COPY {}", copy.rows);
-                self.copying = None;
-                if by == By::Execute {
-                    self.pipelined = true;
-                    return backend::command_complete(&mut self.held, tag.as_bytes());
-                }
-                if self.left.is_empty() {
-                    self.finish();
-                }
-                backend::command_complete(&mut self.held, tag.as_bytes());
-                let several = self.block == Block::Implicit || !self.left.is_empty();
-                return self.run_rest(several);
-            }
-            // Flush and Sync are ignored.
-            _ => return,
-        };
-        self.error(&failed);
-        match by {
-            By::Query => self.ready(),
-            By::Execute => self.skipping = true,
-        }
     }
 }
