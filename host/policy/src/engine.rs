@@ -3,8 +3,10 @@
 use crate::bindings::since_v0_1::{clock, log, metrics, random, state};
 use crate::error::LoadError;
 use crate::guest::Guest;
+use crate::pulse::Pulse;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tidegate_core::limits::{
@@ -64,6 +66,7 @@ pub struct Engine {
     settings: Settings,
     /// `None`: this process compiles.
     compiler: Option<Arc<dyn Compiler>>,
+    pulse: Arc<Pulse>,
     ticker: Option<Ticker>,
 }
 
@@ -74,7 +77,8 @@ impl Engine {
         let wasm = wasmtime::Engine::new(&config(settings)).map_err(LoadError::engine)?;
         let linker = linker(&wasm).map_err(LoadError::engine)?;
         let ticker = Ticker::start(&wasm).map_err(LoadError::engine)?;
-        Ok(Engine { wasm, linker, settings, compiler: None, ticker: Some(ticker) })
+        let pulse = ticker.pulse.clone();
+        Ok(Engine { wasm, linker, settings, compiler: None, pulse, ticker: Some(ticker) })
     }
 
     /// An engine that has its plugins compiled elsewhere.
@@ -103,6 +107,11 @@ impl Engine {
 
     pub(crate) fn wasm(&self) -> &wasmtime::Engine {
         &self.wasm
+    }
+
+    /// Whom calls tell that they run.
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        self.pulse.clone()
     }
 
     pub fn settings(&self) -> Settings {
@@ -169,31 +178,36 @@ fn linker(wasm: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest>> {
     Ok(linker)
 }
 
-/// Counts the engine's epoch, so that a call is looked at when its time is over.
+/// Counts the engine's epoch while plugins run, so that a call is looked at when its time is over.
 struct Ticker {
-    /// Its end is the signal to stop.
-    stop: Sender<()>,
+    pulse: Arc<Pulse>,
+    stops: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 impl Ticker {
     fn start(wasm: &wasmtime::Engine) -> std::io::Result<Ticker> {
-        let (stop, stopped) = mpsc::channel();
+        let (waker, woken) = mpsc::sync_channel(1);
+        let pulse = Arc::new(Pulse::new(waker));
+        let stops = Arc::<AtomicBool>::default();
+        let (heeded, stopping) = (pulse.clone(), stops.clone());
         // Weak, since an engine that lives as long as its ticker would live for ever.
         let wasm = wasm.weak();
         let thread = thread::Builder::new().name("policy-ticker".to_owned()).spawn(move || {
-            while stopped.recv_timeout(POLICY_TICK) == Err(RecvTimeoutError::Timeout) {
-                match wasm.upgrade() {
-                    Some(wasm) => wasm.increment_epoch(),
-                    None => break,
+            heeded.keep_time(&woken, || match wasm.upgrade() {
+                Some(wasm) if !stopping.load(Ordering::Relaxed) => {
+                    wasm.increment_epoch();
+                    true
                 }
-            }
+                _ => false,
+            });
         })?;
-        Ok(Ticker { stop, thread })
+        Ok(Ticker { pulse, stops, thread })
     }
 
     fn stop(self) {
-        drop(self.stop);
+        self.stops.store(true, Ordering::Relaxed);
+        self.pulse.rouse();
         // It cannot have panicked, and if it had there would be nothing to do about it here.
         let _ = self.thread.join();
     }

@@ -3,6 +3,7 @@
 use crate::bindings::since_v0_1::{clock, log, metrics, random, state, types};
 use crate::event::{Level, MetricKind};
 use crate::granted::Granted;
+use crate::pulse::Pulse;
 use crate::watch::Watch;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -16,9 +17,9 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(granted: Arc<Granted>, memory_bytes_max: usize) -> Guest {
+    pub(crate) fn new(granted: Arc<Granted>, memory_bytes_max: usize, pulse: Arc<Pulse>) -> Guest {
         let random = granted.next_seed();
-        Guest { watch: Watch::new(memory_bytes_max), granted, random }
+        Guest { watch: Watch::new(memory_bytes_max, pulse), granted, random }
     }
 
     /// Writes to the log, within its limits.

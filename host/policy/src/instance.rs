@@ -73,7 +73,8 @@ impl Instance {
         settings: &str,
     ) -> Result<(Instance, PluginInfo), LoadError> {
         let failed = |error: wasmtime::Error| LoadError::Start(Fault::of(&error).to_string());
-        let guest = Guest::new(Arc::clone(granted), engine.settings().memory_bytes_max);
+        let guest =
+            Guest::new(Arc::clone(granted), engine.settings().memory_bytes_max, engine.pulse());
         let mut store = Store::new(engine.wasm(), guest);
         store.limiter(|guest| &mut guest.watch);
         store.epoch_deadline_callback(|mut context| {

@@ -19,6 +19,7 @@ mod guest; // the host's side of what plugins may call
 mod instance; // one store
 mod locks; // locking what threads share
 mod plan; // what a plugin of any slot plans
+mod pulse; // whether plugins run
 mod registry; // slots: active, previous, candidate; swaps
 mod rehearsal; // a new generation is asked before it answers for anybody
 pub mod samples; // what plugins are tried with

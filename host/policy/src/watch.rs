@@ -1,6 +1,8 @@
 //! When a call has used too much: CPU time, memory, calls of the host, handles.
 
+use crate::pulse::Pulse;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 use tidegate_core::limits::{POLICY_HANDLES_MAX, POLICY_HOST_CALLS_MAX, POLICY_TABLE_ENTRIES_MAX};
 use wasmtime::{ResourceLimiter, UpdateDeadline};
@@ -18,6 +20,7 @@ pub(crate) struct Watch {
     /// Handles that it holds, since the instance began.
     handles: u32,
     memory_bytes_max: usize,
+    pulse: Arc<Pulse>,
     /// Its memory as it last grew.
     memory_bytes: usize,
 }
@@ -43,8 +46,9 @@ impl fmt::Display for Exceeded {
 impl std::error::Error for Exceeded {}
 
 impl Watch {
-    pub(crate) fn new(memory_bytes_max: usize) -> Watch {
+    pub(crate) fn new(memory_bytes_max: usize, pulse: Arc<Pulse>) -> Watch {
         Watch {
+            pulse,
             cpu_budget: Duration::ZERO,
             cpu_then: None,
             host_calls: 0,
@@ -64,10 +68,12 @@ impl Watch {
         self.cpu_budget = cpu_budget;
         self.cpu_then = None;
         self.host_calls = POLICY_HOST_CALLS_MAX;
+        self.pulse.beat();
     }
 
     /// A look at a call that still runs.
     pub(crate) fn look(&mut self, cpu_now: Duration) -> UpdateDeadline {
+        self.pulse.beat();
         let then = *self.cpu_then.get_or_insert(cpu_now);
         if cpu_now.saturating_sub(then) >= self.cpu_budget {
             UpdateDeadline::Interrupt
@@ -140,7 +146,7 @@ mod tests {
 
     #[test]
     fn only_cpu_time_after_the_first_look_counts() {
-        let mut watch = Watch::new(0);
+        let mut watch = Watch::new(0, Arc::default());
         watch.arm(3 * MS);
         let goes_on = |update| matches!(update, UpdateDeadline::Continue(1));
         assert!(goes_on(watch.look(100 * MS)));
@@ -153,7 +159,7 @@ mod tests {
 
     #[test]
     fn calls_of_the_host_run_out() {
-        let mut watch = Watch::new(0);
+        let mut watch = Watch::new(0, Arc::default());
         assert_eq!(watch.host_call(), Err(Exceeded::HostCalls));
         watch.arm(MS);
         for _ in 0..POLICY_HOST_CALLS_MAX {
@@ -164,7 +170,7 @@ mod tests {
 
     #[test]
     fn handles_run_out_unless_given_back() {
-        let mut watch = Watch::new(0);
+        let mut watch = Watch::new(0, Arc::default());
         for _ in 0..POLICY_HANDLES_MAX {
             assert_eq!(watch.lend(), Ok(()));
         }

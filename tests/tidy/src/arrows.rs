@@ -58,6 +58,7 @@ pub const CRATES: &[Layers] = &[
                 "event",
                 "fault",
                 "locks",
+                "pulse",
                 "toolchain",
                 "trial",
                 "watch",

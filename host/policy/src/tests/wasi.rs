@@ -23,7 +23,7 @@ impl Small {
         let granted = Arc::new(Granted::new(Slot::Routing, 7, Arc::<Notes>::default()));
         let component = Component::new(engine().wasm(), wat::parse_str(text).unwrap()).unwrap();
         let linker = wasi::linker(&engine().linker, &component).unwrap();
-        let mut store = Store::new(engine().wasm(), Guest::new(granted, 1 << 20));
+        let mut store = Store::new(engine().wasm(), Guest::new(granted, 1 << 20, engine().pulse()));
         arm(&mut store, Pace::Background, &engine().settings());
         let instance = linker.instantiate(&mut store, &component).unwrap();
         Small { store, instance }
