@@ -39,7 +39,7 @@ use crate::ids::ClientId;
 use crate::plan::{Plan, Router, Target};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
-use crate::statement::StartDefaults;
+use crate::statement::{StartDefaults, StringSyntax};
 use defaults::Defaults;
 use expected::{Copying, Expected, Queue};
 use gather::Gather;
@@ -289,6 +289,8 @@ pub struct Session {
     server_settings: Arc<Settings>,
     /// What is in force for this client at transaction borders.
     settings: Arc<Settings>,
+    /// How texts are read under them; `None`: only what is safe anywhere.
+    reading: Option<StringSyntax>,
     settings_now: SettingsNow,
     touched: Option<Box<Touched>>,
     /// What the probe that is under way asks about.
@@ -336,7 +338,7 @@ impl Session {
         startup: Arc<Settings>,
         hidden: Arc<HiddenCode>,
     ) -> Self {
-        Self {
+        let mut session = Self {
             client,
             mode,
             status: TransactionStatus::Idle,
@@ -353,6 +355,7 @@ impl Session {
             unnamed_in: Batches::default().past(),
             settings_now: SettingsNow::Known,
             settings: startup.clone(),
+            reading: None,
             startup,
             server_settings: Arc::default(),
             touched: None,
@@ -375,7 +378,9 @@ impl Session {
             kept: again::Kept::default(),
             defaults: Defaults::default(),
             tally: Tally::default(),
-        }
+        };
+        session.heed_settings();
+        session
     }
 
     pub fn client(&self) -> ClientId {

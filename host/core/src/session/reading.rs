@@ -10,8 +10,20 @@ impl Session {
     #[must_use]
     pub fn with_server_settings(mut self, server_settings: Arc<Settings>) -> Self {
         self.server_settings = server_settings;
-        self.note_settings_that_bind();
+        self.heed_settings();
         self
+    }
+
+    /// After each change of the settings at transaction borders.
+    pub(super) fn heed_settings(&mut self) {
+        let encoding = self.setting("client_encoding").unwrap_or_default();
+        let backslash = self.setting("standard_conforming_strings") == Some("off");
+        self.reading = match (TextEncoding::named(encoding), backslash) {
+            (TextEncoding::Unsafe, _) => None,
+            (_, true) => Some(StringSyntax::Backslash),
+            _ => Some(StringSyntax::Standard),
+        };
+        self.note_settings_that_bind();
     }
 
     /// The session's value of a setting, or what its sessions begin with, as far as that is known.
@@ -26,13 +38,9 @@ impl Session {
             .into_iter()
             .flatten()
             .any(|touched| touched.changes_reading());
-        let encoding = self.setting("client_encoding").unwrap_or_default();
-        if changing || TextEncoding::named(encoding) == TextEncoding::Unsafe {
-            return is_safe_anywhere(sql).then_some(StringSyntax::Standard);
-        }
-        match self.setting("standard_conforming_strings") {
-            Some("off") => Some(StringSyntax::Backslash),
-            _ => Some(StringSyntax::Standard),
+        match self.reading {
+            Some(strings) if !changing => Some(strings),
+            _ => is_safe_anywhere(sql).then_some(StringSyntax::Standard),
         }
     }
 

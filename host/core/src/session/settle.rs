@@ -182,7 +182,7 @@ impl Session {
 
     /// Settings with which a session keeps its server: where `pg_temp` is searched, what is created may be temporary without
     /// a word that says so; and values in another encoding than UTF-8 cannot be sent on as we have them.
-    pub(super) fn note_settings_that_bind(&mut self) {
+    pub(in crate::session) fn note_settings_that_bind(&mut self) {
         let encoding = TextEncoding::named(self.setting("client_encoding").unwrap_or("UTF8"));
         let unsendable = encoding != TextEncoding::Utf8
             && self.settings.iter().any(|(_, value)| !value.is_ascii());

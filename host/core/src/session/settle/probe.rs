@@ -117,7 +117,7 @@ impl Session {
             self.settings =
                 if mine == *server.settings { server.settings.clone() } else { Arc::new(mine) };
         }
-        self.note_settings_that_bind();
+        self.heed_settings();
     }
 }
 
