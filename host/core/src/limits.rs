@@ -230,6 +230,8 @@ pub const PLUGIN_COMPILER_MEMORY_MAX: u64 = 4 << 30;
 pub const PLUGIN_COMPILER_CPU_TIME_MAX: Duration = Duration::from_secs(110);
 /// What it may give back, in bytes: three times a plugin's size is usual.
 pub const PLUGIN_CODE_BYTES_MAX: u64 = 1 << 30;
+/// Plugins whose code is kept.
+pub const PLUGIN_CODE_FILES_MAX: usize = 16;
 /// Plugins of the configuration and the state directory are in place before clients are served, unless that takes longer.
 pub const PLUGIN_RESTORE_TIME_MAX: Duration = Duration::from_secs(20);
 /// Orders and events that wait for the thread that compiles.

@@ -4,6 +4,7 @@ use crate::bindings::since_v0_1::{clock, log, metrics, random, state};
 use crate::error::LoadError;
 use crate::guest::Guest;
 use crate::pulse::Pulse;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -54,9 +55,15 @@ impl Settings {
 /// size in memory, and holds locks that everything which allocates waits for.
 ///
 /// # Safety
-/// What `compile` gives becomes machine code of this process. It must be what [`precompile`] of this very program wrote.
+/// What `compile` gives becomes machine code of this process. It must be what [`precompile`] wrote, of this very program or of
+/// one with the same `engine`, a number that stands for the version of the engine and how it is configured.
 pub unsafe trait Compiler: Send + Sync {
-    fn compile(&self, settings: Settings, component: &[u8]) -> Result<Vec<u8>, LoadError>;
+    fn compile(
+        &self,
+        settings: Settings,
+        engine: u64,
+        component: &[u8],
+    ) -> Result<Vec<u8>, LoadError>;
 }
 
 /// Compiles plugins and holds their memories. Costs a few milliseconds and some megabytes: one a process.
@@ -96,13 +103,20 @@ impl Engine {
         let compiled = match &self.compiler {
             None => Component::from_binary(&self.wasm, component),
             Some(compiler) => {
-                let code = compiler.compile(self.settings, component)?;
+                let code = compiler.compile(self.settings, self.compatibility(), component)?;
                 // SAFETY: whoever implements `Compiler` warrants that `precompile` of this program wrote it. Code of
                 // another version or configuration of the engine is an error.
                 unsafe { Component::deserialize(&self.wasm, code) }
             }
         };
         compiled.map_err(|error| LoadError::Compile(format!("{error:#}")))
+    }
+
+    fn compatibility(&self) -> u64 {
+        // The same in every process: it begins with fixed keys.
+        let mut hasher = DefaultHasher::new();
+        self.wasm.precompile_compatibility_hash().hash(&mut hasher);
+        hasher.finish()
     }
 
     pub(crate) fn wasm(&self) -> &wasmtime::Engine {

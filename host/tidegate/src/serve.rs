@@ -27,7 +27,9 @@ use crate::explain::{ExplainQuestion, Explanation, Sources, explain};
 use crate::observe::log;
 use crate::observe::snapshot::{Scope, Snapshot};
 use crate::open_files;
-use crate::plugins::{ChildProcess, Order, Outcome, Plugins, SlotDetail, SlotReport, Who};
+use crate::plugins::{
+    ChildProcess, KeptCode, Order, Outcome, Plugins, SlotDetail, SlotReport, Who,
+};
 use crate::settle;
 use readiness::Readiness;
 
@@ -251,8 +253,12 @@ fn start_plugins(config: &Config) -> Result<Arc<Plugins>, (Exit, String)> {
     let failed = |error| (Exit::Failure, format!("cannot start the plugins: {error}"));
     let seed = draw_secret().map_err(|error| failed(error.to_string()))?;
     let seed = u64::from_le_bytes(seed);
-    let compiler = Some(Arc::new(ChildProcess) as Arc<dyn Compiler>);
-    Plugins::start(&config.plugins, &config.rates, config.workers, seed, compiler).map_err(failed)
+    let compiler: Arc<dyn Compiler> = match &config.plugins.state_dir {
+        Some(state_dir) => Arc::new(KeptCode::new(state_dir)),
+        None => Arc::new(ChildProcess),
+    };
+    Plugins::start(&config.plugins, &config.rates, config.workers, seed, Some(compiler))
+        .map_err(failed)
 }
 
 fn watched(settled: &Settled) -> Arc<Watched> {

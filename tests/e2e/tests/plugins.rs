@@ -277,18 +277,33 @@ fn what_was_uploaded_is_there_after_a_restart_and_after_a_kill_during_an_upload(
     half.write_all(head.as_bytes()).unwrap();
     half.write_all(&router[..1_000]).unwrap();
     first.kill();
+    let compiled = codes(&folder.0);
     let second = tidegate(shared_cluster(), &database, &folder.config());
     // At once: restored before anybody is served.
     assert_eq!(active(&second), (settings(2), "uploaded".to_owned()));
+    assert!(!compiled.is_empty() && codes(&folder.0).starts_with(&compiled), "compiled again");
     assert_eq!(second.admin_post("/api/v1/plugins/routing/rollback", "").status, 200);
     assert_eq!(second.terminate(), 0);
+    for code in codes(&folder.0) {
+        std::fs::write(code, "cut off").unwrap();
+    }
     let third = tidegate(shared_cluster(), &database, &folder.config());
     assert_eq!(active(&third), (settings(1), "uploaded".to_owned()));
+    assert!(third.log().contains("kept code is not used"), "{}", third.log_tail());
     damage(&folder.0);
     drop(third);
     let fourth = started(&database, &folder.config());
     assert_eq!(active(&fourth).1, "embedded");
     assert!(fourth.log().contains("the file is damaged"), "{}", fourth.log_tail());
+}
+
+/// Files with the machine code of plugins, oldest first.
+fn codes(state_dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(state_dir.join("plugins/code")).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap()).collect();
+    files.sort_by_key(|entry| entry.metadata().unwrap().created().unwrap());
+    let files = files.into_iter().map(|entry| entry.path());
+    files.filter(|path| path.extension().is_some_and(|kind| kind == "code")).collect()
 }
 
 /// Cuts the end off every plugin that is kept.

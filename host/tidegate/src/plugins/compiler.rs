@@ -31,7 +31,7 @@ pub struct ChildProcess;
 // it writes is `precompile`'s answer (`compile_for_parent`). Nobody else has the other end of the pipe. A process that was
 // ended early has a bad status, and then what it wrote is thrown away.
 unsafe impl Compiler for ChildProcess {
-    fn compile(&self, settings: Settings, component: &[u8]) -> Result<Vec<u8>, LoadError> {
+    fn compile(&self, settings: Settings, _: u64, component: &[u8]) -> Result<Vec<u8>, LoadError> {
         match start(settings) {
             Ok(child) => finish(child, component),
             Err(error) => {

@@ -6,6 +6,7 @@
 //! A load goes to the thread and is thrown away when whoever ordered it has gone. Everything that only moves what is
 //! loaded already takes the desk's lock for as long as a small file takes to be written.
 
+mod code; // machine code that is kept
 mod compiler; // compiles, in a process of its own
 mod desk; // who answers, written down and then done
 mod manifest; // who answers, as a file says it
@@ -27,6 +28,7 @@ use tidegate_policy::{Compiler, Engine, Registry, Settings, Sink};
 use tokio::sync::oneshot;
 
 use crate::config::{PluginsConfig, Rates};
+pub use code::KeptCode;
 pub use compiler::{ChildProcess, compile_for_parent};
 use desk::Desk;
 use notes::Notes;

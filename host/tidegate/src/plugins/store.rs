@@ -11,7 +11,7 @@ use tidegate_core::limits::{PLUGIN_MANIFEST_BYTES_MAX, POLICY_COMPONENT_BYTES_MA
 
 use crate::config::FileHash;
 
-const FOLDER: &str = "plugins";
+pub(super) const FOLDER: &str = "plugins";
 const MANIFEST: &str = "manifest";
 const EXTENSION: &str = "wasm";
 /// What is being written; left behind by a process that was killed.
