@@ -145,7 +145,9 @@ fn way(
         options.replicas.clear();
     }
     options.toml = Some(format!(
-        "workers = 1\n[pool]\nsize_max = {POOL_SIZE}\n[auth]\nmethod = \"trust\"\n[rates]\n{rates}\n"
+        "workers = 1\n[pool]\nsize_max = {POOL_SIZE}\n[auth]\nmethod = \"trust\"\n[rates]\n{rates}\n\
+         [plugins]\nstate_dir = {:?}\n",
+        cluster.directory().join(format!("state of {label}"))
     ));
     let tidegate = Tidegate::start(options);
     let slots = ["routing", "caching", "limiting", "advising"];
