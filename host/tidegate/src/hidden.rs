@@ -64,10 +64,11 @@ impl HiddenCodes {
                 database.told = hides;
                 tell(name, hides);
             }
-            if is_due(database.refreshed_at, REFRESH_INTERVAL) {
-                database.refreshed_at = now;
-                database.code.refresh();
+            if !is_due(database.refreshed_at, REFRESH_INTERVAL) {
+                return true;
             }
+            database.refreshed_at = now;
+            database.code.refresh();
             // Nobody can take another reference while the map is locked.
             Arc::strong_count(&database.code) > 1
         });
@@ -130,9 +131,11 @@ mod tests {
         let code = codes.of(&"shop".into(), now);
         drop(codes.of(&"other".into(), now));
         codes.maintain(now);
+        assert_eq!(codes.lock().len(), 2, "somebody may come back soon");
+        codes.maintain(now + REFRESH_INTERVAL);
         assert_eq!(codes.lock().len(), 1);
         drop(code);
-        codes.maintain(now);
+        codes.maintain(now + 2 * REFRESH_INTERVAL);
         assert!(codes.lock().is_empty());
     }
 }

@@ -129,6 +129,11 @@ impl HiddenCode {
         Some(Claim(before / GENERATION))
     }
 
+    /// For whoever reads the catalogue anyway.
+    pub fn claim_anyway(&self) -> Claim {
+        Claim(self.load() / GENERATION)
+    }
+
     /// The answer; void if the schema has changed since it was asked for.
     pub fn settle(&self, claim: &Claim, hides: Hides) {
         let known = claim.0 * GENERATION + hides as u64;

@@ -44,7 +44,12 @@ impl Catalogues {
     }
 
     /// Reads what is new, changed or old. `schema` counts the changes that have passed.
-    pub(super) async fn refresh(&mut self, wanted: Vec<Arc<str>>, schema: u64) {
+    pub(super) async fn refresh(
+        &mut self,
+        wanted: Vec<Arc<str>>,
+        schema: u64,
+        hidden: &HiddenCodes,
+    ) {
         for name in wanted {
             let (config, target) = &self.settled;
             let database = self.databases.entry(name.clone()).or_insert_with(|| {
@@ -61,17 +66,14 @@ impl Catalogues {
             };
             if due {
                 database.read_at = Some(now);
+                let code = hidden.get(&name);
+                let claimed = code.as_deref().map(|code| (code, code.claim_anyway()));
                 database.known = database.read(schema).await;
+                // With the catalogue reads begin to use replicas, and sessions there can't ask.
+                if let Some((code, claim)) = claimed {
+                    code.settle(&claim, database.inspect().await);
+                }
             }
-        }
-    }
-
-    /// Looks for what hides, where it is time to: sessions that only read on replicas cannot.
-    pub(super) async fn inspect(&mut self, hidden: &HiddenCodes) {
-        for (name, database) in &mut self.databases {
-            let Some(code) = hidden.get(name) else { continue };
-            let Some(claim) = code.claim() else { continue };
-            code.settle(&claim, database.inspect().await);
         }
     }
 }

@@ -82,8 +82,7 @@ async fn watch_cluster(input: &Input, watched: &Watched) {
     loop {
         tick.tick().await;
         let replicas: Vec<ReplicaView> = watcher.round().await;
-        catalogues.refresh(views.wanted(), schema.load(Ordering::Relaxed)).await;
-        catalogues.inspect(hidden).await;
+        catalogues.refresh(views.wanted(), schema.load(Ordering::Relaxed), hidden).await;
         let names = names.clone();
         views.publish(View { replicas, names, catalogues: catalogues.known() });
     }
