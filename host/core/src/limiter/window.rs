@@ -159,8 +159,10 @@ mod tests {
                         let early = now + after - Duration::from_nanos(1);
                         prop_assert_ne!(later.fits(units, limit, early), Some(Duration::ZERO));
                         prop_assert_eq!(later.fits(units, limit, now + after), Some(Duration::ZERO));
-                        // At most one slot longer than an exact log of what was admitted would have said.
-                        let slot = Duration::from_nanos(length_ms * 1_000_000 / SLOTS as u64 + 1);
+                        // At most one slot longer than an exact log of what was admitted would have said; and the slots
+                        // are whole nanoseconds, so that all of them may be so many longer than the window.
+                        let slot = length_ms * 1_000_000 / SLOTS as u64 + 1;
+                        let slot = Duration::from_nanos(slot + SLOTS as u64);
                         let exact = admitted.iter().map(|(then, _)| *then + length).find(|left| {
                             let within = admitted.iter().filter(|(then, _)| *then + length > *left);
                             within.map(|(_, units)| units).sum::<u32>() + units <= limit
