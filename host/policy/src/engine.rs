@@ -104,7 +104,7 @@ impl Engine {
             None => Component::from_binary(&self.wasm, component),
             Some(compiler) => {
                 let code = compiler.compile(self.settings, self.compatibility(), component)?;
-                // SAFETY: whoever implements `Compiler` warrants that `precompile` of this program wrote it. Code of
+                // SAFETY: whoever implements `Compiler` warrants that `precompile` for this very engine wrote it. Code of
                 // another version or configuration of the engine is an error.
                 unsafe { Component::deserialize(&self.wasm, code) }
             }

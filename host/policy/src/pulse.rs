@@ -57,12 +57,11 @@ impl Pulse {
     pub(crate) fn keep_time(&self, woken: &Receiver<()>, mut tick: impl FnMut() -> bool) {
         let mut quiet_ticks = 0;
         loop {
-            let wait = if quiet_ticks < QUIET_TICKS_MAX { POLICY_TICK } else { SLEEP_TIME_MAX };
-            if wait == SLEEP_TIME_MAX {
-                self.asleep.store(true, Ordering::SeqCst);
-            }
-            let skips = wait == SLEEP_TIME_MAX && self.beats.load(Ordering::SeqCst);
-            if !skips && woken.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
+            let sleeps = quiet_ticks >= QUIET_TICKS_MAX;
+            self.asleep.store(sleeps, Ordering::SeqCst);
+            let is_woken = sleeps && self.beats.load(Ordering::SeqCst);
+            let wait = if sleeps { SLEEP_TIME_MAX } else { POLICY_TICK };
+            if !is_woken && woken.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
                 return;
             }
             self.asleep.store(false, Ordering::SeqCst);

@@ -134,10 +134,17 @@ impl HiddenCode {
         Claim(self.load() / GENERATION)
     }
 
-    /// The answer; void if the schema has changed since it was asked for.
+    /// The answer; void if the schema has changed since it was asked for. `Unknown`, when the question has failed, leaves
+    /// what was known; where nothing was, code may be anywhere until it is time to ask again.
     pub fn settle(&self, claim: &Claim, hides: Hides) {
-        let known = claim.0 * GENERATION + hides as u64;
-        self.update(|word| (word / GENERATION == claim.0).then_some(known));
+        self.update(|word| {
+            let known = match (hides, word % DUE == Hides::Unknown as u64) {
+                (Hides::Unknown, false) => return None,
+                (Hides::Unknown, true) => Hides::Anywhere,
+                (hides, _) => hides,
+            };
+            (word / GENERATION == claim.0).then_some(claim.0 * GENERATION + known as u64)
+        });
     }
 }
 
@@ -164,7 +171,7 @@ impl Findings {
         }
     }
 
-    /// The catalogue may not be read, its answer is not understood, or the client has cancelled the question: it is asked again.
+    /// The catalogue may not be read, its answer is not understood, it took too long, or the client has cancelled the question.
     pub fn fail(&mut self) {
         self.failed = true;
     }
@@ -225,7 +232,7 @@ impl Session {
 /// make. A tree is a stored expression, which names functions by number. The settings end with this Query, which is one
 /// transaction.
 pub const INSPECTION: &str = concat!(
-    "SET LOCAL search_path = pg_catalog; SET LOCAL statement_timeout = '10s'; ",
+    "SET LOCAL search_path = pg_catalog; SET LOCAL statement_timeout = '3s'; ",
     r"WITH RECURSIVE texts AS MATERIALIZED (
  SELECT p.oid, p.proname AS name, l.lanname IN ('c', 'internal') AS compiled, l.lanname IN ('sql', 'plpgsql') AS readable,
   regexp_replace(lower(CASE WHEN p.prosrc = '' AND l.lanname = 'sql' THEN pg_get_functiondef(p.oid) ELSE p.prosrc END),
@@ -308,6 +315,13 @@ mod tests {
         let again = code.claim().unwrap();
         code.settle(&again, Hides::Nowhere);
         assert!(!code.may_leave(Reach::Writes));
+        code.refresh();
+        code.settle(&code.claim().unwrap(), Hides::Unknown);
+        assert_eq!(code.hides(), Hides::Nowhere, "a question that failed takes nothing away");
+        code.forget();
+        code.permit();
+        code.settle(&code.claim().unwrap(), Hides::Unknown);
+        assert_eq!(code.hides(), Hides::Anywhere, "and is not asked all the time");
     }
 
     #[test]

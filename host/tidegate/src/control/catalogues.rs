@@ -70,7 +70,9 @@ impl Catalogues {
                 let claimed = code.as_deref().map(|code| (code, code.claim_anyway()));
                 database.known = database.read(schema).await;
                 // With the catalogue reads begin to use replicas, and sessions there can't ask.
-                if let Some((code, claim)) = claimed {
+                if let Some((code, claim)) = claimed
+                    && database.known.is_some()
+                {
                     code.settle(&claim, database.inspect().await);
                 }
             }

@@ -209,8 +209,9 @@ worker_stats! {
     bytes_to_servers,
     bytes_from_servers,
     cancels,
-    /// `SET`s sent to a server so that it has what its client set.
+    /// Times a server was asked what state a client had left.
     probes,
+    /// `SET`s sent to a server so that it has what its client set.
     settings_applied,
     /// Prepared statements sent again since this server did not know them.
     reprepared,
