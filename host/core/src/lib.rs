@@ -12,6 +12,7 @@ pub mod plan; // statement + facts -> where it runs
 pub mod policy; // what plugins answer, checked and bound; the built-in answers
 pub mod pool; // bounds, waiters, idle, utilisation, backoff
 pub mod refusal; // errors of our own making, as clients see them
+pub mod roles; // which roles a user is a member of
 pub mod route; // which server a read uses
 pub mod session; // one client's protocol state machine
 pub mod settings; // a session's SET values, compared and moved between servers

@@ -45,6 +45,11 @@ pub const REPLICA_LAG_RETURN: Duration = Duration::from_secs(2);
 pub const CATALOGUES_MAX: usize = 64;
 /// Functions and relations of one database beyond which its catalogue is not kept (some 100 bytes each).
 pub const CATALOGUE_ROWS_MAX: usize = 500_000;
+/// Tables of one statement that policies of advice are told of, and the columns, values and indexes of these.
+pub const STATISTICS_TABLES_MAX: usize = 32;
+pub const STATISTICS_ROWS_MAX: usize = 10_000;
+/// Grants of roles to roles on a server beyond which none is known (some 100 bytes each).
+pub const ROLE_GRANTS_MAX: usize = 100_000;
 
 // --- statements --------------------------------------------------------------------------------------
 
@@ -315,6 +320,8 @@ pub const POLICY_RESULT_BYTES_MAX: usize = 1 << 20;
 pub const POLICY_BUCKETS_MAX: usize = 8;
 pub const POLICY_LIMIT_WINDOW_MAX: Duration = Duration::from_secs(24 * 3_600);
 pub const POLICY_LIMIT_FACTOR_MAX: u32 = 10_000;
+/// Roles of one user that a policy is told of.
+pub const POLICY_ROLES_MAX: usize = 256;
 /// A statement over its limit may wait so long, no longer than for a connection.
 pub const POLICY_QUEUE_TIME_MAX: Duration = POOL_WAIT_MAX;
 /// Buckets that are counted at a time, of all policies: 300 bytes each. Beyond, those with little in them go.

@@ -134,7 +134,7 @@ pub fn switch_sql(from: &Settings, to: &Settings) -> Option<String> {
         sql.push_str("RESET role;");
     }
     for (name, _) in from.iter().filter(|(name, _)| *name != "role" && to.get(name).is_none()) {
-        let _ = write!(sql, "RESET {};", quote_name(name));
+        let _ = write!(sql, "RESET {};", quote_setting(name));
     }
     let mut calls = to
         .iter()
@@ -162,10 +162,14 @@ pub fn quote_literal(text: &str) -> String {
     format!("{escape}'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
+/// An SQL identifier.
+pub fn quote_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// A setting's name for RESET: each part between dots quoted.
-fn quote_name(name: &str) -> String {
-    let parts: Vec<String> =
-        name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
+fn quote_setting(name: &str) -> String {
+    let parts: Vec<String> = name.split('.').map(quote_name).collect();
     parts.join(".")
 }
 

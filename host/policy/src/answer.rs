@@ -1,6 +1,7 @@
 //! Questions to a slot: whoever is in charge answers, a shadow is compared, and the built-in answer stands in.
 
 use crate::ask::{Execution, Question};
+use crate::bindings::since_v0_1::index::Batch;
 use crate::bindings::since_v0_1::types::Identity;
 use crate::fault::Fault;
 use crate::generation::Generation;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_core::policy::canary;
 use tidegate_core::policy::faults::Verdict;
+use tidegate_core::policy::index::Suggestion;
 use tidegate_core::policy::limit::{self, LimitPlan};
 use tidegate_core::policy::route::{self, RoutePlan};
 use tidegate_core::policy::seat::Mode;
@@ -98,6 +100,11 @@ impl Registry {
     ) -> Answer<LimitPlan> {
         let ask = |generation: &Generation| generation.plan_limit(question, identity);
         self.answer(Slot::Limiting, asker, Some(question), ask).or(built_in)
+    }
+
+    /// Which indexes slow statements miss. Takes up to a second: not for the data path.
+    pub fn advise(&self, asker: Asker<'_>, batch: &Batch) -> Answer<Vec<Suggestion>> {
+        self.answer(Slot::Advising, asker, None, |generation| generation.advise(batch)).or(Vec::new)
     }
 
     /// Where one execution runs, by the generation that planned it.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 use tidegate_core::policy::cache::{ExpiryMode, WriteMode};
 use tidegate_core::policy::faults::FaultKind;
+use tidegate_core::policy::index::Suggestion;
 use tidegate_core::policy::limit::{self, LimitPlan};
 use tidegate_core::policy::route::{self, Fallback, RoutePlan, RouteTarget};
 use tidegate_core::policy::{
@@ -61,6 +62,13 @@ impl Told for Option<Vec<Template>> {
                 format!("invalidates {}", tags.join(", ")).into()
             }
         }
+    }
+}
+
+impl Told for Vec<Suggestion> {
+    fn told(&self) -> Box<str> {
+        let indexes: Vec<String> = self.iter().map(Suggestion::sql).collect();
+        indexes.join("; ").into()
     }
 }
 

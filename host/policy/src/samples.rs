@@ -111,19 +111,19 @@ pub fn nothing_slow() -> Batch {
 
 /// These statements, slow, with statistics of the tables that they name.
 pub fn slow(asked: &[Question<'_>]) -> Batch {
-    let slow = |question: &Question<'_>| SlowShape {
-        shape: questions::shape(question.shape, question.tags),
-        calls: 1_000,
-        mean_ms: 250.0,
-        plan: None,
-    };
     let mut tables: Vec<TableStatistics> = Vec::new();
     for used in asked.iter().flat_map(|question| &question.shape.tables) {
         if !tables.iter().any(|table| *table.name == *used.name) {
             tables.push(statistics(used));
         }
     }
-    Batch { shapes: asked.iter().map(slow).collect(), tables }
+    Batch { shapes: asked.iter().copied().map(slow_shape).collect(), tables }
+}
+
+/// A statement as if it had been slow.
+pub fn slow_shape(question: Question<'_>) -> SlowShape {
+    let shape = questions::shape(question.shape, question.tags);
+    SlowShape { shape, calls: 1_000, mean_ms: 250.0, plan: None }
 }
 
 fn statistics(used: &TableUse) -> TableStatistics {

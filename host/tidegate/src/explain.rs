@@ -7,11 +7,13 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
 use tidegate_core::policy::LimitPlan;
+use tidegate_core::policy::index::Suggestion;
 use tidegate_core::route::judge_read;
-use tidegate_core::statement::{ShapeCache, Tags, TextSettings};
+use tidegate_core::statement::{Known, ShapeCache, Tags, TextSettings};
 use tidegate_grammar::PostgresGrammar;
+use tidegate_policy::bindings::since_v0_1::index::{Batch, TableStatistics};
 use tidegate_policy::bindings::since_v0_1::types::Identity;
-use tidegate_policy::{AnswerSource, Asker, Plan, Question, Registry, tags_told};
+use tidegate_policy::{AnswerSource, Asker, Plan, Question, Registry, samples, tags_told};
 
 use crate::trace::ShapeLine;
 use crate::view::{END_USER_TAG, TAGS_TOLD, View};
@@ -75,27 +77,33 @@ pub struct ReplicaTold {
     pub lag_ms: Option<u64>,
 }
 
+/// Statistics of the tables that a statement names, or why there are none.
+pub type Statistics = Result<Vec<TableStatistics>, String>;
+
 /// Where the answer comes from.
 pub struct Sources<'a> {
     pub view: &'a View,
     pub policies: &'a Registry,
-    /// The process's, so that fingerprints are those of a record.
-    pub seed: u128,
+    pub statistics: Statistics,
     /// What the configuration says of somebody's rate.
     pub rate: &'a dyn Fn(&Identity) -> LimitPlan,
 }
 
-/// Explains a statement for this database and user.
+/// Reads a text. `seed` is the process's, so that fingerprints are those of a record.
+pub fn read(sql: &str, seed: u128) -> Known {
+    let mut shapes = ShapeCache::new(PostgresGrammar, seed, SHAPE_CACHE_BYTES_MAX);
+    shapes.shape_of(sql.as_bytes(), TextSettings::default(), Instant::now())
+}
+
+/// Explains a statement for this database and user; `known` is what was read of its text.
 pub fn explain(
     sources: &Sources<'_>,
     question: &ExplainQuestion,
-    database: &str,
-    user: &str,
+    known: &Known,
+    (database, user): (&str, &str),
 ) -> Explanation {
     let now = Instant::now();
     let sql = question.sql.as_bytes();
-    let mut shapes = ShapeCache::new(PostgresGrammar, sources.seed, SHAPE_CACHE_BYTES_MAX);
-    let known = shapes.shape_of(sql, TextSettings::default(), now);
     let tags = Tags::read(sql, known.begin, known.end);
     let told: Vec<(&str, &str)> = tags.iter().filter(|(key, _)| TAGS_TOLD.contains(key)).collect();
     let end_user = tags.get(END_USER_TAG).or(question.end_user.as_deref());
@@ -104,7 +112,7 @@ pub fn explain(
         database: database.to_owned(),
         application: question.application.clone().unwrap_or_default(),
         end_user: end_user.map(str::to_owned),
-        roles: Vec::new(),
+        roles: sources.view.roles.as_ref().map_or(Vec::new(), |known| known.roles.told(user)),
         tags: tags_told(&told),
     };
     let proof = match sources.view.catalogues.get(database) {
@@ -140,11 +148,33 @@ fn plans(sources: &Sources<'_>, question: Question<'_>, identity: &Identity) -> 
     // Without an answer everything that a policy has tagged is as good as written, which the plan's own source tells.
     let invalidated = policies.plan_invalidate(asker, question).plan.unwrap_or_default();
     let limit = policies.plan_limit(asker, question, identity, || rate(identity));
-    vec![
+    let mut plans = vec![
         told("routing", Plan::Route(route.plan), route.source),
         told("caching", Plan::Cache(cache.plan, invalidated), cache.source),
         told("limiting", Plan::Limit(limit.plan), limit.source),
-    ]
+    ];
+    plans.extend(advice(sources, asker, question));
+    plans
+}
+
+/// Indexes that the statement would miss if it were slow, one each.
+fn advice(sources: &Sources<'_>, asker: Asker<'_>, question: Question<'_>) -> Vec<PlanTold> {
+    let told = |plan, by| PlanTold { slot: "advising".to_owned(), plan, by };
+    let tables = match &sources.statistics {
+        Ok(tables) if tables.is_empty() => {
+            return vec![told("nothing: no table is known".to_owned(), by(AnswerSource::BuiltIn))];
+        }
+        Ok(tables) => tables.clone(),
+        Err(why) => return vec![told(format!("not asked: {why}"), by(AnswerSource::BuiltIn))],
+    };
+    let batch = Batch { shapes: vec![samples::slow_shape(question)], tables };
+    let answer = sources.policies.advise(asker, &batch);
+    let by = by(answer.source);
+    if answer.plan.is_empty() {
+        return vec![told("nothing".to_owned(), by)];
+    }
+    let index = |own: &Suggestion| told(format!("{}: {}", own.sql(), own.reason), by.clone());
+    answer.plan.iter().map(index).collect()
 }
 
 fn by(source: AnswerSource) -> String {

@@ -16,6 +16,7 @@ mod open_files; // the limit of open files
 pub mod plugins; // policies as WASM: loaded, kept, swapped
 pub mod serve; // builds everything, waits, drains
 pub mod settle; // from a checked configuration to what the data plane runs on
+pub mod statistics; // what PostgreSQL knows of tables
 pub mod stream; // one type for TCP, Unix and TLS byte streams
 pub mod tls; // rustls configurations, libpq's sslmodes
 pub mod trace; // records of what ran

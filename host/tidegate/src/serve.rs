@@ -1,5 +1,6 @@
 //! Builds everything from a configuration, waits for signals, reloads, drains.
 
+mod explain; // what a statement would come to
 mod readiness; // can the primary be reached?
 mod record; // what runs, for a while
 mod snapshot; // what the workers and plugins are doing
@@ -23,7 +24,7 @@ use crate::data::listener::Bound;
 use crate::data::login::draw_secret;
 use crate::data::worker::{self, Message, Settled, Shared};
 use crate::exit::Exit;
-use crate::explain::{ExplainQuestion, Explanation, Sources, explain};
+use crate::explain::{ExplainQuestion, Explanation};
 use crate::observe::log;
 use crate::observe::snapshot::{Scope, Snapshot};
 use crate::open_files;
@@ -397,18 +398,9 @@ impl Control for Handle {
         Box::pin(self.plugins.clone().order(order, who))
     }
 
-    fn explain(&self, question: &ExplainQuestion) -> Explanation {
-        let config = self.config();
-        let primary = &config.cluster.primary;
-        let sources = Sources {
-            view: &self.shared.views.latest(),
-            policies: self.plugins.registry(),
-            seed: self.shared.seed(),
-            rate: &|identity| self.shared.limits.built_in(identity),
-        };
-        let database = question.database.as_deref().unwrap_or(&primary.database);
-        let user = question.user.as_deref().unwrap_or(&primary.user);
-        explain(&sources, question, database, user)
+    fn explain(&self, question: ExplainQuestion) -> Answer<Explanation> {
+        let (shared, plugins) = (self.shared.clone(), self.plugins.clone());
+        Box::pin(explain::run(shared, self.settled(), plugins, question))
     }
 
     fn record(&self, order: RecordOrder, who: Who) -> Option<Answer<Vec<u8>>> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidegate_core::catalogue::Catalogue;
 use tidegate_core::limits::CATALOGUES_MAX;
+use tidegate_core::roles::Roles;
 use tidegate_core::route::ReplicaView;
 use tokio::sync::watch;
 
@@ -22,7 +23,14 @@ pub struct Known {
     pub schema: u64,
 }
 
-/// The replicas and catalogues as they were last seen.
+/// Who is a member of which roles, and which reading that is: another number, other memberships.
+#[derive(Clone, Debug)]
+pub struct KnownRoles {
+    pub roles: Arc<Roles>,
+    pub stamp: u64,
+}
+
+/// The replicas, catalogues and roles as they were last seen.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// In the order of the configuration.
@@ -30,6 +38,8 @@ pub struct View {
     /// Their names, in the same order.
     pub names: Arc<[Arc<str>]>,
     pub catalogues: HashMap<Arc<str>, Known>,
+    /// `None` until somebody has wanted them and they were read.
+    pub roles: Option<KnownRoles>,
 }
 
 /// Between the control plane, which writes, and the workers, which read and say what they need.
@@ -38,6 +48,8 @@ pub struct Views {
     sender: watch::Sender<Arc<View>>,
     /// Databases whose catalogue somebody needs.
     wanted: Mutex<HashSet<Arc<str>>>,
+    /// Does a policy want to know who is a member of which roles?
+    roles_wanted: watch::Sender<bool>,
 }
 
 impl Views {
@@ -65,5 +77,31 @@ impl Views {
     pub fn wanted(&self) -> Vec<Arc<str>> {
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         wanted.iter().cloned().collect()
+    }
+
+    /// A policy is asked about somebody, and is to be told their roles.
+    pub fn want_roles(&self) {
+        self.roles_wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+    }
+
+    pub fn wants_roles(&self) -> bool {
+        *self.roles_wanted.borrow()
+    }
+
+    /// Resolves when they are wanted.
+    pub async fn roles_wanted(&self) {
+        // The sender is this one: it cannot be gone.
+        let _ = self.roles_wanted.subscribe().wait_for(|wanted| *wanted).await;
+    }
+
+    /// The newest view, with roles in it: waits for them until the deadline.
+    pub async fn with_roles(&self, deadline: tokio::time::Instant) -> Arc<View> {
+        self.want_roles();
+        let mut views = self.subscribe();
+        let known = views.wait_for(|view| view.roles.is_some());
+        match tokio::time::timeout_at(deadline, known).await {
+            Ok(Ok(view)) => view.clone(),
+            Ok(Err(_)) | Err(_) => self.latest(),
+        }
     }
 }

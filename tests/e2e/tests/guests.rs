@@ -1,12 +1,14 @@
 //! Policies in other languages: the READMEs of plugins/examples, read and done, and the policy live.
 
-use crate::own::{Folder, SOON, json, policies_answer, pool_of, tidegate};
+use crate::own::{Folder, SOON, json, policies_answer};
+use crate::routing::Split;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
+use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::tidegate::{TOKEN, binary};
-use tidegate_test_support::{shared_cluster, target_directory, test_database, wait_until};
+use tidegate_test_support::{Client, shared_cluster, target_directory, test_database, wait_until};
 
 /// The commands of the document's blocks.
 fn commands(readme: &str) -> Vec<&str> {
@@ -30,7 +32,7 @@ fn copy(language: &str, root: &Path) -> std::path::PathBuf {
     folder
 }
 
-/// Does what the README says, and sees that reads of `products` stay on the primary and others do not.
+/// Does what the README says, and sees that a client's reads of `products` move to the primary and others do not.
 #[track_caller]
 fn live(language: &str) {
     let root = Folder::new();
@@ -39,8 +41,13 @@ fn live(language: &str) {
     let commands = commands(&readme);
     assert_eq!(commands.len(), 2, "{readme}");
     let database = test_database(&format!("guest_{language}"));
-    let tidegate = tidegate(shared_cluster(), &database, &pool_of(2));
-    wait_until(SOON, "the default policies answer", || policies_answer(&tidegate));
+    let tables = "CREATE TABLE products (name text); CREATE TABLE orders (name text)";
+    Client::connect(&shared_cluster().primary().url(ROLE, &database)).query(tables);
+    let mut split = Split::start(shared_cluster(), database);
+    wait_until(SOON, "the default policies answer", || policies_answer(&split.tidegate));
+    let mut client = split.connect();
+    let products = "SELECT name FROM products";
+    wait_until(SOON, "products are read on replicas", || split.on_replica(&mut client, products));
     let programs = binary().parent().unwrap().display().to_string();
     let path = std::env::var("PATH").unwrap_or_default();
     let run = |script: &str| {
@@ -49,7 +56,7 @@ fn live(language: &str) {
         shell.env("PATH", format!("{programs}:{path}"));
         // What is built of others' tools stays for the next run.
         shell.env("CARGO_TARGET_DIR", target_directory().join("guests"));
-        shell.env("TIDEGATE_ADMIN", tidegate.admin_address().to_string());
+        shell.env("TIDEGATE_ADMIN", split.tidegate.admin_address().to_string());
         shell.env("TIDEGATE_ADMIN_TOKEN", TOKEN);
         shell.env_remove("RUSTFLAGS").env_remove("CARGO").env_remove("RUSTC");
         let output = shell.output().unwrap();
@@ -64,7 +71,11 @@ fn live(language: &str) {
     assert!(explained.contains("primary [fresh]"), "{explained}");
     let other = run("tidegate explain 'SELECT name FROM orders'");
     assert!(other.contains("built-in") && !other.contains("[fresh]"), "{other}");
-    assert_eq!(json(&tidegate, "/api/v1/plugins/routing")["active"]["name"], "fresh-reads");
+    let active = &json(&split.tidegate, "/api/v1/plugins/routing")["active"]["name"];
+    assert_eq!(active, "fresh-reads");
+    // A client that was there before notices nothing but where its reads run.
+    assert!(!split.on_replica(&mut client, products));
+    assert!(split.on_replica(&mut client, "SELECT name FROM orders"));
 }
 
 #[test]

@@ -97,6 +97,31 @@ fn administrators_pass_and_are_counted() {
 }
 
 #[test]
+fn administrators_may_be_a_role_that_is_granted_and_revoked() {
+    let administrators = "administrators = [\"limits_staff\"]";
+    let rates = format!("per_end_user = 2\nwait_max = \"off\"\n{administrators}");
+    let (tidegate, url) = started("limits_role", &rates);
+    let mut client = Client::connect(&url);
+    let tagged = "SELECT 2 /* user_id='7' */";
+    let mut limited = || {
+        // A change of a schema that passes has roles read again at once.
+        client.query("CREATE TABLE IF NOT EXISTS t (a int)");
+        sqlstate(&mut client, tagged).is_some()
+    };
+    wait_until(SOON, "the user is limited", &mut limited);
+    let as_owner = |sql: &str| shared_cluster().primary().psql(sql).unwrap();
+    as_owner("DROP ROLE IF EXISTS limits_lead, limits_staff");
+    as_owner("CREATE ROLE limits_staff; CREATE ROLE limits_lead");
+    as_owner(&format!("GRANT limits_staff TO limits_lead; GRANT limits_lead TO {ROLE}"));
+    wait_until(SOON, "a role of its role lets it pass", || !limited());
+    assert!(!limited() && !limited());
+    as_owner("DROP ROLE limits_lead");
+    wait_until(SOON, "it is limited again", limited);
+    as_owner("DROP ROLE limits_staff");
+    drop(tidegate);
+}
+
+#[test]
 fn a_statement_over_its_limit_waits_for_room_and_can_be_cancelled_meanwhile() {
     let (tidegate, url) = started("limits_wait", "all = 2\nwindow = \"1s\"\nwait_max = \"20s\"");
     let mut client = Client::connect(&url);
@@ -175,4 +200,36 @@ fn a_statement_is_explained_before_it_runs() {
         (write["read"]["proven"].as_bool(), &write["read"]["why_not"]),
         (Some(false), &"text".into())
     );
+}
+
+#[test]
+fn indexes_that_a_statement_would_miss_are_explained() {
+    let (tidegate, url) = started("advice", "");
+    let database = url.rsplit_once('/').unwrap().1;
+    let mut client = Client::connect(&url);
+    client.query("CREATE TABLE orders (id int PRIMARY KEY, customer int, status text)");
+    client.query(
+        "INSERT INTO orders SELECT n, n % 900, CASE n % 10 WHEN 0 THEN 'open' ELSE 'done' END \
+         FROM generate_series(1, 9000) n",
+    );
+    client.query("ANALYZE orders");
+    let advice = |sql: &str| {
+        let question = serde_json::json!({ "sql": sql, "database": database });
+        let answer = tidegate.admin_post("/api/v1/explain", &question.to_string());
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let told: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        let plans = told["plans"].as_array().unwrap().iter();
+        let own = plans.filter(|plan| plan["slot"] == "advising");
+        own.map(|plan| plan["plan"].as_str().unwrap().to_owned()).collect::<Vec<String>>()
+    };
+    let by_customer = "SELECT id FROM orders WHERE customer = 7 AND status = 'open'";
+    let told = advice(by_customer);
+    // By statistics: there are more customers than states.
+    let both =
+        r#"CREATE INDEX CONCURRENTLY ON "public"."orders" USING btree ("customer", "status"): "#;
+    assert!(told.iter().any(|plan| plan.starts_with(both)), "{told:?}");
+    assert_eq!(advice("SELECT status FROM orders WHERE id = 7"), ["nothing"], "it has one");
+    client.query("CREATE INDEX ON orders (customer, status)");
+    assert_eq!(advice(by_customer), ["nothing"]);
+    assert_eq!(advice("SELECT 1"), ["nothing: no table is known"]);
 }

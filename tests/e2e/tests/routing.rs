@@ -39,15 +39,15 @@ impl Observer {
 }
 
 /// A Tidegate that splits reads, with the catalogue read and the replicas fresh.
-struct Split {
-    tidegate: Tidegate,
+pub struct Split {
+    pub tidegate: Tidegate,
     database: String,
     observer: Observer,
     marks: usize,
 }
 
 impl Split {
-    fn start(cluster: &Cluster, database: String) -> Self {
+    pub fn start(cluster: &Cluster, database: String) -> Self {
         let observer = Observer::of(cluster, &database);
         let tidegate = tidegate(cluster, &database, &pool_of(5));
         let mut split = Self { tidegate, database, observer, marks: 0 };
@@ -55,7 +55,7 @@ impl Split {
         split
     }
 
-    fn connect(&self) -> Client {
+    pub fn connect(&self) -> Client {
         Client::connect(&self.tidegate.url(ROLE, &self.database))
     }
 
@@ -65,7 +65,7 @@ impl Split {
     }
 
     /// Did the statement run on a replica?
-    fn on_replica(&mut self, client: &mut Client, sql: &str) -> bool {
+    pub fn on_replica(&mut self, client: &mut Client, sql: &str) -> bool {
         let mark = self.mark();
         client.query(&format!("{sql} {mark}"));
         self.observer.saw(&mark)

@@ -5,6 +5,7 @@ use crate::limits::{
     IDENTIFIER_BYTES_MAX, POLICY_INDEX_COLUMNS_MAX, POLICY_REASON_BYTES_MAX,
     POLICY_SUGGESTIONS_MAX, POLICY_VALUE_BYTES_MAX,
 };
+use crate::settings::{quote_literal, quote_name};
 
 /// An index that slow statements seem to miss.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +33,43 @@ pub enum Method {
     Brin,
 }
 
+impl Method {
+    /// As SQL has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Btree => "btree",
+            Method::Hash => "hash",
+            Method::Gin => "gin",
+            Method::Gist => "gist",
+            Method::Brin => "brin",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     pub source: Source,
     pub order: Order,
     pub operator_class: Option<Box<str>>,
+}
+
+impl Key {
+    fn sql(&self) -> String {
+        let mut sql = match &self.source {
+            Source::Column(column) => quote_name(column),
+            Source::FunctionOf { function, column } => {
+                format!("{}({})", quote_name(function), quote_name(column))
+            }
+        };
+        if let Some(class) = &self.operator_class {
+            sql.push(' ');
+            sql.push_str(&quote_name(class));
+        }
+        if self.order == Order::Descending {
+            sql.push_str(" DESC");
+        }
+        sql
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +104,17 @@ pub enum Predicate {
 }
 
 impl Predicate {
+    fn sql(&self) -> String {
+        match self {
+            Predicate::IsNull(column) => format!("{} IS NULL", quote_name(column)),
+            Predicate::IsNotNull(column) => format!("{} IS NOT NULL", quote_name(column)),
+            Predicate::IsTrue(column) => quote_name(column),
+            Predicate::Equals { column, value } => {
+                format!("{} = {}", quote_name(column), quote_literal(value).trim_start())
+            }
+        }
+    }
+
     fn column(&self) -> &str {
         match self {
             Predicate::IsNull(column)
@@ -110,6 +154,27 @@ pub fn check_suggestions(
 }
 
 impl Suggestion {
+    /// The statement that creates the index, without a lock that keeps writes out.
+    pub fn sql(&self) -> String {
+        use std::fmt::Write as _;
+        let keys: Vec<String> = self.keys.iter().map(Key::sql).collect();
+        let mut sql = format!(
+            "CREATE INDEX CONCURRENTLY ON {}.{} USING {} ({})",
+            quote_name(&self.schema),
+            quote_name(&self.table),
+            self.method.name(),
+            keys.join(", ")
+        );
+        if !self.include.is_empty() {
+            let include: Vec<String> = self.include.iter().map(|own| quote_name(own)).collect();
+            let _ = write!(sql, " INCLUDE ({})", include.join(", "));
+        }
+        if let Some(predicate) = &self.predicate {
+            let _ = write!(sql, " WHERE {}", predicate.sql());
+        }
+        sql
+    }
+
     fn check(&self, tables: &[KnownTable<'_>], shapes: &[u128]) -> Result<(), Nonsense> {
         let is_own =
             |table: &&KnownTable<'_>| *table.schema == *self.schema && *table.name == *self.table;
@@ -187,6 +252,32 @@ mod tests {
         assert_eq!(check(Suggestion { include: vec!["x".into()], ..on(&["id"]) }), out("column"));
         let predicate = Some(Predicate::IsNull("x".into()));
         assert_eq!(check(Suggestion { predicate, ..on(&["id"]) }), out("column"));
+    }
+
+    #[test]
+    fn a_suggestion_is_written_as_safe_sql() {
+        assert_eq!(
+            on(&["customer_id", "status"]).sql(),
+            r#"CREATE INDEX CONCURRENTLY ON "public"."orders" USING btree ("customer_id", "status")"#
+        );
+        let lower = Source::FunctionOf { function: "lower".into(), column: r#"e"mail"#.into() };
+        let key = Key {
+            source: lower,
+            order: Order::Descending,
+            operator_class: Some("text_pattern_ops".into()),
+        };
+        let predicate =
+            Some(Predicate::Equals { column: "status".into(), value: r"it's \".into() });
+        let index =
+            Suggestion { keys: vec![key], include: vec!["id".into()], predicate, ..on(&[]) };
+        assert_eq!(
+            index.sql(),
+            concat!(
+                r#"CREATE INDEX CONCURRENTLY ON "public"."orders" USING btree "#,
+                r#"("lower"("e""mail") "text_pattern_ops" DESC) INCLUDE ("id") "#,
+                r#"WHERE "status" = E'it''s \\'"#
+            )
+        );
     }
 
     #[test]

@@ -6,13 +6,23 @@ use std::hash::Hash;
 
 /// Plans by key. When it is full, the one that was not asked for longest is approximated by a clock's hand.
 ///
-/// getters: `len`, `is_empty`; commands: `get`, `put`.
+/// getters: `len`, `is_empty`, `counts`; commands: `get`, `put`.
 #[derive(Debug)]
 pub struct Plans<K, P> {
     places: FxHashMap<K, u32>,
     entries: Vec<Entry<K, P>>,
     hand: usize,
     most: usize,
+    counts: PlanCounts,
+}
+
+/// What became of questions so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlanCounts {
+    /// A plan was known.
+    pub found: u64,
+    /// A plan was made and kept.
+    pub made: u64,
 }
 
 #[derive(Debug)]
@@ -34,7 +44,13 @@ impl<K: Hash + Eq + Copy, P> Plans<K, P> {
     /// Holds at least one plan and at most so many.
     pub fn with_most(most: usize) -> Self {
         let most = most.clamp(1, POLICY_PLANS_MAX);
-        Self { places: FxHashMap::default(), entries: Vec::new(), hand: 0, most }
+        Self {
+            places: FxHashMap::default(),
+            entries: Vec::new(),
+            hand: 0,
+            most,
+            counts: PlanCounts::default(),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -45,17 +61,26 @@ impl<K: Hash + Eq + Copy, P> Plans<K, P> {
         self.entries.is_empty()
     }
 
+    pub fn counts(&self) -> PlanCounts {
+        self.counts
+    }
+
     /// The plan that the generation gave for the key.
     #[inline]
     pub fn get(&mut self, key: K, generation: u64) -> Option<&P> {
         let place = *self.places.get(&key)?;
         let entry = self.entries.get_mut(place as usize)?;
         entry.is_used = true;
-        (entry.generation == generation).then_some(&entry.plan)
+        if entry.generation != generation {
+            return None;
+        }
+        self.counts.found += 1;
+        Some(&entry.plan)
     }
 
     /// Keeps a plan, in place of another generation's.
     pub fn put(&mut self, key: K, generation: u64, plan: P) {
+        self.counts.made += 1;
         // Not counted as used: what is seen once leaves before what is asked for again.
         let entry = Entry { key, plan, generation, is_used: false };
         if let Some(place) = self.places.get(&key) {

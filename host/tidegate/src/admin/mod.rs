@@ -71,8 +71,8 @@ pub trait Control: Send + Sync + 'static {
     /// given up after `PLUGIN_LOAD_TIME_MAX`, and then nothing has changed either.
     fn order_plugin(&self, order: Order, who: Who) -> Answer<Outcome>;
 
-    /// What Tidegate and its policies make of a statement. Nothing runs.
-    fn explain(&self, question: &ExplainQuestion) -> Explanation;
+    /// What Tidegate and its policies make of a statement. It does not run; the catalogue is asked about its tables.
+    fn explain(&self, question: ExplainQuestion) -> Answer<Explanation>;
 
     /// Records what runs, and resolves to lines of JSON when the order says; `None` while somebody else records. Dropping
     /// the future ends it.

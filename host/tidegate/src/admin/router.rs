@@ -262,7 +262,7 @@ impl Router {
             Resource::Config => Ok(config::get(control)),
             Resource::Reload => reload::post(control).await,
             Resource::Record => record::post(control, query, who).await,
-            Resource::Explain => explain::post(control, &body),
+            Resource::Explain => explain::post(control, &body).await,
             Resource::Drain => Ok(drain::post(control)),
             Resource::Plugins => Ok(plugins::list(control)),
             Resource::Plugin => plugins::get(control, slot),

@@ -98,8 +98,8 @@ impl Control for Fake {
         Box::pin(async move { snapshot })
     }
 
-    fn explain(&self, question: &ExplainQuestion) -> Explanation {
-        explain::explained(question)
+    fn explain(&self, question: ExplainQuestion) -> Answer<Explanation> {
+        Box::pin(async move { explain::explained(&question) })
     }
 
     fn record(&self, order: RecordOrder, _: Who) -> Option<Answer<Vec<u8>>> {

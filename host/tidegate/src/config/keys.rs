@@ -163,7 +163,7 @@ pub(super) const KEYS: &[Key] = &[
     key("rates", "all", Value("0"), Restart, "Statements of all together. `0`: no limit; 10000 is a start."),
     key("rates", "window", Value(r#""60s""#), Restart, "The length of the window."),
     key("rates", "wait_max", Value(r#""250ms""#), Restart, "A statement over a limit waits this long at most for room, then is refused. `off`: refused at once."),
-    key("rates", "administrators", Example(r#"["postgres"]"#), Restart, "Database users that are counted and never refused."),
+    key("rates", "administrators", Example(r#"["postgres"]"#), Restart, "Database users, or roles that users are members of, that are counted and never refused."),
 
     key("log", "format", Value(r#""text""#), Restart, "`text` or `json`."),
     key("log", "filter", Value(r#""info""#), Live, "Levels, for all or by module: `info`, `info,tidegate::upstream=debug`."),

@@ -8,15 +8,15 @@ use tidegate_core::catalogue::{Builder, Catalogue, FunctionRow, RelationKind, Re
 use tidegate_core::limits::CATALOGUE_ROWS_MAX;
 use tidegate_core::session::hidden::{Findings, Hides, INSPECTION};
 
-use super::{Asker, Watched};
+use super::Watched;
 use crate::hidden::HiddenCodes;
-use crate::upstream::ConnectError;
+use crate::upstream::{Asker, ConnectError};
 use crate::view::Known;
 
 /// Changes of schemas that did not pass through Tidegate are seen after this.
-const REREAD_INTERVAL: Duration = Duration::from_secs(60);
+pub(super) const REREAD_INTERVAL: Duration = Duration::from_secs(60);
 /// A database whose schema changes all the time is not read more often than this.
-const REREAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
+pub(super) const REREAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// The catalogues of the databases that clients use.
 pub(super) struct Catalogues {
@@ -93,7 +93,7 @@ impl Database {
             }
             Err(_) => findings.fail(),
         }
-        self.asker.server = None;
+        self.asker.close();
         findings.hides()
     }
 
@@ -118,7 +118,7 @@ impl Database {
             }
         };
         // Seldom needed, so it does not hold a place on the server.
-        self.asker.server = None;
+        self.asker.close();
         built
     }
 }

@@ -1,6 +1,7 @@
 //! CONTROL PLANE: watches the replicas and reads catalogues on a thread of its own; nothing in `data` waits for it.
 
 mod catalogues; // what databases say about names
+mod memberships; // which roles are members of which
 mod watcher; // how fresh the replicas are
 mod weighing; // their shares of reads
 
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Reads};
 use crate::hidden::HiddenCodes;
-use crate::upstream::{ConnectError, Credentials, NewServer, Target, connect, simple_query};
+use crate::upstream::{Asker, Target};
 use crate::view::{View, Views};
 
 /// How often replicas are asked how far they have come. A session's read may use a replica this much after its write, and
@@ -66,81 +67,53 @@ async fn run(input: Input) {
 
 /// Rounds without end.
 async fn watch_cluster(input: &Input, watched: &Watched) {
-    let Input { views, schema, policies, hidden, .. } = input;
     // What was seen under another configuration is void.
-    views.publish(View::default());
+    input.views.publish(View::default());
     let splits = watched.config.routing.reads == Reads::Split;
-    if !splits || watched.config.cluster.replicas.is_empty() {
-        return std::future::pending().await;
+    if splits && !watched.config.cluster.replicas.is_empty() {
+        watch_replicas(input, watched).await;
+    } else {
+        watch_roles(input, watched).await;
     }
+}
+
+async fn watch_replicas(input: &Input, watched: &Watched) {
+    let Input { views, schema, policies, hidden, .. } = input;
     let names: Arc<[Arc<str>]> =
         watched.targets.iter().skip(1).map(|target| target.name.clone()).collect();
     let mut watcher = watcher::Watcher::new(watched, policies.clone());
     let mut catalogues = catalogues::Catalogues::new(watched);
-    let mut tick = tokio::time::interval(WATCH_INTERVAL);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut memberships = memberships::Memberships::new(watched);
+    let mut tick = ticks();
     loop {
         tick.tick().await;
         let replicas: Vec<ReplicaView> = watcher.round().await;
-        catalogues.refresh(views.wanted(), schema.load(Ordering::Relaxed), hidden).await;
-        let names = names.clone();
-        views.publish(View { replicas, names, catalogues: catalogues.known() });
+        let schema = schema.load(Ordering::Relaxed);
+        catalogues.refresh(views.wanted(), schema, hidden).await;
+        if views.wants_roles() {
+            memberships.refresh(schema).await;
+        }
+        let (names, catalogues) = (names.clone(), catalogues.known());
+        views.publish(View { replicas, names, catalogues, roles: memberships.known() });
     }
 }
 
-/// Settings of the connections that watch: nothing a user could have created is found by name there.
-const WATCH_SETTINGS: [(&str, &str); 2] = [
-    ("client_encoding", "UTF8"),
-    // A database's defaults may be what no replica takes.
-    ("options", r"-c search_path=pg_catalog -c default_transaction_isolation=read\ committed"),
-];
-
-/// A connection for questions of ours, opened when it is needed and again after a failure.
-#[derive(Debug)]
-struct Asker {
-    target: Arc<Target>,
-    database: Arc<str>,
-    user: String,
-    credentials: Credentials,
-    application: &'static str,
-    server: Option<NewServer>,
-}
-
-impl Asker {
-    fn new(
-        config: &Config,
-        instance: usize,
-        target: Arc<Target>,
-        application: &'static str,
-    ) -> Self {
-        let servers = std::iter::once(&config.cluster.primary).chain(&config.cluster.replicas);
-        let url = servers.into_iter().nth(instance).unwrap_or(&config.cluster.primary);
-        let credentials = match &url.password {
-            Some(password) => Credentials::Password(password.clone()),
-            None => Credentials::None,
-        };
-        Self {
-            target,
-            database: url.database.as_str().into(),
-            user: url.user.clone(),
-            credentials,
-            application,
-            server: None,
+/// Where there is no choice of servers, nothing but what policies of limits are told.
+async fn watch_roles(input: &Input, watched: &Watched) {
+    let Input { views, schema, .. } = input;
+    let mut memberships = memberships::Memberships::new(watched);
+    views.roles_wanted().await;
+    let mut tick = ticks();
+    loop {
+        tick.tick().await;
+        if memberships.refresh(schema.load(Ordering::Relaxed)).await {
+            views.publish(View { roles: memberships.known(), ..View::default() });
         }
     }
+}
 
-    async fn ask(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, ConnectError> {
-        let mut server = match self.server.take() {
-            Some(server) => server,
-            None => {
-                let mut settings = vec![("application_name", self.application)];
-                settings.extend(WATCH_SETTINGS);
-                connect(&self.target, &self.database, &self.user, &self.credentials, &settings)
-                    .await?
-            }
-        };
-        let rows = simple_query(&mut server, sql).await?;
-        self.server = Some(server);
-        Ok(rows)
-    }
+fn ticks() -> tokio::time::Interval {
+    let mut tick = tokio::time::interval(WATCH_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tick
 }

@@ -9,10 +9,11 @@ use tidegate_core::limiter::{Charge, Keyed, Limiter, Verdict};
 use tidegate_core::plan::{Admission, Execution as Statement};
 use tidegate_core::policy::builtin::{self, Who};
 use tidegate_core::policy::limit::{Bucket, Decision, TransactionState};
-use tidegate_core::policy::plans::Plans;
+use tidegate_core::policy::plans::{PlanCounts, Plans};
 use tidegate_core::policy::template::Values;
 use tidegate_core::policy::{LimitPlan, Scope, Slot};
 use tidegate_core::refusal::Refusal;
+use tidegate_core::roles::Roles;
 use tidegate_core::statement::{Known, StringSyntax, Tags, TextEncoding, TextSettings};
 use tidegate_policy::bindings::since_v0_1::types::{Identity, SessionFlags};
 use tidegate_policy::{AnswerSource, Asker, Execution, Question, tags_told};
@@ -62,7 +63,7 @@ impl Limits {
     /// What the configuration says of somebody.
     pub fn built_in(&self, identity: &Identity) -> LimitPlan {
         let who = match &identity.end_user {
-            _ if self.rates.administrators.contains(&identity.user) => Who::Administrator,
+            _ if is_any_of(identity, &self.rates.administrators) => Who::Administrator,
             Some(_) => Who::EndUser,
             None => Who::Application,
         };
@@ -109,6 +110,10 @@ impl Limiting {
     /// 0 for nobody.
     pub(super) fn end_user_hash(&self, end_user: Option<&str>) -> u64 {
         end_user.map_or(0, |user| self.shared.hash(user) as u64)
+    }
+
+    pub(super) fn plan_counts(&self) -> PlanCounts {
+        self.plans.counts()
     }
 
     /// Hashes of what the buckets count.
@@ -207,7 +212,10 @@ impl Routing {
             subject.tags.iter().filter(|(key, _)| TAGS_TOLD.contains(key)).copied().collect();
         let Subject { user, database, application, end_user, .. } = *subject;
         let stamp = self.reader.view().slot(Slot::Limiting).stamp(subject.session);
-        let every = self.limiting.shared.hash((user, database, application, end_user, &told));
+        let known_roles = self.view.roles.clone();
+        let roles_stamp = known_roles.as_ref().map(|known| known.stamp);
+        let every =
+            self.limiting.shared.hash((user, database, application, end_user, roles_stamp, &told));
         if let Some(planned) = self.limiting.plans.get(every, stamp) {
             return planned.clone();
         }
@@ -224,7 +232,7 @@ impl Routing {
             database: database.to_owned(),
             application: application.to_owned(),
             end_user: end_user.map(str::to_owned),
-            roles: Vec::new(),
+            roles: known_roles.as_ref().map_or(Vec::new(), |known| known.roles.told(user)),
             tags: tags_told(&told),
         };
         let asker = Asker { view: self.reader.view(), session: subject.session };
@@ -242,6 +250,8 @@ impl Routing {
             return planned;
         }
         match scope(&planned.plan) {
+            // What is planned for some may depend on their roles: those are read now, and the plan is made anew.
+            Scope::ThisShape | Scope::EveryShape if known_roles.is_none() => self.want_roles(),
             Scope::ThisShape => self.limiting.plans.put(this, stamp, planned.clone()),
             Scope::EveryShape => self.limiting.plans.put(every, stamp, planned.clone()),
             Scope::EveryIdentity => {
@@ -263,7 +273,12 @@ impl Routing {
         if !client.pins.get().is_empty() {
             flags |= SessionFlags::PINNED;
         }
-        if self.limiting.shared.rates.administrators.iter().any(|name| **name == *client.user) {
+        let administrators = &self.limiting.shared.rates.administrators;
+        let is_administrator = match &self.view.roles {
+            Some(known) => known.roles.is_any_of(&client.user, administrators),
+            None => Roles::default().is_any_of(&client.user, administrators),
+        };
+        if is_administrator {
             flags |= SessionFlags::ADMINISTRATOR;
         }
         flags
@@ -274,6 +289,11 @@ impl Routing {
         let settings = TextSettings { strings, encoding: TextEncoding::Utf8 };
         self.shapes.shape_of(sql, settings, Instant::now())
     }
+}
+
+fn is_any_of(identity: &Identity, names: &[String]) -> bool {
+    let mut own = std::iter::once(&identity.user).chain(&identity.roles);
+    own.any(|name| names.contains(name))
 }
 
 fn scope(plan: &LimitPlan) -> Scope {

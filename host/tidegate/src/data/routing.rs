@@ -9,13 +9,15 @@ use rustc_hash::FxHasher;
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
 use tidegate_core::plan::{Admission, Execution as Statement, Next, Ran, Router, Text};
 use tidegate_core::policy::limit::TransactionState;
-use tidegate_core::policy::plans::Plans;
+use tidegate_core::policy::plans::{PlanCounts, Plans};
 use tidegate_core::policy::route::{Decision, Fallback, Safety};
 use tidegate_core::policy::{RoutePlan, RouteTarget, Slot};
 use tidegate_core::pool::Priority;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::route::{Choice, ReadFacts, ReplicaView, Rotation, choose, judge_read};
-use tidegate_core::statement::{Known, ShapeCache, StringSyntax, Tags, TextEncoding, TextSettings};
+use tidegate_core::statement::{
+    CacheCounts, Known, ShapeCache, StringSyntax, Tags, TextEncoding, TextSettings,
+};
 use tidegate_grammar::PostgresGrammar;
 use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
 use tidegate_policy::{AnswerSource, Asker, Execution, Outcome, Question, Reader, Registry};
@@ -24,12 +26,14 @@ use tokio::sync::watch;
 use super::clients::Client;
 use super::limiting::{Limiting, Limits};
 use super::recording::{Noted, Recorder, Recording, Seen};
+use crate::observe::stats::PlanSlot;
 use crate::view::{END_USER_TAG, TAGS_TOLD, View, Views};
 
 /// One worker's.
 pub struct Routing {
     views: watch::Receiver<Arc<View>>,
-    view: Arc<View>,
+    wishes: Arc<Views>,
+    pub(super) view: Arc<View>,
     rotation: Rotation,
     weights: Vec<u32>,
     pub(super) shapes: ShapeCache<PostgresGrammar>,
@@ -61,16 +65,17 @@ enum Wanted {
 impl Routing {
     /// `seed` is the process's, for fingerprints.
     pub fn new(
-        views: &Views,
+        wishes: Arc<Views>,
         policies: Arc<Registry>,
         limits: Arc<Limits>,
         recording: Arc<Recording>,
         seed: u128,
     ) -> Self {
-        let views = views.subscribe();
+        let views = wishes.subscribe();
         let view = views.borrow().clone();
         Self {
             views,
+            wishes,
             view,
             rotation: Rotation::default(),
             weights: Vec::new(),
@@ -146,6 +151,18 @@ impl Routing {
             let asker = Asker { view: self.reader.view(), session };
             self.policies.handle_statement(slot, asker, outcome, time);
         }
+    }
+
+    /// What is planned depends on roles, which are not known yet.
+    pub(super) fn want_roles(&self) {
+        self.wishes.want_roles();
+    }
+
+    /// What became of texts and questions so far.
+    pub fn counts(&self) -> (CacheCounts, [(PlanSlot, PlanCounts); 2]) {
+        let limiting = self.limiting.plan_counts();
+        let plans = [(PlanSlot::Routing, self.plans.counts()), (PlanSlot::Limiting, limiting)];
+        (self.shapes.counts(), plans)
     }
 
     fn refresh(&mut self) {

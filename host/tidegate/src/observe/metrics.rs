@@ -11,7 +11,7 @@ use tidegate_core::policy::faults::FaultKind;
 use tidegate_policy::PLAN_TIMES;
 
 use super::snapshot::{PluginSnapshot, PoolSnapshot, Snapshot};
-use super::stats::{CounterLabel, ErrorKind, PinReason, WorkerTotals};
+use super::stats::{CounterLabel, ErrorKind, PinReason, PlanSlot, WorkerTotals};
 
 /// One metric.
 pub struct Metric {
@@ -83,6 +83,11 @@ pub const METRICS: &[Metric] = &[
     pool("tidegate_pool_utilisation_ratio", "Active connections over the maximum, zero to one.", |p| p.utilisation_percent() / 100.0),
     pool("tidegate_pool_utilisation_warning", "1 while the utilisation warning of the pool stands.", |p| f64::from(u8::from(p.warned))),
     pool("tidegate_pool_failing", "1 while connections of the pool can't be opened.", |p| f64::from(u8::from(p.failing.is_some()))),
+    counter("tidegate_shapes_found_total", "Texts that were read whose shape was known already.", |t| t.shapes_found),
+    counter("tidegate_shapes_made_total", "Texts that PostgreSQL's grammar had to parse.", |t| t.shapes_made),
+    counter("tidegate_shapes_evicted_total", "Shapes that were forgotten to make room for others.", |t| t.shapes_evicted),
+    counter_by::<PlanSlot>("tidegate_plans_found_total", "Statements whose plan was known already: nobody was asked.", "slot", |t| &t.plans_found),
+    counter_by::<PlanSlot>("tidegate_plans_made_total", "Plans made and kept, by a plugin or Tidegate itself: the rate of hits is found / (found + made).", "slot", |t| &t.plans_made),
     plugin("tidegate_plugin_calls_total", "Calls of a version of a plugin, of every kind.", |p| p.calls),
     plugin("tidegate_plugin_plans_total", "Of these, those for plans, which are made once for each shape of statements.", |p| p.plans),
     plugin("tidegate_plugin_plan_microseconds_total", "Microseconds that those took.", |p| p.plan_micros),

@@ -107,6 +107,14 @@ labels! {
     }
 }
 
+labels! {
+    /// The slots of policies that statements are planned by.
+    PlanSlot {
+        Routing = "routing",
+        Limiting = "limiting",
+    }
+}
+
 /// Why a client keeps its server beyond a transaction: a position in [`Pins::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PinReason(pub usize);
@@ -224,7 +232,14 @@ worker_stats! {
     servers_opened,
     servers_closed,
     server_connect_failures,
+    /// Texts whose shape was known, those that were parsed, and shapes that made room for others.
+    shapes_found,
+    shapes_made,
+    shapes_evicted,
     ;
+    /// Statements whose plan was known, and plans made.
+    plans_found: PlanSlot,
+    plans_made: PlanSlot,
     errors: ErrorKind,
     pins: PinReason,
 }

@@ -1,6 +1,7 @@
 //! Server connections: where the servers are, how to connect and log in, and what is known of their
 //! users.
 
+mod asker; // questions of our own
 mod authenticate; // a server's questions after the StartupMessage
 pub mod credentials; // with what we act for a user
 pub mod directory; // the users a server knows, for pass-through
@@ -11,6 +12,7 @@ mod passwords; // checking and making them, off the threads that serve clients
 pub mod pool; // one worker's pools: leases, waiting, opening, closing
 mod socket; // addresses, TLS as an sslmode wants it
 
+pub use asker::Asker;
 pub use credentials::{Credentials, Secret};
 pub use directory::UserDirectory;
 pub use error::{ConnectError, ServerError};

@@ -1,7 +1,7 @@
 //! Questions about statements, as they come over HTTP.
 
 use super::*;
-use crate::explain::{Sources, explain};
+use crate::explain::{Sources, explain, read};
 use crate::view::View;
 use tidegate_core::policy::LimitPlan;
 use tidegate_policy::{Engine, Registry, Settings, Silence, Sink};
@@ -26,10 +26,10 @@ pub(super) fn explained(question: &ExplainQuestion) -> Explanation {
     let sources = Sources {
         view: &View::default(),
         policies: &Registry::new(engine, 1, &sink),
-        seed: 1,
+        statistics: Ok(Vec::new()),
         rate: &|_| LimitPlan::default(),
     };
-    explain(&sources, question, "shop", "app")
+    explain(&sources, question, &read(&question.sql, 1), ("shop", "app"))
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_statement_is_explained() {
     assert_eq!((told.end_user.as_deref(), told.read.proven), (Some("5"), false));
     let plans: Vec<_> = told.plans.iter().map(|plan| (&*plan.slot, &*plan.by)).collect();
     let by = "built-in";
-    assert_eq!(plans, [("routing", by), ("caching", by), ("limiting", by)]);
+    assert_eq!(plans, [("routing", by), ("caching", by), ("limiting", by), ("advising", by)]);
     let text = told.text();
     assert!(text.contains("stays on the primary (catalogue not read"), "{text}");
 }

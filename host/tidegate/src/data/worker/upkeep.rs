@@ -146,10 +146,13 @@ impl Worker {
             statements: client.statements.get(),
             prepared: client.prepared.get(),
         });
+        let (shapes, plans) = self.routing.borrow().counts();
         WorkerSnapshot {
             worker: self.index,
             pools: self.pools.snapshot(now),
             clients: clients.collect(),
+            shapes,
+            plans,
         }
     }
 }

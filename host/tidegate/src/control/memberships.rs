@@ -1,0 +1,91 @@
+//! Reads which roles are members of which, on the primary, once a policy wants to know, and anew as catalogues are.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tidegate_core::limits::ROLE_GRANTS_MAX;
+use tidegate_core::roles::Roles;
+
+use super::Watched;
+use super::catalogues::{REREAD_INTERVAL, REREAD_INTERVAL_MIN};
+use crate::upstream::Asker;
+use crate::view::KnownRoles;
+
+/// One more than are kept, so that too many show.
+const GRANTS_SQL: &str = "SELECT m.rolname, r.rolname FROM pg_auth_members g \
+     JOIN pg_roles m ON m.oid = g.member JOIN pg_roles r ON r.oid = g.roleid LIMIT $rows";
+
+/// The memberships of the server's roles.
+pub(super) struct Memberships {
+    asker: Asker,
+    known: Option<KnownRoles>,
+    read_at: Option<Instant>,
+    /// The count of schema changes before the last reading: GRANT and REVOKE are among them.
+    schema: u64,
+}
+
+impl Memberships {
+    pub(super) fn new(watched: &Watched) -> Self {
+        let target = watched.targets[0].clone();
+        let asker = Asker::new(&watched.config, 0, target, "tidegate: roles");
+        Self { asker, known: None, read_at: None, schema: 0 }
+    }
+
+    pub(super) fn known(&self) -> Option<KnownRoles> {
+        self.known.clone()
+    }
+
+    /// Reads them when they are new, changed or old, and says whether they are others than before.
+    pub(super) async fn refresh(&mut self, schema: u64) -> bool {
+        let now = Instant::now();
+        let due = self.read_at.is_none_or(|read_at| {
+            let age = now.saturating_duration_since(read_at);
+            age >= REREAD_INTERVAL || (self.schema != schema && age >= REREAD_INTERVAL_MIN)
+        });
+        if !due {
+            return false;
+        }
+        (self.read_at, self.schema) = (Some(now), schema);
+        let read = self.read().await;
+        // Seldom needed, so it does not hold a place on the server.
+        self.asker.close();
+        let known = self.known.as_ref();
+        let roles = match (read, known) {
+            (Some(roles), _) => roles,
+            // What was known goes on; who was never known has no roles.
+            (None, Some(_)) => return false,
+            (None, None) => Roles::default(),
+        };
+        if known.is_some_and(|known| *known.roles == roles) {
+            return false;
+        }
+        let stamp = known.map_or(1, |known| known.stamp + 1);
+        self.known = Some(KnownRoles { roles: Arc::new(roles), stamp });
+        true
+    }
+
+    async fn read(&mut self) -> Option<Roles> {
+        let sql = GRANTS_SQL.replace("$rows", &(ROLE_GRANTS_MAX + 1).to_string());
+        match self.asker.ask(&sql).await {
+            Ok(rows) if rows.len() > ROLE_GRANTS_MAX => {
+                tracing::warn!(
+                    grants_max = ROLE_GRANTS_MAX,
+                    "too many roles are members of roles to keep them: policies are told of none"
+                );
+                None
+            }
+            Ok(rows) => {
+                let pair = |row: &'_ Vec<Option<String>>| match row.as_slice() {
+                    [Some(member), Some(role)] => Some((member.clone(), role.clone())),
+                    _ => None,
+                };
+                let pairs: Vec<_> = rows.iter().filter_map(pair).collect();
+                Some(pairs.iter().map(|(member, role)| (member.as_str(), role.as_str())).collect())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot read which roles are members of which");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! A connection for questions of ours about a server and its databases.
+
+use std::sync::Arc;
+
+use super::credentials::Credentials;
+use super::error::ConnectError;
+use super::login::{NewServer, Target, connect, simple_query};
+use crate::config::Config;
+
+/// Nothing a user could have created is found by name with these.
+const SETTINGS: [(&str, &str); 2] = [
+    ("client_encoding", "UTF8"),
+    // A database's defaults may be what no replica takes.
+    ("options", r"-c search_path=pg_catalog -c default_transaction_isolation=read\ committed"),
+];
+
+/// A connection for questions of ours, opened when it is needed and again after a failure.
+#[derive(Debug)]
+pub struct Asker {
+    pub target: Arc<Target>,
+    pub database: Arc<str>,
+    user: String,
+    credentials: Credentials,
+    application: &'static str,
+    server: Option<NewServer>,
+}
+
+impl Asker {
+    /// `instance` is the primary (0) or a replica (1, …) of the configuration, whose URL says user and database.
+    pub fn new(
+        config: &Config,
+        instance: usize,
+        target: Arc<Target>,
+        application: &'static str,
+    ) -> Self {
+        let servers = std::iter::once(&config.cluster.primary).chain(&config.cluster.replicas);
+        let url = servers.into_iter().nth(instance).unwrap_or(&config.cluster.primary);
+        let credentials = match &url.password {
+            Some(password) => Credentials::Password(password.clone()),
+            None => Credentials::None,
+        };
+        Self {
+            target,
+            database: url.database.as_str().into(),
+            user: url.user.clone(),
+            credentials,
+            application,
+            server: None,
+        }
+    }
+
+    /// Runs statements and yields the rows of all of them.
+    ///
+    /// # Errors
+    /// The server can't be reached, or refuses; the next question opens another connection.
+    pub async fn ask(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, ConnectError> {
+        let mut server = match self.server.take() {
+            Some(server) => server,
+            None => {
+                let mut settings = vec![("application_name", self.application)];
+                settings.extend(SETTINGS);
+                connect(&self.target, &self.database, &self.user, &self.credentials, &settings)
+                    .await?
+            }
+        };
+        let rows = simple_query(&mut server, sql).await?;
+        self.server = Some(server);
+        Ok(rows)
+    }
+
+    /// Gives the connection's place on the server back.
+    pub fn close(&mut self) {
+        self.server = None;
+    }
+}
