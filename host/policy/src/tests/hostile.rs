@@ -6,8 +6,8 @@ use super::{
 };
 use crate::bindings::since_v0_1::types::SessionFlags;
 use crate::{
-    AnswerSource, Change, Engine, Execution, Generation, Granted, LoadError, Settings, Source,
-    embedded,
+    AnswerSource, Change, Engine, Execution, Generation, Granted, LoadError, PLAN_TIMES, Settings,
+    Source, embedded,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +42,20 @@ fn an_endless_loop_ends() {
     let begin = Instant::now();
     assert_eq!(fault_of("loop"), FaultKind::Deadline);
     assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+/// A plugin may make Tidegate slower. It is no fault, so an operator has to see it.
+#[test]
+fn one_that_is_slow_within_its_time_answers_and_its_times_tell() {
+    let plugin = hostile(r#"{"plan": "slow"}"#);
+    let orders = select("orders");
+    let before = plugin.plans_within();
+    for _ in 0..=POLICY_FAULTS_MAX {
+        assert!(plugin.plan_route(question(&orders), &["r1"]).is_ok());
+    }
+    assert_eq!((plugin.faults_total(), plugin.is_quarantined()), (0, false));
+    let shorter = PLAN_TIMES.iter().position(|most| *most >= Duration::from_millis(2)).unwrap();
+    assert_eq!(plugin.plans_within()[shorter - 1], before[shorter - 1], "none of less than 2 ms");
 }
 
 #[test]

@@ -105,6 +105,15 @@ fn misbehave(how: &str) {
                 all.push(black_box(vec![1; 1 << 20]));
             }
         }
+        // Less than a plan may take.
+        "slow" => {
+            let began = host::monotonic_ns();
+            while host::monotonic_ns() < began + 2_000_000 {
+                (0..50_000).for_each(|n| {
+                    black_box(n);
+                });
+            }
+        }
         "panic" => panic!("as told"),
         "log flood" => loop {
             host::warn("look at me");
