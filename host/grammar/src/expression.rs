@@ -2,32 +2,13 @@
 
 use crate::found::TableId;
 use crate::from::schema_and_name;
+use crate::side::{Column, Operand, Side, comparison};
 use crate::string;
 use crate::walker::{LevelId, Owner, Place, Role, Task, Walker};
 use pg_raw_parse::list::NodeList;
 use pg_raw_parse::raw::{A_Expr_Kind, BoolExprType, SQLValueFunctionOp, SubLinkType};
 use pg_raw_parse::{Node, nodes};
 use tidegate_core::statement::{By, Comparison};
-
-/// One side of a comparison.
-#[derive(Clone, Copy)]
-pub(crate) enum Side<'a> {
-    Column(&'a nodes::ColumnRef),
-    Row(&'a NodeList),
-    /// Parameters, literals, and lists of one of them.
-    Plain(By),
-    Expression,
-}
-
-impl Side<'_> {
-    pub(crate) fn by(self) -> By {
-        match self {
-            Side::Column(_) => By::Column,
-            Side::Plain(by) => by,
-            Side::Row(_) | Side::Expression => By::Expression,
-        }
-    }
-}
 
 impl<'a> Walker<'a> {
     pub(crate) fn walk_expression(&mut self, node: Node<'a>, place: Place) {
@@ -53,7 +34,9 @@ impl<'a> Walker<'a> {
             Node::SubLink(link) => self.sub_query(link, place),
             Node::NullTest(test) => match (test.arg(), place.role) {
                 (Node::ColumnRef(column), Role::Condition { always }) => {
-                    self.compared(column, Comparison::Null, By::Literal, always, place.level);
+                    if let Some(column) = Column::of(column) {
+                        self.compared(column, Comparison::Null, By::Literal, always, place.level);
+                    }
                 }
                 (arg, role) => self.expression(arg, place.role(compared_with_literal(role))),
             },
@@ -215,75 +198,76 @@ impl<'a> Walker<'a> {
         let operands = if matches!(left, Node::None) { 1 } else { 2 };
         // BETWEEN's name is no operator's: it stands for >= and <=.
         let between = A_Expr_Kind::AEXPR_BETWEEN..=A_Expr_Kind::AEXPR_NOT_BETWEEN_SYM;
-        if !between.contains(&operation.kind) {
-            self.operator(operation.name(), operands);
-        }
+        let name = match between.contains(&operation.kind) {
+            true => None,
+            false => self.operator(operation.name(), operands),
+        };
         let Role::Condition { always } = place.role else {
             let place = place.role(within(place.role));
             self.expression(right, place);
             return self.expression(left, place);
         };
-        let name = operation.name().iter().filter_map(string).next_back().unwrap_or_default();
-        let comparison = comparison(operation.kind, name);
-        match (self.side(left), self.side(right)) {
+        let comparison = comparison(operation.kind, name.unwrap_or_default());
+        let (left, right) = (Operand::new(left), Operand::new(right));
+        match (left.side, right.side) {
             (Side::Row(left), Side::Row(right)) if left.len() == right.len() => {
                 for (left, right) in left.iter().zip(right.iter()) {
+                    let (left, right) = (Operand::new(left), Operand::new(right));
                     self.compare(left, comparison, right, always, place);
                 }
             }
             (Side::Row(columns), _) => {
-                for column in columns.iter() {
-                    self.compare(column, comparison, Node::None, always, place);
-                }
-                self.expression(right, place.value());
+                self.compare_each(columns, comparison, always, place);
+                self.expression(right.node, place.value());
             }
             _ => self.compare(left, comparison, right, always, place),
         }
     }
 
-    /// One comparison, with `Node::None` for what is an expression of its own.
+    /// Columns that are compared with what is an expression of its own.
+    fn compare_each(
+        &mut self,
+        columns: &'a NodeList,
+        comparison: Comparison,
+        always: bool,
+        place: Place,
+    ) {
+        for column in columns.iter() {
+            self.compare(Operand::new(column), comparison, Operand::NONE, always, place);
+        }
+    }
+
     fn compare(
         &mut self,
-        left: Node<'a>,
+        left: Operand<'a>,
         comparison: Comparison,
-        right: Node<'a>,
+        right: Operand<'a>,
         always: bool,
         place: Place,
     ) {
         let level = place.level;
-        match (self.side(left), self.side(right)) {
+        match (left.side, right.side) {
             (Side::Column(left), Side::Column(right)) => {
-                let same = self.owner(left, level) == self.owner(right, level);
+                let owners = (self.owner(left, level), self.owner(right, level));
                 let comparison = match comparison {
-                    Comparison::Equal if !same => Comparison::Join,
+                    Comparison::Equal if owners.0 != owners.1 => Comparison::Join,
                     other => other,
                 };
-                self.compared(left, comparison, By::Column, always, level);
-                self.compared(right, comparison, By::Column, always, level);
+                self.owned(owners.0, left.name, comparison, By::Column, always);
+                self.owned(owners.1, right.name, comparison, By::Column, always);
             }
             (Side::Column(column), other) => {
                 self.compared(column, comparison, other.by(), always, level);
-                self.expression(right, place.value());
+                self.expression(right.node, place.value());
             }
             (other, Side::Column(column)) => {
                 self.compared(column, comparison, other.by(), always, level);
-                self.expression(left, place.value());
+                self.expression(left.node, place.value());
             }
             (left_side, right_side) => {
-                self.expression(right, place.role(Role::Compared(left_side.by())));
-                self.expression(left, place.role(Role::Compared(right_side.by())));
+                self.expression(right.node, place.role(Role::Compared(left_side.by())));
+                self.expression(left.node, place.role(Role::Compared(right_side.by())));
             }
-        }
-    }
-
-    /// What one side of a comparison is.
-    pub(crate) fn side(&self, node: Node<'a>) -> Side<'a> {
-        match node {
-            Node::ColumnRef(column) if column_name(column).is_some() => Side::Column(column),
-            Node::RowExpr(row) => Side::Row(row.args()),
-            Node::NodeList(list) => list_side(list),
-            Node::A_ArrayExpr(array) => list_side(array.elements()),
-            _ => plain(node).map_or(Side::Expression, Side::Plain),
         }
     }
 
@@ -295,31 +279,36 @@ impl<'a> Walker<'a> {
             Role::Order => (Comparison::Order, By::Column, true),
             Role::Group => (Comparison::Group, By::Column, true),
         };
-        self.compared(column, comparison, by, always, place.level);
+        if let Some(column) = Column::of(column) {
+            self.compared(column, comparison, by, always, place.level);
+        }
     }
 
     fn compared(
         &mut self,
-        column: &'a nodes::ColumnRef,
+        column: Column<'a>,
         comparison: Comparison,
         by: By,
         always: bool,
         level: LevelId,
     ) {
-        let Some(name) = column_name(column) else { return };
-        match self.owner(column, level) {
+        let owner = self.owner(column, level);
+        self.owned(owner, column.name, comparison, by, always);
+    }
+
+    /// Notes a column of which it is known whose it is.
+    fn owned(&mut self, owner: Owner, name: &str, comparison: Comparison, by: By, always: bool) {
+        match owner {
             Owner::Table(table) => self.found.column(Some(table), name, comparison, by, always),
             Owner::Unclear => self.found.column(None, name, comparison, by, always),
             Owner::NoTable => {}
         }
     }
 
-    fn owner(&self, column: &'a nodes::ColumnRef, level: LevelId) -> Owner {
-        let names = column.fields().iter().filter_map(string);
-        // `schema.table.column`, `table.column`, `column`: the last but one is the table's.
-        match schema_and_name(names) {
-            (Some(table), _) => self.table_named(table, level).map_or(Owner::NoTable, Owner::Table),
-            _ => self.only_table(level),
+    fn owner(&self, column: Column<'a>, level: LevelId) -> Owner {
+        match column.table {
+            Some(table) => self.table_named(table, level).map_or(Owner::NoTable, Owner::Table),
+            None => self.only_table(level),
         }
     }
 
@@ -359,30 +348,29 @@ impl<'a> Walker<'a> {
 
     fn sub_query(&mut self, link: &'a nodes::SubLink, place: Place) {
         self.tasks.push(Task::Query(link.subselect(), place.value()));
-        self.operator(link.oper_name(), 2);
+        let name = self.operator(link.oper_name(), 2);
         match (link.testexpr(), place.role) {
             (test, Role::Condition { always }) => {
                 let any = link.sub_link_type == SubLinkType::ANY_SUBLINK;
-                let name = link.oper_name().iter().filter_map(string).next_back();
                 let is_in = any && name.is_none_or(|name| name == "=");
                 let comparison = if is_in { Comparison::In } else { Comparison::Other };
-                match self.side(test) {
-                    Side::Row(columns) => {
-                        for column in columns.iter() {
-                            self.compare(column, comparison, Node::None, always, place);
-                        }
-                    }
-                    _ => self.compare(test, comparison, Node::None, always, place),
+                let test = Operand::new(test);
+                match test.side {
+                    Side::Row(columns) => self.compare_each(columns, comparison, always, place),
+                    _ => self.compare(test, comparison, Operand::NONE, always, place),
                 }
             }
             (test, role) => self.expression(test, place.role(within(role))),
         }
     }
 
-    fn operator(&mut self, name: &'a NodeList, operands: usize) {
-        if let (schema, Some(name)) = schema_and_name(name.iter().filter_map(string)) {
+    /// Notes an operator, and returns its name without its schema.
+    fn operator(&mut self, name: &'a NodeList, operands: usize) -> Option<&'a str> {
+        let (schema, name) = schema_and_name(name.iter().filter_map(string));
+        if let Some(name) = name {
             self.found.operator(schema, name, operands);
         }
+        name
     }
 
     pub(crate) fn type_name(&mut self, kind: &'a nodes::TypeName) {
@@ -425,56 +413,4 @@ fn compared_with_literal(role: Role) -> Role {
         Role::Condition { .. } => Role::Compared(By::Literal),
         other => within(other),
     }
-}
-
-fn comparison(kind: A_Expr_Kind::Type, name: &str) -> Comparison {
-    match (kind, name) {
-        (A_Expr_Kind::AEXPR_OP, "=") => Comparison::Equal,
-        (A_Expr_Kind::AEXPR_OP, "<" | "<=" | ">" | ">=") => Comparison::Range,
-        (A_Expr_Kind::AEXPR_OP, "~~" | "~~*" | "~" | "~*") => Comparison::Like,
-        (A_Expr_Kind::AEXPR_IN | A_Expr_Kind::AEXPR_OP_ANY, "=") => Comparison::In,
-        (A_Expr_Kind::AEXPR_NOT_DISTINCT, _) => Comparison::Equal,
-        (A_Expr_Kind::AEXPR_BETWEEN | A_Expr_Kind::AEXPR_BETWEEN_SYM, _) => Comparison::Range,
-        (
-            A_Expr_Kind::AEXPR_LIKE | A_Expr_Kind::AEXPR_ILIKE | A_Expr_Kind::AEXPR_SIMILAR,
-            "~~" | "~~*" | "~",
-        ) => Comparison::Like,
-        _ => Comparison::Other,
-    }
-}
-
-/// The column's name, if it is no `*`.
-fn column_name(column: &nodes::ColumnRef) -> Option<&str> {
-    column.fields().iter().next_back().and_then(string)
-}
-
-/// A parameter or literal, also behind casts.
-fn plain(mut node: Node<'_>) -> Option<By> {
-    loop {
-        match node {
-            Node::ParamRef(parameter) => {
-                return u16::try_from(parameter.number).ok().map(By::Parameter);
-            }
-            Node::A_Const(_) => return Some(By::Literal),
-            Node::TypeCast(cast) => node = cast.arg(),
-            _ => return None,
-        }
-    }
-}
-
-/// A list of literals alone, or of consecutive parameters alone; or the rows of `IN ((…), (…))`.
-fn list_side<'a>(list: &'a NodeList) -> Side<'a> {
-    let mut sides = list.iter().map(plain);
-    let Some(Some(first)) = sides.next() else { return Side::Expression };
-    let whole = sides.try_fold(first, |so_far, next| match (so_far, next?) {
-        (By::Literal, By::Literal) => Some(By::Literal),
-        (By::Parameter(first), By::Parameter(next)) if first.checked_add(1) == Some(next) => {
-            Some(By::Parameters(first, next))
-        }
-        (By::Parameters(first, last), By::Parameter(next)) if last.checked_add(1) == Some(next) => {
-            Some(By::Parameters(first, next))
-        }
-        _ => None,
-    });
-    whole.map_or(Side::Expression, Side::Plain)
 }

@@ -1,4 +1,4 @@
-//! What a walk has found so far: names borrowed from the tree, within bounds.
+//! What a walk has found so far, within bounds.
 
 use crate::names;
 use tidegate_core::limits::SHAPE_NAMES_MAX;
@@ -10,37 +10,23 @@ use tidegate_core::statement::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TableId(u32);
 
-/// A use of a column, and of which table if that is known.
-struct Column<'a> {
-    table: Option<TableId>,
-    name: &'a str,
-    comparison: Comparison,
-    by: By,
-    always: bool,
-}
-
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Function<'a> {
-    schema: Option<&'a str>,
-    name: &'a str,
-    arguments: u16,
-    form: FunctionForm,
-}
-
 /// What was found.
-pub(crate) struct Found<'a> {
+pub(crate) struct Found {
     pub access: Access,
     pub locks: bool,
     pub literal_dependent: bool,
     /// SELECT … INTO.
     pub into: bool,
     pub incomplete: Option<Incomplete>,
-    tables: Vec<(Option<&'a str>, &'a str, Access)>,
-    columns: Vec<Column<'a>>,
-    functions: Vec<Function<'a>>,
+    tables: Vec<TableUse>,
+    /// Columns of no certain table.
+    columns: Vec<ColumnUse>,
+    /// How many columns were found, those that are listed already among them.
+    columns_found: usize,
+    functions: Vec<FunctionUse>,
 }
 
-impl<'a> Found<'a> {
+impl Found {
     pub(crate) fn new() -> Self {
         Self {
             access: Access::Reads,
@@ -48,8 +34,9 @@ impl<'a> Found<'a> {
             literal_dependent: false,
             into: false,
             incomplete: None,
-            tables: Vec::with_capacity(4),
-            columns: Vec::with_capacity(8),
+            tables: Vec::new(),
+            columns: Vec::new(),
+            columns_found: 0,
             functions: Vec::new(),
         }
     }
@@ -70,38 +57,53 @@ impl<'a> Found<'a> {
 
     pub(crate) fn table(
         &mut self,
-        schema: Option<&'a str>,
-        name: &'a str,
+        schema: Option<&str>,
+        name: &str,
         access: Access,
     ) -> Option<TableId> {
         self.access = self.access.and(access);
         if !self.has_room(self.tables.len()) {
             return None;
         }
-        self.tables.push((schema, name, access));
+        if self.tables.len() == self.tables.capacity() {
+            // Shapes are kept for long, and most have one table or two.
+            self.tables.reserve_exact(self.tables.len().max(1));
+        }
+        let schema = schema.map(Box::from);
+        self.tables.push(TableUse { schema, name: name.into(), access, columns: Vec::new() });
         Some(TableId(self.tables.len() as u32 - 1))
     }
 
     pub(crate) fn column(
         &mut self,
         table: Option<TableId>,
-        name: &'a str,
+        name: &str,
         comparison: Comparison,
         by: By,
         always: bool,
     ) {
-        if self.has_room(self.columns.len()) {
-            self.columns.push(Column { table, name, comparison, by, always });
+        if !self.has_room(self.columns_found) {
+            return;
+        }
+        self.columns_found += 1;
+        let table = table.and_then(|TableId(id)| self.tables.get_mut(id as usize));
+        let list = table.map_or(&mut self.columns, |table| &mut table.columns);
+        let same = |used: &ColumnUse| {
+            (used.comparison, used.by, used.always) == (comparison, by, always)
+                && *used.column == *name
+        };
+        if !list.iter().any(same) {
+            list.push(ColumnUse { column: name.into(), comparison, by, always });
         }
     }
 
-    pub(crate) fn function(&mut self, schema: Option<&'a str>, name: &'a str, arguments: usize) {
+    pub(crate) fn function(&mut self, schema: Option<&str>, name: &str, arguments: usize) {
         self.literal_dependent |= names::is_literal_dependent(name);
         self.name(schema, name, arguments, FunctionForm::Call);
     }
 
     /// Notes an operator, if it is none of PostgreSQL's own.
-    pub(crate) fn operator(&mut self, schema: Option<&'a str>, name: &'a str, operands: usize) {
+    pub(crate) fn operator(&mut self, schema: Option<&str>, name: &str, operands: usize) {
         let own = schema.is_none_or(|schema| schema == "pg_catalog");
         if !own || !names::is_builtin_operator(name) {
             self.name(schema, name, operands, FunctionForm::Operator);
@@ -109,7 +111,7 @@ impl<'a> Found<'a> {
     }
 
     /// Notes the type of a cast, if it is none of PostgreSQL's own.
-    pub(crate) fn cast(&mut self, schema: Option<&'a str>, name: &'a str) {
+    pub(crate) fn cast(&mut self, schema: Option<&str>, name: &str) {
         self.literal_dependent |= names::names_an_object(name);
         let own = match schema {
             Some(schema) => schema == "pg_catalog",
@@ -120,50 +122,26 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn name(
-        &mut self,
-        schema: Option<&'a str>,
-        name: &'a str,
-        arguments: usize,
-        form: FunctionForm,
-    ) {
+    fn name(&mut self, schema: Option<&str>, name: &str, arguments: usize, form: FunctionForm) {
         let arguments = u16::try_from(arguments).unwrap_or(u16::MAX);
-        let function = Function { schema, name, arguments, form };
         // Most statements call few functions, and those that call many repeat them.
-        if self.functions.contains(&function) || !self.has_room(self.functions.len()) {
+        let same = |used: &FunctionUse| {
+            (used.arguments, used.form) == (arguments, form)
+                && *used.name == *name
+                && used.schema.as_deref() == schema
+        };
+        if self.functions.iter().any(same) || !self.has_room(self.functions.len()) {
             return;
         }
-        self.functions.push(function);
+        let schema = schema.map(Box::from);
+        self.functions.push(FunctionUse { schema, name: name.into(), arguments, form });
     }
 
-    /// Owns what was found.
+    /// What is to be kept of it.
     pub(crate) fn into_parsed(mut self) -> Parsed {
-        let mut tables: Vec<TableUse> = self
-            .tables
-            .iter()
-            .map(|&(schema, name, access)| TableUse {
-                schema: schema.map(Box::from),
-                name: name.into(),
-                access,
-                columns: Vec::new(),
-            })
-            .collect();
-        let mut columns = Vec::new();
-        for Column { table, name, comparison, by, always } in self.columns {
-            let table = table.and_then(|TableId(id)| tables.get_mut(id as usize));
-            let list = table.map_or(&mut columns, |table| &mut table.columns);
-            let used = ColumnUse { column: name.into(), comparison, by, always };
-            if !list.contains(&used) {
-                list.push(used);
-            }
-        }
+        self.tables.shrink_to_fit();
+        self.functions.shrink_to_fit();
         self.functions.sort_unstable();
-        let functions = self.functions.iter().map(|function| FunctionUse {
-            schema: function.schema.map(Box::from),
-            name: function.name.into(),
-            arguments: function.arguments,
-            form: function.form,
-        });
         let incomplete = self.incomplete;
         Parsed {
             access: if incomplete.is_some() {
@@ -172,9 +150,9 @@ impl<'a> Found<'a> {
                 self.access
             },
             locks: self.locks,
-            tables,
-            columns,
-            functions: functions.collect(),
+            tables: self.tables,
+            columns: self.columns,
+            functions: self.functions,
             literal_dependent: self.literal_dependent,
             incomplete,
             ..Parsed::default()

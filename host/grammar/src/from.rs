@@ -10,14 +10,15 @@ use tidegate_core::statement::{Access, By, Comparison};
 impl<'a> Walker<'a> {
     /// Reads a FROM list into the level of `place`; conditions and subqueries are left as tasks.
     pub(crate) fn from(&mut self, list: impl IntoIterator<Item = Node<'a>>, place: Place) {
-        let mut items: Vec<Node<'a>> = list.into_iter().collect();
-        items.reverse();
-        while let Some(item) = items.pop() {
+        let mut list = list.into_iter();
+        // The sides of joins come before the rest of the list.
+        let mut sides: Vec<Node<'a>> = Vec::new();
+        while let Some(item) = sides.pop().or_else(|| list.next()) {
             match item {
                 Node::RangeVar(table) => self.range_table(table, place),
                 Node::JoinExpr(join) => {
-                    items.push(join.rarg());
-                    items.push(join.larg());
+                    sides.push(join.rarg());
+                    sides.push(join.larg());
                     self.join(join, place);
                 }
                 Node::RangeSubselect(query) => {
@@ -32,7 +33,7 @@ impl<'a> Walker<'a> {
                     self.derived(function.alias(), place.level);
                 }
                 Node::RangeTableSample(sample) => {
-                    items.push(sample.relation());
+                    sides.push(sample.relation());
                     // A sampling method is a function by its name.
                     let names = sample.method().iter().filter_map(string);
                     if let (schema, Some(name)) = schema_and_name(names) {

@@ -9,6 +9,7 @@ mod found; // what was found so far, within bounds
 mod from; // FROM: which name is which table
 mod names; // PostgreSQL's own types and operators
 mod query; // SELECT, INSERT, UPDATE, DELETE, MERGE
+mod side; // the sides of comparisons
 mod statement; // which kind of statement
 mod walker; // the work that is left
 

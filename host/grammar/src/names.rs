@@ -140,7 +140,8 @@ const LITERAL_DEPENDENT_PREFIXES: &[&str] = &[
 ];
 
 pub(crate) fn is_builtin_operator(name: &str) -> bool {
-    OPERATORS.binary_search(&name).is_ok()
+    // The one that stands in most texts.
+    name == "=" || OPERATORS.binary_search(&name).is_ok()
 }
 
 pub(crate) fn is_builtin_type(name: &str) -> bool {

@@ -1,9 +1,10 @@
 //! SELECT, INSERT, UPDATE, DELETE, MERGE: which tables, and which expressions are conditions.
 
+use crate::side::Side;
 use crate::walker::{LevelId, Place, Role, Task, Walker, WithId};
 use pg_raw_parse::raw::SetOperation;
 use pg_raw_parse::{Node, nodes};
-use tidegate_core::statement::{By, Comparison};
+use tidegate_core::statement::Comparison;
 
 const ALWAYS: Role = Role::Condition { always: true };
 
@@ -84,7 +85,7 @@ impl<'a> Walker<'a> {
         self.expressions(select.distinct_clause().iter(), inside.role(Role::Group));
         self.expression(select.where_clause(), inside.role(ALWAYS));
         self.expressions(select.values_lists().iter(), inside);
-        self.expressions(select.target_list().iter(), inside);
+        self.expressions(select.target_list().iter().map(|output| output.val()), inside);
         self.from(select.from_clause().iter(), inside);
     }
 
@@ -111,7 +112,7 @@ impl<'a> Walker<'a> {
             if let Node::ResTarget(column) = column
                 && let Some(name) = column.name()
             {
-                let by = self.by(value);
+                let by = Side::of(value).by();
                 self.found.column(target, name, Comparison::Assigned, by, false);
             }
         }
@@ -158,7 +159,7 @@ impl<'a> Walker<'a> {
                     && let Some(name) = column.name()
                 {
                     // INSERT has its values beside its columns, UPDATE in them.
-                    let by = self.by(values.next().unwrap_or(column.val()));
+                    let by = Side::of(values.next().unwrap_or(column.val())).by();
                     self.found.column(target, name, Comparison::Assigned, by, false);
                 }
                 self.expression(assigned, inside);
@@ -180,7 +181,7 @@ impl<'a> Walker<'a> {
     ) {
         let target = self.only_owner(target);
         for assigned in list {
-            let by = self.by(assigned.val());
+            let by = Side::of(assigned.val()).by();
             if let Some(name) = assigned.name() {
                 self.found.column(target, name, Comparison::Assigned, by, false);
             }
@@ -192,11 +193,6 @@ impl<'a> Walker<'a> {
         if let Some(clause) = clause {
             self.expressions(clause.exprs().iter(), place);
         }
-    }
-
-    /// What an assigned value is.
-    fn by(&self, value: Node<'a>) -> By {
-        self.side(value).by()
     }
 }
 

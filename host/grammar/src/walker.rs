@@ -80,7 +80,7 @@ pub(crate) enum Task<'a> {
 
 pub(crate) struct Walker<'a> {
     pub tasks: Vec<Task<'a>>,
-    pub found: Found<'a>,
+    pub found: Found,
     levels: Vec<Level>,
     ranges: Vec<Range<'a>>,
     withs: Vec<With<'a>>,
@@ -113,16 +113,14 @@ impl<'a> Walker<'a> {
     /// Pushes nodes so that the first is looked at first.
     pub(crate) fn expressions<I>(&mut self, nodes: I, place: Place)
     where
-        I: IntoIterator,
-        I::Item: Into<Node<'a>>,
+        I: IntoIterator<IntoIter: DoubleEndedIterator, Item: Into<Node<'a>>>,
     {
-        let begin = self.tasks.len();
-        self.tasks.extend(nodes.into_iter().map(|node| Task::Expression(node.into(), place)));
-        self.tasks[begin..].reverse();
+        let nodes = nodes.into_iter().rev();
+        self.tasks.extend(nodes.map(|node| Task::Expression(node.into(), place)));
     }
 
     /// Works until nothing is left, or the bounds are reached.
-    pub(crate) fn run(mut self) -> Found<'a> {
+    pub(crate) fn run(mut self) -> Found {
         while let Some(task) = self.tasks.pop() {
             match task {
                 Task::Expression(node, place) => self.walk_expression(node, place),

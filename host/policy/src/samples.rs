@@ -6,7 +6,7 @@ use crate::bindings::since_v0_1::index::{Batch, ColumnStatistics, SlowShape, Tab
 use crate::bindings::since_v0_1::types::Identity;
 use tidegate_core::policy::ReplicaMetrics;
 use tidegate_core::statement::{
-    Access, By, ColumnUse, Comparison, Effects, Family, Fingerprint, Shape, ShapeKind, TableUse,
+    Access, By, ColumnUse, Comparison, Family, Fingerprint, Shape, ShapeKind, TableUse,
 };
 
 /// The replicas there are.
@@ -61,7 +61,6 @@ fn shape(
         kind,
         access,
         locks: false,
-        effects: Effects::default(),
         tables,
         columns: Vec::new(),
         functions: Vec::new(),

@@ -7,8 +7,8 @@ mod words; // core's enums as words
 
 use serde::{Deserialize, Serialize};
 use tidegate_core::statement::{
-    Access, By, ColumnUse, Comparison, Effects, Family, Fingerprint, FunctionForm, FunctionUse,
-    Shape, ShapeKind, TableUse,
+    Access, By, ColumnUse, Comparison, Family, Fingerprint, FunctionForm, FunctionUse, Shape,
+    ShapeKind, TableUse,
 };
 use words::Why;
 
@@ -166,7 +166,7 @@ impl From<&Shape> for ShapeLine {
 }
 
 impl ShapeLine {
-    /// The shape as it was, with nothing said of the session.
+    /// The shape as it was.
     ///
     /// # Errors
     /// A fingerprint is no number in hexadecimal.
@@ -181,7 +181,6 @@ impl ShapeLine {
             kind: self.kind,
             access: self.access,
             locks: self.locks,
-            effects: Effects::default(),
             tables: self.tables.iter().map(TableLine::used).collect(),
             columns: self.columns.iter().map(ColumnLine::used).collect(),
             functions: self.functions.iter().map(FunctionLine::used).collect(),

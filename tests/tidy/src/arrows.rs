@@ -32,7 +32,7 @@ pub const CRATES: &[Layers] = &[
         layers: &[
             &["statement"],
             &["expression", "query"],
-            &["from"],
+            &["from", "side"],
             &["walker"],
             &["found"],
             &["names"],

@@ -1,7 +1,7 @@
 //! Is a statement nothing but a read, on any server?
 
 use crate::catalogue::{Catalogue, Unsafe};
-use crate::statement::{Effects, FunctionForm, Shape};
+use crate::statement::{FunctionForm, Shape};
 
 /// Why a statement needs the primary. The names are metric labels and parts of explanations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,8 +38,8 @@ pub fn judge_read(shape: &Shape, catalogue: &Catalogue) -> Result<(), NotARead> 
     if shape.literal_dependent {
         return Err(NotARead::LiteralDependent);
     }
-    // A function that is no built-in may do anything to a session; the catalogue knows better.
-    if !shape.effects.without(Effects::UNKNOWN_SETTINGS).is_empty() {
+    // A function that is no built-in may do anything to a session: that the catalogue knows.
+    if shape.touches_session() {
         return Err(NotARead::TouchesSession);
     }
     let judge = || {

@@ -2,11 +2,11 @@
 //!
 //! A second chance before eviction (CLOCK): a statement that came twice outlives a flood of those that come once.
 
+use super::StringSyntax;
 use super::encoding::{TextEncoding, is_safe_anywhere};
 use super::fingerprint::{Fingerprinter, Reading, Unreadable};
 use super::render::{Rendered, render};
 use super::shape::{Family, Fingerprint, Grammar, Incomplete, Parsed, Shape};
-use super::{Effects, StringSyntax, analyse_with};
 use crate::limits::SHAPE_REFUSED_TIME;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -181,12 +181,8 @@ impl<G: Grammar> ShapeCache<G> {
 
     fn make(&mut self, text: &[u8], settings: TextSettings, reading: &Reading) -> Shape {
         let strings = settings.strings;
-        let Rendered { skeleton, normalized } = render(text, strings, reading);
-        // What literals change is marked; the rest shows in the skeleton, which is shorter.
-        let effects = match &skeleton {
-            Ok(text) => analyse_with(text.as_bytes(), StringSyntax::Standard).effects,
-            Err(_) => analyse_with(text, strings).effects,
-        };
+        let Rendered { skeleton, normalized } =
+            render(text, strings, reading, self.fingerprinter.cuts());
         let parsed = match skeleton {
             Ok(text) if settings.encoding == TextEncoding::Utf8 || text.is_ascii() => {
                 self.grammar.parse(&text)
@@ -195,7 +191,7 @@ impl<G: Grammar> ShapeCache<G> {
             Err(why) => Parsed::unknown(why),
         };
         let family = self.fingerprinter.family(text, strings, reading);
-        shape(reading, family, normalized, effects, parsed)
+        shape(reading, family, normalized, parsed)
     }
 
     fn make_room(&mut self, bytes: usize) {
@@ -229,16 +225,10 @@ fn unreadable(why: Incomplete) -> Arc<Shape> {
     let reading =
         Reading { fingerprint: Fingerprint(0), begin: 0, end: 0, parameters: 0, open_list: false };
     let parsed = Parsed::unknown(why);
-    Arc::new(shape(&reading, Family(0), "".into(), Effects::ANY_STATE, parsed))
+    Arc::new(shape(&reading, Family(0), "".into(), parsed))
 }
 
-fn shape(
-    reading: &Reading,
-    family: Family,
-    normalized: Box<str>,
-    effects: Effects,
-    parsed: Parsed,
-) -> Shape {
+fn shape(reading: &Reading, family: Family, normalized: Box<str>, parsed: Parsed) -> Shape {
     Shape {
         fingerprint: reading.fingerprint,
         family,
@@ -246,7 +236,6 @@ fn shape(
         kind: parsed.kind,
         access: parsed.access,
         locks: parsed.locks,
-        effects,
         tables: parsed.tables,
         columns: parsed.columns,
         functions: parsed.functions,

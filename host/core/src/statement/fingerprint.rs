@@ -3,7 +3,7 @@
 //! Tokens are written one behind the other in a form from which they could be read again, so different tokens are
 //! different bytes, and XXH3 with a secret of this process makes the hash of them.
 
-use super::fold::{Folded, List, Literal, Parameters, Sink, Stop, fold};
+use super::fold::{Cut, Folded, List, Literal, Parameters, Sink, Stop, What, fold};
 use super::lexer::{Kind, Token};
 use super::words::sixteen;
 use super::{Family, Fingerprint, StringSyntax};
@@ -56,6 +56,8 @@ pub enum Unreadable {
 pub struct Fingerprinter {
     secret: Box<[u8; SECRET]>,
     buffer: Box<[u8; BLOCK + SLACK]>,
+    /// Of the text read last: at most two for each of its tokens.
+    cuts: Vec<Cut>,
 }
 
 impl Fingerprinter {
@@ -67,7 +69,7 @@ impl Fingerprinter {
             low = low.wrapping_add(0x9e37_79b9_7f4a_7c15);
             eight.copy_from_slice(&mix(low ^ mix(high ^ mix(low))).to_le_bytes());
         }
-        Self { secret, buffer: Box::new([0; BLOCK + SLACK]) }
+        Self { secret, buffer: Box::new([0; BLOCK + SLACK]), cuts: Vec::new() }
     }
 
     /// The fingerprint of a text as a session with the given string syntax reads it. About a nanosecond a byte.
@@ -84,8 +86,16 @@ impl Fingerprinter {
         if !reading.open_list || reading.parameters == 0 {
             return own;
         }
+        let cuts = std::mem::take(&mut self.cuts);
         // What folded with all its parameters folds without them.
-        self.hash(text, strings, Parameters::Alike).map_or(own, |(hash, ..)| Family(hash))
+        let hash = self.hash(text, strings, Parameters::Alike);
+        self.cuts = cuts;
+        hash.map_or(own, |(hash, ..)| Family(hash))
+    }
+
+    /// Where the text read last is rendered otherwise than it stands, in its order.
+    pub(super) fn cuts(&self) -> &[Cut] {
+        &self.cuts
     }
 
     #[inline]
@@ -98,8 +108,9 @@ impl Fingerprinter {
         if text.len() > SHAPE_TEXT_BYTES_MAX {
             return Err(Unreadable::TooLarge);
         }
-        let (secret, buffer) = (&self.secret, &mut self.buffer);
-        let mut writer = Writer { text, secret, buffer, length: 0, parameters: 0 };
+        let (secret, buffer, cuts) = (&self.secret, &mut self.buffer, &mut self.cuts);
+        cuts.clear();
+        let mut writer = Writer { text, secret, buffer, cuts, length: 0, parameters: 0 };
         match fold(text, strings, parameters, SHAPE_TOKENS_MAX, &mut writer) {
             Ok(folded) => Ok((writer.digest(), folded, writer.parameters)),
             Err(Stop::TooManyTokens) => Err(Unreadable::TooManyTokens),
@@ -113,6 +124,7 @@ struct Writer<'a> {
     text: &'a [u8],
     secret: &'a [u8; SECRET],
     buffer: &'a mut [u8; BLOCK + SLACK],
+    cuts: &'a mut Vec<Cut>,
     length: usize,
     parameters: u16,
 }
@@ -222,13 +234,16 @@ impl Sink for Writer<'_> {
     }
 
     #[inline]
-    fn literal(&mut self, literal: Literal, _: Token) {
+    fn literal(&mut self, literal: Literal, token: Token) {
+        self.cuts.push(Cut::new(What::Literal(literal), token.start(), token.end()));
         self.room();
         self.byte(LITERAL);
         self.byte(literal as u16 as u8);
     }
 
     fn list(&mut self, list: &List) {
+        let what = What::List { first_end: list.first_end as u32 };
+        self.cuts.push(Cut::new(what, list.start, list.end));
         self.room();
         self.byte(LIST);
         for byte in list.kinds.to_le_bytes().into_iter().chain(list.width.to_le_bytes()) {
@@ -236,9 +251,14 @@ impl Sink for Writer<'_> {
         }
     }
 
-    fn semicolon(&mut self) {
+    fn semicolon(&mut self, start: usize, next: usize) {
+        self.cuts.push(Cut::new(What::Semicolon, start, next));
         self.room();
         self.byte(b';');
+    }
+
+    fn gap(&mut self, end: usize, start: usize) {
+        self.cuts.push(Cut::new(What::Gap, end, start));
     }
 }
 

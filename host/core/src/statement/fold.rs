@@ -1,7 +1,7 @@
 //! A text as the tokens that make its shape: literals by their kind, lists of literals as one.
 //!
-//! What reads the tokens (the fingerprint, the renderer) is a [`Sink`]; all of them see the same, so texts with one
-//! fingerprint are rendered alike and parsed alike.
+//! What reads the tokens (the fingerprint) is a [`Sink`]. The fingerprint and the [`Cut`]s that the renderer goes by come
+//! from the same reading, so texts with one fingerprint are rendered alike and parsed alike.
 //!
 //! Kept apart: kinds of literals (`'1'` and `1` choose different operators), quoted and bare identifiers (`"user"` is
 //! a column, `user` a function), parameters by number, casts. Folded: case of bare words, white space, comments, empty
@@ -45,11 +45,40 @@ pub(super) struct List {
     pub kinds: u16,
     /// Elements of a row; 0 where the elements are no rows.
     pub width: u32,
-    /// Where the list begins in the text, and where its first element or row ends.
+    /// Where the list begins in the text, behind an opening mark that is no part of it, and where its first element or
+    /// row ends.
     pub start: usize,
     pub first_end: usize,
     /// Where the list ends.
     pub end: usize,
+}
+
+/// A piece of a text that is rendered otherwise than it stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub start: u32,
+    pub end: u32,
+    pub what: What,
+}
+
+/// What is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// White space or comments, unless it is a single blank.
+    Gap,
+    Literal(Literal),
+    /// A list; where its first element or row ends.
+    List {
+        first_end: u32,
+    },
+    /// With what lies before the next statement.
+    Semicolon,
+}
+
+impl Cut {
+    pub(super) fn new(what: What, start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32, what }
+    }
 }
 
 /// What reads folded tokens, in the order of the text.
@@ -66,8 +95,10 @@ pub(super) trait Sink {
     fn literal(&mut self, literal: Literal, token: Token);
     /// A list, without parentheses or brackets around it.
     fn list(&mut self, list: &List);
-    /// Another statement follows.
-    fn semicolon(&mut self);
+    /// A semicolon, and where the next statement begins.
+    fn semicolon(&mut self, start: usize, next: usize);
+    /// White space or comments between two tokens, unless it is a single blank.
+    fn gap(&mut self, end: usize, start: usize);
 }
 
 /// Where the tokens of a text are, and how many.
@@ -116,6 +147,9 @@ pub(super) fn fold<S: Sink>(
             return Err(Stop::TooManyTokens);
         }
         let token = lexer.token;
+        if lexer.gap {
+            sink.gap(folded.end, token.start());
+        }
         match token.kind {
             Kind::Word => {
                 qualified = before.kind == Kind::Dot;
@@ -128,7 +162,7 @@ pub(super) fn fold<S: Sink>(
                     lexer.advance();
                 }
                 if lexer.token.kind != Kind::End {
-                    sink.semicolon();
+                    sink.semicolon(token.start(), lexer.token.start());
                 }
                 before = token;
                 continue;
@@ -294,7 +328,8 @@ fn list_after<'a>(
         2 if key(lexer.text, before) == w::IN => elements(lexer, parameters, b')').or_else(|| {
             let mut inner = *lexer;
             let rows = (inner.next().kind == Kind::Open).then(|| rows(&inner, parameters))?;
-            rows.filter(|(_, ahead)| ahead.token.kind == Kind::Close)
+            let (list, ahead) = rows.filter(|(_, ahead)| ahead.token.kind == Kind::Close)?;
+            Some((List { start: lexer.token.end(), ..list }, ahead))
         }),
         6 if key(lexer.text, before) == w::VALUES => rows(lexer, parameters),
         _ => None,
@@ -304,7 +339,8 @@ fn list_after<'a>(
 /// With the lexer on an opening mark: the literals up to the closing one, and the lexer on that.
 fn elements<'a>(lexer: &Lexer<'a>, parameters: Parameters, close: u8) -> Option<(List, Lexer<'a>)> {
     let mut ahead = *lexer;
-    let start = ahead.next().start();
+    let start = lexer.token.end();
+    ahead.advance();
     let (kinds, _, first_end, end) = row(&mut ahead, parameters, close)?;
     Some((List { kinds, width: 0, start, first_end, end }, ahead))
 }

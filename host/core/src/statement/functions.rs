@@ -129,6 +129,15 @@ pub fn is_built_in(name: &[u8]) -> bool {
     lookup(name) != Function::Unknown
 }
 
+/// Does a call of this built-in function do more to its session than to change settings? `name` may be in any case.
+pub(super) fn touches_session(name: &[u8]) -> bool {
+    match lookup(name) {
+        Function::SetConfig => true,
+        Function::Known(effects) => !effects.without(Effects::UNKNOWN_SETTINGS).is_empty(),
+        Function::Unknown => false,
+    }
+}
+
 /// Looks up a function by its name without schema; `name` may be in any case.
 pub(super) fn lookup(name: &[u8]) -> Function {
     let mut at = hash(name, 0, name.len());

@@ -5,8 +5,9 @@ mod number; // where numbers end
 use super::StringSyntax;
 use super::words::{self, key_of};
 
-/// What a token is.
+/// What a token is. As wide as a position: a token with padding is copied in pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub(super) enum Kind {
     /// The text is over.
     End,
@@ -150,6 +151,8 @@ pub(super) struct Lexer<'a> {
     /// The token read last. Written field by field in place: a token returned and stored as one value costs
     /// a store-forwarding stall, a third of the time for a statement.
     pub token: Token,
+    /// White space or comments lie before the token, and more than a single blank.
+    pub gap: bool,
     at: usize,
     strings: StringSyntax,
 }
@@ -157,7 +160,7 @@ pub(super) struct Lexer<'a> {
 impl<'a> Lexer<'a> {
     pub(super) fn new(text: &'a [u8], strings: StringSyntax) -> Self {
         let token = Token { kind: Kind::End, start: 0, end: 0 };
-        Self { text, token, at: 0, strings }
+        Self { text, token, gap: false, at: 0, strings }
     }
 
     /// A lexer on a token that begins at the given position, which it has not read yet.
@@ -180,12 +183,15 @@ impl<'a> Lexer<'a> {
     /// Reads the next token into `token`.
     #[inline]
     pub(super) fn advance(&mut self) {
+        self.at += usize::from(self.byte(self.at) == b' ');
+        self.gap = false;
         loop {
             let start = self.at;
             let byte = self.byte(start);
             let kind = match CLASS[byte as usize] {
                 Class::Space => {
                     self.at += 1;
+                    self.gap = true;
                     continue;
                 }
                 Class::Word => self.word(),
@@ -203,10 +209,12 @@ impl<'a> Lexer<'a> {
                 Class::Operator => match (byte, self.byte(start + 1)) {
                     (b'-', b'-') => {
                         self.line_comment();
+                        self.gap = true;
                         continue;
                     }
                     (b'/', b'*') => {
                         if self.block_comment() {
+                            self.gap = true;
                             continue;
                         }
                         Kind::Broken

@@ -7,10 +7,10 @@
 
 use super::StringSyntax;
 use super::fingerprint::Reading;
-use super::fold::{List, Literal, Parameters, Sink, fold};
-use super::lexer::{Kind, Lexer, Token};
+use super::fold::{self, Cut, Literal, What};
+use super::lexer::{Kind, Lexer};
 use super::shape::Incomplete;
-use crate::limits::{NORMALIZED_BYTES_MAX, SHAPE_PARSE_BYTES_MAX, SHAPE_TOKENS_MAX};
+use crate::limits::{NORMALIZED_BYTES_MAX, SHAPE_PARSE_BYTES_MAX};
 
 /// Both texts.
 pub(super) struct Rendered {
@@ -19,21 +19,26 @@ pub(super) struct Rendered {
 }
 
 /// Renders a text that has a fingerprint, as its reading says.
-pub(super) fn render(text: &[u8], strings: StringSyntax, reading: &Reading) -> Rendered {
+pub(super) fn render(
+    text: &[u8],
+    strings: StringSyntax,
+    reading: &Reading,
+    cuts: &[Cut],
+) -> Rendered {
     let length = text.len();
     let mut renderer = Renderer {
         text,
         strings,
-        start: reading.begin,
-        end: reading.begin,
+        at: reading.begin,
         gap: false,
         number: u32::from(reading.parameters),
         skeleton: Output::new(length, SHAPE_PARSE_BYTES_MAX),
         normalized: Output::new(length, NORMALIZED_BYTES_MAX),
     };
-    // A text with a fingerprint folds without a stop.
-    let _ = fold(text, strings, Parameters::Exact, SHAPE_TOKENS_MAX, &mut renderer);
-    renderer.copy();
+    for cut in cuts {
+        renderer.cut(*cut);
+    }
+    renderer.copy(reading.end);
     let Renderer { skeleton, mut normalized, .. } = renderer;
     if normalized.full {
         normalized.bytes.extend_from_slice(" …".as_bytes());
@@ -88,10 +93,9 @@ fn joins(byte: Option<u8>) -> bool {
 struct Renderer<'a> {
     text: &'a [u8],
     strings: StringSyntax,
-    /// Tokens that stand in the text as they shall in both outputs, and are not copied yet.
-    start: usize,
-    end: usize,
-    /// There is white space before `start`, and there shall be a blank.
+    /// Up to here the text is rendered.
+    at: usize,
+    /// There shall be a blank before what comes next.
     gap: bool,
     /// The number of the last parameter in the normalized text.
     number: u32,
@@ -100,53 +104,37 @@ struct Renderer<'a> {
 }
 
 impl Renderer<'_> {
-    #[inline]
-    fn verbatim(&mut self, token: Token) {
-        let (start, end) = (token.start(), token.end());
-        let follows = start == self.end || start == self.end + 1 && self.text[self.end] == b' ';
-        if !follows {
-            self.copy();
-            (self.start, self.gap) = (start, start > self.end);
+    fn cut(&mut self, cut: Cut) {
+        let (start, end) = (cut.start as usize, cut.end as usize);
+        self.copy(start);
+        match cut.what {
+            What::Gap => self.gap = true,
+            What::Literal(literal) => self.literal(literal, end),
+            What::List { first_end } => self.list(start, first_end as usize, end),
+            What::Semicolon => {
+                self.skeleton.push(b";", false);
+                self.normalized.push(b";", false);
+                self.gap = true;
+            }
         }
-        self.end = end;
+        self.at = end;
     }
 
-    /// Copies what stands as it shall.
-    fn copy(&mut self) {
-        let piece = self.text.get(self.start..self.end).unwrap_or_default();
+    /// Copies the text up to a position, but for a blank before that, which belongs to what comes next.
+    fn copy(&mut self, end: usize) {
+        let piece = self.text.get(self.at..end).unwrap_or_default();
+        let stripped = piece.strip_suffix(b" ");
+        let piece = stripped.unwrap_or(piece);
         if !piece.is_empty() {
             self.skeleton.push(piece, self.gap);
             self.normalized.push(piece, self.gap);
+            self.gap = false;
         }
+        self.gap |= stripped.is_some();
+        self.at = self.at.max(end);
     }
 
-    /// Goes on behind what was written otherwise.
-    fn skip_to(&mut self, end: usize) {
-        (self.start, self.end, self.gap) = (end, end, false);
-    }
-}
-
-impl Sink for Renderer<'_> {
-    #[inline]
-    fn word(&mut self, token: Token) {
-        self.verbatim(token);
-    }
-
-    #[inline]
-    fn quoted(&mut self, token: Token) {
-        self.verbatim(token);
-    }
-
-    #[inline]
-    fn mark(&mut self, token: Token) {
-        self.verbatim(token);
-    }
-
-    fn token(&mut self, token: Token) {
-        self.verbatim(token);
-    }
-
-    fn literal(&mut self, literal: Literal, token: Token) {
+    fn literal(&mut self, literal: Literal, end: usize) {
         let empty: &[u8] = match literal {
             Literal::Text => b"''",
             Literal::National => b"n''",
@@ -154,46 +142,41 @@ impl Sink for Renderer<'_> {
             Literal::Decimal => b"1.0",
             Literal::Bits => b"b''",
             Literal::Hexadecimal => b"x''",
-            Literal::Word | Literal::Parameter => return self.verbatim(token),
+            Literal::Word | Literal::Parameter => return self.copy(end),
         };
-        self.copy();
-        let gap = token.start() > self.end;
-        self.skip_to(token.end());
+        let gap = std::mem::take(&mut self.gap);
         self.skeleton.push(empty, gap);
         self.number += 1;
         self.normalized.push(numbered(self.number, &mut [0; 11]), gap);
     }
 
-    fn list(&mut self, list: &List) {
-        let mut lexer = Lexer::behind(self.text, self.strings, list.start);
+    /// Renders the first element or row of a list.
+    fn list(&mut self, start: usize, first_end: usize, list_end: usize) {
+        let mut lexer = Lexer::behind(self.text, self.strings, start);
+        let mut end = start;
         loop {
-            let start = lexer.next();
-            if start.start() >= list.first_end || matches!(start.kind, Kind::End | Kind::Broken) {
+            let first = lexer.next();
+            if first.start() >= first_end || matches!(first.kind, Kind::End | Kind::Broken) {
                 break;
             }
-            if start.kind == Kind::Operator {
+            if lexer.gap {
+                self.cut(Cut::new(What::Gap, end, first.start()));
+            }
+            if first.kind == Kind::Operator {
                 lexer.advance(); // the number of which this is the sign
             }
             lexer.whole_literal();
-            let token = lexer.token.from(start);
-            match token.kind {
-                Kind::Word => self.word(token),
-                Kind::Comma | Kind::Open | Kind::Close => self.mark(token),
-                _ => self.literal(super::fold::literal(self.text, lexer.token), token),
+            let token = lexer.token.from(first);
+            end = token.end();
+            if !matches!(token.kind, Kind::Word | Kind::Comma | Kind::Open | Kind::Close) {
+                let literal = fold::literal(self.text, lexer.token);
+                self.cut(Cut::new(What::Literal(literal), token.start(), end));
             }
         }
-        self.copy();
-        self.skip_to(list.end);
-        if list.end > list.first_end {
+        self.copy(first_end);
+        if list_end > first_end {
             self.normalized.push(b"/*, ... */", true);
         }
-    }
-
-    fn semicolon(&mut self) {
-        self.copy();
-        self.skip_to(self.end);
-        self.skeleton.push(b";", false);
-        self.normalized.push(b";", false);
     }
 }
 

@@ -3,7 +3,7 @@
 //! One shape stands for all texts with the same fingerprint, so it never depends on what a literal holds. What
 //! only the catalogue knows (volatile functions, what a view reads, row security) is judged elsewhere, by these names.
 
-use super::Effects;
+use super::functions;
 use std::mem::size_of;
 
 /// The identity of a shape within this process: a keyed 128-bit hash of the text's tokens without its literals.
@@ -30,8 +30,6 @@ pub struct Shape {
     pub access: Access,
     /// FOR UPDATE, FOR SHARE and their kin, LOCK.
     pub locks: bool,
-    /// What the statement may leave behind in its session. With `literal_dependent` only a text's own analysis tells.
-    pub effects: Effects,
     /// Each use of a table; a table joined to itself is used twice. Names of WITH queries are
     /// no tables. For [`ShapeKind::Ddl`] only what the text names outright: treat it as touching everything.
     pub tables: Vec<TableUse>,
@@ -241,6 +239,20 @@ impl Shape {
             && self.access == Access::Reads
             && !self.locks
             && self.incomplete.is_none()
+    }
+
+    /// Does it name what belongs to a session: temporary tables, or functions of PostgreSQL's own for advisory locks,
+    /// sequences, large objects, …?
+    pub fn touches_session(&self) -> bool {
+        let temporary = |schema: Option<&str>| schema.is_some_and(|s| s.starts_with("pg_temp"));
+        let touches = |used: &FunctionUse| match used.schema.as_deref() {
+            None | Some("pg_catalog") => {
+                used.form == FunctionForm::Call && functions::touches_session(used.name.as_bytes())
+            }
+            other => temporary(other),
+        };
+        self.tables.iter().any(|table| temporary(table.schema.as_deref()))
+            || self.functions.iter().any(touches)
     }
 
     /// Memory that the shape holds, in bytes.

@@ -281,15 +281,20 @@ fn literals_that_matter() {
 }
 
 #[test]
-fn effects_on_the_session_come_with_the_shape() {
-    use tidegate_core::statement::{Effects, analyse};
-    for (sql, effects) in [
-        ("select 1", Effects::NONE),
-        ("begin", Effects::BEGINS),
-        ("select pg_advisory_lock(1)", Effects::ADVISORY_LOCK),
-        ("create temp table t (a int)", Effects::DDL | Effects::TEMP_OBJECTS),
+fn what_touches_the_session_is_known_by_its_name() {
+    for (sql, touches) in [
+        ("select count(*), f(1), my.setseed(1), setseed from t", false),
+        ("select set_byte(a, 1, 2) from my.pg_temp", false),
+        ("select pg_advisory_lock(1)", true),
+        ("select 1 from t where \"setseed\"(a) is null", true),
+        ("select pg_catalog.lastval()", true),
+        ("select U&\"s\\0065tseed\"(1)", true),
+        ("select set_config('a', 'b', true)", true),
+        ("select * from pg_temp.t", true),
+        ("select * from pg_temp_3.t join u using (a)", true),
+        ("select pg_temp.f(1)", true),
+        ("select a::pg_temp.x from t", true),
     ] {
-        assert_eq!(shape(sql).effects, effects, "{sql}");
-        assert_eq!(analyse(sql.as_bytes()).effects, effects, "{sql}");
+        assert_eq!(shape(sql).touches_session(), touches, "{sql}");
     }
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tidegate_core::policy::Slot;
 use tidegate_core::policy::route::ReplicaMetrics;
 use tidegate_core::statement::{
-    Access, By, ColumnUse, Comparison, Effects, Family, Fingerprint, Shape, ShapeKind, TableUse,
+    Access, By, ColumnUse, Comparison, Family, Fingerprint, Shape, ShapeKind, TableUse,
 };
 
 /// One engine for all tests: it has room for many generations.
@@ -94,7 +94,6 @@ fn shape(kind: ShapeKind, access: Access, tables: Vec<TableUse>) -> Shape {
         kind,
         access,
         locks: false,
-        effects: Effects::default(),
         tables,
         columns: Vec::new(),
         functions: Vec::new(),

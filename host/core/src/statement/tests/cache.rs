@@ -85,7 +85,6 @@ fn texts_that_cannot_be_read_are_not_kept() {
     ] {
         let known = cache.shape_of(text, settings, now);
         assert_eq!(known.shape.incomplete, Some(why));
-        assert_eq!(known.shape.effects, Effects::ANY_STATE);
         assert_eq!(known.shape.access, Access::Unknown);
     }
     assert_eq!((cache.len(), cache.bytes(), cache.counts().refused), (0, 0, 5));

@@ -31,15 +31,15 @@ fn apart(texts: &[&str]) {
 
 /// Checks a text's skeleton and its normalized text.
 fn rendered(sql: &str, skeleton: &str, normalized: &str) {
-    let reading = Fingerprinter::new(1).read(sql.as_bytes(), StringSyntax::Standard).unwrap();
-    let out = render(sql.as_bytes(), StringSyntax::Standard, &reading);
+    let out = render_plain(sql.as_bytes());
     assert_eq!(out.skeleton.as_deref(), Ok(skeleton), "{sql}");
     assert_eq!(&*out.normalized, normalized, "{sql}");
 }
 
 fn render_plain(text: &[u8]) -> crate::statement::render::Rendered {
-    let reading = Fingerprinter::new(1).read(text, StringSyntax::Standard).unwrap();
-    render(text, StringSyntax::Standard, &reading)
+    let mut fingerprinter = Fingerprinter::new(1);
+    let reading = fingerprinter.read(text, StringSyntax::Standard).unwrap();
+    render(text, StringSyntax::Standard, &reading, fingerprinter.cuts())
 }
 
 #[test]
