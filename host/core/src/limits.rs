@@ -30,6 +30,8 @@ pub const OUTSTANDING_REPLIES_MAX: usize = 4_096;
 /// A read that a replica runs is kept, to be run again when the replica dies, up to this. A copy for each read, and little
 /// beside what the read itself costs; longer texts are rare.
 pub const UNIT_KEPT_BYTES_MAX: usize = 16 << 10;
+/// The room for it that an idle client keeps.
+pub const UNIT_KEPT_IDLE_BYTES: usize = 256;
 
 // --- routing -----------------------------------------------------------------------------------------
 

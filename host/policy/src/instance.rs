@@ -102,8 +102,9 @@ impl Instance {
 
 #[inline]
 pub(crate) fn arm(store: &mut Store<Guest>, pace: Pace, settings: &Settings) {
-    store.set_epoch_deadline(ticks(pace.time(settings)));
-    store.data_mut().watch.arm(pace.cpu());
+    let ticks = ticks(pace.time(settings));
+    store.set_epoch_deadline(ticks);
+    store.data_mut().watch.arm(pace.cpu(), ticks);
 }
 
 fn instantiate(linked: &Linked, store: &mut Store<Guest>) -> wasmtime::Result<Exports> {

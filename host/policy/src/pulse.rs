@@ -1,24 +1,22 @@
 //! Whether plugins run: while none does, nobody has to look at them, and the thread that would sleeps.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
-use tidegate_core::limits::{POLICY_BACKGROUND_TIME_MAX, POLICY_TICK};
+use tidegate_core::limits::POLICY_TICK;
 
-/// Without a beat for so long, no call is under way: a call is looked at first when its time is over, and then at every
-/// tick, and each look is a beat.
-const QUIET_TICKS_MAX: u32 = 2_000;
-const _: () = assert!(
-    QUIET_TICKS_MAX as u128 * POLICY_TICK.as_millis() >= 2 * POLICY_BACKGROUND_TIME_MAX.as_millis()
-);
+/// Ticks beyond those that a call needs: whoever reads the time may read that of a few ticks ago.
+const SPARE_TICKS: u64 = 16;
 /// The sleeper wakes by itself now and then, so that a mistake here would cost time and no more.
 const SLEEP_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Between the calls and the thread that looks after them.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
-    /// A call has begun or was looked at since the last tick.
-    beats: AtomicBool,
+    /// Ticks so far.
+    now: AtomicU64,
+    /// The tick up to which a call may have to be looked at.
+    until: AtomicU64,
     asleep: AtomicBool,
     /// Tells the sleeper to wake; it takes one word, and more would say the same. Without it nobody sleeps.
     waker: Option<SyncSender<()>>,
@@ -29,18 +27,20 @@ impl Pulse {
         Self { waker: Some(waker), ..Self::default() }
     }
 
-    /// A call begins, or goes on. Nearly always the first look says that it has been said.
+    /// A call begins, or goes on, and is to be looked at in so many ticks. Where calls follow each other, nearly all find
+    /// that the next ticks are wanted already.
     #[inline]
-    pub(crate) fn beat(&self) {
-        if !self.beats.load(Ordering::Relaxed) {
-            self.wake();
+    pub(crate) fn want(&self, ticks: u64) {
+        let until = self.now.load(Ordering::Relaxed).saturating_add(ticks);
+        if self.until.load(Ordering::Relaxed) < until {
+            self.extend(until);
         }
     }
 
     #[cold]
-    fn wake(&self) {
-        // Each side writes its own flag before it reads the other's, so that one of the two sees the other.
-        self.beats.store(true, Ordering::SeqCst);
+    fn extend(&self, until: u64) {
+        // Each side writes its own word before it reads the other's, so that one of the two sees the other.
+        self.until.fetch_max(until.saturating_add(SPARE_TICKS), Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) {
             self.rouse();
         }
@@ -53,23 +53,22 @@ impl Pulse {
         }
     }
 
-    /// Calls `tick` at every tick while plugins run, and hardly ever otherwise, until it says that it is enough.
+    /// Calls `tick` at every tick that a call wants, and hardly ever otherwise, until it says that it is enough.
     pub(crate) fn keep_time(&self, woken: &Receiver<()>, mut tick: impl FnMut() -> bool) {
-        let mut quiet_ticks = 0;
         loop {
-            let sleeps = quiet_ticks >= QUIET_TICKS_MAX;
-            self.asleep.store(sleeps, Ordering::SeqCst);
-            let is_woken = sleeps && self.beats.load(Ordering::SeqCst);
-            let wait = if sleeps { SLEEP_TIME_MAX } else { POLICY_TICK };
-            if !is_woken && woken.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
+            let is_wanted = || self.now.load(Ordering::SeqCst) < self.until.load(Ordering::SeqCst);
+            let mut wait = POLICY_TICK;
+            if !is_wanted() {
+                self.asleep.store(true, Ordering::SeqCst);
+                if !is_wanted() {
+                    wait = SLEEP_TIME_MAX;
+                }
+            }
+            if woken.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
                 return;
             }
             self.asleep.store(false, Ordering::SeqCst);
-            if self.beats.swap(false, Ordering::SeqCst) {
-                quiet_ticks = 0;
-            } else {
-                quiet_ticks = (quiet_ticks + 1).min(QUIET_TICKS_MAX);
-            }
+            self.now.fetch_add(1, Ordering::SeqCst);
             if !tick() {
                 return;
             }
@@ -81,12 +80,11 @@ impl Pulse {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicU64;
     use std::sync::mpsc::sync_channel;
     use std::time::Instant;
 
     #[test]
-    fn it_sleeps_while_nothing_runs_and_is_up_again_at_the_first_beat() {
+    fn it_sleeps_while_nothing_runs_and_is_up_as_long_as_a_call_wants() {
         let (waker, woken) = sync_channel(1);
         let pulse = Arc::new(Pulse::new(waker));
         let (ticks, ends) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -106,13 +104,15 @@ mod tests {
                 std::thread::yield_now();
             }
         };
-        wait_until(&|| pulse.asleep.load(Ordering::SeqCst));
-        assert!(ticks.load(Ordering::SeqCst) >= u64::from(QUIET_TICKS_MAX));
-        for _ in 0..100 {
+        // A call that wants ticks gets them, and not many more.
+        for wanted in (1..100).chain([1_000]) {
+            wait_until(&|| pulse.asleep.load(Ordering::SeqCst));
             let before = ticks.load(Ordering::SeqCst);
-            pulse.beat();
-            wait_until(&|| ticks.load(Ordering::SeqCst) > before + 2);
-            assert!(!pulse.asleep.load(Ordering::SeqCst));
+            pulse.want(wanted);
+            wait_until(&|| ticks.load(Ordering::SeqCst) >= before + wanted);
+            wait_until(&|| pulse.asleep.load(Ordering::SeqCst));
+            // One by itself each second, on a machine that is very busy.
+            assert!(ticks.load(Ordering::SeqCst) <= before + wanted + SPARE_TICKS + 61);
         }
         ends.store(true, Ordering::SeqCst);
         pulse.rouse();

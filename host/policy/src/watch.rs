@@ -63,17 +63,17 @@ impl Watch {
         self.memory_bytes
     }
 
-    /// For a new call.
-    pub(crate) fn arm(&mut self, cpu_budget: Duration) {
+    /// For a new call, which is looked at after so many ticks.
+    pub(crate) fn arm(&mut self, cpu_budget: Duration, ticks: u64) {
         self.cpu_budget = cpu_budget;
         self.cpu_then = None;
         self.host_calls = POLICY_HOST_CALLS_MAX;
-        self.pulse.beat();
+        self.pulse.want(ticks);
     }
 
     /// A look at a call that still runs.
     pub(crate) fn look(&mut self, cpu_now: Duration) -> UpdateDeadline {
-        self.pulse.beat();
+        self.pulse.want(1);
         let then = *self.cpu_then.get_or_insert(cpu_now);
         if cpu_now.saturating_sub(then) >= self.cpu_budget {
             UpdateDeadline::Interrupt
@@ -147,13 +147,13 @@ mod tests {
     #[test]
     fn only_cpu_time_after_the_first_look_counts() {
         let mut watch = Watch::new(0, Arc::default());
-        watch.arm(3 * MS);
+        watch.arm(3 * MS, 1);
         let goes_on = |update| matches!(update, UpdateDeadline::Continue(1));
         assert!(goes_on(watch.look(100 * MS)));
         assert!(goes_on(watch.look(100 * MS)));
         assert!(goes_on(watch.look(102 * MS)));
         assert!(!goes_on(watch.look(103 * MS)));
-        watch.arm(3 * MS);
+        watch.arm(3 * MS, 1);
         assert!(goes_on(watch.look(200 * MS)));
     }
 
@@ -161,7 +161,7 @@ mod tests {
     fn calls_of_the_host_run_out() {
         let mut watch = Watch::new(0, Arc::default());
         assert_eq!(watch.host_call(), Err(Exceeded::HostCalls));
-        watch.arm(MS);
+        watch.arm(MS, 1);
         for _ in 0..POLICY_HOST_CALLS_MAX {
             assert_eq!(watch.host_call(), Ok(()));
         }
@@ -174,7 +174,7 @@ mod tests {
         for _ in 0..POLICY_HANDLES_MAX {
             assert_eq!(watch.lend(), Ok(()));
         }
-        watch.arm(MS);
+        watch.arm(MS, 1);
         assert_eq!(watch.lend(), Err(Exceeded::Handles));
         watch.give_back();
         assert_eq!((watch.lend(), watch.lend()), (Ok(()), Err(Exceeded::Handles)));

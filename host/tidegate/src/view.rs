@@ -1,9 +1,9 @@
 //! What the control plane knows, as the data plane sees it: one immutable snapshot, replaced as a whole.
 
-use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustc_hash::FxHashMap;
 use tidegate_core::catalogue::Catalogue;
 use tidegate_core::limits::CATALOGUES_MAX;
 use tidegate_core::roles::Roles;
@@ -37,7 +37,7 @@ pub struct View {
     pub replicas: Vec<ReplicaView>,
     /// Their names, in the same order.
     pub names: Arc<[Arc<str>]>,
-    pub catalogues: HashMap<Arc<str>, Known>,
+    pub catalogues: FxHashMap<Arc<str>, Known>,
     /// `None` until somebody has wanted them and they were read.
     pub roles: Option<KnownRoles>,
 }

@@ -45,8 +45,11 @@ impl Session {
         }
     }
 
+    /// Of an idle client. A little is kept: its next unit is probably as short as its last.
     pub(super) fn shrink_kept(&mut self) {
-        self.kept.bytes.shrink_to(0);
+        if self.kept.bytes.capacity() > limits::UNIT_KEPT_IDLE_BYTES {
+            self.kept.bytes = Vec::new();
+        }
     }
 
     /// The server in hand is lost. `Some`: take these bytes as if the client had just sent them, before what else it has

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use tidegate_core::catalogue::{Builder, Catalogue, FunctionRow, RelationKind, RelationRow};
 use tidegate_core::limits::CATALOGUE_ROWS_MAX;
 use tidegate_core::session::hidden::{Findings, Hides, INSPECTION};
@@ -36,7 +37,7 @@ impl Catalogues {
         Self { settled: (watched.config.clone(), target), databases: HashMap::new() }
     }
 
-    pub(super) fn known(&self) -> HashMap<Arc<str>, Known> {
+    pub(super) fn known(&self) -> FxHashMap<Arc<str>, Known> {
         let known = |(name, database): (&Arc<str>, &Database)| {
             Some((name.clone(), database.known.clone()?))
         };

@@ -36,6 +36,8 @@ pub struct Routing {
     pub(super) view: Arc<View>,
     rotation: Rotation,
     weights: Vec<u32>,
+    /// The replicas as a plan allows them, while one is chosen.
+    allowed: Vec<ReplicaView>,
     pub(super) shapes: ShapeCache<PostgresGrammar>,
     pub(super) policies: Arc<Registry>,
     pub(super) reader: Reader,
@@ -79,6 +81,7 @@ impl Routing {
             view,
             rotation: Rotation::default(),
             weights: Vec::new(),
+            allowed: Vec::new(),
             shapes: ShapeCache::new(PostgresGrammar, seed, SHAPE_CACHE_BYTES_MAX),
             reader: policies.reader(),
             policies,
@@ -101,16 +104,18 @@ impl Routing {
     }
 
     fn choose_among(&mut self, wanted: &Wanted, facts: &ReadFacts, now: Instant) -> Choice {
-        let Wanted::Any = wanted else {
-            let allowed = |(index, replica): (usize, &ReplicaView)| ReplicaView {
-                usable: replica.usable && self.accepts(wanted, index, replica, now),
-                ..*replica
-            };
-            let views: Vec<ReplicaView> =
-                self.view.replicas.iter().enumerate().map(allowed).collect();
-            return choose(&views, facts, &mut self.rotation, &mut self.weights);
-        };
-        choose(&self.view.replicas, facts, &mut self.rotation, &mut self.weights)
+        if let Wanted::Any = wanted {
+            return choose(&self.view.replicas, facts, &mut self.rotation, &mut self.weights);
+        }
+        let mut allowed = std::mem::take(&mut self.allowed);
+        allowed.clear();
+        for (index, replica) in self.view.replicas.iter().enumerate() {
+            let usable = replica.usable && self.accepts(wanted, index, replica, now);
+            allowed.push(ReplicaView { usable, ..*replica });
+        }
+        let choice = choose(&allowed, facts, &mut self.rotation, &mut self.weights);
+        self.allowed = allowed;
+        choice
     }
 
     /// The replica whose turn it is among the `count` of the configuration: of those that answer and do not lag too much, if
