@@ -406,7 +406,8 @@ impl Control for Handle {
     fn record(&self, order: RecordOrder, who: Who) -> Option<Answer<Vec<u8>>> {
         let round = self.shared.recording.begin()?;
         tracing::info!(target: "tidegate::audit", %who, seconds = order.time.as_secs(), "record");
-        Some(Box::pin(record::run(self.shared.clone(), round, order)))
+        let policies = Arc::clone(self.plugins.registry());
+        Some(Box::pin(record::run(self.shared.clone(), policies, round, order)))
     }
 
     fn drain(&self) {

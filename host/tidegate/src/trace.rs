@@ -63,6 +63,9 @@ pub struct Line {
     /// What the routing policy planned, if it was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanLine>,
+    /// What the caching policy plans, in words: asked when the record ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
     /// The SQLSTATE that it failed with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -71,6 +71,7 @@ fn what_runs_is_recorded_without_what_it_holds_and_replayed() {
     assert!(update["count"].as_u64() > Some(20), "{update}");
     let read = of("SELECT", None);
     assert_eq!(read["tags"][0], serde_json::json!(["route", "primary"]));
+    assert!(read["cache"].as_str().is_some_and(|plan| plan.starts_with("bypass")), "{read}");
     assert!(end["executions"].as_u64() >= Some(200), "{end}");
     let counted: u64 = all.iter().filter_map(|line| line["count"].as_u64()).sum();
     assert_eq!(end["executions"], counted);

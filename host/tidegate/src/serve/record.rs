@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustc_hash::FxHashMap;
 use tidegate_core::limits::RECORD_BYTES_MAX;
 use tidegate_core::route::Place;
-use tidegate_policy::Plan;
+use tidegate_policy::{Asker, Plan, Question, Registry};
 use tokio::sync::oneshot;
 
 use crate::admin::RecordOrder;
@@ -16,11 +16,18 @@ use crate::trace::{Counts, FORMAT, Head, Line, PlanLine, ShapeLine, Tail, Writer
 
 /// How often it is looked whether enough was recorded.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// The caching policy is asked about what was recorded within this; about what is left, it is not.
+const CACHE_ASK_TIME_MAX: Duration = Duration::from_millis(500);
 /// A worker hands its part over within this.
 const PART_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Records until the time is over or enough was recorded. Dropping the future ends it.
-pub(super) async fn run(shared: Arc<Shared>, round: Round, order: RecordOrder) -> Vec<u8> {
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    policies: Arc<Registry>,
+    round: Round,
+    order: RecordOrder,
+) -> Vec<u8> {
     let began = Instant::now();
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     while began.elapsed() < order.time && round.executions() < order.executions_max {
@@ -49,10 +56,21 @@ pub(super) async fn run(shared: Arc<Shared>, round: Round, order: RecordOrder) -
     // What runs most comes first, and is there when there is not room for all.
     kept.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.first.cmp(&b.first)));
     let mut writer = Writer::new(&head, RECORD_BYTES_MAX);
+    let until = Instant::now() + CACHE_ASK_TIME_MAX;
     for kept in &kept {
-        writer.put(&line(kept, &head, began));
+        let cache = (Instant::now() < until).then(|| cache(&policies, kept));
+        writer.put(&Line { cache, ..line(kept, &head, began) });
     }
     writer.end(rest)
+}
+
+/// What the caching policy plans for a statement, as for nobody's session.
+fn cache(policies: &Registry, kept: &Kept) -> String {
+    let view = policies.view();
+    let asker = Asker { view: &view, session: 0 };
+    let tags: Vec<(&str, &str)> = kept.tags.iter().map(|(key, value)| (&**key, &**value)).collect();
+    let question = Question { shape: &kept.shape, tags: &tags };
+    Plan::Cache(policies.plan_cache(asker, question).plan, Vec::new()).to_string()
 }
 
 async fn gather(shared: &Shared) -> Vec<Part> {
@@ -103,6 +121,7 @@ fn line(kept: &Kept, head: &Head, began: Instant) -> Line {
         end_user: kept.end_user.map(|hash| format!("{hash:016x}")),
         server,
         plan,
+        cache: None,
         error: kept.error.map(|sqlstate| String::from_utf8_lossy(&sqlstate).into_owned()),
         counts: Counts {
             count: kept.count,

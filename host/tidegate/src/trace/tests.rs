@@ -23,6 +23,7 @@ fn line(sql: &str, count: u64) -> Line {
         end_user: Some("00ff".to_owned()),
         server: "primary".to_owned(),
         plan: Some(PlanLine { target: "replicas".to_owned(), label: None, generation: Some(3) }),
+        cache: Some("bypass".to_owned()),
         error: Some("23505".to_owned()),
         counts: Counts { count, first_ms: 1, last_ms: 2, mean_us: 3, max_us: 4 },
     }

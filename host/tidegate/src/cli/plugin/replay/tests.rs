@@ -19,6 +19,7 @@ fn trace(statements: &[(&str, u64)]) -> Trace {
             end_user: None,
             server: "primary".to_owned(),
             plan: None,
+            cache: None,
             error: None,
             counts: Counts { count: *count, ..Counts::default() },
         }
