@@ -30,6 +30,11 @@ impl TableStatistics {
         self.columns.iter().find(|own| own.name == column).map_or(0.0, |own| own.distinct)
     }
 
+    /// Has the table this column? What a text says may be the name of something else.
+    pub fn has(&self, column: &str) -> bool {
+        self.columns.iter().any(|own| own.name == column)
+    }
+
     /// Is there an index over all rows that begins with these columns in this order?
     pub fn is_covered(&self, columns: &[&str]) -> bool {
         self.indexes.iter().any(|index| {

@@ -23,10 +23,13 @@ impl Policy for Structural {}
 impl Structural {
     /// Columns by how they are compared, the most telling first, in the orders that have paid.
     fn candidates<'a>(&self, used: &'a TableUse, known: &TableStatistics) -> Vec<Vec<&'a str>> {
-        let mut equal = used.compared(&[Equal, InList, Null]);
+        let compared = |ways: &[Comparison]| {
+            let columns = used.compared(ways).into_iter();
+            columns.filter(|column| known.has(column)).collect::<Vec<&str>>()
+        };
+        let mut equal = compared(&[Equal, InList, Null]);
         equal.sort_by(|a, b| known.distinct(b).total_cmp(&known.distinct(a)));
-        let (range, order) = (used.compared(&[Range]), used.compared(&[Order]));
-        let join = used.compared(&[Join]);
+        let (range, order, join) = (compared(&[Range]), compared(&[Order]), compared(&[Join]));
         let first = |columns: &[&'a str], most: usize| columns[..columns.len().min(most)].to_vec();
         let mut all = vec![equal.clone(), first(&equal, 1), first(&equal, 2), first(&join, 1)];
         all.push([&equal[..], &first(&range, 1)].concat());

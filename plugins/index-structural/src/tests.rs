@@ -55,6 +55,9 @@ fn the_most_telling_column_comes_first_then_a_range_then_the_order() {
     assert_eq!(columns(&found), ["customer,status", "customer", "customer,status,at"]);
     let ordered = select("orders").by("customer", Equal).ordered_by("at").shape();
     assert_eq!(columns(&advise(orders(1e6, &[]), vec![ordered])), ["customer", "customer,at"]);
+    let misnamed =
+        select("orders").by("customer", Equal).by("nothing", Equal).ordered_by("nowhere");
+    assert_eq!(columns(&advise(orders(1e6, &[]), vec![misnamed.shape()])), ["customer"]);
     let only_ordered = select("orders").ordered_by("at").shape();
     assert_eq!(columns(&advise(orders(1e6, &[]), vec![only_ordered])), ["at"]);
 }

@@ -232,4 +232,6 @@ fn indexes_that_a_statement_would_miss_are_explained() {
     client.query("CREATE INDEX ON orders (customer, status)");
     assert_eq!(advice(by_customer), ["nothing"]);
     assert_eq!(advice("SELECT 1"), ["nothing: no table is known"]);
+    assert_eq!(advice("SELECT id FROM orders WHERE no_such_column = 1"), ["nothing"]);
+    assert_eq!(json(&tidegate, "/api/v1/plugins/advising")["active"]["faults"]["answer"], 0);
 }

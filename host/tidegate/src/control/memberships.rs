@@ -1,7 +1,7 @@
 //! Reads which roles are members of which, on the primary, once a policy wants to know, and anew as catalogues are.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidegate_core::limits::ROLE_GRANTS_MAX;
 use tidegate_core::roles::Roles;
@@ -10,6 +10,9 @@ use super::Watched;
 use super::catalogues::{REREAD_INTERVAL, REREAD_INTERVAL_MIN};
 use crate::upstream::Asker;
 use crate::view::KnownRoles;
+
+/// After a failure they are read again in this time.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// One more than are kept, so that too many show.
 const GRANTS_SQL: &str = "SELECT m.rolname, r.rolname FROM pg_auth_members g \
@@ -20,6 +23,7 @@ pub(super) struct Memberships {
     asker: Asker,
     known: Option<KnownRoles>,
     read_at: Option<Instant>,
+    failed: bool,
     /// The count of schema changes before the last reading: GRANT and REVOKE are among them.
     schema: u64,
 }
@@ -28,7 +32,7 @@ impl Memberships {
     pub(super) fn new(watched: &Watched) -> Self {
         let target = watched.targets[0].clone();
         let asker = Asker::new(&watched.config, 0, target, "tidegate: roles");
-        Self { asker, known: None, read_at: None, schema: 0 }
+        Self { asker, known: None, read_at: None, failed: false, schema: 0 }
     }
 
     pub(super) fn known(&self) -> Option<KnownRoles> {
@@ -40,13 +44,15 @@ impl Memberships {
         let now = Instant::now();
         let due = self.read_at.is_none_or(|read_at| {
             let age = now.saturating_duration_since(read_at);
-            age >= REREAD_INTERVAL || (self.schema != schema && age >= REREAD_INTERVAL_MIN)
+            let interval = if self.failed { RETRY_INTERVAL } else { REREAD_INTERVAL };
+            age >= interval || (self.schema != schema && age >= REREAD_INTERVAL_MIN)
         });
         if !due {
             return false;
         }
         (self.read_at, self.schema) = (Some(now), schema);
         let read = self.read().await;
+        self.failed = read.is_none();
         // Seldom needed, so it does not hold a place on the server.
         self.asker.close();
         let known = self.known.as_ref();
