@@ -19,13 +19,13 @@ impl<'a> FromIterator<(&'a str, &'a str)> for Roles {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
         let mut roles = Self::default();
         for (member, role) in pairs {
-            let granted = roles.granted.entry(member.into()).or_default();
-            if !granted.iter().any(|known| **known == *role) {
-                granted.push(role.into());
-                roles.grants += 1;
-            }
+            roles.granted.entry(member.into()).or_default().push(role.into());
         }
-        roles.granted.values_mut().for_each(|granted| granted.sort_unstable());
+        for granted in roles.granted.values_mut() {
+            granted.sort_unstable();
+            granted.dedup();
+            roles.grants += granted.len();
+        }
         roles
     }
 }

@@ -32,7 +32,9 @@ impl Pulse {
     #[inline]
     pub(crate) fn want(&self, ticks: u64) {
         let until = self.now.load(Ordering::Relaxed).saturating_add(ticks);
-        if self.until.load(Ordering::Relaxed) < until {
+        let is_wanted = self.until.load(Ordering::Relaxed) >= until;
+        // Asleep although it is wanted: whoever wants it is about to say so, and may be made to wait before that.
+        if !is_wanted || self.asleep.load(Ordering::Relaxed) {
             self.extend(until);
         }
     }

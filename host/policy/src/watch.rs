@@ -73,7 +73,8 @@ impl Watch {
 
     /// A look at a call that still runs.
     pub(crate) fn look(&mut self, cpu_now: Duration) -> UpdateDeadline {
-        self.pulse.want(1);
+        // The next deadline is set after this, and may be a tick later.
+        self.pulse.want(2);
         let then = *self.cpu_then.get_or_insert(cpu_now);
         if cpu_now.saturating_sub(then) >= self.cpu_budget {
             UpdateDeadline::Interrupt

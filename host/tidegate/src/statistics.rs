@@ -15,7 +15,7 @@ const COMMON_VALUES_MAX: usize = 10;
 const DISTINCT_UNKNOWN: f64 = 200.0;
 
 /// Reads the statistics of every table that has the name of one in the shape: without a schema, in any schema but
-/// PostgreSQL's own.
+/// PostgreSQL's own, first in `public`.
 ///
 /// # Errors
 /// The server can't be asked.
@@ -24,9 +24,8 @@ pub async fn read(asker: &mut Asker, shape: &Shape) -> Result<Vec<TableStatistic
     // One snapshot, so that columns and indexes fit their table.
     let sql = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
-         {TABLES_SQL} WHERE {named} {TABLES_END_SQL}; COMMIT",
-    )
-    .replace("$tables", &STATISTICS_TABLES_MAX.to_string());
+         {TABLES_SQL} WHERE {named} {TABLES_END_SQL} LIMIT {STATISTICS_TABLES_MAX}; COMMIT",
+    );
     let rows = asker.ask(&sql).await?;
     let mut tables: Vec<(String, TableStatistics)> =
         rows.iter().filter_map(|row| table(row)).collect();
@@ -137,13 +136,17 @@ fn distinct(told: Option<f64>, rows: f64) -> f64 {
     }
 }
 
+/// How often tables are written is known only since the statistics were reset.
 const TABLES_SQL: &str = "\
-SELECT c.oid, n.nspname, c.relname, greatest(c.reltuples, s.n_live_tup, 0), pg_total_relation_size(c.oid), \
- coalesce((s.n_tup_ins + s.n_tup_upd + s.n_tup_del) / greatest(1, extract(epoch FROM now() - \
- coalesce(d.stats_reset, pg_postmaster_start_time()))), 0) \
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid \
+SELECT c.oid, n.nspname, c.relname, greatest(c.reltuples, s.n_live_tup, parts.rows, 0), \
+ coalesce(parts.bytes, pg_total_relation_size(c.oid)), \
+ coalesce((s.n_tup_ins + s.n_tup_upd + s.n_tup_del) / greatest(1, extract(epoch FROM now() - d.stats_reset)), 0) \
+FROM pg_class c LEFT JOIN LATERAL (SELECT sum(greatest(p.reltuples, 0)) AS rows, \
+ sum(pg_total_relation_size(p.oid))::bigint AS bytes FROM pg_partition_tree(c.oid) t \
+ JOIN pg_class p ON p.oid = t.relid WHERE t.isleaf) parts ON c.relkind = 'p' \
+ JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid \
 LEFT JOIN pg_stat_database d ON d.datname = current_database()";
-const TABLES_END_SQL: &str = "AND c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' ORDER BY n.nspname, c.relname LIMIT $tables";
+const TABLES_END_SQL: &str = "AND c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' ORDER BY n.nspname <> 'public', n.nspname, c.relname";
 
 const COLUMNS_SQL: &str = "\
 SELECT 'c', c.oid, a.attname, format_type(a.atttypid, a.atttypmod), s.n_distinct, s.null_frac, s.correlation, s.avg_width \

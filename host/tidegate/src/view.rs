@@ -1,6 +1,7 @@
 //! What the control plane knows, as the data plane sees it: one immutable snapshot, replaced as a whole.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
@@ -48,6 +49,8 @@ pub struct Views {
     sender: watch::Sender<Arc<View>>,
     /// Databases whose catalogue somebody needs.
     wanted: Mutex<HashSet<Arc<str>>>,
+    /// How many different memberships were seen.
+    role_readings: AtomicU64,
     /// Does a policy want to know who is a member of which roles?
     roles_wanted: watch::Sender<bool>,
 }
@@ -77,6 +80,12 @@ impl Views {
     pub fn wanted(&self) -> Vec<Arc<str>> {
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         wanted.iter().cloned().collect()
+    }
+
+    /// Memberships that differ from those before, under a number that none before them had, whatever is reloaded.
+    pub fn number_roles(&self, roles: Roles) -> KnownRoles {
+        let stamp = self.role_readings.fetch_add(1, Ordering::Relaxed) + 1;
+        KnownRoles { roles: Arc::new(roles), stamp }
     }
 
     /// A policy is asked about somebody, and is to be told their roles.

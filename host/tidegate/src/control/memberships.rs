@@ -1,6 +1,5 @@
 //! Reads which roles are members of which, on the primary, once a policy wants to know, and anew as catalogues are.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_core::limits::ROLE_GRANTS_MAX;
@@ -9,14 +8,13 @@ use tidegate_core::roles::Roles;
 use super::Watched;
 use super::catalogues::{REREAD_INTERVAL, REREAD_INTERVAL_MIN};
 use crate::upstream::Asker;
-use crate::view::KnownRoles;
+use crate::view::{KnownRoles, Views};
 
 /// After a failure they are read again in this time.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// One more than are kept, so that too many show.
 const GRANTS_SQL: &str = "SELECT m.rolname, r.rolname FROM pg_auth_members g \
-     JOIN pg_roles m ON m.oid = g.member JOIN pg_roles r ON r.oid = g.roleid LIMIT $rows";
+     JOIN pg_roles m ON m.oid = g.member JOIN pg_roles r ON r.oid = g.roleid";
 
 /// The memberships of the server's roles.
 pub(super) struct Memberships {
@@ -28,11 +26,19 @@ pub(super) struct Memberships {
     schema: u64,
 }
 
+/// What became of a reading.
+enum Reading {
+    Read(Roles),
+    TooMany,
+    Failed,
+}
+
 impl Memberships {
-    pub(super) fn new(watched: &Watched) -> Self {
+    /// `known` is what was read under an earlier configuration.
+    pub(super) fn new(watched: &Watched, known: Option<KnownRoles>) -> Self {
         let target = watched.targets[0].clone();
         let asker = Asker::new(&watched.config, 0, target, "tidegate: roles");
-        Self { asker, known: None, read_at: None, failed: false, schema: 0 }
+        Self { asker, known, read_at: None, failed: false, schema: 0 }
     }
 
     pub(super) fn known(&self) -> Option<KnownRoles> {
@@ -40,7 +46,7 @@ impl Memberships {
     }
 
     /// Reads them when they are new, changed or old, and says whether they are others than before.
-    pub(super) async fn refresh(&mut self, schema: u64) -> bool {
+    pub(super) async fn refresh(&mut self, schema: u64, views: &Views) -> bool {
         let now = Instant::now();
         let due = self.read_at.is_none_or(|read_at| {
             let age = now.saturating_duration_since(read_at);
@@ -50,47 +56,46 @@ impl Memberships {
         if !due {
             return false;
         }
-        (self.read_at, self.schema) = (Some(now), schema);
-        let read = self.read().await;
-        self.failed = read.is_none();
+        self.schema = schema;
+        let reading = self.read().await;
+        self.read_at = Some(Instant::now());
         // Seldom needed, so it does not hold a place on the server.
         self.asker.close();
+        self.failed = matches!(reading, Reading::Failed);
         let known = self.known.as_ref();
-        let roles = match (read, known) {
-            (Some(roles), _) => roles,
+        let roles = match (reading, known) {
+            (Reading::Read(roles), _) => roles,
             // What was known goes on; who was never known has no roles.
-            (None, Some(_)) => return false,
-            (None, None) => Roles::default(),
+            (Reading::Failed, Some(_)) => return false,
+            (Reading::Failed, None) | (Reading::TooMany, _) => Roles::default(),
         };
         if known.is_some_and(|known| *known.roles == roles) {
             return false;
         }
-        let stamp = known.map_or(1, |known| known.stamp + 1);
-        self.known = Some(KnownRoles { roles: Arc::new(roles), stamp });
+        self.known = Some(views.number_roles(roles));
         true
     }
 
-    async fn read(&mut self) -> Option<Roles> {
-        let sql = GRANTS_SQL.replace("$rows", &(ROLE_GRANTS_MAX + 1).to_string());
+    async fn read(&mut self) -> Reading {
+        let sql = format!("{GRANTS_SQL} LIMIT {}", ROLE_GRANTS_MAX + 1);
         match self.asker.ask(&sql).await {
             Ok(rows) if rows.len() > ROLE_GRANTS_MAX => {
                 tracing::warn!(
                     grants_max = ROLE_GRANTS_MAX,
                     "too many roles are members of roles to keep them: policies are told of none"
                 );
-                None
+                Reading::TooMany
             }
             Ok(rows) => {
-                let pair = |row: &'_ Vec<Option<String>>| match row.as_slice() {
-                    [Some(member), Some(role)] => Some((member.clone(), role.clone())),
+                let pairs = rows.iter().filter_map(|row| match row.as_slice() {
+                    [Some(member), Some(role)] => Some((member.as_str(), role.as_str())),
                     _ => None,
-                };
-                let pairs: Vec<_> = rows.iter().filter_map(pair).collect();
-                Some(pairs.iter().map(|(member, role)| (member.as_str(), role.as_str())).collect())
+                });
+                Reading::Read(pairs.collect())
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot read which roles are members of which");
-                None
+                Reading::Failed
             }
         }
     }

@@ -67,8 +67,9 @@ async fn run(input: Input) {
 
 /// Rounds without end.
 async fn watch_cluster(input: &Input, watched: &Watched) {
-    // What was seen under another configuration is void.
-    input.views.publish(View::default());
+    // What was seen under another configuration is void, but for the roles: who is nobody's member for a moment is limited.
+    let roles = input.views.latest().roles.clone();
+    input.views.publish(View { roles, ..View::default() });
     let splits = watched.config.routing.reads == Reads::Split;
     if splits && !watched.config.cluster.replicas.is_empty() {
         watch_replicas(input, watched).await;
@@ -83,7 +84,7 @@ async fn watch_replicas(input: &Input, watched: &Watched) {
         watched.targets.iter().skip(1).map(|target| target.name.clone()).collect();
     let mut watcher = watcher::Watcher::new(watched, policies.clone());
     let mut catalogues = catalogues::Catalogues::new(watched);
-    let mut memberships = memberships::Memberships::new(watched);
+    let mut memberships = memberships::Memberships::new(watched, views.latest().roles.clone());
     let mut tick = ticks();
     loop {
         tick.tick().await;
@@ -91,7 +92,7 @@ async fn watch_replicas(input: &Input, watched: &Watched) {
         let schema = schema.load(Ordering::Relaxed);
         catalogues.refresh(views.wanted(), schema, hidden).await;
         if views.wants_roles() {
-            memberships.refresh(schema).await;
+            memberships.refresh(schema, views).await;
         }
         let (names, catalogues) = (names.clone(), catalogues.known());
         views.publish(View { replicas, names, catalogues, roles: memberships.known() });
@@ -101,12 +102,12 @@ async fn watch_replicas(input: &Input, watched: &Watched) {
 /// Where there is no choice of servers, nothing but what policies of limits are told.
 async fn watch_roles(input: &Input, watched: &Watched) {
     let Input { views, schema, .. } = input;
-    let mut memberships = memberships::Memberships::new(watched);
+    let mut memberships = memberships::Memberships::new(watched, views.latest().roles.clone());
     views.roles_wanted().await;
     let mut tick = ticks();
     loop {
         tick.tick().await;
-        if memberships.refresh(schema.load(Ordering::Relaxed)).await {
+        if memberships.refresh(schema.load(Ordering::Relaxed), views).await {
             views.publish(View { roles: memberships.known(), ..View::default() });
         }
     }

@@ -23,6 +23,9 @@ use super::routing::Routing;
 use crate::config::Rates;
 use crate::view::{END_USER_TAG, TAGS_TOLD};
 
+/// Keeps keys of plans for one shape apart from those for every shape.
+const THIS_SHAPE: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834;
+
 /// What the workers share: the counters.
 #[derive(Debug)]
 pub struct Limits {
@@ -223,7 +226,8 @@ impl Routing {
             Some(known) => known.clone(),
             None => self.shape(subject.sql, subject.strings),
         };
-        let this = every ^ known.shape.fingerprint.0;
+        // Texts without a fingerprint have zero: their key is not that of every text.
+        let this = every ^ known.shape.fingerprint.0 ^ THIS_SHAPE;
         if let Some(planned) = self.limiting.plans.get(this, stamp) {
             return planned.clone();
         }

@@ -9,15 +9,13 @@ use rustc_hash::FxHasher;
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
 use tidegate_core::plan::{Admission, Execution as Statement, Next, Ran, Router, Text};
 use tidegate_core::policy::limit::TransactionState;
-use tidegate_core::policy::plans::{PlanCounts, Plans};
+use tidegate_core::policy::plans::Plans;
 use tidegate_core::policy::route::{Decision, Fallback, Safety};
 use tidegate_core::policy::{RoutePlan, RouteTarget, Slot};
 use tidegate_core::pool::Priority;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::route::{Choice, ReadFacts, ReplicaView, Rotation, choose, judge_read};
-use tidegate_core::statement::{
-    CacheCounts, Known, ShapeCache, StringSyntax, Tags, TextEncoding, TextSettings,
-};
+use tidegate_core::statement::{Known, ShapeCache, StringSyntax, Tags, TextEncoding, TextSettings};
 use tidegate_grammar::PostgresGrammar;
 use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
 use tidegate_policy::{AnswerSource, Asker, Execution, Outcome, Question, Reader, Registry};
@@ -26,7 +24,7 @@ use tokio::sync::watch;
 use super::clients::Client;
 use super::limiting::{Limiting, Limits};
 use super::recording::{Noted, Recorder, Recording, Seen};
-use crate::observe::stats::PlanSlot;
+use crate::observe::stats::{PlanSlot, WorkerStats};
 use crate::view::{END_USER_TAG, TAGS_TOLD, View, Views};
 
 /// One worker's.
@@ -163,11 +161,19 @@ impl Routing {
         self.wishes.want_roles();
     }
 
-    /// What became of texts and questions so far.
-    pub fn counts(&self) -> (CacheCounts, [(PlanSlot, PlanCounts); 2]) {
+    /// Tells what became of texts and questions so far.
+    pub fn tell(&self, stats: &WorkerStats) {
+        let shapes = self.shapes.counts();
+        stats.shapes_found.set(shapes.hits);
+        stats.shapes_made.set(shapes.misses);
+        stats.shapes_evicted.set(shapes.evictions);
         let limiting = self.limiting.plan_counts();
-        let plans = [(PlanSlot::Routing, self.plans.counts()), (PlanSlot::Limiting, limiting)];
-        (self.shapes.counts(), plans)
+        for (slot, plans) in
+            [(PlanSlot::Routing, self.plans.counts()), (PlanSlot::Limiting, limiting)]
+        {
+            stats.plans_found.set(slot, plans.found);
+            stats.plans_made.set(slot, plans.made);
+        }
     }
 
     fn refresh(&mut self) {

@@ -11,10 +11,9 @@ use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 use tidegate_core::ids::ClientId;
-use tidegate_core::policy::plans::PlanCounts;
 use tidegate_core::pool::WorkerId;
 use tidegate_core::session::prepared::{Interner, SchemaGeneration};
-use tidegate_core::statement::{CacheCounts, RoleNamed, StartDefaults};
+use tidegate_core::statement::{RoleNamed, StartDefaults};
 use tidegate_policy::Registry;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
@@ -31,7 +30,7 @@ use super::routing::Routing;
 use crate::config;
 use crate::hidden::HiddenCodes;
 use crate::observe::snapshot::ClientSnapshot;
-use crate::observe::stats::{PlanSlot, WorkerStats};
+use crate::observe::stats::WorkerStats;
 use crate::upstream::Credentials;
 use crate::upstream::pool::{
     Neighbours, PoolKey, PoolMessage, PoolSnapshot, Pools, PoolsConfig, ServerLogin, SharedPools,
@@ -227,9 +226,6 @@ pub struct WorkerSnapshot {
     pub worker: usize,
     pub pools: Vec<PoolSnapshot>,
     pub clients: Vec<ClientSnapshot>,
-    pub shapes: CacheCounts,
-    /// By slot.
-    pub plans: [(PlanSlot, PlanCounts); 2],
 }
 
 /// One worker. Everything in it belongs to its thread.

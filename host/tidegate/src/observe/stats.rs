@@ -21,6 +21,11 @@ impl Counter {
         self.add(1);
     }
 
+    /// For what is counted elsewhere, and told now and then.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     /// For gauges; stops at zero rather than wrap.
     pub fn decrement(&self) {
         self.0.store(self.get().saturating_sub(1), Ordering::Relaxed);
@@ -153,6 +158,13 @@ impl<L: CounterLabel> CounterBy<L> {
     pub fn increment(&self, label: L) {
         if let Some(counter) = self.counters.get(label.index()) {
             counter.increment();
+        }
+    }
+
+    /// For what is counted elsewhere.
+    pub fn set(&self, label: L, value: u64) {
+        if let Some(counter) = self.counters.get(label.index()) {
+            counter.set(value);
         }
     }
 

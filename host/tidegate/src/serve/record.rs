@@ -55,13 +55,21 @@ pub(super) async fn run(
     let mut kept: Vec<Kept> = all.into_values().collect();
     // What runs most comes first, and is there when there is not room for all.
     kept.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.first.cmp(&b.first)));
-    let mut writer = Writer::new(&head, RECORD_BYTES_MAX);
-    let until = Instant::now() + CACHE_ASK_TIME_MAX;
-    for kept in &kept {
-        let cache = (Instant::now() < until).then(|| cache(&policies, kept));
-        writer.put(&Line { cache, ..line(kept, &head, began) });
+    // The caching policy may take its time, in which others are to be answered.
+    let written = tokio::task::spawn_blocking(move || {
+        let mut writer = Writer::new(&head, RECORD_BYTES_MAX);
+        let until = Instant::now() + CACHE_ASK_TIME_MAX;
+        for kept in &kept {
+            let cache = (Instant::now() < until).then(|| cache(&policies, kept));
+            writer.put(&Line { cache, ..line(kept, &head, began) });
+        }
+        writer.end(rest)
+    });
+    match written.await {
+        Ok(lines) => lines,
+        // It is never cancelled.
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
-    writer.end(rest)
 }
 
 /// What the caching policy plans for a statement, as for nobody's session.

@@ -8,7 +8,6 @@ use crate::data::worker::{Message, Settled, Shared, WorkerSnapshot};
 use crate::observe::snapshot::{
     PluginSnapshot, PoolSnapshot, RecordedSnapshot, Scope, ServerSnapshot, Snapshot,
 };
-use crate::observe::stats::CounterLabel as _;
 use crate::plugins::{Plugins, VersionReport};
 use crate::upstream::pool::ServerPlace;
 
@@ -28,9 +27,6 @@ pub(super) async fn take(
         databases_hidden_state: shared.hidden.count(),
         ..Snapshot::default()
     };
-    for stats in &shared.stats {
-        snapshot.totals.add(&stats.totals());
-    }
     let mut asked = Vec::new();
     for sender in &shared.senders {
         let (reply, answer) = oneshot::channel();
@@ -48,24 +44,14 @@ pub(super) async fn take(
             None => snapshot.workers_silent += 1,
         }
     }
+    // Last, since workers that are asked write down what they count elsewhere.
+    for stats in &shared.stats {
+        snapshot.totals.add(&stats.totals());
+    }
     snapshot
 }
 
 fn add_worker(snapshot: &mut Snapshot, worker: WorkerSnapshot, settled: &Settled, scope: Scope) {
-    let totals = &mut snapshot.totals;
-    totals.shapes_found += worker.shapes.hits;
-    totals.shapes_made += worker.shapes.misses;
-    totals.shapes_evicted += worker.shapes.evictions;
-    for (slot, counts) in worker.plans {
-        let place = slot.index();
-        for (sums, more) in
-            [(&mut totals.plans_found, counts.found), (&mut totals.plans_made, counts.made)]
-        {
-            if let Some(sum) = sums.get_mut(place) {
-                *sum += more;
-            }
-        }
-    }
     let pinned = worker.clients.iter().filter(|client| !client.pinned_by.is_empty());
     let pinned: Vec<Option<u64>> = pinned.map(|client| client.server).collect();
     for pool in worker.pools {

@@ -10,8 +10,11 @@ use crate::config::Config;
 /// Nothing a user could have created is found by name with these.
 const SETTINGS: [(&str, &str); 2] = [
     ("client_encoding", "UTF8"),
-    // A database's defaults may be what no replica takes.
-    ("options", r"-c search_path=pg_catalog -c default_transaction_isolation=read\ committed"),
+    // A database's defaults may be what no replica takes. Whoever waits here gives up, and the server is to do so, too.
+    (
+        "options",
+        r"-c search_path=pg_catalog -c default_transaction_isolation=read\ committed -c statement_timeout=5s -c lock_timeout=2s",
+    ),
 ];
 
 /// A connection for questions of ours, opened when it is needed and again after a failure.

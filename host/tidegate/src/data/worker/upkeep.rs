@@ -146,13 +146,11 @@ impl Worker {
             statements: client.statements.get(),
             prepared: client.prepared.get(),
         });
-        let (shapes, plans) = self.routing.borrow().counts();
+        self.routing.borrow().tell(&self.stats);
         WorkerSnapshot {
             worker: self.index,
             pools: self.pools.snapshot(now),
             clients: clients.collect(),
-            shapes,
-            plans,
         }
     }
 }
