@@ -1,6 +1,6 @@
 //! What Tidegate makes of a statement: how it reads it, where it may run and why, and what each policy plans for it.
 //!
-//! Nothing runs. The policies are asked as for a client's statement, and count it among their calls.
+//! The statement does not run. The policies are asked as for a client's statement, and count it among their calls.
 
 use std::time::Instant;
 

@@ -340,6 +340,15 @@ impl Handle {
     }
 }
 
+/// Work that takes a while, away from the thread of the admin API, which others wait for.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // It is never cancelled.
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
 impl Shared {
     /// Tells every worker. A worker whose queue is full for so long is stuck; that is logged.
     fn tell_all(&self, message: impl Fn() -> Message) {

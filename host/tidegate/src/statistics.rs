@@ -81,14 +81,9 @@ fn table(row: &[Option<String>]) -> Option<(String, TableStatistics)> {
 
 /// A row about a column, a frequent value or an index. What is not as the query makes it is left out.
 fn add(tables: &mut [(String, TableStatistics)], row: &[&str]) {
-    let Some((kind, oid, rest)) = (match row {
-        [kind, oid, rest @ ..] => Some((*kind, *oid, rest)),
-        _ => None,
-    }) else {
-        return;
-    };
+    let [kind, oid, rest @ ..] = row else { return };
     let Some((_, table)) = tables.iter_mut().find(|(own, _)| own == oid) else { return };
-    match (kind, rest) {
+    match (*kind, rest) {
         ("c", [name, type_name, distinct, nulls, correlation, width]) => {
             table.columns.push(ColumnStatistics {
                 name: (*name).to_owned(),

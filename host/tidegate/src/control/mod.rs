@@ -85,7 +85,7 @@ async fn watch_replicas(input: &Input, watched: &Watched) {
     let mut watcher = watcher::Watcher::new(watched, policies.clone());
     let mut catalogues = catalogues::Catalogues::new(watched);
     let mut memberships = memberships::Memberships::new(watched, views.latest().roles.clone());
-    let mut tick = ticks();
+    let mut tick = ticks(WATCH_INTERVAL);
     loop {
         tick.tick().await;
         let replicas: Vec<ReplicaView> = watcher.round().await;
@@ -104,7 +104,7 @@ async fn watch_roles(input: &Input, watched: &Watched) {
     let Input { views, schema, .. } = input;
     let mut memberships = memberships::Memberships::new(watched, views.latest().roles.clone());
     views.roles_wanted().await;
-    let mut tick = ticks();
+    let mut tick = ticks(catalogues::REREAD_INTERVAL_MIN);
     loop {
         tick.tick().await;
         if memberships.refresh(schema.load(Ordering::Relaxed), views).await {
@@ -113,8 +113,8 @@ async fn watch_roles(input: &Input, watched: &Watched) {
     }
 }
 
-fn ticks() -> tokio::time::Interval {
-    let mut tick = tokio::time::interval(WATCH_INTERVAL);
+fn ticks(interval: Duration) -> tokio::time::Interval {
+    let mut tick = tokio::time::interval(interval);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     tick
 }

@@ -13,7 +13,6 @@ use tidegate_core::policy::plans::{PlanCounts, Plans};
 use tidegate_core::policy::template::Values;
 use tidegate_core::policy::{LimitPlan, Scope, Slot};
 use tidegate_core::refusal::Refusal;
-use tidegate_core::roles::Roles;
 use tidegate_core::statement::{Known, StringSyntax, Tags, TextEncoding, TextSettings};
 use tidegate_policy::bindings::since_v0_1::types::{Identity, SessionFlags};
 use tidegate_policy::{AnswerSource, Asker, Execution, Question, tags_told};
@@ -215,8 +214,7 @@ impl Routing {
             subject.tags.iter().filter(|(key, _)| TAGS_TOLD.contains(key)).copied().collect();
         let Subject { user, database, application, end_user, .. } = *subject;
         let stamp = self.reader.view().slot(Slot::Limiting).stamp(subject.session);
-        let known_roles = self.view.roles.clone();
-        let roles_stamp = known_roles.as_ref().map(|known| known.stamp);
+        let roles_stamp = self.view.roles.as_ref().map(|known| known.stamp);
         let every =
             self.limiting.shared.hash((user, database, application, end_user, roles_stamp, &told));
         if let Some(planned) = self.limiting.plans.get(every, stamp) {
@@ -236,7 +234,7 @@ impl Routing {
             database: database.to_owned(),
             application: application.to_owned(),
             end_user: end_user.map(str::to_owned),
-            roles: known_roles.as_ref().map_or(Vec::new(), |known| known.roles.told(user)),
+            roles: self.view.roles.as_ref().map_or(Vec::new(), |known| known.roles.told(user)),
             tags: tags_told(&told),
         };
         let asker = Asker { view: self.reader.view(), session: subject.session };
@@ -255,7 +253,7 @@ impl Routing {
         }
         match scope(&planned.plan) {
             // What is planned for some may depend on their roles: those are read now, and the plan is made anew.
-            Scope::ThisShape | Scope::EveryShape if known_roles.is_none() => self.want_roles(),
+            Scope::ThisShape | Scope::EveryShape if roles_stamp.is_none() => self.want_roles(),
             Scope::ThisShape => self.limiting.plans.put(this, stamp, planned.clone()),
             Scope::EveryShape => self.limiting.plans.put(every, stamp, planned.clone()),
             Scope::EveryIdentity => {
@@ -278,11 +276,9 @@ impl Routing {
             flags |= SessionFlags::PINNED;
         }
         let administrators = &self.limiting.shared.rates.administrators;
-        let is_administrator = match &self.view.roles {
-            Some(known) => known.roles.is_any_of(&client.user, administrators),
-            None => Roles::default().is_any_of(&client.user, administrators),
-        };
-        if is_administrator {
+        let is_one = administrators.iter().any(|name| **name == *client.user);
+        let roles = self.view.roles.as_ref().map(|known| &known.roles);
+        if is_one || roles.is_some_and(|roles| roles.is_any_of(&client.user, administrators)) {
             flags |= SessionFlags::ADMINISTRATOR;
         }
         flags

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::aside;
 use crate::data::worker::{Settled, Shared};
 use crate::explain::{ExplainQuestion, Explanation, Sources, Statistics, explain, read};
 use crate::plugins::Plugins;
@@ -28,7 +29,7 @@ pub(super) async fn run(
     let view = shared.views.with_roles(deadline).await;
     let statistics = ask(&settled, &database, &known.shape, deadline).await;
     // Policies may take their time over advice, in which others are to be answered.
-    let explained = tokio::task::spawn_blocking(move || {
+    aside(move || {
         let sources = Sources {
             view: &view,
             policies: plugins.registry(),
@@ -36,12 +37,8 @@ pub(super) async fn run(
             rate: &|identity| shared.limits.built_in(identity),
         };
         explain(&sources, &question, &known, (&database, &user))
-    });
-    match explained.await {
-        Ok(explanation) => explanation,
-        // It is never cancelled.
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
+    })
+    .await
 }
 
 async fn ask(settled: &Settled, database: &str, shape: &Shape, deadline: Instant) -> Statistics {

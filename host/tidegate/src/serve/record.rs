@@ -9,6 +9,7 @@ use tidegate_core::route::Place;
 use tidegate_policy::{Asker, Plan, Question, Registry};
 use tokio::sync::oneshot;
 
+use super::aside;
 use crate::admin::RecordOrder;
 use crate::data::recording::{Kept, Key, Part, Round};
 use crate::data::worker::{Message, Shared};
@@ -56,20 +57,16 @@ pub(super) async fn run(
     // What runs most comes first, and is there when there is not room for all.
     kept.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.first.cmp(&b.first)));
     // The caching policy may take its time, in which others are to be answered.
-    let written = tokio::task::spawn_blocking(move || {
+    aside(move || {
         let mut writer = Writer::new(&head, RECORD_BYTES_MAX);
         let until = Instant::now() + CACHE_ASK_TIME_MAX;
         for kept in &kept {
             let cache = (Instant::now() < until).then(|| cache(&policies, kept));
-            writer.put(&Line { cache, ..line(kept, &head, began) });
+            writer.put(&line(kept, cache, &head, began));
         }
         writer.end(rest)
-    });
-    match written.await {
-        Ok(lines) => lines,
-        // It is never cancelled.
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
+    })
+    .await
 }
 
 /// What the caching policy plans for a statement, as for nobody's session.
@@ -106,7 +103,7 @@ fn add(all: &mut FxHashMap<Key, Kept>, key: Key, kept: Kept) {
     known.longest = known.longest.max(kept.longest);
 }
 
-fn line(kept: &Kept, head: &Head, began: Instant) -> Line {
+fn line(kept: &Kept, cache: Option<String>, head: &Head, began: Instant) -> Line {
     let server = match kept.place {
         Place::Primary => "primary".to_owned(),
         Place::Replica(index) => {
@@ -129,7 +126,7 @@ fn line(kept: &Kept, head: &Head, began: Instant) -> Line {
         end_user: kept.end_user.map(|hash| format!("{hash:016x}")),
         server,
         plan,
-        cache: None,
+        cache,
         error: kept.error.map(|sqlstate| String::from_utf8_lossy(&sqlstate).into_owned()),
         counts: Counts {
             count: kept.count,
