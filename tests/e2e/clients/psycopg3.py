@@ -95,16 +95,21 @@ def pipelines(c):
 @case
 def a_pipeline_with_an_error_recovers_at_the_sync(c):
     with c.pipeline() as pipeline:
-        good = c.execute("SELECT 1")
-        c.execute("SELECT 1/0")
-        skipped = c.execute("SELECT 2")
+        good, skipped = c.execute("SELECT 1"), None
         with expect(errors.DivisionByZero):
+            c.execute("SELECT 1/0")
+            skipped = c.execute("SELECT 2")
             pipeline.sync()
+        if skipped is None:
+            # PostgreSQL tells an error at once, so the driver may have read it as soon as it sent what follows.
+            with expect(errors.PipelineAborted):
+                pipeline.sync()
         after = c.execute("SELECT 3")
         pipeline.sync()
         assert good.fetchone() == (1,) and after.fetchone() == (3,)
-        with expect(psycopg.Error):
-            skipped.fetchone()
+        if skipped is not None:
+            with expect(psycopg.Error):
+                skipped.fetchone()
 
 
 @case

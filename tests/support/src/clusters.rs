@@ -38,8 +38,9 @@ pub fn shared_tidegate() -> &'static Tidegate {
         let log = tidegate.log_path();
         let earlier_hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            earlier_hook(panic);
+            // What failed comes last, where one looks first.
             eprintln!("the shared Tidegate's log ends with:\n{}", crate::tidegate::tail(&log));
+            earlier_hook(panic);
         }));
         tidegate
     })
