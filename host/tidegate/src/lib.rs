@@ -21,4 +21,5 @@ pub mod stream; // one type for TCP, Unix and TLS byte streams
 pub mod tls; // rustls configurations, libpq's sslmodes
 pub mod trace; // records of what ran
 pub mod upstream; // server connections: connect, log in, pool
+pub mod uring; // sockets by io_uring, where the kernel has it
 pub mod view; // what the control plane knows, as the data plane sees it

@@ -9,11 +9,65 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::uring::{self, Family, UringSocket};
+
 /// A connected plain socket.
 #[derive(Debug)]
 pub enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// One of them, on its thread's ring.
+    Uring(UringSocket),
+}
+
+impl Socket {
+    /// Takes it off this thread's reactor or ring, so that another thread may have it.
+    pub fn leave(self) -> Result<LeftSocket, Self> {
+        let left = match self {
+            Socket::Tcp(tcp) => tcp.into_std().map(LeftSocket::Tcp),
+            Socket::Unix(unix) => unix.into_std().map(LeftSocket::Unix),
+            Socket::Uring(mut socket) => match (socket.leave(), socket.family()) {
+                (Some(fd), Family::Tcp) => Ok(LeftSocket::Tcp(fd.into())),
+                (Some(fd), Family::Unix) => Ok(LeftSocket::Unix(fd.into())),
+                (None, _) => return Err(Socket::Uring(socket)),
+            },
+        };
+        Ok(left.unwrap_or_else(LeftSocket::Failed))
+    }
+
+    /// Onto this thread's ring, if it has one.
+    fn on_ring(self) -> io::Result<Self> {
+        let (fd, family) = match self {
+            Socket::Tcp(tcp) => (tcp.into_std()?.into(), Family::Tcp),
+            Socket::Unix(unix) => (unix.into_std()?.into(), Family::Unix),
+            Socket::Uring(socket) => return Ok(Socket::Uring(socket)),
+        };
+        match (UringSocket::adopt(fd, family), family) {
+            (Ok(socket), _) => Ok(Socket::Uring(socket)),
+            (Err(fd), Family::Tcp) => LeftSocket::Tcp(fd.into()).arrive(),
+            (Err(fd), Family::Unix) => LeftSocket::Unix(fd.into()).arrive(),
+        }
+    }
+}
+
+/// A socket between two threads.
+#[derive(Debug)]
+pub enum LeftSocket {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+    /// The reactor did not let it go.
+    Failed(io::Error),
+}
+
+impl LeftSocket {
+    /// Puts it on this thread's reactor.
+    pub fn arrive(self) -> io::Result<Socket> {
+        match self {
+            LeftSocket::Tcp(tcp) => Ok(Socket::Tcp(TcpStream::from_std(tcp)?)),
+            LeftSocket::Unix(unix) => Ok(Socket::Unix(UnixStream::from_std(unix)?)),
+            LeftSocket::Failed(error) => Err(error),
+        }
+    }
 }
 
 /// A plain or encrypted stream.
@@ -27,6 +81,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// A plain stream goes on this thread's ring, if it has one, when its login is over.
+    pub fn settle(self) -> io::Result<Self> {
+        match self {
+            Stream::Plain(socket) if uring::is_installed() => socket.on_ring().map(Stream::Plain),
+            other => Ok(other),
+        }
+    }
+
     pub fn is_encrypted(&self) -> bool {
         !matches!(self, Stream::Plain(_))
     }
@@ -48,6 +110,10 @@ macro_rules! on_socket {
                 $call
             }
             Socket::Unix(inner) => {
+                let $inner = Pin::new(inner);
+                $call
+            }
+            Socket::Uring(inner) => {
                 let $inner = Pin::new(inner);
                 $call
             }

@@ -24,7 +24,8 @@ pub const CRATES: &[Layers] = &[
             &["explain"],
             &["hidden", "plugins", "statistics", "view"],
             &["upstream"],
-            &["config", "exit", "observe", "open_files", "stream", "tls", "trace"],
+            &["stream"],
+            &["config", "exit", "observe", "open_files", "tls", "trace", "uring"],
         ],
     },
     Layers {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidegate_core::limits;
 
 use super::checked::{
-    AdminConfig, AuthConfig, AuthMethod, ClientTls, ClientTlsMode, ClusterConfig, Config,
+    AdminConfig, AuthConfig, AuthMethod, ClientTls, ClientTlsMode, ClusterConfig, Config, IoDriver,
     LimitSettings, Listen, LogConfig, LogFormat, MetricsAccess, PoolMode, PoolOverride,
     PoolSettings, Reads, RoutingSettings, Secret, ServerUrl, TrustRemote,
 };
@@ -30,6 +30,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     checker.server_tls(&raw.cluster);
     let listen = checker.listen(raw.listen);
     let workers = checker.workers(raw.workers);
+    let io = raw.io.map_or(IoDriver::Auto, |io| io.value);
     let cluster = checker.cluster(raw.cluster);
     let admin = checker.admin(raw.admin, made_up_token);
     let pool = checker.pool("pool", &raw.pool, &pool_defaults());
@@ -47,6 +48,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
             listen,
             admin,
             workers,
+            io,
             cluster,
             pool,
             pools,

@@ -24,6 +24,7 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// Data-plane threads; at least one.
     pub workers: usize,
+    pub io: IoDriver,
     pub cluster: ClusterConfig,
     /// What holds for each pool without an override.
     pub pool: PoolSettings,
@@ -168,6 +169,27 @@ pub struct PoolSettings {
     pub utilisation_clear_percent: u32,
     /// One attempt to connect and log in.
     pub connect_timeout: Duration,
+}
+
+/// How sockets are read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoDriver {
+    /// io_uring where it works, else epoll.
+    Auto,
+    IoUring,
+    Epoll,
+}
+
+impl IoDriver {
+    pub const ALL: [Self; 3] = [Self::Auto, Self::IoUring, Self::Epoll];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
 }
 
 /// When a server connection goes back to its pool.

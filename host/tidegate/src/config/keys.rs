@@ -94,6 +94,7 @@ use self::Reload::{Live, Restart};
 pub(super) const KEYS: &[Key] = &[
     key("", "listen", Value(r#"["127.0.0.1:6432"]"#), Restart, "Where clients connect: `ADDRESS:PORT`, or `unix:` and the path of a socket, which libpq wants to be `DIR/.s.PGSQL.PORT`. `*` is every address."),
     key("", "workers", Value("0"), Restart, "Data-plane threads. 0: one for each processor."),
+    key("", "io", Value(r#""auto""#), Restart, "How sockets are read and written once logged in: `io_uring` (fewer system calls; Linux 6.1), `epoll`, or `auto`: io_uring where the kernel lets us have it. TLS is always by epoll."),
 
     key("cluster", "primary", Needed(r#""postgres://postgres@127.0.0.1:5432/postgres""#), Live, "The server that takes writes: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, percent-encoded, with the parameters `sslmode`, `sslrootcert`, `sslcert`, `sslkey` and `host` (a directory is a Unix socket) of libpq."),
     key("cluster", "replicas", Value("[]"), Live, "Its streaming replicas, as URLs."),

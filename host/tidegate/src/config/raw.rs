@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::checked::{
-    AuthMethod, ClientTlsMode, Listen, LogFormat, PoolMode, Reads, Secret, ServerUrl, TrustRemote,
+    AuthMethod, ClientTlsMode, IoDriver, Listen, LogFormat, PoolMode, Reads, Secret, ServerUrl,
+    TrustRemote,
 };
 use super::error::Origin;
 use super::plugins::{FileHash, PublicKey, Signatures};
@@ -38,6 +39,7 @@ pub struct LogFilter(pub String);
 pub struct Raw {
     pub listen: Vec<At<Listen>>,
     pub workers: Option<At<usize>>,
+    pub io: Option<At<IoDriver>>,
     pub cluster: RawCluster,
     pub admin: RawAdmin,
     pub pool: RawPool,

@@ -79,6 +79,7 @@ impl Reader<'_> {
         let raw = Raw {
             listen: self.list(&mut root, "listen"),
             workers: self.value(&mut root, "workers"),
+            io: self.value(&mut root, "io"),
             cluster: self.table(&mut root, "cluster", Self::cluster),
             admin: self.table(&mut root, "admin", Self::admin),
             pool: self.table(&mut root, "pool", Self::pool),

@@ -33,6 +33,7 @@ pub fn redacted(config: &Config) -> Value {
     json!({
         "listen": text(&listen),
         "workers": config.workers,
+        "io": config.io.as_str(),
         "cluster": {
             "primary": config.cluster.primary.to_string(),
             "replicas": text(&replicas),

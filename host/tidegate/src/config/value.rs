@@ -8,7 +8,8 @@ use tidegate_core::limits::CONFIG_DURATION_MAX;
 use tracing_subscriber::filter::EnvFilter;
 
 use super::checked::{
-    AuthMethod, ClientTlsMode, Listen, LogFormat, PoolMode, Reads, Secret, ServerUrl, TrustRemote,
+    AuthMethod, ClientTlsMode, IoDriver, Listen, LogFormat, PoolMode, Reads, Secret, ServerUrl,
+    TrustRemote,
 };
 use super::error::nearest;
 use super::plugins::Signatures;
@@ -246,6 +247,7 @@ macro_rules! choices {
 }
 
 choices! {
+    IoDriver => "auto, io_uring or epoll",
     PoolMode => "a pool mode",
     Reads => "split or primary",
     AuthMethod => "an authentication method",

@@ -85,13 +85,6 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// An accepted socket on its way to the worker that will keep it.
-#[derive(Debug)]
-pub enum Accepted {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
-}
-
 /// A listener tied to a worker's runtime.
 #[derive(Debug)]
 pub enum Listener {

@@ -23,7 +23,7 @@ use super::cancel::CancelKeys;
 use super::clients::{Cancel, Client};
 use super::greeting::Welcomes;
 use super::limiting::Limits;
-use super::listener::{Accepted, Bound, Listener, Loads};
+use super::listener::{Bound, Listener, Loads};
 use super::login::{LoginContext, Peer, Throttle};
 use super::recording::{Part, Recording};
 use super::routing::Routing;
@@ -31,10 +31,12 @@ use crate::config;
 use crate::hidden::HiddenCodes;
 use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::WorkerStats;
+use crate::stream::LeftSocket;
 use crate::upstream::Credentials;
 use crate::upstream::pool::{
     Neighbours, PoolKey, PoolMessage, PoolSnapshot, Pools, PoolsConfig, ServerLogin, SharedPools,
 };
+use crate::uring;
 use crate::view::Views;
 
 /// Messages one worker may have waiting.
@@ -49,7 +51,7 @@ const BLOCKING_THREADS_MAX: usize = 2;
 #[derive(Debug)]
 pub enum Message {
     /// Another worker accepted it.
-    Client(Accepted, Peer),
+    Client(LeftSocket, Peer),
     Pool(PoolMessage),
     Cancel(ClientId, Cancel),
     Snapshot(oneshot::Sender<WorkerSnapshot>),
@@ -284,7 +286,11 @@ pub fn run(
         .enable_all()
         // For the hashing of passwords alone.
         .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .on_thread_park(uring::before_park)
+        .on_thread_unpark(uring::after_unpark)
         .build()?;
+    // Dropped after the tasks, and with them the sockets.
+    let _ring = install_ring(settled.config.io, &runtime)?;
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
         let worker = Worker::new(index, shared, settled);
@@ -294,6 +300,25 @@ pub fn run(
         worker.serve(listeners, receiver).await;
         Ok(())
     })
+}
+
+/// The ring that the configuration wants, as far as the kernel has it.
+fn install_ring(
+    io: config::IoDriver,
+    runtime: &tokio::runtime::Runtime,
+) -> std::io::Result<Option<uring::Installed>> {
+    let _runtime = runtime.enter();
+    match io {
+        config::IoDriver::Epoll => Ok(None),
+        config::IoDriver::IoUring => uring::install().map(Some),
+        config::IoDriver::Auto => Ok(uring::install().map_or_else(
+            |error| {
+                tracing::info!(%error, "no io_uring here: sockets are read and written by system calls");
+                None
+            },
+            Some,
+        )),
+    }
 }
 
 impl Worker {

@@ -55,6 +55,8 @@ pub(super) fn line_of(stream: &Stream) -> Line {
         Socket::Tcp(tcp) => {
             tcp.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
         }
+        // Its login is over.
+        Socket::Uring(_) => false,
     };
     if local || stream.is_encrypted() { Line::Private } else { Line::Open }
 }

@@ -13,7 +13,7 @@ use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::{Refusal, Severity};
 use tidegate_core::route::{Choice, Place};
 use tidegate_core::session::hidden::HiddenCode;
-use tidegate_core::session::{PoolMode, Session};
+use tidegate_core::session::{CloseReason, PoolMode, Session};
 
 use super::upkeep::shutting_down;
 use super::{Life, Message, Worker};
@@ -22,10 +22,10 @@ use crate::data::cancel::Holder;
 use crate::data::clients::{Cancel, Client, CloseRequest, Encrypted, NewClient, State};
 use crate::data::connection::{Asked, Connection};
 use crate::data::greeting::{self, Rejected, Welcome};
-use crate::data::listener::{ACCEPT_PAUSE, Accepted, Listener};
+use crate::data::listener::{ACCEPT_PAUSE, Listener};
 use crate::data::login::{self, Admission, Door, LoggedIn, LoginOutcome, Peer, Replication};
 use crate::data::routing::no_replica;
-use crate::stream::{Socket, Stream};
+use crate::stream::{LeftSocket, Socket, Stream};
 use crate::upstream::pool::{Acquired, Lease, PoolCell, PoolKey, PoolKind, Pools, WaitSlot};
 
 impl Worker {
@@ -48,12 +48,8 @@ impl Worker {
         if chosen == self.index {
             return self.spawn_client(socket, peer);
         }
-        let moved = match socket {
-            Socket::Tcp(stream) => stream.into_std().map(Accepted::Tcp),
-            Socket::Unix(stream) => stream.into_std().map(Accepted::Unix),
-        };
-        let sent = match (moved, self.shared.senders.get(chosen)) {
-            (Ok(moved), Some(sender)) => sender.try_send(Message::Client(moved, peer)).is_ok(),
+        let sent = match (socket.leave(), self.shared.senders.get(chosen)) {
+            (Ok(left), Some(sender)) => sender.try_send(Message::Client(left, peer)).is_ok(),
             _ => false,
         };
         if !sent {
@@ -61,12 +57,8 @@ impl Worker {
         }
     }
 
-    pub(super) fn take_over(self: &Rc<Self>, accepted: Accepted, peer: Peer) {
-        let socket = match accepted {
-            Accepted::Tcp(stream) => tokio::net::TcpStream::from_std(stream).map(Socket::Tcp),
-            Accepted::Unix(stream) => tokio::net::UnixStream::from_std(stream).map(Socket::Unix),
-        };
-        match socket {
+    pub(super) fn take_over(self: &Rc<Self>, socket: LeftSocket, peer: Peer) {
+        match socket.arrive() {
             Ok(socket) => self.spawn_client(socket, peer),
             Err(_) => self.shared.loads.leave(self.index),
         }
@@ -153,6 +145,14 @@ impl Worker {
             Ok((client, session, welcome)) => {
                 self.stats.logins_ok.increment();
                 let LoggedIn { stream, pending, .. } = logged_in;
+                let stream = match stream.settle() {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "a client's socket cannot be served");
+                        self.forget(&client, CloseReason::ClientDisconnected);
+                        return None;
+                    }
+                };
                 let connection =
                     Connection::new(self, client.clone(), stream, session, &pending, &welcome);
                 Some((connection, client))

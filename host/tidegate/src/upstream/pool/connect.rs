@@ -32,8 +32,10 @@ impl Connect for ServerLogin {
         user: Arc<str>,
         credentials: Credentials,
     ) -> Connecting {
-        Box::pin(
-            async move { upstream::connect(&target, &database, &user, &credentials, &[]).await },
-        )
+        Box::pin(async move {
+            let mut new = upstream::connect(&target, &database, &user, &credentials, &[]).await?;
+            new.stream = new.stream.settle()?;
+            Ok(new)
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::shared::TravellingPlace;
 
-use crate::stream::{Socket, Stream};
+use crate::stream::{LeftSocket, Stream};
 use crate::upstream::{BackendKey, NewServer, Target};
 use std::io;
 use std::pin::Pin;
@@ -14,7 +14,6 @@ use tidegate_core::limits::PREPARED_PER_SERVER_MAX;
 use tidegate_core::pool::Donation;
 use tidegate_core::session::ServerState;
 use tokio::io::AsyncWrite;
-use tokio::net::{TcpStream, UnixStream};
 
 /// One open, logged-in server connection.
 #[derive(Debug)]
@@ -59,23 +58,27 @@ impl Server {
     }
 
     /// Takes the connection off this worker's reactor; `Err` is the connection, when its stream
-    /// cannot move (TLS); its place in the budget is given back then.
+    /// cannot move (TLS, or something is on its way); its place in the budget is given back then.
     pub(super) fn into_moved(
         self: Box<Self>,
         donation: Donation,
         place: TravellingPlace,
     ) -> Result<MovedServer, Box<Self>> {
-        if self.stream.is_encrypted() {
-            return Err(self);
-        }
-        let Server { stream, backend_key, parameters, target, state, .. } = *self;
-        let socket = match stream {
-            Stream::Plain(Socket::Tcp(tcp)) => tcp.into_std().map(MovedSocket::Tcp),
-            Stream::Plain(Socket::Unix(unix)) => unix.into_std().map(MovedSocket::Unix),
-            Stream::TlsAccepted(_) | Stream::TlsConnected(_) => {
-                Err(io::Error::from(io::ErrorKind::Unsupported))
+        let mut server = self;
+        let socket = match server.stream {
+            Stream::Plain(socket) => match socket.leave() {
+                Ok(left) => left,
+                Err(socket) => {
+                    server.stream = Stream::Plain(socket);
+                    return Err(server);
+                }
+            },
+            encrypted => {
+                server.stream = encrypted;
+                return Err(server);
             }
         };
+        let Server { backend_key, parameters, target, state, .. } = *server;
         Ok(MovedServer { socket, place, backend_key, parameters, target, state, donation })
     }
 }
@@ -83,8 +86,7 @@ impl Server {
 /// A connection between two workers.
 #[derive(Debug)]
 pub struct MovedServer {
-    /// An error when the reactor did not let it go.
-    socket: io::Result<MovedSocket>,
+    socket: LeftSocket,
     place: TravellingPlace,
     backend_key: Option<BackendKey>,
     parameters: Vec<(String, String)>,
@@ -93,24 +95,15 @@ pub struct MovedServer {
     pub(super) donation: Donation,
 }
 
-#[derive(Debug)]
-enum MovedSocket {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
-}
-
 impl MovedServer {
     /// Puts the connection on this worker's reactor. Dropped, or failed, its place in the budget is
     /// given back.
     pub(super) fn into_server(self) -> io::Result<Box<Server>> {
-        let socket = match self.socket? {
-            MovedSocket::Tcp(tcp) => Socket::Tcp(TcpStream::from_std(tcp)?),
-            MovedSocket::Unix(unix) => Socket::Unix(UnixStream::from_std(unix)?),
-        };
+        let stream = Stream::Plain(self.socket.arrive()?).settle()?;
         self.place.arrive();
         Ok(Box::new(Server {
             id: self.donation.server,
-            stream: Stream::Plain(socket),
+            stream,
             backend_key: self.backend_key,
             parameters: self.parameters,
             target: self.target,

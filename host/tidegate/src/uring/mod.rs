@@ -1,0 +1,92 @@
+//! The data plane's reads and writes by io_uring: what one turn of a worker's tasks sends goes to the kernel by one
+//! system call, and what arrives is received without one for each socket.
+//!
+//! ```text
+//! tasks run -- they queue sends and receives -- before_park: one io_uring_enter -- epoll_wait -- after_unpark: completions wake tasks
+//! ```
+//!
+//! tokio stays the runtime: an eventfd, which the kernel signals when something has completed, wakes its reactor. A
+//! socket on the ring has the same traits as tokio's, so nothing above [`crate::stream`] knows which it has. Long results
+//! leave the ring: a socket that fills a buffer is read by plain system calls into the reader's own large one, until it
+//! runs dry; so is written what is larger than [`ring::DIRECT_BYTES_MIN`].
+
+mod provided;
+mod ring;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use ring::Ring;
+pub use socket::{Family, UringSocket};
+
+thread_local! {
+    static RING: RefCell<Option<Ring>> = const { RefCell::new(None) };
+}
+
+/// Runs on this thread's ring, if there is one.
+fn with_ring<T>(act: impl FnOnce(&mut Ring) -> T) -> Option<T> {
+    // A thread that ends has no ring any more.
+    RING.try_with(|ring| ring.borrow_mut().as_mut().map(act)).ok().flatten()
+}
+
+/// Has this thread a ring?
+pub fn is_installed() -> bool {
+    with_ring(|_| ()).is_some()
+}
+
+/// This thread has a ring as long as this lives. To be dropped after all sockets and before the runtime.
+pub struct Installed {
+    /// Wakes the reactor; never read, since each signal is an edge of its own.
+    _signal: AsyncFd<OwnedFd>,
+    on_this_thread: PhantomData<*const ()>,
+}
+
+/// Makes a ring for this thread, whose runtime calls [`before_park`] and [`after_unpark`]. An error where the kernel
+/// has no io_uring, not enough of it (it takes Linux 6.1), or does not let this process use it.
+pub fn install() -> io::Result<Installed> {
+    let (ring, signal) = Ring::new()?;
+    // SAFETY: an OwnedFd is one descriptor, open for as long as it lives; the AsyncFd owns it, and we never take it out.
+    let signal = unsafe { AsyncFd::register_with_interest(signal, Interest::READABLE)? };
+    RING.with(|place| *place.borrow_mut() = Some(ring));
+    Ok(Installed { _signal: signal, on_this_thread: PhantomData })
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        let ring = RING.try_with(|place| place.borrow_mut().take()).ok().flatten();
+        if let Some(ring) = ring {
+            ring.close();
+        }
+    }
+}
+
+/// When the tasks have run: sends what they queued. To be called where the runtime is about to wait for events.
+pub fn before_park() {
+    turn(Ring::submit_and_arm);
+}
+
+/// When the runtime has waited: wakes the tasks whose sends and receives are done.
+pub fn after_unpark() {
+    turn(Ring::complete);
+}
+
+fn turn(act: impl FnOnce(&mut Ring)) {
+    let woken = with_ring(|ring| {
+        act(ring);
+        ring.take_woken()
+    });
+    let Some(mut woken) = woken else { return };
+    // The ring is not borrowed here: to wake may be to drop a task, and with it a socket.
+    for waker in woken.drain(..) {
+        waker.wake();
+    }
+    with_ring(|ring| ring.give_back_list(woken));
+}
