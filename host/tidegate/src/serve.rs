@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Answer, Control, Phase, RecordOrder, ReloadReport};
-use crate::config::{Config, ConfigSource, Listen, diff};
+use crate::config::{Config, ConfigSource, IoDriver, Listen, diff};
 use crate::control::{self, Watched};
 use crate::data::limiting::Limits;
 use crate::data::listener::Bound;
@@ -32,6 +32,7 @@ use crate::plugins::{
     ChildProcess, KeptCode, Order, Outcome, Plugins, SlotDetail, SlotReport, Who,
 };
 use crate::settle;
+use crate::uring;
 use readiness::Readiness;
 
 /// After the grace has ended, clients are given this long to be told.
@@ -273,6 +274,7 @@ fn start_workers(
     receivers: Vec<mpsc::Receiver<Message>>,
 ) -> Result<Vec<thread::JoinHandle<io::Result<()>>>, (Exit, String)> {
     let failed = |error: io::Error| (Exit::Failure, format!("cannot start a worker: {error}"));
+    choose_driver(settled.config.io).map_err(|error| (Exit::Failure, error))?;
     let start = |(index, receiver): (usize, mpsc::Receiver<Message>)| {
         let (shared, settled) = (shared.clone(), settled.clone());
         let listeners =
@@ -283,6 +285,24 @@ fn start_workers(
             .map_err(failed)
     };
     receivers.into_iter().enumerate().map(start).collect()
+}
+
+/// Says how sockets will be read and written; an error when it is not as the configuration insists.
+fn choose_driver(io: IoDriver) -> Result<(), String> {
+    match (io, uring::try_out()) {
+        (IoDriver::Epoll, _) => {}
+        (_, Ok(())) => tracing::info!("sockets are read and written by io_uring"),
+        (IoDriver::Auto, Err(error)) => {
+            tracing::info!(%error, "sockets are read and written by epoll: the kernel has no io_uring for us");
+        }
+        (IoDriver::IoUring, Err(error)) => {
+            return Err(format!(
+                "io = \"io_uring\", but the kernel has none for us: {error}. It takes Linux 6.1, and containers often \
+                 forbid it: allow it, or set io = \"auto\"."
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn report_reload(outcome: &Result<ReloadReport, Vec<String>>, log: Option<&log::LogHandle>) {

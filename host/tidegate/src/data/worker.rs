@@ -311,13 +311,7 @@ fn install_ring(
     match io {
         config::IoDriver::Epoll => Ok(None),
         config::IoDriver::IoUring => uring::install().map(Some),
-        config::IoDriver::Auto => Ok(uring::install().map_or_else(
-            |error| {
-                tracing::info!(%error, "no io_uring here: sockets are read and written by system calls");
-                None
-            },
-            Some,
-        )),
+        config::IoDriver::Auto => Ok(uring::install().ok()),
     }
 }
 

@@ -59,6 +59,11 @@ pub fn install() -> io::Result<Installed> {
     Ok(Installed { _signal: signal, on_this_thread: PhantomData })
 }
 
+/// Would [`install`] succeed?
+pub fn try_out() -> io::Result<()> {
+    Ring::new().map(drop)
+}
+
 impl Drop for Installed {
     fn drop(&mut self) {
         let ring = RING.try_with(|place| place.borrow_mut().take()).ok().flatten();

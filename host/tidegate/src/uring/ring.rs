@@ -21,6 +21,8 @@ const SUBMISSIONS: u32 = 1_024;
 const COMPLETIONS: u32 = 8_192;
 /// Bytes of one socket that have been accepted and have not gone out.
 const OUT_BYTES_MAX: usize = 64 << 10;
+/// Bytes received and not read after which no more are received: whoever sends shall wait.
+const INBOX_BYTES_MAX: usize = 16 << 10;
 /// What is at least so large is sent at once, from where it is, when nothing is before it.
 pub(super) const DIRECT_BYTES_MIN: usize = 16 << 10;
 /// Empty byte vectors kept for the next message.
@@ -369,6 +371,12 @@ impl Ring {
         self.sockets.len()
     }
 
+    /// Bytes that its sockets have received and nobody has read.
+    #[cfg(test)]
+    pub(super) fn bytes_received(&self) -> usize {
+        self.sockets.iter().map(|(_, io)| io.inbox.len() - io.read).sum()
+    }
+
     /// The tasks to wake.
     pub(super) fn take_woken(&mut self) -> Vec<Waker> {
         mem::take(&mut self.woken)
@@ -526,7 +534,7 @@ impl Ring {
             },
             _ => {}
         }
-        if count == provided::BYTES {
+        if count == provided::BYTES || io.inbox.len() - io.read >= INBOX_BYTES_MAX {
             io.reads = Reads::Direct;
         }
         self.woken.extend(io.reader.take());

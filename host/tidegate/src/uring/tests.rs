@@ -192,6 +192,32 @@ fn who_writes_to_one_that_does_not_read_waits_and_holds_little() {
 }
 
 #[test]
+fn who_is_not_read_cannot_send_for_ever_however_small_the_pieces() {
+    on_ring(|| async {
+        let (mut ours, mut theirs) = pair();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut byte = [0];
+        let armed = Pin::new(&mut ours).poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
+        assert!(armed.is_pending());
+        theirs.set_nonblocking(true).unwrap();
+        let (piece, mut sent) = (pattern(100, 2), 0);
+        loop {
+            // Each piece is received by itself, as long as any is.
+            tokio::time::sleep(Duration::from_micros(100)).await;
+            match theirs.write(&piece) {
+                Ok(count) => sent += count,
+                Err(error) => break assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            }
+        }
+        let held = with_ring(|ring| ring.bytes_received()).unwrap();
+        assert!(held < 20 << 10, "{held} bytes are held");
+        let mut seen = vec![0; sent];
+        ours.read_exact(&mut seen).await.unwrap();
+        assert!(seen.chunks(100).all(|chunk| chunk == &piece[..chunk.len()]));
+    });
+}
+
+#[test]
 fn what_was_written_before_a_drop_is_sent_and_the_socket_closed() {
     on_ring(|| async {
         let (mut ours, mut theirs) = pair();
