@@ -271,12 +271,22 @@ fn variable(name: &str, default: u64) -> u64 {
 
 #[test]
 fn rows_settings_and_notifications_stay_with_their_client() {
+    soak("auto");
+}
+
+/// What runs where the kernel has no io_uring.
+#[test]
+fn rows_settings_and_notifications_stay_with_their_client_by_epoll() {
+    soak("epoll");
+}
+
+fn soak(io: &str) {
     let time = Duration::from_secs(variable("TIDEGATE_SOAK_SECS", SECONDS));
     let seed = variable("TIDEGATE_SOAK_SEED", u64::from(std::process::id()) | 1);
     println!("TIDEGATE_SOAK_SEED={seed}");
     let database = test_database("soak");
     let workers = format!("workers = {}", variable("TIDEGATE_SOAK_WORKERS", 2));
-    let settings = pool_of(POOL).replace("workers = 1", &workers);
+    let settings = pool_of(POOL).replace("workers = 1", &format!("io = \"{io}\"\n{workers}"));
     let tidegate = tidegate(shared_cluster(), &database, &settings);
     let url = tidegate.url(ROLE, &database);
     let (counts, begun, stop) = (Counts::default(), Instant::now(), AtomicBool::new(false));

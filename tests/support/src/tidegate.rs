@@ -82,7 +82,7 @@ impl Tidegate {
         let log = File::create(directory.join("log")).unwrap();
         let mut command = Command::new(binary);
         command.arg("serve");
-        if let Some(toml) = &options.toml {
+        if let Some(toml) = with_driver(options.toml.as_deref()) {
             fs::write(directory.join("tidegate.toml"), toml).unwrap();
             command.args(["--config", "tidegate.toml"]);
         }
@@ -272,6 +272,16 @@ impl Drop for Tidegate {
         }
         drop(self.leash.stdin.take());
         let _ = self.leash.wait();
+    }
+}
+
+/// `TIDEGATE_TEST_IO=epoll` has all tests run with sockets by epoll, where a test does not say otherwise.
+fn with_driver(toml: Option<&str>) -> Option<String> {
+    match (std::env::var("TIDEGATE_TEST_IO"), toml) {
+        (Ok(io), toml) if !toml.is_some_and(|toml| toml.contains("io = ")) => {
+            Some(format!("io = \"{io}\"\n{}", toml.unwrap_or_default()))
+        }
+        (_, toml) => toml.map(str::to_owned),
     }
 }
 
