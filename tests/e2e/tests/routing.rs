@@ -1,13 +1,16 @@
 //! Reads on replicas: which statements go there, and what a session must see.
 
-use crate::own::{SOON, cluster_with_replicas, json, policies_answer, pool_of, tidegate};
+use crate::own::{
+    SOON, cluster_like, cluster_with_replicas, json, policies_answer, pool_of, tidegate,
+};
 use crate::plugins::plugin;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
-    Client, Cluster, Node, Tidegate, pipeline, shared_cluster, test_database, wait_until,
+    Client, Cluster, ClusterOptions, Node, Tidegate, pipeline, shared_cluster, test_database,
+    wait_until,
 };
 
 const SCHEMA: &str = include_str!("routing/schema.sql");
@@ -378,6 +381,36 @@ fn a_read_whose_replica_is_killed_is_answered_by_the_primary() {
         replica.start().unwrap();
         split.wait_until_split();
     }
+}
+
+#[test]
+fn trap_109_a_read_that_the_replica_cancels_for_what_it_replays_is_answered_by_the_primary() {
+    let conf =
+        vec!["max_standby_streaming_delay = 0".to_owned(), "hot_standby_feedback = off".to_owned()];
+    let options = ClusterOptions { replicas: 1, conf, ..ClusterOptions::default() };
+    let cluster = cluster_like("conflict", &options);
+    let split = Split::start(&cluster, "conflict".to_owned());
+    let (primary, replica) = (cluster.primary(), &cluster.replicas()[0]);
+    let change = |sql: &str| primary.psql_in("conflict", sql).unwrap();
+    change(
+        "CREATE TABLE vacuumed AS SELECT n FROM generate_series(1, 1000) n; GRANT SELECT ON vacuumed TO PUBLIC",
+    );
+    cluster.wait_until_caught_up().unwrap();
+    let mut client = split.connect();
+    client.send(pipeline().query(
+        "SELECT count(*) FROM vacuumed, generate_series(1, 4000) a, generate_series(1, 100) b",
+    ));
+    wait_until(SOON, "the replica runs it", || {
+        let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' \
+                       AND query LIKE '%generate_series(1, 4000) a%' AND pid <> pg_backend_pid()";
+        replica.psql(running).unwrap() == "1"
+    });
+    // What its snapshot still sees goes.
+    change("DELETE FROM vacuumed");
+    change("VACUUM vacuumed");
+    let answer = client.expect("T D C ZI");
+    assert_eq!(answer[1].describe(), "D 0", "the primary's answer");
+    assert_eq!(repeated(&split.tidegate), 1);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A read whose replica dies: run again on the primary, once, as long as the client has seen nothing of an answer.
+//! A read whose replica dies, or cancels it for the sake of what it replays: run again on the primary, once, as long as the
+//! client has seen nothing of an answer.
 //!
 //! ```text
 //!              the unit begins on a replica                  a byte goes to the client, the client
@@ -61,6 +62,41 @@ impl Session {
         }
         self.take_unit_back();
         Some(unit)
+    }
+
+    /// Does the server's input begin with its refusal to go on with the unit, because what it replays from the primary
+    /// comes first? Any other unit would be welcome there, but for the client it is as if the server were lost.
+    ///
+    /// PostgreSQL's `ProcessInterrupts` says 40001, and 40P01 where it would be a deadlock. No other cause gives a read of
+    /// a replica these, and were there one, the read could still be repeated.
+    #[inline]
+    pub(super) fn is_recovery_conflict(&self, input: &[u8]) -> bool {
+        if self.kept.bytes.is_empty() {
+            return false;
+        }
+        let mut rest = input;
+        loop {
+            let Ok(Some(header)) = Header::peek(rest, limits::FRAME_BYTES_MAX) else {
+                return false;
+            };
+            let Some((frame, behind)) = rest.split_at_checked(header.frame_bytes()) else {
+                return false;
+            };
+            match header.tag {
+                backend::tag::ERROR_RESPONSE => {
+                    let sqlstate = error_fields::find(&frame[HEADER_BYTES..], field::SQLSTATE);
+                    return matches!(sqlstate, Some(b"40001" | b"40P01")) && self.has_only_unit();
+                }
+                // Before the first row.
+                backend::tag::PARSE_COMPLETE
+                | backend::tag::BIND_COMPLETE
+                | backend::tag::CLOSE_COMPLETE
+                | backend::tag::PARAMETER_DESCRIPTION
+                | backend::tag::ROW_DESCRIPTION
+                | backend::tag::NO_DATA => rest = behind,
+                _ => return false,
+            }
+        }
     }
 
     /// Is the unit that is kept all that is under way, sent to its last byte, with nothing behind it?

@@ -136,6 +136,45 @@ fn a_server_that_says_that_it_goes_is_lost() {
     }
 }
 
+#[test]
+fn trap_109_a_read_that_stands_in_the_way_of_replay_is_run_on_the_primary() {
+    for unit in units() {
+        for sqlstate in ["40001", "40P01"] {
+            let prepare = bytes(&[parse("s1", "SELECT 'p'"), Sync]);
+            let all = [prepare.clone(), bytes(&unit), afterwards()].concat();
+            let mut world = splitting();
+            world.arrive(0, &prepare);
+            world.run_dry();
+            world.arrive(0, &bytes(&unit));
+            let at = world.clients[0].server.unwrap();
+            world.servers[at].fake.take_output(usize::MAX);
+            world.servers[at].fake.cancel_for_replay(sqlstate);
+            world.run_dry();
+            assert_eq!(world.repeated, 1, "{unit:?}");
+            world.arrive(0, &afterwards());
+            world.run_dry();
+            assert_eq!(world.clients[0].received, alone(&all), "{unit:?}");
+        }
+    }
+    // Another error is the client's, and so is this one when rows have gone before it.
+    let mut world = splitting();
+    world.arrive(0, &query("SELECT 'a'"));
+    let at = world.clients[0].server.unwrap();
+    world.servers[at].fake.take_output(usize::MAX);
+    world.servers[at].fake.cancel_for_replay("57014");
+    world.run_dry();
+    assert_eq!(world.repeated, 0);
+    let mut world = splitting();
+    world.arrive(0, &query("SELECT 'a'"));
+    let at = world.clients[0].server.unwrap();
+    let answer = world.servers[at].fake.take_output(usize::MAX);
+    let rows = whole_messages(&answer[..answer.len() - 6]);
+    world.servers[at].fake.out.extend(rows);
+    world.servers[at].fake.cancel_for_replay("40001");
+    world.run_dry();
+    assert_eq!(world.repeated, 0);
+}
+
 /// What is done to a read, in words.
 type Spoil = (&'static str, fn(&mut World));
 

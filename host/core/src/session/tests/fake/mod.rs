@@ -305,6 +305,14 @@ impl Fake {
         self.dead = true;
     }
 
+    /// As PostgreSQL cancels what stands in the way of replaying, in the middle of a statement.
+    pub(super) fn cancel_for_replay(&mut self, sqlstate: &str) {
+        let fields =
+            Fields { severity: "ERROR", sqlstate, message: "conflict", ..Fields::default() };
+        error_fields::error_response(&mut self.held, fields);
+        self.flush();
+    }
+
     pub(super) fn notice(&mut self, sqlstate: &str) {
         let fields =
             Fields { severity: "WARNING", sqlstate, message: "transaction", ..Fields::default() };
