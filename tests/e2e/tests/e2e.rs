@@ -14,6 +14,7 @@ mod own; // a Tidegate of a test's own
 mod plugins; // policies loaded, swapped and taken back
 mod recording; // what runs, written down
 mod rejected; // what the routing policy forbids, and what it has wait before others
+mod replication; // backups, and readers of the log
 mod routing; // reads on replicas
 mod rust_client; // tokio-postgres
 mod session_mode; // a server for as long as a client stays

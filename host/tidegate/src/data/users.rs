@@ -6,7 +6,7 @@ use crate::upstream::{Credentials, check_stored, make_verifier};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use tidegate_core::session::login::{
-    PasswordCheck, PasswordOutcome, PeerKind, Standing, Stored, User,
+    Destination, PasswordCheck, PasswordOutcome, PeerKind, Standing, Stored, User,
 };
 use tidegate_wire::auth::{Secret, Verifier};
 
@@ -21,10 +21,10 @@ pub enum Users {
 }
 
 impl Users {
-    pub async fn look_up(&self, user: &str, database: &str, peer: PeerKind) -> Found {
+    pub async fn look_up(&self, user: &str, destination: &Destination, peer: PeerKind) -> Found {
         match self {
             Self::File(file) => file.look_up(user).await,
-            Self::Server(directory) => directory.look_up(user, database, peer).await,
+            Self::Server(directory) => directory.look_up(user, destination, peer).await,
             Self::Nobody => Found::new(User::Unknown),
         }
     }
@@ -46,14 +46,14 @@ impl Users {
     pub async fn check_password(
         &self,
         user: &str,
-        database: &str,
+        destination: &Destination,
         password: Secret,
         against: PasswordCheck,
     ) -> PasswordOutcome {
         match (against, self) {
             (PasswordCheck::Stored(stored), _) => check_stored(user, password, stored).await,
             (PasswordCheck::Server, Self::Server(directory)) => {
-                directory.check_password(user, database, password).await
+                directory.check_password(user, destination, password).await
             }
             (PasswordCheck::Server, Self::File(_) | Self::Nobody) => PasswordOutcome::Wrong,
         }

@@ -19,7 +19,7 @@ use tidegate_core::limits::{
 };
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::login::{
-    CloseReason, PasswordOutcome, PeerKind, Standing, Stored, User,
+    CloseReason, Destination, PasswordOutcome, PeerKind, Replication, Standing, Stored, User,
 };
 use tidegate_wire::auth::{Verifier, md5};
 use tokio::time::Instant;
@@ -72,7 +72,7 @@ enum Question {
     /// What `pg_authid` says.
     Stored { user: String },
     /// Whether the server lets us in without a password.
-    LetIn { user: String, database: String },
+    LetIn { user: String, destination: Destination },
 }
 
 #[derive(Debug)]
@@ -119,8 +119,8 @@ impl UserDirectory {
         }
     }
 
-    /// What is known of `user`, who comes from `peer` and wants `database`.
-    pub async fn look_up(&self, user: &str, database: &str, peer: PeerKind) -> Found {
+    /// What is known of `user`, who comes from `peer` and wants `destination`.
+    pub async fn look_up(&self, user: &str, destination: &Destination, peer: PeerKind) -> Found {
         if user == self.own_user
             && let Some(password) = &self.own_password
         {
@@ -135,7 +135,7 @@ impl UserDirectory {
             peer != PeerKind::Remote && matches!(self.target.address, ServerAddress::Tcp { .. });
         if could_connect
             && self.own_password.is_none()
-            && let Some(user) = self.let_in(user, database).await
+            && let Some(user) = self.let_in(user, destination).await
         {
             return Found::new(user);
         }
@@ -150,7 +150,7 @@ impl UserDirectory {
         };
         if could_connect
             && self.own_password.is_some()
-            && let Some(user) = self.let_in(user, database).await
+            && let Some(user) = self.let_in(user, destination).await
         {
             return Found::new(user);
         }
@@ -180,11 +180,11 @@ impl UserDirectory {
     pub async fn check_password(
         &self,
         user: &str,
-        database: &str,
+        destination: &Destination,
         password: Secret,
     ) -> PasswordOutcome {
         let credentials = Credentials::Password(password);
-        match self.try_login(user, database, &credentials).await {
+        match self.try_login(user, destination, &credentials).await {
             Ok(server) => {
                 say_goodbye(server).await;
                 PasswordOutcome::Right
@@ -215,8 +215,8 @@ impl UserDirectory {
 
     /// Whether the server lets this user in from here without a password, or refuses for another
     /// reason.
-    async fn let_in(&self, user: &str, database: &str) -> Option<User> {
-        let question = Question::LetIn { user: user.to_owned(), database: database.to_owned() };
+    async fn let_in(&self, user: &str, destination: &Destination) -> Option<User> {
+        let question = Question::LetIn { user: user.to_owned(), destination: destination.clone() };
         match self.ask(question).await {
             Ok(Answer::User(user)) | Err(user) => Some(user),
             Ok(_) => None,
@@ -234,7 +234,9 @@ impl UserDirectory {
         }
         let fresh = match &question {
             Question::Stored { user } => self.read_stored(user).await?,
-            Question::LetIn { user, database } => self.try_without_password(user, database).await?,
+            Question::LetIn { user, destination } => {
+                self.try_without_password(user, destination).await?
+            }
         };
         *answer = Some((Instant::now(), fresh.clone()));
         Ok(fresh)
@@ -258,8 +260,12 @@ impl UserDirectory {
         answer
     }
 
-    async fn try_without_password(&self, user: &str, database: &str) -> Result<Answer, User> {
-        match self.try_login(user, database, &Credentials::None).await {
+    async fn try_without_password(
+        &self,
+        user: &str,
+        destination: &Destination,
+    ) -> Result<Answer, User> {
+        match self.try_login(user, destination, &Credentials::None).await {
             Ok(server) => {
                 say_goodbye(server).await;
                 Ok(Answer::User(User::LetIn))
@@ -273,12 +279,17 @@ impl UserDirectory {
     async fn try_login(
         &self,
         user: &str,
-        database: &str,
+        destination: &Destination,
         credentials: &Credentials,
     ) -> Result<NewServer, ConnectError> {
         let permit = self.trials.acquire().await;
-        let mut outcome = connect(&self.target, database, user, credentials, &[]).await;
-        if let Ok(server) = &mut outcome
+        let Destination { database, replication } = destination;
+        let parameters: Vec<_> =
+            replication.parameter().map(|how| ("replication", how)).into_iter().collect();
+        let mut outcome = connect(&self.target, database, user, credentials, &parameters).await;
+        // Physical replication answers no SQL.
+        if *replication != Replication::Physical
+            && let Ok(server) = &mut outcome
             && let Ok(rows) = simple_query(server, IDENTITY_QUERY).await
             && let Some([Some(oid)]) = rows.first().map(Vec::as_slice)
         {

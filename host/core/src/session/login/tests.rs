@@ -68,7 +68,11 @@ fn describe(action: &LoginAction) -> String {
         LoginAction::UpgradeTls => "upgrade".to_owned(),
         LoginAction::Admit => "admit".to_owned(),
         LoginAction::Judged { user, verdict } => format!("judge {user} {verdict:?}"),
-        LoginAction::LookUpUser { user, database } => format!("look up {user} {database}"),
+        LoginAction::LookUpUser { user, destination } => {
+            let Destination { database, replication } = destination;
+            let how = replication.parameter().map(|how| format!(" replication={how}"));
+            format!("look up {user} {database}{}", how.unwrap_or_default())
+        }
         LoginAction::ForgetUser { user } => format!("forget {user}"),
         LoginAction::VerifyPassword { password, .. } => format!("verify {}", password.reveal()),
         LoginAction::Cancel { pid, secret } => format!("cancel {pid} {secret:?}"),
