@@ -77,12 +77,14 @@ fn pool_bounds(config: &Config, key: &PoolKey) -> PoolConfig {
 }
 
 fn target(server: &ServerUrl) -> Result<Target, String> {
-    let tls = ServerTls::new(
-        server.sslmode,
-        server.sslrootcert.as_ref(),
-        server.own_certificate.as_ref(),
-    )
-    .map_err(|error| format!("TLS towards {}: {error}", server.name))?;
+    let (roots, own) = (server.sslrootcert.as_ref(), server.own_certificate.as_ref());
+    let tls = ServerTls::new(server.sslmode, roots, own)
+        .map_err(|error| format!("TLS towards {}: {error}", server.name))?;
+    let tls = ServerTls {
+        channel_binding: server.channel_binding,
+        negotiation: server.sslnegotiation,
+        ..tls
+    };
     Ok(Target { name: server.name.as_str().into(), address: server.address.clone(), tls })
 }
 

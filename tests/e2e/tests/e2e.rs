@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests
 
 mod auth; // who gets in, and how
+mod chains; // one Tidegate behind another
 mod clients; // applications in other languages, and PostgreSQL's own programs
 mod faults; // servers that die, clients that vanish, pools that are full
 mod flow; // one side reads more slowly than the other sends

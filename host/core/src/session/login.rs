@@ -34,7 +34,7 @@ use crate::refusal::{Refusal, Severity};
 use challenge::{Challenge, Step};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use tidegate_wire::auth::{self, Secret};
+use tidegate_wire::auth::{self, EndPoint, Secret};
 use tidegate_wire::error_fields::{self, Fields};
 use tidegate_wire::frame::{HEADER_BYTES, Header};
 use tidegate_wire::startup::{self, Packet, StartupError};
@@ -138,6 +138,8 @@ pub enum Encryption {
     /// signed.
     Tls {
         certificate_name: Option<String>,
+        /// What SCRAM can be bound to; nothing where our certificate's signature has no hash.
+        end_point: Option<EndPoint>,
     },
 }
 

@@ -14,7 +14,7 @@ use super::plugins::PluginsConfig;
 use super::rates::Rates;
 use super::users::Users;
 use crate::tls::{AcceptFiles, ClientCertificates};
-pub use crate::tls::{OwnCertificate, RootCertificates, SslMode};
+pub use crate::tls::{ChannelBinding, OwnCertificate, RootCertificates, SslMode, SslNegotiation};
 
 /// Everything `tidegate serve` needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +103,8 @@ impl ServerUrl {
             && self.sslmode == other.sslmode
             && self.sslrootcert == other.sslrootcert
             && self.own_certificate == other.own_certificate
+            && self.channel_binding == other.channel_binding
+            && self.sslnegotiation == other.sslnegotiation
     }
 }
 
@@ -119,6 +121,8 @@ pub struct ServerUrl {
     pub sslrootcert: Option<RootCertificates>,
     /// `sslcert` and `sslkey`.
     pub own_certificate: Option<OwnCertificate>,
+    pub channel_binding: ChannelBinding,
+    pub sslnegotiation: SslNegotiation,
 }
 
 /// Where a server listens.

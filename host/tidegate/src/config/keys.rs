@@ -95,7 +95,7 @@ pub(super) const KEYS: &[Key] = &[
     key("", "listen", Value(r#"["127.0.0.1:6432"]"#), Restart, "Where clients connect: `ADDRESS:PORT`, or `unix:` and the path of a socket, which libpq wants to be `DIR/.s.PGSQL.PORT`. `*` is every address."),
     key("", "workers", Value("0"), Restart, "Data-plane threads. 0: one for each processor."),
 
-    key("cluster", "primary", Needed(r#""postgres://postgres@127.0.0.1:5432/postgres""#), Live, "The server that takes writes: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, percent-encoded, with the parameters `sslmode`, `sslrootcert`, `sslcert`, `sslkey` and `host` (a directory is a Unix socket) of libpq."),
+    key("cluster", "primary", Needed(r#""postgres://postgres@127.0.0.1:5432/postgres""#), Live, "The server that takes writes: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, percent-encoded, with the parameters `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `channel_binding`, `sslnegotiation` and `host` (a directory is a Unix socket) of libpq."),
     key("cluster", "replicas", Value("[]"), Live, "Its streaming replicas, as URLs."),
     key("cluster", "password", Example(r#""${DATABASE_PASSWORD}""#), Live, "The password of the URLs that have none; taken as it is, without percent-encoding."),
 

@@ -389,7 +389,8 @@ impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
         else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        match acceptor.acceptor().accept(socket).await {
+        let (acceptor, end_point) = acceptor.acceptor();
+        match acceptor.accept(socket).await {
             Ok(stream) => {
                 let session = stream.get_ref().1;
                 let certificate_name = session
@@ -398,7 +399,8 @@ impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
                     .and_then(common_name);
                 let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
                 self.line = Some(Stream::TlsAccepted(Box::new(stream)));
-                Ok(Some(Tls { encryption: Encryption::Tls { certificate_name }, alpn }))
+                let encryption = Encryption::Tls { certificate_name, end_point };
+                Ok(Some(Tls { encryption, alpn }))
             }
             Err(error) => {
                 tracing::debug!(%error, "TLS handshake with a client failed");

@@ -8,7 +8,7 @@ use super::authenticate::{Applicant, Stage, await_ready, malformed};
 use super::credentials::Credentials;
 use super::error::{ConnectError, ServerError};
 use super::messages::Messages;
-use super::socket::{Encrypt, line_of, open_stream, send};
+use super::socket::{Encrypt, end_point_of, line_of, open_stream, send};
 use crate::config::ServerAddress;
 use crate::stream::Stream;
 use crate::tls::ServerTls;
@@ -211,8 +211,13 @@ impl Login<'_> {
         stream: &mut Stream,
         stage: &mut Stage,
     ) -> Result<(Option<BackendKey>, Vec<(String, String)>), ConnectError> {
-        let applicant =
-            Applicant { user: self.user, credentials: self.credentials, line: line_of(stream) };
+        let applicant = Applicant {
+            user: self.user,
+            credentials: self.credentials,
+            line: line_of(stream),
+            channel_binding: self.target.tls.channel_binding,
+            end_point: end_point_of(stream),
+        };
         let mut out = Vec::new();
         let names = [("user", self.user), ("database", self.database)];
         startup::startup_message(
