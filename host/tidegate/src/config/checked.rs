@@ -248,7 +248,18 @@ pub struct AuthConfig {
     pub users_file: Option<PathBuf>,
     /// What `users_file` held when the configuration was read; empty without one.
     pub users: Users,
+    pub query: Option<AuthQueryConfig>,
     pub trust_remote: TrustRemote,
+}
+
+/// How users are looked up at the primary, instead of in `pg_authid`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthQueryConfig {
+    pub sql: String,
+    /// Unless written, the user of the primary's URL.
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    pub database: Option<String>,
 }
 
 /// What a client is asked for.

@@ -5,6 +5,7 @@ use crate::upstream::directory::{Found, UserDirectory};
 use crate::upstream::{Credentials, check_stored, make_verifier};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use tidegate_core::limits::OWN_USER_LOOKUP_TIME_MAX;
 use tidegate_core::session::login::{
     Destination, PasswordCheck, PasswordOutcome, PeerKind, Standing, Stored, User,
 };
@@ -16,6 +17,8 @@ pub enum Users {
     File(Arc<UserFile>),
     /// Pass-through: those of the server.
     Server(Arc<UserDirectory>),
+    /// Those of a file if there is one, and those that a query finds.
+    Query(Option<Arc<UserFile>>, Arc<UserDirectory>),
     /// There are none: for certificates and trust.
     Nobody,
 }
@@ -25,6 +28,7 @@ impl Users {
         match self {
             Self::File(file) => file.look_up(user).await,
             Self::Server(directory) => directory.look_up(user, destination, peer).await,
+            Self::Query(file, directory) => look_up_both(file.as_deref(), directory, user).await,
             Self::Nobody => Found::new(User::Unknown),
         }
     }
@@ -33,12 +37,12 @@ impl Users {
     pub fn identity(&self, user: &str) -> Option<Arc<str>> {
         match self {
             Self::Server(directory) => directory.identity(user),
-            Self::File(_) | Self::Nobody => None,
+            Self::File(_) | Self::Query(..) | Self::Nobody => None,
         }
     }
 
     pub fn forget(&self, user: &str) {
-        if let Self::Server(directory) = self {
+        if let Self::Server(directory) | Self::Query(_, directory) = self {
             directory.forget(user);
         }
     }
@@ -55,7 +59,25 @@ impl Users {
             (PasswordCheck::Server, Self::Server(directory)) => {
                 directory.check_password(user, destination, password).await
             }
-            (PasswordCheck::Server, Self::File(_) | Self::Nobody) => PasswordOutcome::Wrong,
+            (PasswordCheck::Server, Self::File(_) | Self::Query(..) | Self::Nobody) => {
+                PasswordOutcome::Wrong
+            }
+        }
+    }
+}
+
+/// The file wins. The query is asked about its users too: how long an answer takes must not tell who is in the file.
+async fn look_up_both(file: Option<&UserFile>, directory: &UserDirectory, user: &str) -> Found {
+    let listed = match file {
+        Some(file) => file.look_up(user).await,
+        None => Found::new(User::Unknown),
+    };
+    let asked = directory.look_up_stored(user);
+    match listed.user {
+        User::Unknown => asked.await,
+        _ => {
+            let _ = tokio::time::timeout(OWN_USER_LOOKUP_TIME_MAX, asked).await;
+            listed
         }
     }
 }

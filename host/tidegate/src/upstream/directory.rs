@@ -5,14 +5,20 @@
 //! machine whom the server would let in without a password is let in; and where `pg_authid` may not
 //! be read, the server decides about a password in clear.
 
+mod query; // users looked up by a query of the operator's
+mod stored; // what pg_authid says of a user
+
+pub use query::AuthQuery;
+
 use super::credentials::{Credentials, Secret};
 use super::error::ConnectError;
-use super::login::{NewServer, Target, connect, say_goodbye, simple_query};
+use super::login::{NewServer, Target, bound_query, connect, say_goodbye, simple_query};
 use super::passwords::make_verifier;
 use crate::config::ServerAddress;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use stored::{IDENTITY_QUERY, read_row, stored_query};
 use tidegate_core::limits::{
     LOGIN_TRIALS_MAX, OWN_USER_LOOKUP_TIME_MAX, USER_CACHE_TIME_MAX, USER_DENIED_TIME_MAX,
     USER_LOOKUPS_WAITING_MAX, USERS_CACHED_MAX,
@@ -21,7 +27,7 @@ use tidegate_core::refusal::Refusal;
 use tidegate_core::session::login::{
     CloseReason, Destination, PasswordOutcome, PeerKind, Replication, Standing, Stored, User,
 };
-use tidegate_wire::auth::{Verifier, md5};
+use tidegate_wire::auth::Verifier;
 use tokio::time::Instant;
 
 /// Settings of the connection that reads `pg_authid`: nothing a user could have created is found by
@@ -65,6 +71,8 @@ pub struct UserDirectory {
     denied_until: Mutex<Option<Instant>>,
     /// Which role a name means, by its OID as the server told it last.
     identities: Mutex<HashMap<String, Arc<str>>>,
+    /// In place of `pg_authid`, and of what the server would let in.
+    query: Option<AuthQuery>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -116,6 +124,7 @@ impl UserDirectory {
             trials: tokio::sync::Semaphore::new(LOGIN_TRIALS_MAX),
             denied_until: Mutex::default(),
             identities: Mutex::default(),
+            query: None,
         }
     }
 
@@ -133,6 +142,7 @@ impl UserDirectory {
         // Whoever is on this machine could as well have connected to the server directly.
         let could_connect =
             peer != PeerKind::Remote && matches!(self.target.address, ServerAddress::Tcp { .. });
+        let could_connect = could_connect && self.query.is_none();
         if could_connect
             && self.own_password.is_none()
             && let Some(user) = self.let_in(user, destination).await
@@ -299,6 +309,14 @@ impl UserDirectory {
         outcome
     }
 
+    /// What the query says of `user`, for those whom something else says more about.
+    pub async fn look_up_stored(&self, user: &str) -> Found {
+        match self.ask(Question::Stored { user: user.to_owned() }).await {
+            Ok(Answer::User(user)) | Err(user) => Found::new(user),
+            Ok(_) => Found::new(User::Unknown),
+        }
+    }
+
     async fn read_stored(&self, user: &str) -> Result<Answer, User> {
         if self.is_denied() {
             return Ok(Answer::Denied);
@@ -313,7 +331,7 @@ impl UserDirectory {
         }
         // The connection is out of its place while in use: a login that is given up takes it along.
         let mut place = self.connection.lock().await;
-        let rows = match self.query(place.take(), &stored_query(user)).await {
+        let rows = match self.run(place.take(), user).await {
             Ok((server, rows)) => {
                 if waiting.is_alone() {
                     say_goodbye(server).await;
@@ -322,7 +340,7 @@ impl UserDirectory {
                 }
                 rows
             }
-            Err(error) if is_denial(&error) => {
+            Err(error) if self.query.is_none() && is_denial(&error) => {
                 tracing::warn!(
                     server = %self.target.name, user = %self.own_user, %error,
                     "cannot read users' stored passwords; clients must send theirs in clear"
@@ -330,8 +348,12 @@ impl UserDirectory {
                 self.deny();
                 return Ok(Answer::Denied);
             }
-            Err(error) => return Err(self.refused(&error)),
+            Err(error) => return Err(self.failed(&WhoFailed::Server(&error))),
         };
+        if self.query.is_some() {
+            let answer = query::read_rows(user, &rows);
+            return answer.map_err(|reason| self.failed(&WhoFailed::Answer(reason)));
+        }
         let row = rows.first().map_or(&[][..], Vec::as_slice);
         if let Some(Some(oid)) = row.last() {
             self.note_identity(user, oid);
@@ -339,23 +361,48 @@ impl UserDirectory {
         Ok(read_row(row))
     }
 
-    async fn query(
+    /// Reads what is stored of `user`, over the connection that was kept or a new one.
+    async fn run(
         &self,
         kept: Option<NewServer>,
-        sql: &str,
+        user: &str,
     ) -> Result<(NewServer, Vec<Vec<Option<String>>>), ConnectError> {
         if let Some(mut server) = kept
-            && let Ok(rows) = simple_query(&mut server, sql).await
+            && let Ok(rows) = self.read(&mut server, user).await
         {
             return Ok((server, rows));
         }
-        let credentials =
-            self.own_password.clone().map_or(Credentials::None, Credentials::Password);
+        let (database, own_user, credentials) = match &self.query {
+            Some(query) => (&query.database, &query.user, query.credentials()),
+            None => {
+                let password = self.own_password.clone();
+                let credentials = password.map_or(Credentials::None, Credentials::Password);
+                (&self.database, &self.own_user, credentials)
+            }
+        };
         let mut server =
-            connect(&self.target, &self.database, &self.own_user, &credentials, &LOOKUP_SETTINGS)
-                .await?;
-        let rows = simple_query(&mut server, sql).await?;
+            connect(&self.target, database, own_user, &credentials, &LOOKUP_SETTINGS).await?;
+        let rows = self.read(&mut server, user).await?;
         Ok((server, rows))
+    }
+
+    async fn read(
+        &self,
+        server: &mut NewServer,
+        user: &str,
+    ) -> Result<Vec<Vec<Option<String>>>, ConnectError> {
+        match &self.query {
+            Some(query) => bound_query(server, &query.sql, user).await,
+            None => simple_query(server, &stored_query(user)).await,
+        }
+    }
+
+    fn failed(&self, who: &WhoFailed<'_>) -> User {
+        match (&self.query, who) {
+            (Some(query), who) => self.refused_by_query(query, who),
+            (None, WhoFailed::Server(error)) => self.refused(error),
+            (None, WhoFailed::Answer(_)) => User::Unknown,
+        }
     }
 
     fn refused(&self, error: &ConnectError) -> User {
@@ -373,40 +420,11 @@ impl UserDirectory {
     }
 }
 
-/// For a connection that has just logged in.
-const IDENTITY_QUERY: &str = "SELECT oid::pg_catalog.text FROM pg_catalog.pg_roles \
-     WHERE rolname OPERATOR(pg_catalog.=) SESSION_USER";
-
-/// Every name and operator is qualified, and the user's name is a literal that no setting can
-/// change the meaning of.
-fn stored_query(user: &str) -> String {
-    let user = user.replace('\\', r"\\").replace('\'', "''");
-    format!(
-        "SELECT rolpassword, rolcanlogin::pg_catalog.text, \
-         (rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now())::pg_catalog.text, \
-         oid::pg_catalog.text \
-         FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) E'{user}'"
-    )
-}
-
-fn read_row(row: &[Option<String>]) -> Answer {
-    let [password, can_login, expired, _oid] = row else { return Answer::User(User::Unknown) };
-    let standing = if expired.as_deref() == Some("true") {
-        Standing::Expired
-    } else if can_login.as_deref() == Some("true") {
-        Standing::Valid
-    } else {
-        Standing::NotPermitted
-    };
-    let Some(password) = password else { return Answer::NoPassword };
-    let stored = if md5::is_stored_hash(password) {
-        Stored::Md5(Secret::new(password.clone()))
-    } else if let Ok(verifier) = Verifier::parse(password) {
-        Stored::Scram(verifier)
-    } else {
-        return Answer::NoPassword;
-    };
-    Answer::User(User::Known { stored, standing })
+/// Why nothing could be found out.
+enum WhoFailed<'a> {
+    Server(&'a ConnectError),
+    /// The query ran, and what it answered cannot be used.
+    Answer(&'static str),
 }
 
 fn is_denial(error: &ConnectError) -> bool {
@@ -452,36 +470,5 @@ impl Drop for Waiting<'_> {
         {
             *kept = None;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trap_19_a_users_name_stays_a_literal() {
-        assert!(
-            stored_query(r"a'b\").ends_with(r"= E'a''b\\'")
-                || stored_query(r"a'b\").ends_with(r"E'a''b\\'")
-        );
-        assert!(!stored_query("x").contains("FROM pg_authid"));
-    }
-
-    #[test]
-    fn rows_of_pg_authid_are_understood() {
-        let row = |password: Option<&str>, can_login: &str, expired: Option<&str>| {
-            let row = [password, Some(can_login), expired, Some("10")]
-                .map(|field| field.map(str::to_owned));
-            format!("{:?}", read_row(&row))
-        };
-        let md5 = Some("md5ee69efad287c7423caf0b3229d71f567");
-        assert!(row(md5, "true", None).contains("Md5(Secret(…)), standing: Valid"));
-        assert!(row(md5, "true", Some("false")).contains("Valid"));
-        assert!(row(md5, "true", Some("true")).contains("Expired"));
-        assert!(row(md5, "false", None).contains("NotPermitted"));
-        assert_eq!(row(None, "true", None), "NoPassword");
-        assert_eq!(row(Some("plain?"), "true", None), "NoPassword");
-        assert_eq!(format!("{:?}", read_row(&[])), "User(Unknown)");
     }
 }
