@@ -11,7 +11,7 @@ use crate::data::users::{UserFile, Users};
 use crate::data::worker::Settled;
 use crate::tls::{Acceptor, ServerTls};
 use crate::upstream::pool::{PoolKey, PoolKind, PoolsConfig};
-use crate::upstream::{Credentials, Target, UserDirectory};
+use crate::upstream::{AuthQuery, Credentials, Target, UserDirectory};
 
 /// Builds what the data plane needs.
 ///
@@ -77,13 +77,51 @@ fn pool_bounds(config: &Config, key: &PoolKey) -> PoolConfig {
 }
 
 fn target(server: &ServerUrl) -> Result<Target, String> {
-    let tls = ServerTls::new(
-        server.sslmode,
-        server.sslrootcert.as_ref(),
-        server.own_certificate.as_ref(),
-    )
-    .map_err(|error| format!("TLS towards {}: {error}", server.name))?;
+    let (roots, own) = (server.sslrootcert.as_ref(), server.own_certificate.as_ref());
+    let tls = ServerTls::new(server.sslmode, roots, own)
+        .map_err(|error| format!("TLS towards {}: {error}", server.name))?;
+    let tls = ServerTls {
+        channel_binding: server.channel_binding,
+        negotiation: server.sslnegotiation,
+        ..tls
+    };
     Ok(Target { name: server.name.as_str().into(), address: server.address.clone(), tls })
+}
+
+fn users(config: &Config, primary: &Target, fake_secret: [u8; 32]) -> Users {
+    let (auth, url) = (&config.auth, &config.cluster.primary);
+    let directory = || {
+        let directory = UserDirectory::new(
+            primary.clone(),
+            url.database.clone(),
+            url.user.clone(),
+            url.password.clone(),
+            fake_secret,
+        );
+        Arc::new(match auth_query(config) {
+            Some(query) => directory.with_query(query),
+            None => directory,
+        })
+    };
+    let file = || Arc::new(UserFile::new(&auth.users, fake_secret));
+    match (auth.method, &auth.users_file, &auth.query) {
+        (AuthMethod::Passthrough, ..) => Users::Server(directory()),
+        (_, file_name, Some(_)) => Users::Query(file_name.as_ref().map(|_| file()), directory()),
+        (_, Some(_), None) => Users::File(file()),
+        (_, None, None) => Users::Nobody,
+    }
+}
+
+fn auth_query(config: &Config) -> Option<AuthQuery> {
+    let (query, url) = (config.auth.query.as_ref()?, &config.cluster.primary);
+    let user = query.user.clone().unwrap_or_else(|| url.user.clone());
+    let own = url.password.clone().filter(|_| user == url.user);
+    Some(AuthQuery {
+        sql: query.sql.clone(),
+        database: query.database.clone().unwrap_or_else(|| url.database.clone()),
+        password: query.password.clone().or(own),
+        user,
+    })
 }
 
 fn login_context(
@@ -92,22 +130,7 @@ fn login_context(
     fake_secret: [u8; 32],
 ) -> Result<LoginContext, String> {
     let auth = &config.auth;
-    let users = match auth.method {
-        AuthMethod::Passthrough => {
-            let url = &config.cluster.primary;
-            Users::Server(Arc::new(UserDirectory::new(
-                primary.clone(),
-                url.database.clone(),
-                url.user.clone(),
-                url.password.clone(),
-                fake_secret,
-            )))
-        }
-        _ => match &auth.users_file {
-            None => Users::Nobody,
-            Some(_) => Users::File(Arc::new(UserFile::new(&auth.users, fake_secret))),
-        },
-    };
+    let users = users(config, primary, fake_secret);
     let policy = LoginPolicy {
         method: match auth.method {
             AuthMethod::Passthrough => Method::Passthrough,

@@ -1,7 +1,9 @@
 //! TLS towards clients and towards servers: rustls configurations, reload, and libpq's sslmodes.
 
-mod verify;
+mod binding; // what SCRAM is bound to
+mod verify; // whose certificates are good
 
+pub use binding::end_point;
 pub use verify::common_name;
 
 use rustls::client::Resumption;
@@ -14,6 +16,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
+use tidegate_wire::auth::EndPoint;
 use tokio_rustls::TlsAcceptor;
 use verify::{Authority, Checks, LibpqVerifier};
 
@@ -77,7 +80,14 @@ pub enum ClientCertificates {
 #[derive(Debug)]
 pub struct Acceptor {
     files: AcceptFiles,
-    current: RwLock<Arc<ServerConfig>>,
+    current: RwLock<Accepting>,
+}
+
+/// For one handshake: the configuration, and what SCRAM over it is bound to.
+#[derive(Clone, Debug)]
+struct Accepting {
+    config: Arc<ServerConfig>,
+    end_point: Option<EndPoint>,
 }
 
 impl Acceptor {
@@ -93,14 +103,14 @@ impl Acceptor {
         Ok(())
     }
 
-    /// For one handshake.
-    pub fn acceptor(&self) -> TlsAcceptor {
+    /// For one handshake, and what SCRAM is bound to after it.
+    pub fn acceptor(&self) -> (TlsAcceptor, Option<EndPoint>) {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        TlsAcceptor::from(current.clone())
+        (TlsAcceptor::from(current.config.clone()), current.end_point.clone())
     }
 }
 
-fn accept_config(files: &AcceptFiles) -> Result<Arc<ServerConfig>, TlsError> {
+fn accept_config(files: &AcceptFiles) -> Result<Accepting, TlsError> {
     let provider = provider();
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -118,6 +128,7 @@ fn accept_config(files: &AcceptFiles) -> Result<Arc<ServerConfig>, TlsError> {
         }
     };
     let chain = read_certificates(&files.certificate)?;
+    let end_point = chain.first().and_then(end_point);
     let mut config =
         builder.with_single_cert(chain, read_key(&files.key)?).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => TlsError::Rejected(format!(
@@ -132,7 +143,7 @@ fn accept_config(files: &AcceptFiles) -> Result<Arc<ServerConfig>, TlsError> {
     // for it.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Arc::new(config))
+    Ok(Accepting { config: Arc::new(config), end_point })
 }
 
 // --- towards servers -----------------------------------------------------------------------------
@@ -175,6 +186,44 @@ impl FromStr for SslMode {
     }
 }
 
+macro_rules! words {
+    ($($type:ident { $($variant:ident = $word:literal,)* })*) => {$(
+        impl $type {
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+    )*};
+}
+
+/// libpq's `channel_binding`: whether SCRAM is bound to the TLS it runs in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChannelBinding {
+    Disable,
+    /// Where the server offers it.
+    #[default]
+    Prefer,
+    /// The server must prove itself so; every other way to authenticate is refused.
+    Require,
+}
+
+/// libpq's `sslnegotiation`: how TLS begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SslNegotiation {
+    /// By an SSLRequest.
+    #[default]
+    Postgres,
+    /// From the first byte, with ALPN: PostgreSQL 17 and later. A round trip less.
+    Direct,
+}
+
+words! {
+    ChannelBinding { Disable = "disable", Prefer = "prefer", Require = "require", }
+    SslNegotiation { Postgres = "postgres", Direct = "direct", }
+}
+
 /// libpq's `sslrootcert`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RootCertificates {
@@ -196,9 +245,12 @@ pub struct OwnCertificate {
 pub struct ServerTls {
     pub mode: SslMode,
     pub config: Arc<ClientConfig>,
+    pub channel_binding: ChannelBinding,
+    pub negotiation: SslNegotiation,
 }
 
 impl ServerTls {
+    /// With the defaults of what is not named here.
     pub fn new(
         mode: SslMode,
         roots: Option<&RootCertificates>,
@@ -230,7 +282,12 @@ impl ServerTls {
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
-        Ok(Self { mode, config: Arc::new(config) })
+        Ok(Self {
+            mode,
+            config: Arc::new(config),
+            channel_binding: ChannelBinding::default(),
+            negotiation: SslNegotiation::default(),
+        })
     }
 }
 

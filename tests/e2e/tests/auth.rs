@@ -83,6 +83,95 @@ fn users_of_a_file_log_in_by_scram() {
     }
 }
 
+/// What PgBouncer's documentation suggests: a function that answers for one user, run by a role that may do nothing else.
+fn lookup_function(database: &str, role: &str) {
+    let primary = shared_cluster().primary();
+    shared_cluster().create_role(role).unwrap();
+    let sql = format!(
+        "CREATE SCHEMA lookup; REVOKE ALL ON SCHEMA lookup FROM public; GRANT USAGE ON SCHEMA lookup TO {role}; \
+         CREATE FUNCTION lookup.user_lookup(wanted text, OUT name text, OUT secret text) RETURNS SETOF record \
+         LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS \
+         $$ SELECT rolname::text, rolpassword FROM pg_authid WHERE rolname = wanted AND rolcanlogin $$; \
+         REVOKE ALL ON FUNCTION lookup.user_lookup FROM public; \
+         GRANT EXECUTE ON FUNCTION lookup.user_lookup TO {role}"
+    );
+    primary.psql_in(database, &sql).unwrap();
+}
+
+fn query_by(role: &str) -> String {
+    format!(
+        "query = \"SELECT * FROM lookup.user_lookup($1)\"\nquery_user = \"{role}\"\nquery_password = \"{}\"\n",
+        password_of(role)
+    )
+}
+
+#[test]
+fn trap_19_users_are_looked_up_by_a_query_that_needs_no_superuser() {
+    let database = test_database("auth_query");
+    lookup_function(&database, "auth_lookup");
+    for user in ["auth_asked", "auth_barred"] {
+        shared_cluster().create_role(user).unwrap();
+    }
+    shared_cluster().primary().psql("ALTER ROLE auth_barred NOLOGIN").unwrap();
+    for method in ["passthrough", "scram-sha-256"] {
+        let toml =
+            format!("{}[auth]\nmethod = \"{method}\"\n{}", pool_of(2), query_by("auth_lookup"));
+        let tidegate = tidegate(shared_cluster(), &database, &toml);
+        let url = tidegate.url("auth_asked", &database);
+        for _ in 0..2 {
+            let mut client = Client::connect(&url);
+            assert_eq!(client.value("SELECT session_user").as_deref(), Some("auth_asked"));
+        }
+        // Whoever is not found, or is no name at all, hears what a wrong password hears.
+        refused(&url.replace("auth_asked-password", "wrong"), "28P01");
+        refused(&tidegate.url("auth_nobody", &database), "28P01");
+        refused(&tidegate.url("auth_barred", &database), "28P01");
+        for name in ["x' OR 'a'='a", "auth_asked'--", "$1", "\\"] {
+            let mut client = Client::open(&tidegate.address());
+            client.send(startup(196_608, &[("user", name), ("database", &database)]));
+            assert_eq!(client.log_in(name, "x").unwrap_err().sqlstate(), "28P01", "{name}");
+        }
+        // A password that changes counts for the next login, though the answer is kept for a moment.
+        let change = |password: &str| format!("ALTER ROLE auth_asked PASSWORD '{password}'");
+        shared_cluster().primary().psql(&change("another")).unwrap();
+        Client::connect(&url.replace("auth_asked-password", "another")).query("SELECT 1");
+        shared_cluster().primary().psql(&change("auth_asked-password")).unwrap();
+        assert!(
+            !tidegate.log().contains("SCRAM-SHA-256$") && !tidegate.log().contains("-password")
+        );
+    }
+}
+
+#[test]
+fn users_of_a_file_come_before_those_of_the_query_and_a_broken_query_lets_nobody_in() {
+    let database = test_database("auth_query_file");
+    lookup_function(&database, "auth_lookup_two");
+    shared_cluster().create_role("auth_found").unwrap();
+    let folder = Folder::new();
+    let file = folder.file("users.txt");
+    std::fs::write(&file, format!("\"app\" \"{}\"\n", password_of(ROLE))).unwrap();
+    let toml = format!(
+        "{}[auth]\nmethod = \"scram-sha-256\"\nusers_file = \"{}\"\n{}",
+        pool_of(2),
+        file.display(),
+        query_by("auth_lookup_two")
+    );
+    let tidegate = tidegate(shared_cluster(), &database, &toml);
+    let listed = tidegate.url(ROLE, &database);
+    let found = tidegate.url("auth_found", &database);
+    for url in [&listed, &found] {
+        assert_eq!(Client::connect(url).value("SELECT 1").as_deref(), Some("1"));
+    }
+    shared_cluster().primary().psql_in(&database, "DROP SCHEMA lookup CASCADE").unwrap();
+    Client::connect(&listed).query("SELECT 1");
+    refused(&tidegate.url("auth_nobody", &database), "58000");
+    assert!(tidegate.log().contains("auth.query failed"), "{}", tidegate.log());
+    // A configuration that cannot work is refused as a whole.
+    tidegate.write_config(&toml.replace("$1", "'app'"));
+    let answer = tidegate.admin_post("/api/v1/reload", "");
+    assert!(answer.status >= 400 && answer.body.contains("auth.query"), "{answer:?}");
+}
+
 #[test]
 fn users_of_a_file_log_in_by_md5() {
     let database = test_database("file_md5");

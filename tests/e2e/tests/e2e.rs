@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests
 
 mod auth; // who gets in, and how
+mod chains; // one Tidegate behind another
 mod clients; // applications in other languages, and PostgreSQL's own programs
 mod faults; // servers that die, clients that vanish, pools that are full
 mod flow; // one side reads more slowly than the other sends
@@ -14,6 +15,7 @@ mod own; // a Tidegate of a test's own
 mod plugins; // policies loaded, swapped and taken back
 mod recording; // what runs, written down
 mod rejected; // what the routing policy forbids, and what it has wait before others
+mod replication; // backups, and readers of the log
 mod routing; // reads on replicas
 mod rust_client; // tokio-postgres
 mod session_mode; // a server for as long as a client stays

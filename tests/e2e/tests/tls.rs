@@ -13,13 +13,13 @@ use tidegate_test_support::{
 };
 
 /// Who signs certificates, and where they are put.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     folder: Folder,
 }
 
 impl Authority {
-    fn new(name: &str) -> Authority {
+    pub fn new(name: &str) -> Authority {
         let folder = Folder::new();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -29,12 +29,12 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), folder }
     }
 
-    fn own(&self) -> String {
+    pub fn own(&self) -> String {
         self.folder.file("ca.crt").display().to_string()
     }
 
     /// Certificate and key for a common name, which is also the host's.
-    fn sign(&self, name: &str) -> (String, String) {
+    pub fn sign(&self, name: &str) -> (String, String) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -117,7 +117,7 @@ fn a_certificate_logs_in_the_user_it_names() {
 // --- servers ------------------------------------------------------------------------------------------
 
 /// A primary that talks to nobody without TLS, with a certificate for `localhost`.
-fn encrypting(authority: &Authority, database: &str) -> Cluster {
+pub fn encrypting(authority: &Authority, database: &str) -> Cluster {
     let only = ["hostssl all all 127.0.0.1/32 scram-sha-256", "host all all 127.0.0.1/32 reject"];
     let hba = only.map(str::to_owned).to_vec();
     let cluster = cluster_like(database, &ClusterOptions { hba, ..ClusterOptions::default() });
@@ -134,7 +134,7 @@ fn encrypting(authority: &Authority, database: &str) -> Cluster {
 }
 
 /// A Tidegate that reaches the cluster's primary by this host name, with these parameters of its URL.
-fn reaching(cluster: &Cluster, database: &str, host: &str, parameters: &str) -> Tidegate {
+pub fn reaching(cluster: &Cluster, database: &str, host: &str, parameters: &str) -> Tidegate {
     let url = cluster.primary().url(ROLE, database).replace("127.0.0.1", host);
     Tidegate::start(TidegateOptions {
         primary: format!("{url}?{parameters}"),

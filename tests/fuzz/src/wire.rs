@@ -138,13 +138,17 @@ pub fn scram(input: &[u8]) {
     };
     // No password has this verifier, so nobody may pass.
     let verifier = Verifier::fake(&[7; 32], "user");
-    if let Ok((server, _)) = ServerFirst::start(one, verifier, "servernonce") {
-        assert!(server.verify(two).is_err());
+    let end_point = auth::EndPoint::new(b"certificate", auth::EndPointHash::Sha256);
+    let channels = [auth::Channel::None, auth::Channel::Unused, auth::Channel::Bound(end_point)];
+    for channel in &channels {
+        if let Ok((server, _)) = ServerFirst::start(one, verifier.clone(), "servernonce", channel) {
+            assert!(server.verify(two).is_err());
+        }
     }
     // Ready keys, because deriving them from a password takes as long as the peer's iteration count asks.
     let verifier = Verifier::from_password("secret", b"salt", 1);
     let keys = auth::Keys { client_key: [9; 32], server_key: verifier.server_key };
-    let (client, _) = ClientFirst::start(ScramSecret::Keys(keys), "clientnonce");
+    let (client, _) = ClientFirst::start(ScramSecret::Keys(keys), "clientnonce", &channels[1]);
     if let Ok((client, _)) = client.answer(one) {
         assert!(client.finish(two).is_err());
     }

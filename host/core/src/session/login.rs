@@ -26,7 +26,7 @@ mod throttle; // failed logins slow down the next answers
 
 pub use policy::{Admission, CloseReason, LoginPolicy, Method, PeerKind, TlsPolicy, TrustScope};
 pub use policy::{PasswordCheck, Proven, Standing, Stored, User};
-pub use request::{LoginRequest, Replication};
+pub use request::{Destination, LoginRequest, Replication};
 pub use throttle::{Throttle, Verdict};
 
 use crate::limits::{AUTH_MESSAGE_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
@@ -34,7 +34,7 @@ use crate::refusal::{Refusal, Severity};
 use challenge::{Challenge, Step};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use tidegate_wire::auth::{self, Secret};
+use tidegate_wire::auth::{self, EndPoint, Secret};
 use tidegate_wire::error_fields::{self, Fields};
 use tidegate_wire::frame::{HEADER_BYTES, Header};
 use tidegate_wire::startup::{self, Packet, StartupError};
@@ -49,12 +49,17 @@ pub enum LoginAction {
     /// Say whether there is room for one more client, with [`Login::handle_admission`].
     Admit,
     /// Find out what is known of the user, then call [`Login::handle_user`].
-    LookUpUser { user: String, database: String },
+    LookUpUser { user: String, destination: Destination },
     /// A login failed with what was known of this user: it may be out of date.
     ForgetUser { user: String },
     /// Check a password in clear (slow work, or a question to the server), then call
     /// [`Login::handle_password`].
-    VerifyPassword { user: String, database: String, password: Secret, against: PasswordCheck },
+    VerifyPassword {
+        user: String,
+        destination: Destination,
+        password: Secret,
+        against: PasswordCheck,
+    },
     /// The client has proved who it is, or not: tell [`Throttle`], and wait as long as that says before
     /// anything else.
     Judged { user: String, verdict: Verdict },
@@ -133,6 +138,8 @@ pub enum Encryption {
     /// signed.
     Tls {
         certificate_name: Option<String>,
+        /// What SCRAM can be bound to; nothing where our certificate's signature has no hash.
+        end_point: Option<EndPoint>,
     },
 }
 
@@ -368,8 +375,8 @@ impl Login {
                 .hint("Connect with sslmode=require or stronger.");
             return self.refuse(CloseReason::TlsRequired, &refusal);
         }
-        let (user, database) = (request.user.clone(), request.database.clone());
-        self.actions.push_back(LoginAction::LookUpUser { user, database });
+        let (user, destination) = (request.user.clone(), request.destination());
+        self.actions.push_back(LoginAction::LookUpUser { user, destination });
         self.state = State::User(request, encryption);
     }
 
@@ -429,7 +436,7 @@ impl Login {
             Step::Check(challenge, password, against) => {
                 self.actions.push_back(LoginAction::VerifyPassword {
                     user: request.user.clone(),
-                    database: request.database.clone(),
+                    destination: request.destination(),
                     password: password.clone(),
                     against,
                 });

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tidegate_core::limits;
 
 use super::checked::{
-    AdminConfig, AuthConfig, AuthMethod, ClientTls, ClientTlsMode, ClusterConfig, Config, IoDriver,
-    LimitSettings, Listen, LogConfig, LogFormat, MetricsAccess, PoolMode, PoolOverride,
-    PoolSettings, Reads, RoutingSettings, Secret, ServerUrl, TrustRemote,
+    AdminConfig, AuthConfig, AuthMethod, AuthQueryConfig, ClientTls, ClientTlsMode, ClusterConfig,
+    Config, IoDriver, LimitSettings, Listen, LogConfig, LogFormat, MetricsAccess, PoolMode,
+    PoolOverride, PoolSettings, Reads, RoutingSettings, Secret, ServerUrl, TrustRemote,
 };
 use super::error::{ConfigError, Origin, Problem};
 use super::raw::{
@@ -362,20 +362,47 @@ impl Checker {
             matches!(method, AuthMethod::ScramSha256 | AuthMethod::Md5 | AuthMethod::Password);
         if let Some(At { origin, .. }) = &written.method {
             let name = method.as_str();
-            if needs_users && written.users_file.is_none() {
-                self.contradiction(origin, "auth.method", format!("{name} needs auth.users_file"));
+            if needs_users && written.users_file.is_none() && written.query.is_none() {
+                let message = format!("{name} needs auth.users_file or auth.query");
+                self.contradiction(origin, "auth.method", message);
             }
             if method == AuthMethod::Certificate && tls.client_ca.is_none() {
                 self.contradiction(origin, "auth.method", format!("{name} needs tls.client_ca"));
             }
         }
         let users = written.users_file.as_ref().map(|file| self.users(file)).unwrap_or_default();
+        let query = self.auth_query(&written);
         AuthConfig {
             method,
             users_file: written.users_file.map(|file| file.value),
             users,
+            query,
             trust_remote: or(&written.trust_remote, TrustRemote::Refuse),
         }
+    }
+
+    fn auth_query(&mut self, written: &RawAuth) -> Option<AuthQueryConfig> {
+        let value = |at: &Option<At<String>>| at.as_ref().map(|at| at.value.clone());
+        let Some(At { value: sql, origin }) = &written.query else {
+            let alone = [
+                ("auth.query_user", written.query_user.as_ref().map(|at| &at.origin)),
+                ("auth.query_password", written.query_password.as_ref().map(|at| &at.origin)),
+                ("auth.query_database", written.query_database.as_ref().map(|at| &at.origin)),
+            ];
+            for (key, origin) in alone.into_iter().filter_map(|(key, at)| Some((key, at?))) {
+                self.contradiction(origin, key, "there is no auth.query");
+            }
+            return None;
+        };
+        if !sql.contains("$1") {
+            self.bad_value(origin, "auth.query", "does not name $1, the user that is looked up");
+        }
+        Some(AuthQueryConfig {
+            sql: sql.clone(),
+            user: value(&written.query_user),
+            password: written.query_password.as_ref().map(|at| at.value.clone()),
+            database: value(&written.query_database),
+        })
     }
 
     fn users(&mut self, file: &At<PathBuf>) -> Users {

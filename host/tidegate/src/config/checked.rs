@@ -14,7 +14,7 @@ use super::plugins::PluginsConfig;
 use super::rates::Rates;
 use super::users::Users;
 use crate::tls::{AcceptFiles, ClientCertificates};
-pub use crate::tls::{OwnCertificate, RootCertificates, SslMode};
+pub use crate::tls::{ChannelBinding, OwnCertificate, RootCertificates, SslMode, SslNegotiation};
 
 /// Everything `tidegate serve` needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +104,8 @@ impl ServerUrl {
             && self.sslmode == other.sslmode
             && self.sslrootcert == other.sslrootcert
             && self.own_certificate == other.own_certificate
+            && self.channel_binding == other.channel_binding
+            && self.sslnegotiation == other.sslnegotiation
     }
 }
 
@@ -120,6 +122,8 @@ pub struct ServerUrl {
     pub sslrootcert: Option<RootCertificates>,
     /// `sslcert` and `sslkey`.
     pub own_certificate: Option<OwnCertificate>,
+    pub channel_binding: ChannelBinding,
+    pub sslnegotiation: SslNegotiation,
 }
 
 /// Where a server listens.
@@ -266,7 +270,18 @@ pub struct AuthConfig {
     pub users_file: Option<PathBuf>,
     /// What `users_file` held when the configuration was read; empty without one.
     pub users: Users,
+    pub query: Option<AuthQueryConfig>,
     pub trust_remote: TrustRemote,
+}
+
+/// How users are looked up at the primary, instead of in `pg_authid`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthQueryConfig {
+    pub sql: String,
+    /// Unless written, the user of the primary's URL.
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    pub database: Option<String>,
 }
 
 /// What a client is asked for.

@@ -80,6 +80,10 @@ fn secrets(old: &Config, new: &Config, keys: &mut Vec<String>) {
     if replicas(old) != replicas(new) {
         keys.push("cluster.replicas".to_owned());
     }
+    let password = |config: &Config| config.auth.query.as_ref()?.password.clone();
+    if password(old) != password(new) {
+        keys.push("auth.query_password".to_owned());
+    }
     if old.auth.users != new.auth.users {
         keys.push("auth.users_file".to_owned());
     }

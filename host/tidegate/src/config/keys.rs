@@ -96,7 +96,7 @@ pub(super) const KEYS: &[Key] = &[
     key("", "workers", Value("0"), Restart, "Data-plane threads. 0: one for each processor."),
     key("", "io", Value(r#""auto""#), Restart, "How sockets are read and written once logged in: `io_uring` (fewer system calls; Linux 6.1), `epoll`, or `auto`: io_uring where the kernel lets us have it. TLS is always by epoll."),
 
-    key("cluster", "primary", Needed(r#""postgres://postgres@127.0.0.1:5432/postgres""#), Live, "The server that takes writes: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, percent-encoded, with the parameters `sslmode`, `sslrootcert`, `sslcert`, `sslkey` and `host` (a directory is a Unix socket) of libpq."),
+    key("cluster", "primary", Needed(r#""postgres://postgres@127.0.0.1:5432/postgres""#), Live, "The server that takes writes: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, percent-encoded, with the parameters `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `channel_binding`, `sslnegotiation` and `host` (a directory is a Unix socket) of libpq."),
     key("cluster", "replicas", Value("[]"), Live, "Its streaming replicas, as URLs."),
     key("cluster", "password", Example(r#""${DATABASE_PASSWORD}""#), Live, "The password of the URLs that have none; taken as it is, without percent-encoding."),
 
@@ -146,6 +146,10 @@ pub(super) const KEYS: &[Key] = &[
 
     key("auth", "method", Value(r#""passthrough""#), Live, "`passthrough`: the primary's users log in with their own passwords, checked by the primary. `scram-sha-256`, `md5`, `password` (in clear: over TLS or from this machine only): against `users_file`. `certificate`: a certificate of `tls.client_ca` whose common name is the user. `trust`: nothing is asked."),
     key("auth", "users_file", Example(r#""/etc/tidegate/users.txt""#), Live, "PgBouncer's userlist.txt: a line for each user, `\"user\" \"secret\"`, where the secret is a password or what `pg_authid.rolpassword` holds."),
+    key("auth", "query", Example(r#""SELECT * FROM tidegate.user_lookup($1)""#), Live, "How users are looked up, as PgBouncer's `auth_query`: `$1` is the user, and the answer is one row with its name and what `pg_authid.rolpassword` holds, or none. Names are written with their schema, since the search path is `pg_catalog`; it runs read-only. With `passthrough` it takes the place of `pg_authid`; with the other methods users of `users_file` come first."),
+    key("auth", "query_user", Example(r#""tidegate_lookup""#), Live, "Who runs `query`; the user of the primary's URL unless written. It need be no superuser, only allowed to call a SECURITY DEFINER function."),
+    key("auth", "query_password", Example(r#""${DATABASE_PASSWORD}""#), Live, "The password of `query_user`; for the user of the primary's URL, that of the URL unless written."),
+    key("auth", "query_database", Example(r#""postgres""#), Live, "Where `query` runs; the database of the primary's URL unless written."),
     key("auth", "trust_remote", Value(r#""refuse""#), Live, "With `trust`, whether other machines are believed too: `refuse` or `allow`."),
 
     key("tls", "mode", Example(r#""require""#), Live, "`disable`; `allow` or `prefer`: TLS for clients that ask; `require`: no session without, Unix sockets excepted; `verify-full`: and the client shows a certificate of `client_ca`. Unless written: `prefer` when there is a certificate, else `disable`."),

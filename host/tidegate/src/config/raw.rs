@@ -123,6 +123,10 @@ pub struct RawPin {
 pub struct RawAuth {
     pub method: Option<At<AuthMethod>>,
     pub users_file: Option<At<PathBuf>>,
+    pub query: Option<At<String>>,
+    pub query_user: Option<At<String>>,
+    pub query_password: Option<At<Secret>>,
+    pub query_database: Option<At<String>>,
     pub trust_remote: Option<At<TrustRemote>>,
 }
 

@@ -141,6 +141,10 @@ impl Reader<'_> {
         RawAuth {
             method: self.value(table, "method"),
             users_file: self.value(table, "users_file"),
+            query: self.value(table, "query"),
+            query_user: self.value(table, "query_user"),
+            query_password: self.value(table, "query_password"),
+            query_database: self.value(table, "query_database"),
             trust_remote: self.value(table, "trust_remote"),
         }
     }

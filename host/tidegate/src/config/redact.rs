@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::checked::{AuthMethod, Config, Listen, MetricsAccess, PoolSettings, TrustRemote};
+use super::checked::{
+    AuthConfig, AuthMethod, Config, Listen, MetricsAccess, PoolSettings, TrustRemote,
+};
 use super::plugins::PluginsConfig;
 use super::users::UserSecret;
 
@@ -49,12 +51,7 @@ pub fn redacted(config: &Config) -> Value {
         },
         "plugins": plugins(&config.plugins),
         "pins": pins(&config.plugins),
-        "auth": {
-            "method": config.auth.method.as_str(),
-            "users_file": config.auth.users_file,
-            "users": config.auth.users.len(),
-            "trust_remote": config.auth.trust_remote.as_str(),
-        },
+        "auth": auth(&config.auth),
         "tls": {
             "mode": config.tls.mode.as_str(),
             "cert": config.tls.cert,
@@ -77,6 +74,20 @@ pub fn redacted(config: &Config) -> Value {
             "prepared_per_server_max": config.limits.prepared_per_server_max,
         },
         "log": { "format": config.log.format.as_str(), "filter": config.log.filter },
+    })
+}
+
+fn auth(auth: &AuthConfig) -> Value {
+    let query = auth.query.as_ref();
+    json!({
+        "method": auth.method.as_str(),
+        "users_file": auth.users_file,
+        "users": auth.users.len(),
+        "query": query.map(|query| &query.sql),
+        "query_user": query.and_then(|query| query.user.as_ref()),
+        "query_password": query.and_then(|query| query.password.as_ref()).map(|_| "***"),
+        "query_database": query.and_then(|query| query.database.as_ref()),
+        "trust_remote": auth.trust_remote.as_str(),
     })
 }
 

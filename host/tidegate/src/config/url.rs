@@ -7,12 +7,26 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::checked::{OwnCertificate, RootCertificates, Secret, ServerAddress, ServerUrl, SslMode};
+use super::checked::{
+    ChannelBinding, OwnCertificate, RootCertificates, Secret, ServerAddress, ServerUrl, SslMode,
+    SslNegotiation,
+};
 use super::error::nearest;
 
 const PORT_DEFAULT: u16 = 5432;
-const PARAMETERS: [&str; 9] =
-    ["host", "port", "user", "password", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey"];
+const PARAMETERS: [&str; 11] = [
+    "host",
+    "port",
+    "user",
+    "password",
+    "dbname",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "channel_binding",
+    "sslnegotiation",
+];
 
 /// What was found so far; parameters win over what stands before the `?`, as in libpq.
 #[derive(Default)]
@@ -26,6 +40,8 @@ struct Parts {
     sslrootcert: Option<RootCertificates>,
     sslcert: Option<PathBuf>,
     sslkey: Option<PathBuf>,
+    channel_binding: ChannelBinding,
+    sslnegotiation: SslNegotiation,
 }
 
 /// Reads a URL. The server's name is empty until the cluster gives it one.
@@ -110,6 +126,12 @@ fn parameter(pair: &str, parts: &mut Parts) -> Result<(), String> {
         "sslrootcert" => parts.sslrootcert = Some(RootCertificates::File(PathBuf::from(value))),
         "sslcert" => parts.sslcert = Some(PathBuf::from(value)),
         "sslkey" => parts.sslkey = Some(PathBuf::from(value)),
+        "channel_binding" => {
+            parts.channel_binding = word(name, &value, ChannelBinding::ALL, |word| word.as_str())?;
+        }
+        "sslnegotiation" => {
+            parts.sslnegotiation = word(name, &value, SslNegotiation::ALL, |word| word.as_str())?;
+        }
         // An unknown name may be the rest of a password with an unescaped `?`, so that it is only
         // shown if it looks like a name.
         _ => {
@@ -158,6 +180,9 @@ fn finish(parts: Parts) -> Result<ServerUrl, String> {
         }
         (mode, _) => mode.unwrap_or_default(),
     };
+    if parts.sslnegotiation == SslNegotiation::Direct && sslmode < SslMode::Require {
+        return Err("sslnegotiation=direct needs sslmode=require or stronger".to_owned());
+    }
     let database = parts.database.filter(|database| !database.is_empty());
     Ok(ServerUrl {
         name: String::new(),
@@ -168,6 +193,8 @@ fn finish(parts: Parts) -> Result<ServerUrl, String> {
         sslmode,
         sslrootcert: parts.sslrootcert,
         own_certificate,
+        channel_binding: parts.channel_binding,
+        sslnegotiation: parts.sslnegotiation,
     })
 }
 
@@ -185,6 +212,20 @@ fn parse_sslmode(text: &str) -> Result<SslMode, String> {
         let names = SslMode::NAMES;
         let meant = nearest(text, names).map(|name| format!("; did you mean {name}?"));
         format!("sslmode is none of {}{}", names.join(", "), meant.unwrap_or_default())
+    })
+}
+
+/// One of a closed set of words.
+fn word<T: Copy>(
+    name: &str,
+    text: &str,
+    all: &[T],
+    as_str: fn(T) -> &'static str,
+) -> Result<T, String> {
+    let found = all.iter().copied().find(|value| as_str(*value) == text);
+    found.ok_or_else(|| {
+        let words: Vec<_> = all.iter().map(|value| as_str(*value)).collect();
+        format!("{name} is none of {}", words.join(", "))
     })
 }
 
@@ -236,8 +277,17 @@ impl fmt::Display for ServerUrl {
         let own = self.own_certificate.as_ref();
         let cert = own.map(|own| own.certificate.display().to_string());
         let key = own.map(|own| own.key.display().to_string());
-        let parameters =
-            [("sslrootcert", root.map(String::from)), ("sslcert", cert), ("sslkey", key)];
+        let (binding, negotiation) = (self.channel_binding, self.sslnegotiation);
+        let binding = (binding != ChannelBinding::default()).then(|| binding.as_str().to_owned());
+        let negotiation =
+            (negotiation != SslNegotiation::default()).then(|| negotiation.as_str().to_owned());
+        let parameters = [
+            ("sslrootcert", root.map(String::from)),
+            ("sslcert", cert),
+            ("sslkey", key),
+            ("channel_binding", binding),
+            ("sslnegotiation", negotiation),
+        ];
         for (name, value) in parameters {
             if let Some(value) = value {
                 write!(f, "&{name}={}", encode(&value))?;

@@ -15,7 +15,8 @@ use std::time::Duration;
 use tidegate_core::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX, LOGIN_ROOM_PAUSES};
 use tidegate_core::refusal::Refusal;
 pub use tidegate_core::session::login::{
-    Admission, CloseReason, LoginPolicy, Method, PeerKind, Replication, Throttle, TrustScope,
+    Admission, CloseReason, Destination, LoginPolicy, Method, PeerKind, Replication, Throttle,
+    TrustScope,
 };
 use tidegate_core::session::login::{
     Encryption, Login, LoginAction, LoginDone, LoginParams, PasswordCheck, PasswordOutcome,
@@ -79,6 +80,15 @@ impl Peer {
         match self {
             Self::Unix => IpAddr::V4(Ipv4Addr::LOCALHOST),
             Self::Tcp(address) => address.ip(),
+        }
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
         }
     }
 }
@@ -236,14 +246,14 @@ impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
             }
             LoginAction::Admit => self.login.handle_admission((self.door.admission)()),
             LoginAction::Judged { user, verdict } => self.wait_for(&user, verdict).await,
-            LoginAction::LookUpUser { user, database } => {
-                let found = self.look_up(&user, &database).await;
+            LoginAction::LookUpUser { user, destination } => {
+                let found = self.look_up(&user, &destination).await;
                 self.credentials = found.credentials;
                 self.login.handle_user(found.user);
             }
             LoginAction::ForgetUser { user } => self.context.users.forget(&user),
-            LoginAction::VerifyPassword { user, database, password, against } => {
-                let outcome = self.check_password(&user, &database, password, against).await;
+            LoginAction::VerifyPassword { user, destination, password, against } => {
+                let outcome = self.check_password(&user, &destination, password, against).await;
                 self.login.handle_password(outcome);
             }
             LoginAction::Cancel { pid, secret } => {
@@ -264,10 +274,10 @@ impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
         Ok(None)
     }
 
-    async fn look_up(&self, user: &str, database: &str) -> Found {
+    async fn look_up(&self, user: &str, destination: &Destination) -> Found {
         let mut pauses = LOGIN_ROOM_PAUSES.into_iter();
         loop {
-            let found = self.context.users.look_up(user, database, self.peer.kind()).await;
+            let found = self.context.users.look_up(user, destination, self.peer.kind()).await;
             let full = matches!(&found.user, User::Refused(why, refusal) if is_full(*why, refusal));
             if !full || !self.make_room(pauses.next()).await {
                 return found;
@@ -278,7 +288,7 @@ impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
     async fn check_password(
         &self,
         user: &str,
-        database: &str,
+        destination: &Destination,
         password: Secret,
         against: PasswordCheck,
     ) -> PasswordOutcome {
@@ -286,7 +296,7 @@ impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
         let mut pauses = LOGIN_ROOM_PAUSES.into_iter();
         loop {
             let (password, against) = (password.clone(), against.clone());
-            let outcome = users.check_password(user, database, password, against).await;
+            let outcome = users.check_password(user, destination, password, against).await;
             let full = matches!(&outcome, PasswordOutcome::Refused(why, refusal) if is_full(*why, refusal));
             if !full || !self.make_room(pauses.next()).await {
                 return outcome;
@@ -379,7 +389,8 @@ impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
         else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        match acceptor.acceptor().accept(socket).await {
+        let (acceptor, end_point) = acceptor.acceptor();
+        match acceptor.accept(socket).await {
             Ok(stream) => {
                 let session = stream.get_ref().1;
                 let certificate_name = session
@@ -388,7 +399,8 @@ impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
                     .and_then(common_name);
                 let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
                 self.line = Some(Stream::TlsAccepted(Box::new(stream)));
-                Ok(Some(Tls { encryption: Encryption::Tls { certificate_name }, alpn }))
+                let encryption = Encryption::Tls { certificate_name, end_point };
+                Ok(Some(Tls { encryption, alpn }))
             }
             Err(error) => {
                 tracing::debug!(%error, "TLS handshake with a client failed");

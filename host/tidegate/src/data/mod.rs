@@ -9,6 +9,7 @@ pub mod limiting; // whom a statement counts for, and whether there is room
 pub mod listener; // sockets that listen, and which worker takes a client
 pub mod login; // one client from its first byte to AuthenticationOk
 pub mod recording; // what runs, while somebody records
+pub mod relay; // bytes as they come, for replication
 mod routing; // where statements may run
 pub mod users; // who may log in: a file, or the server's own users
 mod way; // one direction of a client's traffic

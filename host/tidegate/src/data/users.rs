@@ -5,8 +5,9 @@ use crate::upstream::directory::{Found, UserDirectory};
 use crate::upstream::{Credentials, check_stored, make_verifier};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use tidegate_core::limits::OWN_USER_LOOKUP_TIME_MAX;
 use tidegate_core::session::login::{
-    PasswordCheck, PasswordOutcome, PeerKind, Standing, Stored, User,
+    Destination, PasswordCheck, PasswordOutcome, PeerKind, Standing, Stored, User,
 };
 use tidegate_wire::auth::{Secret, Verifier};
 
@@ -16,15 +17,18 @@ pub enum Users {
     File(Arc<UserFile>),
     /// Pass-through: those of the server.
     Server(Arc<UserDirectory>),
+    /// Those of a file if there is one, and those that a query finds.
+    Query(Option<Arc<UserFile>>, Arc<UserDirectory>),
     /// There are none: for certificates and trust.
     Nobody,
 }
 
 impl Users {
-    pub async fn look_up(&self, user: &str, database: &str, peer: PeerKind) -> Found {
+    pub async fn look_up(&self, user: &str, destination: &Destination, peer: PeerKind) -> Found {
         match self {
             Self::File(file) => file.look_up(user).await,
-            Self::Server(directory) => directory.look_up(user, database, peer).await,
+            Self::Server(directory) => directory.look_up(user, destination, peer).await,
+            Self::Query(file, directory) => look_up_both(file.as_deref(), directory, user).await,
             Self::Nobody => Found::new(User::Unknown),
         }
     }
@@ -33,12 +37,12 @@ impl Users {
     pub fn identity(&self, user: &str) -> Option<Arc<str>> {
         match self {
             Self::Server(directory) => directory.identity(user),
-            Self::File(_) | Self::Nobody => None,
+            Self::File(_) | Self::Query(..) | Self::Nobody => None,
         }
     }
 
     pub fn forget(&self, user: &str) {
-        if let Self::Server(directory) = self {
+        if let Self::Server(directory) | Self::Query(_, directory) = self {
             directory.forget(user);
         }
     }
@@ -46,16 +50,34 @@ impl Users {
     pub async fn check_password(
         &self,
         user: &str,
-        database: &str,
+        destination: &Destination,
         password: Secret,
         against: PasswordCheck,
     ) -> PasswordOutcome {
         match (against, self) {
             (PasswordCheck::Stored(stored), _) => check_stored(user, password, stored).await,
             (PasswordCheck::Server, Self::Server(directory)) => {
-                directory.check_password(user, database, password).await
+                directory.check_password(user, destination, password).await
             }
-            (PasswordCheck::Server, Self::File(_) | Self::Nobody) => PasswordOutcome::Wrong,
+            (PasswordCheck::Server, Self::File(_) | Self::Query(..) | Self::Nobody) => {
+                PasswordOutcome::Wrong
+            }
+        }
+    }
+}
+
+/// The file wins. The query is asked about its users too: how long an answer takes must not tell who is in the file.
+async fn look_up_both(file: Option<&UserFile>, directory: &UserDirectory, user: &str) -> Found {
+    let listed = match file {
+        Some(file) => file.look_up(user).await,
+        None => Found::new(User::Unknown),
+    };
+    let asked = directory.look_up_stored(user);
+    match listed.user {
+        User::Unknown => asked.await,
+        _ => {
+            let _ = tokio::time::timeout(OWN_USER_LOOKUP_TIME_MAX, asked).await;
+            listed
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One thread of the data plane: its clients, its pools, its buffers, and the messages others send it.
 
 mod arrivals; // how a client arrives
+mod replication; // clients with a server connection of their own
 mod upkeep; // clients that leave, deadlines, cancels, snapshots
 
 use std::cell::{Cell, RefCell};
@@ -38,6 +39,7 @@ use crate::upstream::pool::{
 };
 use crate::uring;
 use crate::view::Views;
+use replication::Replicating;
 
 /// Messages one worker may have waiting.
 const MESSAGES_MAX: usize = 4_096;
@@ -239,6 +241,7 @@ pub struct Worker {
     pub buffers: Buffers,
     pub interner: RefCell<Interner>,
     clients: RefCell<FxHashMap<ClientId, Rc<Client>>>,
+    replicating: RefCell<FxHashMap<ClientId, Rc<Replicating>>>,
     welcomes: RefCell<Welcomes>,
     settled: RefCell<Arc<Settled>>,
     life: Cell<Life>,
@@ -335,6 +338,7 @@ impl Worker {
             buffers: Buffers::default(),
             interner: RefCell::default(),
             clients: RefCell::default(),
+            replicating: RefCell::default(),
             welcomes: RefCell::default(),
             settled: RefCell::new(settled),
             life: Cell::new(Life::Serving),
@@ -394,7 +398,9 @@ impl Worker {
             Message::Client(accepted, peer) => self.take_over(accepted, peer),
             Message::Pool(message) => self.pools.handle_message(message, Instant::now()),
             Message::Cancel(client, cancel) => {
-                if let Some(client) = self.clients.borrow().get(&client) {
+                if let Err(cancel) = self.cancel_replicating(client, cancel)
+                    && let Some(client) = self.clients.borrow().get(&client)
+                {
                     client.request_cancel(cancel);
                 }
             }

@@ -99,7 +99,7 @@ pub struct ClientSnapshot {
     /// `127.0.0.1:50000` or `unix`.
     pub peer: String,
     pub tls: bool,
-    /// `login`, `idle`, `active`, `waiting`, `in_transaction`, `in_failed_transaction`, …
+    /// `login`, `idle`, `active`, `waiting`, `in_transaction`, `in_failed_transaction`, `replicating`, …
     pub state: &'static str,
     pub pinned_by: Vec<&'static str>,
     /// The server connection it holds.

@@ -7,7 +7,11 @@ use super::messages::Messages;
 use super::passwords::nonce;
 use super::socket::{Line, send};
 use crate::stream::Stream;
-use tidegate_wire::auth::{self, ClientFinal, ClientFirst, Request, SCRAM_SHA_256, ScramError};
+use crate::tls::ChannelBinding;
+use tidegate_wire::auth::{
+    self, Channel, ClientFinal, ClientFirst, EndPoint, Request, SCRAM_SHA_256, SCRAM_SHA_256_PLUS,
+    ScramError,
+};
 use tidegate_wire::backend::{self, TransactionStatus, tag};
 use tidegate_wire::startup;
 
@@ -16,6 +20,9 @@ pub(super) struct Applicant<'a> {
     pub(super) user: &'a str,
     pub(super) credentials: &'a Credentials,
     pub(super) line: Line,
+    pub(super) channel_binding: ChannelBinding,
+    /// Nothing without TLS.
+    pub(super) end_point: Option<EndPoint>,
 }
 
 /// Whether the server has said how it wants us to authenticate.
@@ -35,7 +42,7 @@ impl Applicant<'_> {
         messages: &mut Messages<'_, Stream>,
         stage: &mut Stage,
     ) -> Result<(), ConnectError> {
-        let mut scram = Scram::NotBegun;
+        let (mut scram, mut bound) = (Scram::NotBegun, Bound::No);
         loop {
             let (message_tag, body) = messages.next().await?;
             let request = match message_tag {
@@ -54,6 +61,7 @@ impl Applicant<'_> {
             if request != Request::Ok {
                 *stage = Stage::Authenticating;
             }
+            self.check_bound(&request, bound)?;
             match (request, scram) {
                 (Request::Ok, Scram::NotBegun | Scram::Proven) => return Ok(()),
                 (Request::CleartextPassword, Scram::NotBegun) => {
@@ -68,14 +76,14 @@ impl Applicant<'_> {
                     scram = Scram::NotBegun;
                 }
                 (request @ Request::Sasl { .. }, Scram::NotBegun) => {
-                    if !request.offers(SCRAM_SHA_256) {
-                        let reason = "the server offers no SASL mechanism that we know";
-                        return Err(ConnectError::Policy(reason.to_owned()));
+                    let (mechanism, channel) = self.choose(&request)?;
+                    if mechanism == SCRAM_SHA_256_PLUS {
+                        bound = Bound::Yes;
                     }
                     let secret =
                         self.credentials.for_scram().ok_or_else(|| self.lacking("SCRAM"))?;
-                    let (state, data) = ClientFirst::start(secret, &nonce()?);
-                    auth::write_sasl_initial(&mut out, SCRAM_SHA_256, data.as_bytes());
+                    let (state, data) = ClientFirst::start(secret, &nonce()?, &channel);
+                    auth::write_sasl_initial(&mut out, mechanism, data.as_bytes());
                     scram = Scram::First(state);
                 }
                 (Request::SaslContinue(data), Scram::First(state)) => {
@@ -94,6 +102,45 @@ impl Applicant<'_> {
             }
             zeroize::Zeroize::zeroize(&mut out);
         }
+    }
+
+    /// Which mechanism of those on offer, and what it is bound to.
+    fn choose(&self, request: &Request<'_>) -> Result<(&'static str, Channel), ConnectError> {
+        let failed = |reason: &str| Err(ConnectError::Policy(reason.to_owned()));
+        let can_bind =
+            self.end_point.clone().filter(|_| self.channel_binding != ChannelBinding::Disable);
+        match &can_bind {
+            Some(end_point) if request.offers(SCRAM_SHA_256_PLUS) => {
+                return Ok((SCRAM_SHA_256_PLUS, Channel::Bound(end_point.clone())));
+            }
+            _ if self.channel_binding == ChannelBinding::Require => {
+                return failed(match can_bind {
+                    Some(_) => "channel binding is required, and the server does not offer it",
+                    None => "channel binding is required, and there is no TLS to bind to",
+                });
+            }
+            _ => {}
+        }
+        match can_bind {
+            _ if !request.offers(SCRAM_SHA_256) => {
+                failed("the server offers no SASL mechanism that we know")
+            }
+            Some(_) => Ok((SCRAM_SHA_256, Channel::Unused)),
+            None => Ok((SCRAM_SHA_256, Channel::None)),
+        }
+    }
+
+    /// Where binding is required, nothing is shown to a server that goes about it otherwise.
+    fn check_bound(&self, request: &Request<'_>, bound: Bound) -> Result<(), ConnectError> {
+        let unbound = matches!(
+            request,
+            Request::Ok | Request::CleartextPassword | Request::Md5Password { .. }
+        );
+        if self.channel_binding == ChannelBinding::Require && bound == Bound::No && unbound {
+            let reason = "channel binding is required, and the server authenticates without it";
+            return Err(ConnectError::Policy(reason.to_owned()));
+        }
+        Ok(())
     }
 
     fn cleartext(&self) -> Result<&str, ConnectError> {
@@ -118,6 +165,13 @@ impl Applicant<'_> {
             "the server wants {wanted} from user \"{user}\", and we have {have}"
         ))
     }
+}
+
+/// Whether the exchange that has begun is bound to the line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    No,
+    Yes,
 }
 
 enum Scram {

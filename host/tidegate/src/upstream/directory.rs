@@ -5,23 +5,29 @@
 //! machine whom the server would let in without a password is let in; and where `pg_authid` may not
 //! be read, the server decides about a password in clear.
 
+mod query; // users looked up by a query of the operator's
+mod stored; // what pg_authid says of a user
+
+pub use query::AuthQuery;
+
 use super::credentials::{Credentials, Secret};
 use super::error::ConnectError;
-use super::login::{NewServer, Target, connect, say_goodbye, simple_query};
+use super::login::{NewServer, Target, bound_query, connect, say_goodbye, simple_query};
 use super::passwords::make_verifier;
 use crate::config::ServerAddress;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use stored::{IDENTITY_QUERY, read_row, stored_query};
 use tidegate_core::limits::{
     LOGIN_TRIALS_MAX, OWN_USER_LOOKUP_TIME_MAX, USER_CACHE_TIME_MAX, USER_DENIED_TIME_MAX,
     USER_LOOKUPS_WAITING_MAX, USERS_CACHED_MAX,
 };
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::login::{
-    CloseReason, PasswordOutcome, PeerKind, Standing, Stored, User,
+    CloseReason, Destination, PasswordOutcome, PeerKind, Replication, Standing, Stored, User,
 };
-use tidegate_wire::auth::{Verifier, md5};
+use tidegate_wire::auth::Verifier;
 use tokio::time::Instant;
 
 /// Settings of the connection that reads `pg_authid`: nothing a user could have created is found by
@@ -65,6 +71,8 @@ pub struct UserDirectory {
     denied_until: Mutex<Option<Instant>>,
     /// Which role a name means, by its OID as the server told it last.
     identities: Mutex<HashMap<String, Arc<str>>>,
+    /// In place of `pg_authid`, and of what the server would let in.
+    query: Option<AuthQuery>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,7 +80,7 @@ enum Question {
     /// What `pg_authid` says.
     Stored { user: String },
     /// Whether the server lets us in without a password.
-    LetIn { user: String, database: String },
+    LetIn { user: String, destination: Destination },
 }
 
 #[derive(Debug)]
@@ -116,11 +124,12 @@ impl UserDirectory {
             trials: tokio::sync::Semaphore::new(LOGIN_TRIALS_MAX),
             denied_until: Mutex::default(),
             identities: Mutex::default(),
+            query: None,
         }
     }
 
-    /// What is known of `user`, who comes from `peer` and wants `database`.
-    pub async fn look_up(&self, user: &str, database: &str, peer: PeerKind) -> Found {
+    /// What is known of `user`, who comes from `peer` and wants `destination`.
+    pub async fn look_up(&self, user: &str, destination: &Destination, peer: PeerKind) -> Found {
         if user == self.own_user
             && let Some(password) = &self.own_password
         {
@@ -133,9 +142,10 @@ impl UserDirectory {
         // Whoever is on this machine could as well have connected to the server directly.
         let could_connect =
             peer != PeerKind::Remote && matches!(self.target.address, ServerAddress::Tcp { .. });
+        let could_connect = could_connect && self.query.is_none();
         if could_connect
             && self.own_password.is_none()
-            && let Some(user) = self.let_in(user, database).await
+            && let Some(user) = self.let_in(user, destination).await
         {
             return Found::new(user);
         }
@@ -150,7 +160,7 @@ impl UserDirectory {
         };
         if could_connect
             && self.own_password.is_some()
-            && let Some(user) = self.let_in(user, database).await
+            && let Some(user) = self.let_in(user, destination).await
         {
             return Found::new(user);
         }
@@ -180,11 +190,11 @@ impl UserDirectory {
     pub async fn check_password(
         &self,
         user: &str,
-        database: &str,
+        destination: &Destination,
         password: Secret,
     ) -> PasswordOutcome {
         let credentials = Credentials::Password(password);
-        match self.try_login(user, database, &credentials).await {
+        match self.try_login(user, destination, &credentials).await {
             Ok(server) => {
                 say_goodbye(server).await;
                 PasswordOutcome::Right
@@ -215,8 +225,8 @@ impl UserDirectory {
 
     /// Whether the server lets this user in from here without a password, or refuses for another
     /// reason.
-    async fn let_in(&self, user: &str, database: &str) -> Option<User> {
-        let question = Question::LetIn { user: user.to_owned(), database: database.to_owned() };
+    async fn let_in(&self, user: &str, destination: &Destination) -> Option<User> {
+        let question = Question::LetIn { user: user.to_owned(), destination: destination.clone() };
         match self.ask(question).await {
             Ok(Answer::User(user)) | Err(user) => Some(user),
             Ok(_) => None,
@@ -234,7 +244,9 @@ impl UserDirectory {
         }
         let fresh = match &question {
             Question::Stored { user } => self.read_stored(user).await?,
-            Question::LetIn { user, database } => self.try_without_password(user, database).await?,
+            Question::LetIn { user, destination } => {
+                self.try_without_password(user, destination).await?
+            }
         };
         *answer = Some((Instant::now(), fresh.clone()));
         Ok(fresh)
@@ -258,8 +270,12 @@ impl UserDirectory {
         answer
     }
 
-    async fn try_without_password(&self, user: &str, database: &str) -> Result<Answer, User> {
-        match self.try_login(user, database, &Credentials::None).await {
+    async fn try_without_password(
+        &self,
+        user: &str,
+        destination: &Destination,
+    ) -> Result<Answer, User> {
+        match self.try_login(user, destination, &Credentials::None).await {
             Ok(server) => {
                 say_goodbye(server).await;
                 Ok(Answer::User(User::LetIn))
@@ -273,12 +289,17 @@ impl UserDirectory {
     async fn try_login(
         &self,
         user: &str,
-        database: &str,
+        destination: &Destination,
         credentials: &Credentials,
     ) -> Result<NewServer, ConnectError> {
         let permit = self.trials.acquire().await;
-        let mut outcome = connect(&self.target, database, user, credentials, &[]).await;
-        if let Ok(server) = &mut outcome
+        let Destination { database, replication } = destination;
+        let parameters: Vec<_> =
+            replication.parameter().map(|how| ("replication", how)).into_iter().collect();
+        let mut outcome = connect(&self.target, database, user, credentials, &parameters).await;
+        // Physical replication answers no SQL.
+        if *replication != Replication::Physical
+            && let Ok(server) = &mut outcome
             && let Ok(rows) = simple_query(server, IDENTITY_QUERY).await
             && let Some([Some(oid)]) = rows.first().map(Vec::as_slice)
         {
@@ -286,6 +307,14 @@ impl UserDirectory {
         }
         drop(permit);
         outcome
+    }
+
+    /// What the query says of `user`, for those whom something else says more about.
+    pub async fn look_up_stored(&self, user: &str) -> Found {
+        match self.ask(Question::Stored { user: user.to_owned() }).await {
+            Ok(Answer::User(user)) | Err(user) => Found::new(user),
+            Ok(_) => Found::new(User::Unknown),
+        }
     }
 
     async fn read_stored(&self, user: &str) -> Result<Answer, User> {
@@ -302,7 +331,7 @@ impl UserDirectory {
         }
         // The connection is out of its place while in use: a login that is given up takes it along.
         let mut place = self.connection.lock().await;
-        let rows = match self.query(place.take(), &stored_query(user)).await {
+        let rows = match self.run(place.take(), user).await {
             Ok((server, rows)) => {
                 if waiting.is_alone() {
                     say_goodbye(server).await;
@@ -311,7 +340,7 @@ impl UserDirectory {
                 }
                 rows
             }
-            Err(error) if is_denial(&error) => {
+            Err(error) if self.query.is_none() && is_denial(&error) => {
                 tracing::warn!(
                     server = %self.target.name, user = %self.own_user, %error,
                     "cannot read users' stored passwords; clients must send theirs in clear"
@@ -319,8 +348,12 @@ impl UserDirectory {
                 self.deny();
                 return Ok(Answer::Denied);
             }
-            Err(error) => return Err(self.refused(&error)),
+            Err(error) => return Err(self.failed(&WhoFailed::Server(&error))),
         };
+        if self.query.is_some() {
+            let answer = query::read_rows(user, &rows);
+            return answer.map_err(|reason| self.failed(&WhoFailed::Answer(reason)));
+        }
         let row = rows.first().map_or(&[][..], Vec::as_slice);
         if let Some(Some(oid)) = row.last() {
             self.note_identity(user, oid);
@@ -328,23 +361,48 @@ impl UserDirectory {
         Ok(read_row(row))
     }
 
-    async fn query(
+    /// Reads what is stored of `user`, over the connection that was kept or a new one.
+    async fn run(
         &self,
         kept: Option<NewServer>,
-        sql: &str,
+        user: &str,
     ) -> Result<(NewServer, Vec<Vec<Option<String>>>), ConnectError> {
         if let Some(mut server) = kept
-            && let Ok(rows) = simple_query(&mut server, sql).await
+            && let Ok(rows) = self.read(&mut server, user).await
         {
             return Ok((server, rows));
         }
-        let credentials =
-            self.own_password.clone().map_or(Credentials::None, Credentials::Password);
+        let (database, own_user, credentials) = match &self.query {
+            Some(query) => (&query.database, &query.user, query.credentials()),
+            None => {
+                let password = self.own_password.clone();
+                let credentials = password.map_or(Credentials::None, Credentials::Password);
+                (&self.database, &self.own_user, credentials)
+            }
+        };
         let mut server =
-            connect(&self.target, &self.database, &self.own_user, &credentials, &LOOKUP_SETTINGS)
-                .await?;
-        let rows = simple_query(&mut server, sql).await?;
+            connect(&self.target, database, own_user, &credentials, &LOOKUP_SETTINGS).await?;
+        let rows = self.read(&mut server, user).await?;
         Ok((server, rows))
+    }
+
+    async fn read(
+        &self,
+        server: &mut NewServer,
+        user: &str,
+    ) -> Result<Vec<Vec<Option<String>>>, ConnectError> {
+        match &self.query {
+            Some(query) => bound_query(server, &query.sql, user).await,
+            None => simple_query(server, &stored_query(user)).await,
+        }
+    }
+
+    fn failed(&self, who: &WhoFailed<'_>) -> User {
+        match (&self.query, who) {
+            (Some(query), who) => self.refused_by_query(query, who),
+            (None, WhoFailed::Server(error)) => self.refused(error),
+            (None, WhoFailed::Answer(_)) => User::Unknown,
+        }
     }
 
     fn refused(&self, error: &ConnectError) -> User {
@@ -362,40 +420,11 @@ impl UserDirectory {
     }
 }
 
-/// For a connection that has just logged in.
-const IDENTITY_QUERY: &str = "SELECT oid::pg_catalog.text FROM pg_catalog.pg_roles \
-     WHERE rolname OPERATOR(pg_catalog.=) SESSION_USER";
-
-/// Every name and operator is qualified, and the user's name is a literal that no setting can
-/// change the meaning of.
-fn stored_query(user: &str) -> String {
-    let user = user.replace('\\', r"\\").replace('\'', "''");
-    format!(
-        "SELECT rolpassword, rolcanlogin::pg_catalog.text, \
-         (rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now())::pg_catalog.text, \
-         oid::pg_catalog.text \
-         FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) E'{user}'"
-    )
-}
-
-fn read_row(row: &[Option<String>]) -> Answer {
-    let [password, can_login, expired, _oid] = row else { return Answer::User(User::Unknown) };
-    let standing = if expired.as_deref() == Some("true") {
-        Standing::Expired
-    } else if can_login.as_deref() == Some("true") {
-        Standing::Valid
-    } else {
-        Standing::NotPermitted
-    };
-    let Some(password) = password else { return Answer::NoPassword };
-    let stored = if md5::is_stored_hash(password) {
-        Stored::Md5(Secret::new(password.clone()))
-    } else if let Ok(verifier) = Verifier::parse(password) {
-        Stored::Scram(verifier)
-    } else {
-        return Answer::NoPassword;
-    };
-    Answer::User(User::Known { stored, standing })
+/// Why nothing could be found out.
+enum WhoFailed<'a> {
+    Server(&'a ConnectError),
+    /// The query ran, and what it answered cannot be used.
+    Answer(&'static str),
 }
 
 fn is_denial(error: &ConnectError) -> bool {
@@ -441,36 +470,5 @@ impl Drop for Waiting<'_> {
         {
             *kept = None;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trap_19_a_users_name_stays_a_literal() {
-        assert!(
-            stored_query(r"a'b\").ends_with(r"= E'a''b\\'")
-                || stored_query(r"a'b\").ends_with(r"E'a''b\\'")
-        );
-        assert!(!stored_query("x").contains("FROM pg_authid"));
-    }
-
-    #[test]
-    fn rows_of_pg_authid_are_understood() {
-        let row = |password: Option<&str>, can_login: &str, expired: Option<&str>| {
-            let row = [password, Some(can_login), expired, Some("10")]
-                .map(|field| field.map(str::to_owned));
-            format!("{:?}", read_row(&row))
-        };
-        let md5 = Some("md5ee69efad287c7423caf0b3229d71f567");
-        assert!(row(md5, "true", None).contains("Md5(Secret(…)), standing: Valid"));
-        assert!(row(md5, "true", Some("false")).contains("Valid"));
-        assert!(row(md5, "true", Some("true")).contains("Expired"));
-        assert!(row(md5, "false", None).contains("NotPermitted"));
-        assert_eq!(row(None, "true", None), "NoPassword");
-        assert_eq!(row(Some("plain?"), "true", None), "NoPassword");
-        assert_eq!(format!("{:?}", read_row(&[])), "User(Unknown)");
     }
 }

@@ -8,7 +8,7 @@ use super::authenticate::{Applicant, Stage, await_ready, malformed};
 use super::credentials::Credentials;
 use super::error::{ConnectError, ServerError};
 use super::messages::Messages;
-use super::socket::{Encrypt, line_of, open_stream, send};
+use super::socket::{Encrypt, end_point_of, line_of, open_stream, send};
 use crate::config::ServerAddress;
 use crate::stream::Stream;
 use crate::tls::ServerTls;
@@ -99,13 +99,39 @@ pub async fn simple_query(
     timeout(CONNECT_TIME_MAX, run_query(server, sql)).await.map_err(|_| ConnectError::Timeout)?
 }
 
+/// Runs one statement with one parameter, a text that no quoting has to keep in its place; yields at most
+/// two rows.
+///
+/// After an error the connection must not be used again.
+pub async fn bound_query(
+    server: &mut NewServer,
+    sql: &str,
+    parameter: &str,
+) -> Result<Vec<Vec<Option<String>>>, ConnectError> {
+    const NO_TYPES: &[u8] = &[0, 0];
+    let mut out = Vec::new();
+    frontend::parse(&mut out, b"", sql.as_bytes(), NO_TYPES);
+    frontend::bind_text(&mut out, b"", b"", &[Some(parameter.as_bytes())]);
+    frontend::execute(&mut out, b"", 2);
+    frontend::sync(&mut out);
+    let asked = collect_rows(server, &out);
+    timeout(CONNECT_TIME_MAX, asked).await.map_err(|_| ConnectError::Timeout)?
+}
+
 async fn run_query(
     server: &mut NewServer,
     sql: &str,
 ) -> Result<Vec<Vec<Option<String>>>, ConnectError> {
     let mut query = Vec::new();
     frontend::query(&mut query, sql.as_bytes());
-    send(&mut server.stream, &query).await?;
+    collect_rows(server, &query).await
+}
+
+async fn collect_rows(
+    server: &mut NewServer,
+    messages: &[u8],
+) -> Result<Vec<Vec<Option<String>>>, ConnectError> {
+    send(&mut server.stream, messages).await?;
     let mut rows = Vec::new();
     let mut refused = None;
     let mut messages = Messages::new(&mut server.stream);
@@ -211,8 +237,13 @@ impl Login<'_> {
         stream: &mut Stream,
         stage: &mut Stage,
     ) -> Result<(Option<BackendKey>, Vec<(String, String)>), ConnectError> {
-        let applicant =
-            Applicant { user: self.user, credentials: self.credentials, line: line_of(stream) };
+        let applicant = Applicant {
+            user: self.user,
+            credentials: self.credentials,
+            line: line_of(stream),
+            channel_binding: self.target.tls.channel_binding,
+            end_point: end_point_of(stream),
+        };
         let mut out = Vec::new();
         let names = [("user", self.user), ("database", self.database)];
         startup::startup_message(

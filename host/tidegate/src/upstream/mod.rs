@@ -14,7 +14,9 @@ mod socket; // addresses, TLS as an sslmode wants it
 
 pub use asker::Asker;
 pub use credentials::{Credentials, Secret};
-pub use directory::UserDirectory;
+pub use directory::{AuthQuery, UserDirectory};
 pub use error::{ConnectError, ServerError};
-pub use login::{BackendKey, NewServer, Target, cancel, connect, say_goodbye, simple_query};
+pub use login::{
+    BackendKey, NewServer, Target, bound_query, cancel, connect, say_goodbye, simple_query,
+};
 pub use passwords::{check_stored, make_verifier, nonce};

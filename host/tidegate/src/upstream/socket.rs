@@ -4,10 +4,11 @@ use super::error::ConnectError;
 use super::login::Target;
 use crate::config::ServerAddress;
 use crate::stream::{Socket, Stream};
-use crate::tls::{SslMode, server_name};
+use crate::tls::{ALPN, SslMode, SslNegotiation, end_point, server_name};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tidegate_wire::auth::EndPoint;
 use tidegate_wire::startup;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -61,6 +62,17 @@ pub(super) fn line_of(stream: &Stream) -> Line {
     if local || stream.is_encrypted() { Line::Private } else { Line::Open }
 }
 
+/// What SCRAM over this line can be bound to.
+pub(super) fn end_point_of(stream: &Stream) -> Option<EndPoint> {
+    match stream {
+        Stream::TlsConnected(tls) => {
+            let certificates = tls.get_ref().1.peer_certificates()?;
+            certificates.first().and_then(end_point)
+        }
+        Stream::Plain(_) | Stream::TlsAccepted(_) => None,
+    }
+}
+
 /// Writes and flushes: TLS keeps what is not flushed.
 pub(super) async fn send(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes).await?;
@@ -77,6 +89,36 @@ pub(super) async fn open_stream(
     if encrypt == Encrypt::Never {
         return Ok(Stream::Plain(socket));
     }
+    if target.tls.negotiation == SslNegotiation::Postgres
+        && request_tls(&mut socket, encrypt).await? == Answer::No
+    {
+        return Ok(Stream::Plain(socket));
+    }
+    let host = match &target.address {
+        ServerAddress::Tcp { host, .. } => host.as_str(),
+        ServerAddress::Unix { .. } => "localhost",
+    };
+    let connector = tokio_rustls::TlsConnector::from(target.tls.config.clone());
+    let stream = connector.connect(server_name(host), socket).await;
+    let stream = stream.map_err(|error| ConnectError::Tls(error.to_string()))?;
+    // Whoever does not know the protocol's name may be a server of another one (the ALPACA attack).
+    let spoken = stream.get_ref().1.alpn_protocol();
+    if target.tls.negotiation == SslNegotiation::Direct && spoken != Some(ALPN) {
+        let reason = "the server does not negotiate ALPN, as sslnegotiation=direct needs";
+        return Err(ConnectError::Tls(reason.to_owned()));
+    }
+    Ok(Stream::TlsConnected(Box::new(stream)))
+}
+
+/// What a server says to an SSLRequest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Yes,
+    /// And we go on without.
+    No,
+}
+
+async fn request_tls(socket: &mut Socket, encrypt: Encrypt) -> Result<Answer, ConnectError> {
     let mut request = Vec::new();
     startup::ssl_request(&mut request);
     socket.write_all(&request).await?;
@@ -85,21 +127,12 @@ pub(super) async fn open_stream(
     let mut answer = [0];
     socket.read_exact(&mut answer).await?;
     match &answer {
-        b"S" => {}
-        b"N" if encrypt == Encrypt::IfOffered => return Ok(Stream::Plain(socket)),
-        b"N" => return Err(ConnectError::Tls("the server does not offer TLS".to_owned())),
+        b"S" => Ok(Answer::Yes),
+        b"N" if encrypt == Encrypt::IfOffered => Ok(Answer::No),
+        b"N" => Err(ConnectError::Tls("the server does not offer TLS".to_owned())),
         // An error here is not authenticated: its text is not worth showing (CVE-2024-10977).
-        b"E" => return Err(ConnectError::Tls("the server answered with an error".to_owned())),
-        _ => return Err(ConnectError::Protocol("invalid answer to SSLRequest".to_owned())),
-    }
-    let host = match &target.address {
-        ServerAddress::Tcp { host, .. } => host.as_str(),
-        ServerAddress::Unix { .. } => "localhost",
-    };
-    let connector = tokio_rustls::TlsConnector::from(target.tls.config.clone());
-    match connector.connect(server_name(host), socket).await {
-        Ok(stream) => Ok(Stream::TlsConnected(Box::new(stream))),
-        Err(error) => Err(ConnectError::Tls(error.to_string())),
+        b"E" => Err(ConnectError::Tls("the server answered with an error".to_owned())),
+        _ => Err(ConnectError::Protocol("invalid answer to SSLRequest".to_owned())),
     }
 }
 

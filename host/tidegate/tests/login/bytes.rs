@@ -76,7 +76,7 @@ async fn scram(
     let mut said = Vec::new();
     stream.write_all(&startup_packet(user)).await.unwrap();
     let secret = ScramSecret::Password(Secret::new(password));
-    let (client, first) = ClientFirst::start(secret, "clientnonce");
+    let (client, first) = ClientFirst::start(secret, "clientnonce", &auth::Channel::None);
     let (tag, body) = message(stream).await;
     said.push(format!("{} {}", char::from(tag), body[3]));
     let mut out = Vec::new();

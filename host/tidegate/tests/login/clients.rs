@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tidegate::data::login::{Method, Peer};
 use tidegate::data::users::{UserFile, Users};
 use tidegate::tls::ClientCertificates;
-use tidegate_core::session::login::{PeerKind, TlsPolicy, User};
+use tidegate_core::session::login::{Destination, PeerKind, TlsPolicy, User};
 
 const WHO: &str = "SELECT current_user";
 
@@ -223,7 +223,9 @@ async fn many_logins_at_once_share_what_they_ask() {
             _ => format!("nobody{index}"),
         };
         tokio::spawn(async move {
-            let found = directory.look_up(&user, "postgres", PeerKind::Remote).await;
+            let found = directory
+                .look_up(&user, &Destination::database("postgres"), PeerKind::Remote)
+                .await;
             (index % 4, matches!(found.user, User::Known { .. }), found.user)
         })
     };
@@ -236,11 +238,13 @@ async fn many_logins_at_once_share_what_they_ask() {
             Err(error) => assert!(error.is_cancelled(), "{error}"),
         }
     }
-    let found = directory.look_up("mdee", "postgres", PeerKind::Remote).await;
+    let found =
+        directory.look_up("mdee", &Destination::database("postgres"), PeerKind::Remote).await;
     assert!(matches!(found.user, User::Known { .. }));
     // And all of these give up: the connection that was kept for them must not stay.
     let given_up: Vec<_> = (1_000..1_050).map(look_up).collect();
-    let last = directory.look_up("nobody", "postgres", PeerKind::Remote);
+    let destination = Destination::database("postgres");
+    let last = directory.look_up("nobody", &destination, PeerKind::Remote);
     assert!(matches!(last.await.user, User::Unknown));
     given_up.iter().for_each(|login| login.abort());
     for login in given_up {

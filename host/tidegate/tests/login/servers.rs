@@ -287,7 +287,8 @@ async fn an_impostor_that_does_not_know_the_password_is_refused() {
         let bytes = socket.read(&mut chunk).await.unwrap();
         let (_, first) = auth::read_sasl_initial(&chunk[5..bytes]).unwrap();
         let verifier = Verifier::from_password("a guess", b"salt", 1);
-        let (_, reply) = auth::ServerFirst::start(first, verifier, "nonce").unwrap();
+        let (_, reply) =
+            auth::ServerFirst::start(first, verifier, "nonce", &auth::Channel::None).unwrap();
         socket
             .write_all(&authentication(&[Request::SaslContinue(reply.as_bytes())]))
             .await

@@ -1,11 +1,13 @@
 //! SCRAM-SHA-256 and md5 authentication, both sides, as pure functions and small state machines.
 
+mod channel;
 pub mod md5;
 mod saslprep;
 mod scram;
 mod secret;
 mod verifier;
 
+pub use channel::{Channel, EndPoint, EndPointHash};
 pub use saslprep::saslprep;
 pub use scram::{ClientFinal, ClientFirst, ScramError, ScramSecret, ServerFinal, ServerFirst};
 pub use secret::Secret;
@@ -15,8 +17,10 @@ use crate::backend::tag;
 use crate::frame::{self, Reader, Truncated, write_cstr};
 use subtle::ConstantTimeEq;
 
-/// The only SASL mechanism we offer and accept.
+/// The SASL mechanism that we offer and accept.
 pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
+/// The same, bound to the TLS that it runs in: offered and accepted where there is TLS.
+pub const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
 /// Whether two byte strings are equal, in a time that depends on their lengths alone.
 pub fn same(left: &[u8], right: &[u8]) -> bool {

@@ -8,9 +8,10 @@
 //! ClientFinal::finish ◀─ server-final ── └▶ ServerFinal
 //! ```
 //!
-//! Source: RFC 5802, RFC 7677; PostgreSQL's `auth-scram.c` and `fe-auth-scram.c`. Channel binding
-//! is not offered, so that `n` and `y` are the only headers accepted. Nonces are arguments.
+//! Source: RFC 5802, RFC 7677; PostgreSQL's `auth-scram.c` and `fe-auth-scram.c`. What an exchange is
+//! bound to, and the nonces, are arguments.
 
+use super::channel::{Channel, Flag};
 use super::verifier::{
     Key, SALT_BYTES_MAX, decode, decode_key, encode, hmac_sha256, parse_iterations, sha256,
 };
@@ -25,8 +26,11 @@ const MESSAGE_BYTES_MAX: usize = 8_192;
 pub enum ScramError {
     /// The message does not have the form of its step. The text says which part.
     Malformed(&'static str),
-    /// The client demands channel binding (`p=`) or answers with another one than it began with.
+    /// What the client says of channel binding does not fit the mechanism it chose, or its proof is
+    /// bound to another channel: somebody stands between.
     ChannelBinding,
+    /// The client could bind, and was told that the server cannot: somebody stands between.
+    Downgrade,
     /// The client wants to act as another user (`a=`), or needs an extension (`m=`).
     Unsupported(&'static str),
     /// The other side changed the nonce.
@@ -47,7 +51,8 @@ pub enum ScramError {
 #[derive(Debug)]
 pub struct ServerFirst {
     verifier: Verifier,
-    gs2_header: String,
+    /// What the client has to repeat: its header, and what the exchange is bound to.
+    binding: String,
     nonce: String,
     /// client-first-bare "," server-first
     messages: String,
@@ -66,20 +71,18 @@ impl ServerFirst {
     /// Reads the client's first message; yields the state and the data of
     /// AuthenticationSASLContinue.
     ///
-    /// `nonce` is fresh random printable text without commas. The user name in the message is
+    /// `nonce` is fresh random printable text without commas; `channel` is what the mechanism that
+    /// the client chose says, `Unused` where binding was offered and not chosen. The user name in the message is
     /// ignored, as PostgreSQL does: the one of the StartupMessage counts.
     pub fn start(
         client_first: &[u8],
         verifier: Verifier,
         nonce: &str,
+        channel: &Channel,
     ) -> Result<(Self, String), ScramError> {
         let message = text(client_first)?;
         let (flag, rest) = message.split_once(',').ok_or(ScramError::Malformed("header"))?;
-        match flag {
-            "n" | "y" => {}
-            _ if flag.starts_with("p=") => return Err(ScramError::ChannelBinding),
-            _ => return Err(ScramError::Malformed("channel binding flag")),
-        }
+        channel.check(Flag::read(flag).ok_or(ScramError::Malformed("channel binding flag"))?)?;
         let (identity, bare) = rest.split_once(',').ok_or(ScramError::Malformed("header"))?;
         if !identity.is_empty() {
             return Err(ScramError::Unsupported("authorization identity"));
@@ -99,8 +102,8 @@ impl ServerFirst {
         let nonce = format!("{client_nonce}{nonce}");
         let reply = format!("r={nonce},s={},i={}", encode(&verifier.salt), verifier.iterations);
         let messages = format!("{bare},{reply}");
-        let gs2_header = format!("{flag},,");
-        Ok((Self { verifier, gs2_header, nonce, messages }, reply))
+        let binding = channel.bind(&format!("{flag},,"));
+        Ok((Self { verifier, binding, nonce, messages }, reply))
     }
 
     /// Checks the client's proof.
@@ -112,7 +115,7 @@ impl ServerFirst {
             message.rsplit_once(",p=").ok_or(ScramError::Malformed("proof"))?;
         let mut attributes = without_proof.split(',');
         let binding = attribute(attributes.next(), "c=")?;
-        if binding != encode(self.gs2_header.as_bytes()) {
+        if !same(binding.as_bytes(), self.binding.as_bytes()) {
             return Err(ScramError::ChannelBinding);
         }
         if !same(attribute(attributes.next(), "r=")?.as_bytes(), self.nonce.as_bytes()) {
@@ -147,6 +150,8 @@ pub struct ClientFirst {
     secret: ScramSecret,
     nonce: String,
     bare: String,
+    /// What the proof repeats of the header and the channel.
+    binding: String,
 }
 
 /// The client has sent its proof and waits for the server's.
@@ -162,11 +167,12 @@ impl fmt::Debug for ClientFinal {
 
 impl ClientFirst {
     /// Yields the state and the data of SASLInitialResponse. The user name stays empty, as libpq
-    /// does.
-    pub fn start(secret: ScramSecret, nonce: &str) -> (Self, String) {
+    /// does. `channel` is `Unused` where we could bind and the server does not offer it.
+    pub fn start(secret: ScramSecret, nonce: &str, channel: &Channel) -> (Self, String) {
         let bare = format!("n=,r={nonce}");
-        let message = format!("n,,{bare}");
-        (Self { secret, nonce: nonce.to_owned(), bare }, message)
+        let header = channel.header();
+        let (message, binding) = (format!("{header}{bare}"), channel.bind(header));
+        (Self { secret, nonce: nonce.to_owned(), bare, binding }, message)
     }
 
     /// Reads the server's first message; yields the state and the data of SASLResponse.
@@ -196,7 +202,7 @@ impl ClientFirst {
             }
             ScramSecret::Keys(keys) => keys,
         };
-        let without_proof = format!("c=biws,r={nonce}");
+        let without_proof = format!("c={},r={nonce}", self.binding);
         let parts =
             [self.bare.as_bytes(), b",", message.as_bytes(), b",", without_proof.as_bytes()];
         let signature = hmac_sha256(&sha256(&keys.client_key), &parts);

@@ -13,9 +13,9 @@ fn password(text: &str) -> ScramSecret {
 
 /// Runs the whole exchange; yields the keys that the server side learnt.
 fn exchange(secret: ScramSecret, verifier: &Verifier) -> Result<Keys, ScramError> {
-    let (client, message) = ClientFirst::start(secret, "clientnonce");
+    let (client, message) = ClientFirst::start(secret, "clientnonce", &Channel::None);
     let (server, message) =
-        ServerFirst::start(message.as_bytes(), verifier.clone(), "servernonce")?;
+        ServerFirst::start(message.as_bytes(), verifier.clone(), "servernonce", &Channel::None)?;
     let (client, message) = client.answer(message.as_bytes())?;
     let done = server.verify(message.as_bytes())?;
     client.finish(done.message.as_bytes())?;
@@ -32,6 +32,7 @@ fn the_exchange_of_rfc_7677_is_reproduced() {
         b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO",
         verifier,
         "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0",
+        &Channel::None,
     )
     .unwrap();
     assert_eq!(
@@ -104,8 +105,9 @@ fn a_wrong_password_and_a_fake_verifier_fail_alike() {
 #[test]
 fn trap_18_headers_say_what_channel_binding_the_client_wants() {
     let verifier = Verifier::fake(&[0; 32], "u");
-    let start =
-        |first: &str| ServerFirst::start(first.as_bytes(), verifier.clone(), "s").map(|(_, m)| m);
+    let start = |first: &str| {
+        ServerFirst::start(first.as_bytes(), verifier.clone(), "s", &Channel::None).map(|(_, m)| m)
+    };
     assert!(start("n,,n=,r=abc").unwrap().starts_with("r=abcs,s="));
     assert!(start("y,,n=,r=abc").is_ok());
     assert_eq!(start("p=tls-server-end-point,,n=,r=abc"), Err(ScramError::ChannelBinding));
@@ -118,13 +120,45 @@ fn trap_18_headers_say_what_channel_binding_the_client_wants() {
     }
 }
 
+fn bound_to(certificate: &str) -> Channel {
+    Channel::Bound(EndPoint::new(certificate.as_bytes(), EndPointHash::Sha256))
+}
+
+/// Runs an exchange in which each side sees the channel so.
+fn over(client: &Channel, server: &Channel) -> Result<(), ScramError> {
+    let verifier = Verifier::from_password("pencil", b"salt", 2);
+    let (client, message) = ClientFirst::start(password("pencil"), "c", client);
+    let (server, message) = ServerFirst::start(message.as_bytes(), verifier, "s", server)?;
+    let (client, message) = client.answer(message.as_bytes())?;
+    client.finish(server.verify(message.as_bytes())?.message.as_bytes())
+}
+
+#[test]
+fn trap_18_a_bound_exchange_fails_over_another_channel_and_a_downgrade_is_noticed() {
+    let (ours, other) = (bound_to("ours"), bound_to("somebody's between"));
+    assert_eq!(over(&ours, &ours), Ok(()));
+    assert_eq!(over(&ours, &other), Err(ScramError::ChannelBinding));
+    // The mechanism without binding, as far as the client knows the only one.
+    assert_eq!(over(&Channel::Unused, &Channel::None), Ok(()));
+    assert_eq!(over(&Channel::Unused, &Channel::Unused), Err(ScramError::Downgrade));
+    // A client that cannot bind may say so.
+    assert_eq!(over(&Channel::None, &Channel::Unused), Ok(()));
+    // A header that does not fit the mechanism.
+    assert_eq!(over(&ours, &Channel::Unused), Err(ScramError::ChannelBinding));
+    assert_eq!(over(&Channel::None, &ours), Err(ScramError::ChannelBinding));
+    assert_eq!(over(&Channel::Unused, &ours), Err(ScramError::ChannelBinding));
+    let verifier = Verifier::from_password("pencil", b"salt", 2);
+    let unique = ServerFirst::start(b"p=tls-unique,,n=,r=c", verifier, "s", &ours);
+    assert!(matches!(unique, Err(ScramError::Unsupported(_))));
+}
+
 #[test]
 fn the_final_message_must_repeat_header_and_nonce() {
     let verifier = Verifier::from_password("pencil", b"salt", 2);
     let finish = |change: fn(&str) -> String| {
-        let (client, message) = ClientFirst::start(password("pencil"), "c");
+        let (client, message) = ClientFirst::start(password("pencil"), "c", &Channel::None);
         let (server, message) =
-            ServerFirst::start(message.as_bytes(), verifier.clone(), "s").unwrap();
+            ServerFirst::start(message.as_bytes(), verifier.clone(), "s", &Channel::None).unwrap();
         let (_, message) = client.answer(message.as_bytes()).unwrap();
         server.verify(change(&message).as_bytes()).map(|_| ())
     };
@@ -139,7 +173,7 @@ fn the_final_message_must_repeat_header_and_nonce() {
 #[test]
 fn a_client_distrusts_its_server() {
     let answer = |first: &str| {
-        let (client, _) = ClientFirst::start(password("pencil"), "abc");
+        let (client, _) = ClientFirst::start(password("pencil"), "abc", &Channel::None);
         client.answer(first.as_bytes()).map(|_| ())
     };
     assert_eq!(answer("r=abcd,s=c2FsdA==,i=1"), Ok(()));
@@ -150,7 +184,7 @@ fn a_client_distrusts_its_server() {
     assert_eq!(answer("r=abcd,s=,i=1"), Err(ScramError::Malformed("salt")));
     assert_eq!(answer("e=other-error"), Err(ScramError::ServerError));
 
-    let (client, _) = ClientFirst::start(password("pencil"), "abc");
+    let (client, _) = ClientFirst::start(password("pencil"), "abc", &Channel::None);
     let (client, _) = client.answer(b"r=abcd,s=c2FsdA==,i=1").unwrap();
     let false_signature = format!("v={}", verifier::encode(&[0; 32]));
     assert_eq!(client.finish(false_signature.as_bytes()), Err(ScramError::WrongServer));
@@ -239,12 +273,12 @@ proptest! {
     ) {
         for message in [message.as_slice(), text.as_bytes()] {
             let verifier = Verifier::fake(&[0; 32], "u");
-            if let Ok((_, reply)) = ServerFirst::start(message, verifier.clone(), "s") {
+            if let Ok((_, reply)) = ServerFirst::start(message, verifier.clone(), "s", &Channel::None) {
                 prop_assert!(reply.len() < 300);
             }
-            let (server, _) = ServerFirst::start(b"n,,n=,r=c", verifier, "s").unwrap();
+            let (server, _) = ServerFirst::start(b"n,,n=,r=c", verifier, "s", &Channel::None).unwrap();
             prop_assert!(server.verify(message).is_err());
-            let (client, _) = ClientFirst::start(password("p"), "c");
+            let (client, _) = ClientFirst::start(password("p"), "c", &Channel::None);
             let _ = client.answer(message);
         }
     }

@@ -4,7 +4,8 @@ use super::policy::{LoginPolicy, Method, PasswordCheck, PeerKind, Proven, Standi
 use super::{CloseReason, Encryption, LoginParams, LoginRequest, PasswordOutcome, TrustScope};
 use crate::refusal::Refusal;
 use tidegate_wire::auth::{
-    self, Request, SCRAM_SHA_256, ScramError, Secret, ServerFirst, Verifier, md5,
+    self, Channel, EndPoint, Request, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError, Secret,
+    ServerFirst, Verifier, md5,
 };
 
 /// The client has been asked something.
@@ -16,8 +17,8 @@ pub(super) struct Challenge {
 
 #[derive(Debug)]
 enum Question {
-    /// Which mechanism, and its first message.
-    SaslFirst(Verifier),
+    /// Which mechanism, and its first message. Binding was offered if there is something to bind to.
+    SaslFirst(Verifier, Option<EndPoint>),
     /// The proof.
     SaslFinal(Box<ServerFirst>),
     Md5(Secret),
@@ -101,20 +102,22 @@ fn by_secret(
             ask_md5(params, hash, doom)
         }
         (_, Some(Stored::Scram(verifier) | Stored::Plain(_, verifier))) => {
-            ask_scram(verifier, doom)
+            ask_scram(verifier, encryption, doom)
         }
         // An md5 hash cannot answer SCRAM: PostgreSQL goes through the motions and fails.
-        (_, Some(Stored::Md5(_))) => ask_scram(fake(), Doom::Wrong(CloseReason::PasswordWrong)),
-        (_, None) => ask_scram(fake(), doom),
+        (_, Some(Stored::Md5(_))) => {
+            ask_scram(fake(), encryption, Doom::Wrong(CloseReason::PasswordWrong))
+        }
+        (_, None) => ask_scram(fake(), encryption, doom),
     }
 }
 
 fn by_certificate(user: &str, encryption: &Encryption) -> Step {
     match encryption {
-        Encryption::Tls { certificate_name: Some(name) } if name == user => {
+        Encryption::Tls { certificate_name: Some(name), .. } if name == user => {
             Step::Pass(Vec::new(), Proven::Nothing)
         }
-        Encryption::Tls { certificate_name: Some(_) } => Step::Fail(
+        Encryption::Tls { certificate_name: Some(_), .. } => Step::Fail(
             CloseReason::CertificateOfAnother,
             Refusal::fatal(
                 "28000",
@@ -159,9 +162,14 @@ fn ask_md5(params: &LoginParams, hash: Secret, doom: Doom) -> Step {
     ask(&Request::Md5Password { salt: params.md5_salt }, Question::Md5(hash), doom)
 }
 
-fn ask_scram(verifier: Verifier, doom: Doom) -> Step {
-    let mechanisms = b"SCRAM-SHA-256\0\0";
-    ask(&Request::Sasl { mechanisms }, Question::SaslFirst(verifier), doom)
+fn ask_scram(verifier: Verifier, encryption: &Encryption, doom: Doom) -> Step {
+    let (mechanisms, end_point): (&[u8], _) = match encryption {
+        Encryption::Tls { end_point: Some(end_point), .. } => {
+            (b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0", Some(end_point.clone()))
+        }
+        _ => (b"SCRAM-SHA-256\0\0", None),
+    };
+    ask(&Request::Sasl { mechanisms }, Question::SaslFirst(verifier, end_point), doom)
 }
 
 fn ask(request: &Request<'_>, question: Question, doom: Doom) -> Step {
@@ -175,7 +183,9 @@ impl Challenge {
     pub(super) fn answer(self, params: &LoginParams, request: &LoginRequest, body: &[u8]) -> Step {
         let doom = self.doom;
         match self.question {
-            Question::SaslFirst(verifier) => sasl_first(params, body, verifier, doom),
+            Question::SaslFirst(verifier, end_point) => {
+                sasl_first(params, body, verifier, end_point, doom)
+            }
             Question::SaslFinal(exchange) => match exchange.verify(body) {
                 Ok(done) => {
                     let mut message = Vec::new();
@@ -226,16 +236,26 @@ impl Challenge {
     }
 }
 
-fn sasl_first(params: &LoginParams, body: &[u8], verifier: Verifier, doom: Doom) -> Step {
+fn sasl_first(
+    params: &LoginParams,
+    body: &[u8],
+    verifier: Verifier,
+    end_point: Option<EndPoint>,
+    doom: Doom,
+) -> Step {
     let Ok((mechanism, data)) = auth::read_sasl_initial(body) else {
         return refuse_scram(ScramError::Malformed("SASLInitialResponse"));
     };
-    if mechanism != SCRAM_SHA_256.as_bytes() {
-        let refusal =
-            Refusal::fatal("08P01", "client selected an invalid SASL authentication mechanism");
-        return Step::Fail(CloseReason::SaslMalformed, refusal);
-    }
-    match ServerFirst::start(data, verifier, &params.nonce) {
+    let channel = match end_point {
+        None if mechanism == SCRAM_SHA_256.as_bytes() => Channel::None,
+        Some(_) if mechanism == SCRAM_SHA_256.as_bytes() => Channel::Unused,
+        Some(end_point) if mechanism == SCRAM_SHA_256_PLUS.as_bytes() => Channel::Bound(end_point),
+        _ => {
+            let message = "client selected an invalid SASL authentication mechanism";
+            return Step::Fail(CloseReason::SaslMalformed, Refusal::fatal("08P01", message));
+        }
+    };
+    match ServerFirst::start(data, verifier, &params.nonce, &channel) {
         Ok((exchange, reply)) => {
             let question = Question::SaslFinal(Box::new(exchange));
             ask(&Request::SaslContinue(reply.as_bytes()), question, doom)
@@ -277,13 +297,20 @@ fn refuse_scram(error: ScramError) -> Step {
     let (sqlstate, message, detail) = match error {
         ScramError::ChannelBinding => (
             "08P01",
-            "SCRAM channel binding is not offered",
-            "The client demands it, or changed its mind about it during the exchange.",
+            "SCRAM channel binding check failed",
+            "The client is bound to another connection than this one, or says otherwise than it chose.",
+        ),
+        ScramError::Downgrade => (
+            "28000",
+            "SCRAM channel binding negotiation error",
+            "The client supports SCRAM channel binding but thinks the server does not. However, this \
+             server does support channel binding.",
         ),
         ScramError::Unsupported(_) => (
             "0A000",
             "client uses a SCRAM feature that is not supported",
-            "Neither an authorization identity nor a mandatory extension is supported.",
+            "Neither an authorization identity, a mandatory extension nor another channel binding than \
+             tls-server-end-point is supported.",
         ),
         ScramError::Nonce => ("08P01", "invalid SCRAM response", "Nonce does not match."),
         _ => ("08P01", "malformed SCRAM message", "A part of the message is missing or not valid."),

@@ -20,8 +20,23 @@ pub struct LoginRequest {
     pub minor: u16,
 }
 
+/// What a client wants to be connected to: what a server's rules on who may connect look at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Destination {
+    /// Means nothing to a server where `replication` is physical.
+    pub database: String,
+    pub replication: Replication,
+}
+
+impl Destination {
+    /// A database, for statements.
+    pub fn database(name: impl Into<String>) -> Self {
+        Self { database: name.into(), replication: Replication::None }
+    }
+}
+
 /// Whether the client wants to be a replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Replication {
     None,
     Physical,
@@ -29,7 +44,22 @@ pub enum Replication {
     Logical,
 }
 
+impl Replication {
+    /// The value of the start-up parameter `replication` that asks for it.
+    pub fn parameter(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Physical => Some("true"),
+            Self::Logical => Some("database"),
+        }
+    }
+}
+
 impl LoginRequest {
+    pub fn destination(&self) -> Destination {
+        Destination { database: self.database.clone(), replication: self.replication }
+    }
+
     pub(super) fn read(packet: &Startup) -> Result<Self, (CloseReason, Refusal)> {
         if packet.major != 3 {
             let message = format!(

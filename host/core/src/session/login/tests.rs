@@ -3,7 +3,9 @@
 use super::*;
 use crate::limits::{IDENTIFIER_BYTES_MAX, LOGIN_TIME_MAX};
 use proptest::prelude::*;
-use tidegate_wire::auth::{ClientFirst, Keys, Request, ScramSecret, Verifier, md5, read_request};
+use tidegate_wire::auth::{
+    Channel, ClientFirst, EndPointHash, Keys, Request, ScramSecret, Verifier, md5, read_request,
+};
 use tidegate_wire::error_fields::{field, find};
 
 const SALT: [u8; 4] = [1, 2, 3, 4];
@@ -68,7 +70,11 @@ fn describe(action: &LoginAction) -> String {
         LoginAction::UpgradeTls => "upgrade".to_owned(),
         LoginAction::Admit => "admit".to_owned(),
         LoginAction::Judged { user, verdict } => format!("judge {user} {verdict:?}"),
-        LoginAction::LookUpUser { user, database } => format!("look up {user} {database}"),
+        LoginAction::LookUpUser { user, destination } => {
+            let Destination { database, replication } = destination;
+            let how = replication.parameter().map(|how| format!(" replication={how}"));
+            format!("look up {user} {database}{}", how.unwrap_or_default())
+        }
         LoginAction::ForgetUser { user } => format!("forget {user}"),
         LoginAction::VerifyPassword { password, .. } => format!("verify {}", password.reveal()),
         LoginAction::Cancel { pid, secret } => format!("cancel {pid} {secret:?}"),
@@ -127,7 +133,7 @@ fn run_scram(user: User, password: &str) -> Vec<Vec<String>> {
     login.handle_user(user);
     let mut steps = vec![actions(&mut login)];
     let secret = ScramSecret::Password(Secret::new(password));
-    let (client, data) = ClientFirst::start(secret, "clientnonce");
+    let (client, data) = ClientFirst::start(secret, "clientnonce", &Channel::None);
     let mut out = Vec::new();
     auth::write_sasl_initial(&mut out, auth::SCRAM_SHA_256, data.as_bytes());
     give(&mut login, &out);
@@ -259,7 +265,7 @@ fn trap_21_a_password_in_clear_is_asked_only_where_nobody_listens() {
         login.handle_user(known(scram("pencil")));
         actions(&mut login).pop().unwrap()
     };
-    let tls = Encryption::Tls { certificate_name: None };
+    let tls = Encryption::Tls { certificate_name: None, end_point: None };
     assert_eq!(ask(PeerKind::Remote, Some(tls)), "send CleartextPassword");
     assert_eq!(ask(PeerKind::Loopback, None), "send CleartextPassword");
     assert_eq!(ask(PeerKind::Unix, None), "send CleartextPassword");
@@ -299,7 +305,10 @@ fn certificates_are_made_out_to_the_user() {
         let mut login = begin(policy(Method::Certificate), PeerKind::Remote);
         give(&mut login, &ssl_packet());
         assert_eq!(actions(&mut login), ["send S", "upgrade"]);
-        login.handle_tls(Encryption::Tls { certificate_name: name.map(str::to_owned) });
+        login.handle_tls(Encryption::Tls {
+            certificate_name: name.map(str::to_owned),
+            end_point: None,
+        });
         give(&mut login, &startup_packet(&[("user", "alice")]));
         actions(&mut login);
         login.handle_user(User::Unknown);
@@ -345,7 +354,7 @@ fn trap_02_and_03_each_request_is_answered_once_in_either_order() {
     assert_eq!(actions(&mut login), ["send N"]);
     give(&mut login, &ssl_packet());
     assert_eq!(actions(&mut login), ["send S", "upgrade"]);
-    login.handle_tls(Encryption::Tls { certificate_name: None });
+    login.handle_tls(Encryption::Tls { certificate_name: None, end_point: None });
     give(&mut login, &ssl_packet());
     assert_eq!(actions(&mut login)[1], "close negotiation_repeated");
 
@@ -360,8 +369,51 @@ fn trap_02_and_03_each_request_is_answered_once_in_either_order() {
 }
 
 #[test]
+fn trap_18_scram_is_bound_to_our_certificate_where_there_is_tls() {
+    let end_point = |name: &str| EndPoint::new(name.as_bytes(), EndPointHash::Sha256);
+    let after = |mechanism: &str, channel: &Channel| {
+        let mut login = begin(policy(Method::Scram), PeerKind::Remote);
+        let end_point = Some(end_point("ours"));
+        let tls = Encryption::Tls { certificate_name: None, end_point };
+        login.handle_direct_tls(tls, Some(b"postgresql"));
+        give(&mut login, &startup_packet(&[("user", "alice")]));
+        actions(&mut login);
+        login.handle_user(known(scram("pencil")));
+        let Some(LoginAction::Send(offer)) = login.poll_action() else { panic!("no offer") };
+        assert!(read_request(&offer[HEADER_BYTES..]).unwrap().offers(auth::SCRAM_SHA_256_PLUS));
+        let secret = ScramSecret::Password(Secret::new("pencil"));
+        let (client, data) = ClientFirst::start(secret, "clientnonce", channel);
+        let mut out = Vec::new();
+        auth::write_sasl_initial(&mut out, mechanism, data.as_bytes());
+        give(&mut login, &out);
+        let Some(LoginAction::Send(reply)) = login.poll_action() else { panic!("no reply") };
+        let Ok((_, data)) = client.answer(&reply[HEADER_BYTES + 4..]) else {
+            return messages(&reply);
+        };
+        out.clear();
+        auth::write_sasl_response(&mut out, data.as_bytes());
+        give(&mut login, &out);
+        actions(&mut login)
+    };
+    let plus = auth::SCRAM_SHA_256_PLUS;
+    assert!(after(plus, &Channel::Bound(end_point("ours")))[1].starts_with("done alice"));
+    assert!(after(auth::SCRAM_SHA_256, &Channel::None)[1].starts_with("done alice"));
+    let failed = "send FATAL 08P01 SCRAM channel binding check failed";
+    assert_eq!(after(plus, &Channel::Bound(end_point("another's")))[0], failed);
+    let downgrade = "FATAL 28000 SCRAM channel binding negotiation error";
+    assert_eq!(after(auth::SCRAM_SHA_256, &Channel::Unused)[0], downgrade);
+    // Nothing to bind to, nothing offered.
+    let mut login = begin(policy(Method::Scram), PeerKind::Remote);
+    give(&mut login, &startup_packet(&[("user", "alice")]));
+    actions(&mut login);
+    login.handle_user(known(scram("pencil")));
+    let Some(LoginAction::Send(offer)) = login.poll_action() else { panic!("no offer") };
+    assert!(!read_request(&offer[HEADER_BYTES..]).unwrap().offers(auth::SCRAM_SHA_256_PLUS));
+}
+
+#[test]
 fn trap_04_direct_tls_needs_the_name_of_the_protocol() {
-    let tls = || Encryption::Tls { certificate_name: None };
+    let tls = || Encryption::Tls { certificate_name: None, end_point: None };
     let mut login = begin(policy(Method::Scram), PeerKind::Remote);
     login.handle_direct_tls(tls(), Some(b"postgresql"));
     give(&mut login, &startup_packet(&[("user", "alice")]));
@@ -470,7 +522,7 @@ fn trap_76_a_cancel_request_comes_plain_or_encrypted() {
     let required = LoginPolicy { tls: TlsPolicy::Required, ..policy(Method::Scram) };
     let mut login = begin(required, PeerKind::Remote);
     give(&mut login, &ssl_packet());
-    login.handle_tls(Encryption::Tls { certificate_name: None });
+    login.handle_tls(Encryption::Tls { certificate_name: None, end_point: None });
     give(&mut login, &packet);
     assert_eq!(actions(&mut login)[2], "cancel -5 [0, 1, 0, 2]");
 }

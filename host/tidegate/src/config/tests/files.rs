@@ -122,7 +122,10 @@ fn errors_name_file_line_column_key_and_the_nearest_key() {
             "tls.mode = \"require\"",
             "tidegate.toml:2:12: tls.mode: require needs tls.cert and tls.key",
         ),
-        ("auth.method = \"md5\"", "tidegate.toml:2:15: auth.method: md5 needs auth.users_file"),
+        (
+            "auth.method = \"md5\"",
+            "tidegate.toml:2:15: auth.method: md5 needs auth.users_file or auth.query",
+        ),
         (
             "auth.method = \"certificate\"",
             "tidegate.toml:2:15: auth.method: certificate needs tls.client_ca",

@@ -87,6 +87,7 @@ proptest! {
         user in "[^\\x00]{1,12}", database in "[^\\x00]{1,12}", port in 1_u16..,
         host in prop_oneof!["[a-z][a-z0-9.-]{0,12}", "/[a-z/%?&@ü]{1,12}", Just("::1".to_owned())],
         mode in proptest::sample::select(&SslMode::NAMES), ca in proptest::option::of("/[^\\x00]{1,9}"),
+        binding in proptest::sample::select(ChannelBinding::ALL),
     ) {
         let mode: SslMode = mode.parse().unwrap();
         // Checking certificates needs something to check them against.
@@ -99,6 +100,7 @@ proptest! {
         let server = ServerUrl {
             name: String::new(), address, user, password: None, database, sslmode: mode,
             sslrootcert: ca.map(|path| RootCertificates::File(path.into())), own_certificate: None,
+            channel_binding: binding, sslnegotiation: SslNegotiation::Postgres,
         };
         prop_assert_eq!(parse_server_url(&server.to_string()), Ok(server.clone()));
         let secret = ServerUrl { password: Some(Secret::new("hunter2")), ..server.clone() };

@@ -83,6 +83,10 @@ impl Worker {
         let door = Door { admission, throttle: &self.shared.throttle, make_room };
         let outcome = Box::pin(login::login(socket, peer, &settled.login, door)).await;
         match outcome {
+            LoginOutcome::Done(logged_in) if logged_in.replication != Replication::None => {
+                drop(settled);
+                Box::pin(self.replicate(*logged_in, peer)).await;
+            }
             LoginOutcome::Done(logged_in) => {
                 let connection = Box::pin(self.clone().greet(*logged_in, peer)).await;
                 let Some((connection, client)) = connection else { return };
@@ -134,13 +138,6 @@ impl Worker {
         mut logged_in: LoggedIn,
         peer: Peer,
     ) -> Option<(Connection, Rc<Client>)> {
-        if logged_in.replication != Replication::None {
-            let refusal =
-                Refusal::fatal("0A000", "replication connections are not supported by Tidegate")
-                    .hint("Connect to the PostgreSQL server itself.");
-            turn_away(&mut logged_in.stream, &refusal).await;
-            return None;
-        }
         match self.clone().prepare(&logged_in, peer).await {
             Ok((client, session, welcome)) => {
                 self.stats.logins_ok.increment();
@@ -364,7 +361,7 @@ impl Drop for GiveUp<'_> {
 }
 
 /// Tells a client why it is not served, within a bound.
-async fn turn_away(stream: &mut Stream, refusal: &Refusal) {
+pub(super) async fn turn_away(stream: &mut Stream, refusal: &Refusal) {
     use tokio::io::AsyncWriteExt as _;
     let mut bytes = Vec::new();
     refusal.write(&mut bytes);

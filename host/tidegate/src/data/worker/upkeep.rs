@@ -11,7 +11,6 @@ use tidegate_core::session::CloseReason;
 
 use super::{Life, Worker, WorkerSnapshot};
 use crate::data::clients::{Client, CloseRequest, Encrypted, Idle};
-use crate::data::login::Peer;
 use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::ErrorKind;
 use crate::upstream::{BackendKey, Target};
@@ -54,6 +53,7 @@ impl Worker {
         for client in self.clients.borrow().values() {
             client.request_close(CloseRequest::Now(refusal.clone()));
         }
+        self.cut_replicating();
     }
 
     pub(super) fn maintain(&self) {
@@ -132,10 +132,7 @@ impl Worker {
             user: client.user.to_string(),
             database: client.database.to_string(),
             application: client.application.borrow().to_string(),
-            peer: match client.peer {
-                Peer::Tcp(address) => address.to_string(),
-                Peer::Unix => "unix".to_owned(),
-            },
+            peer: client.peer.to_string(),
             tls: client.tls == Encrypted::Yes,
             state: client.state_name(),
             pinned_by: client.pins.get().names().collect(),
@@ -150,7 +147,7 @@ impl Worker {
         WorkerSnapshot {
             worker: self.index,
             pools: self.pools.snapshot(now),
-            clients: clients.collect(),
+            clients: clients.chain(self.replicating_snapshots(now)).collect(),
         }
     }
 }
