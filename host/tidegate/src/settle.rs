@@ -72,6 +72,7 @@ fn pool_bounds(config: &Config, key: &PoolKey) -> PoolConfig {
         idle_max: settings.idle_max,
         lifetime_max: settings.lifetime_max.unwrap_or(tidegate_core::limits::CONFIG_DURATION_MAX),
         wait_max: settings.wait_max,
+        pause_max: settings.pause_max,
         ..PoolConfig::default()
     }
 }

@@ -47,6 +47,10 @@ impl Pool {
         now: Instant,
         budget: &mut impl Budget,
     ) -> Released {
+        if self.is_paused() {
+            budget.give_back();
+            return Released::Close(CloseReason::Paused);
+        }
         if server.generation < self.generation {
             budget.give_back();
             return Released::Close(CloseReason::Stale);

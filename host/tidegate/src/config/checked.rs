@@ -163,6 +163,8 @@ pub struct PoolSettings {
     pub lifetime_max: Option<Duration>,
     /// A statement waits for a connection at most this long.
     pub wait_max: Duration,
+    /// A statement is held at most this long while its database is paused.
+    pub pause_max: Duration,
     /// `1..=100`, and above `utilisation_clear_percent`.
     pub utilisation_warn_percent: u32,
     pub utilisation_clear_percent: u32,

@@ -76,6 +76,7 @@ pub struct RawPool {
     pub idle_max: Option<At<Duration>>,
     pub lifetime_max: Option<At<Timeout>>,
     pub wait_max: Option<At<Duration>>,
+    pub pause_max: Option<At<Duration>>,
     pub utilisation_warn_percent: Option<At<usize>>,
     pub utilisation_clear_percent: Option<At<usize>>,
     pub connect_timeout: Option<At<Duration>>,

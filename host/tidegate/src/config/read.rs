@@ -122,6 +122,7 @@ impl Reader<'_> {
             idle_max: self.value(table, "idle_max"),
             lifetime_max: self.value(table, "lifetime_max"),
             wait_max: self.value(table, "wait_max"),
+            pause_max: self.value(table, "pause_max"),
             utilisation_warn_percent: self.value(table, "utilisation_warn_percent"),
             utilisation_clear_percent: self.value(table, "utilisation_clear_percent"),
             connect_timeout: self.value(table, "connect_timeout"),

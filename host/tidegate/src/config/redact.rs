@@ -111,6 +111,7 @@ fn pool_settings(pool: &PoolSettings) -> Value {
         "idle_max": duration(pool.idle_max),
         "lifetime_max": timeout(pool.lifetime_max),
         "wait_max": duration(pool.wait_max),
+        "pause_max": duration(pool.pause_max),
         "utilisation_warn_percent": pool.utilisation_warn_percent,
         "utilisation_clear_percent": pool.utilisation_clear_percent,
         "connect_timeout": duration(pool.connect_timeout),

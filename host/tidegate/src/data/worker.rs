@@ -57,6 +57,8 @@ pub enum Message {
     Record(oneshot::Sender<Part>),
     /// What the workers share of a reload is dropped by each when it has taken the configuration over.
     Reload(Arc<Settled>, Arc<Retiring>),
+    /// Does what was ordered about pools now, not at the next tick, and says when it has.
+    Heed(oneshot::Sender<()>),
     /// No new clients; each goes when its transaction has ended.
     Drain,
     /// Whoever is left goes now.
@@ -389,6 +391,10 @@ impl Worker {
             Message::Reload(settled, retiring) => {
                 self.reload(settled);
                 drop(retiring);
+            }
+            Message::Heed(done) => {
+                self.maintain();
+                let _ = done.send(());
             }
             Message::Drain => self.drain(),
             Message::Cut => self.cut(),

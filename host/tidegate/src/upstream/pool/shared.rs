@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tidegate_core::ids::ServerId;
 use tidegate_core::pool::{
-    Budget, Counts, Elsewhere, Generation, Priority, Recovery, WasLost, WorkerId,
+    Budget, Counts, Elsewhere, Generation, Pauses, Priority, Recovery, WasLost, WorkerId,
 };
 
 /// The counts of all pools. A worker locks it when it first sees a pool, never after.
@@ -16,6 +16,8 @@ pub struct SharedPools {
     workers: usize,
     next_server: AtomicU64,
     pools: Mutex<FxHashMap<PoolKey, Arc<SharedPool>>>,
+    /// Which databases are paused. Locked before `pools`.
+    pub(super) pauses: Mutex<Pauses>,
     /// By `PoolKey::instance`. As many as ever were configured at a time.
     instances: Mutex<FxHashMap<usize, Arc<SharedInstance>>>,
 }
@@ -35,6 +37,8 @@ pub(super) struct SharedInstance {
 pub(super) struct SharedPool {
     taken: AtomicUsize,
     generation: AtomicU64,
+    /// Whether an operator holds its clients.
+    is_paused: AtomicBool,
     /// Whether the utilisation warning stands, so that only one worker logs it.
     pub(super) is_warned: AtomicBool,
     /// By worker, as each last told.
@@ -54,6 +58,7 @@ impl SharedPools {
             workers,
             next_server: AtomicU64::new(1),
             pools: Mutex::default(),
+            pauses: Mutex::default(),
             instances: Mutex::default(),
         })
     }
@@ -61,18 +66,26 @@ impl SharedPools {
     /// Connections of the pools that match are used no more: idle ones close within a tick of their
     /// workers, others when they come back. From any thread.
     pub fn reconnect(&self, matches: impl Fn(&PoolKey) -> bool) {
+        self.for_each(|key, pool| {
+            if matches(key) {
+                pool.generation.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&PoolKey, &SharedPool)) {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, pool) in pools.iter().filter(|(key, _)| matches(key)) {
-            pool.generation.fetch_add(1, Ordering::Relaxed);
-        }
+        pools.iter().for_each(|(key, pool)| visit(key, pool));
     }
 
     pub(super) fn pool(&self, key: &PoolKey) -> Arc<SharedPool> {
+        let pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
             Arc::new(SharedPool {
                 taken: AtomicUsize::new(0),
                 generation: AtomicU64::new(0),
+                is_paused: AtomicBool::new(pauses.is_paused(&key.database)),
                 is_warned: AtomicBool::new(false),
                 parts: (0..self.workers).map(|_| SharedPart::default()).collect(),
             })
@@ -163,6 +176,24 @@ impl SharedInstance {
 impl SharedPool {
     pub(super) fn generation(&self) -> Generation {
         Generation(self.generation.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.is_paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Server connections over all workers, open or being opened.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Of these, those in use, as the workers last told.
+    pub(super) fn in_use(&self) -> usize {
+        self.parts.iter().map(|part| part.in_use.load(Ordering::Relaxed)).sum()
     }
 
     /// Tells the others what `worker` has; answers what they have.
