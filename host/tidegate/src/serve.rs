@@ -122,6 +122,7 @@ impl Server {
         let (policies, limits) =
             (Arc::clone(plugins.registry()), Limits::new(config.rates.clone()));
         let (shared, receivers) = Shared::new(config.workers, seed, policies, limits);
+        shared.pools.set_quotas(settle::server_quotas(&config));
         let control = Arc::new(Handle {
             shared: shared.clone(),
             plugins,
@@ -337,6 +338,7 @@ impl Handle {
             Arc::new(settle::settle(config, self.fake_secret).map_err(|message| vec![message])?);
         *self.settled.write().unwrap_or_else(PoisonError::into_inner) = settled.clone();
         self.watched.send_replace(watched(&settled));
+        self.shared.pools.set_quotas(settle::server_quotas(&settled.config));
         let retiring = self.shared.retiring(&old.config.cluster, &settled.config.cluster);
         self.shared.tell_all(|| Message::Reload(settled.clone(), retiring.clone()));
         Ok(report)

@@ -130,6 +130,10 @@ impl Pool {
         if budget.try_give_back(self.config.size_max) {
             return self.close_idle(0, CloseReason::OverMaximum);
         }
+        if budget.pressure() == Pressure::Over {
+            budget.give_back();
+            return self.close_idle(0, CloseReason::OverMaximum);
+        }
         // A connection that is being opened may fail: the minimum must not count on it.
         if self.opening > 0 || self.idle_recheck_at.is_some_and(|at| at > now) {
             return None;

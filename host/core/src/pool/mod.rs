@@ -55,6 +55,20 @@ pub trait Budget {
     fn give_back(&mut self);
     /// Gives a place back if more than `floor` are taken.
     fn try_give_back(&mut self, floor: usize) -> bool;
+    /// What a bound that this pool shares with others asks of it.
+    fn pressure(&self) -> Pressure {
+        Pressure::None
+    }
+}
+
+/// What a bound that several pools share (of a database, of a user) asks of one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    None,
+    /// More places are taken than a reduced bound allows.
+    Over,
+    /// None is free, and a client of some pool has waited for one since then.
+    Wanted(Instant),
 }
 
 /// A worker thread, counted from 0.

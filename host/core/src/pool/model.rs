@@ -12,14 +12,14 @@ use std::rc::Rc;
 
 /// The count all parts share.
 #[derive(Clone, Default)]
-struct Shared(Rc<Cell<usize>>);
+struct Shared(Rc<Cell<usize>>, Rc<Cell<Option<Pressure>>>);
 
 impl Budget for Shared {
     fn taken(&self) -> usize {
         self.0.get()
     }
     fn try_take(&mut self, limit: usize) -> bool {
-        let free = self.0.get() < limit;
+        let free = self.0.get() < limit && self.pressure() == Pressure::None;
         self.0.set(self.0.get() + usize::from(free));
         free
     }
@@ -31,6 +31,9 @@ impl Budget for Shared {
         let above = self.0.get() > floor;
         self.0.set(self.0.get() - usize::from(above));
         above
+    }
+    fn pressure(&self) -> Pressure {
+        self.1.get().unwrap_or(Pressure::None)
     }
 }
 
@@ -47,6 +50,8 @@ enum Op {
     Reconnect,
     Pause,
     Resume,
+    /// The bound that the pool shares with others: reduced, used up by somebody so long ago, or neither.
+    Press(Option<Option<Duration>>),
     MakeRoom,
 }
 
@@ -155,6 +160,10 @@ impl World {
                     part.pool.set_config(self.config.clone());
                 }
             }
+            Op::Press(pressure) => self.budget.1.set(pressure.map(|wanted| match wanted {
+                None => Pressure::Over,
+                Some(ago) => Pressure::Wanted(self.now - ago),
+            })),
             Op::Pause => self.pause(),
             Op::Resume => self.resume(),
             Op::Reconnect => {
@@ -301,7 +310,12 @@ impl World {
                 self.donated(to.0, donation);
             }
             Released::Close(CloseReason::OverMaximum) => {
-                assert!(self.budget.taken() >= self.config.size_max);
+                let is_over = self.budget.pressure() == Pressure::Over;
+                assert!(is_over || self.budget.taken() >= self.config.size_max);
+            }
+            Released::Close(CloseReason::MadeRoom) => {
+                let Pressure::Wanted(since) = self.budget.pressure() else { panic!("nobody") };
+                assert!(part.waiters.first().is_none_or(|waiter| since < waiter.since));
             }
             Released::Close(CloseReason::Stale) => {}
             Released::Close(CloseReason::TooOld) => {
@@ -398,7 +412,9 @@ impl World {
                 assert!(self.now - since >= IDLE_MAX);
                 assert!(before > self.config.size_min, "property 14: down to the minimum");
             }
-            CloseReason::OverMaximum => assert!(before > self.config.size_max),
+            CloseReason::OverMaximum => {
+                assert!(before > self.config.size_max || self.budget.pressure() == Pressure::Over)
+            }
             CloseReason::TooOld => assert!(
                 before > self.config.size_min || self.config.size_min == self.config.size_max
             ),
@@ -446,11 +462,13 @@ impl World {
         if self.paused_at.is_some() {
             assert!(part.idle.is_empty(), "paused: nothing stays open");
         }
-        if taken > config.size_max {
+        let pressure = self.budget.pressure();
+        if taken > config.size_max || pressure == Pressure::Over {
             assert!(part.idle.is_empty(), "property 13: idle though over the maximum");
         }
         let may_open = part.attempts.len() < POOL_CONNECTING_MAX
             && part.failures == 0
+            && pressure == Pressure::None
             && self.paused_at.is_none();
         if may_open {
             assert!(taken >= config.size_min, "property 13: the minimum while the server is up");
@@ -530,6 +548,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..8usize, 1..12usize).prop_map(|(min, max)| Op::Resize(min, max)),
         1 => Just(Op::Reconnect),
         1 => Just(Op::Pause),
+        1 => (0..4_000u64).prop_map(|ms| Op::Press(Some(Some(Duration::from_millis(ms))))),
+        1 => Just(Op::Press(Some(None))),
+        2 => Just(Op::Press(None)),
         2 => Just(Op::Resume),
         1 => Just(Op::MakeRoom),
     ]

@@ -35,6 +35,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     let pool = checker.pool("pool", &raw.pool, &pool_defaults());
     let pools =
         raw.pools.into_iter().map(|written| checker.pool_override(written, &pool)).collect();
+    let quotas = checker.quotas(raw.quotas);
     let routing = checker.routing(raw.routing);
     let plugins = checker.plugins(raw.plugins, raw.pins);
     let tls = checker.tls(raw.tls);
@@ -50,6 +51,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
             cluster,
             pool,
             pools,
+            quotas,
             routing,
             plugins,
             auth,

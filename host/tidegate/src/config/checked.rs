@@ -11,6 +11,7 @@ use std::time::Duration;
 pub use tidegate_wire::auth::Secret;
 
 use super::plugins::PluginsConfig;
+use super::quotas::Quotas;
 use super::rates::Rates;
 use super::users::Users;
 use crate::tls::{AcceptFiles, ClientCertificates};
@@ -29,6 +30,7 @@ pub struct Config {
     pub pool: PoolSettings,
     /// In the order written; the first that matches wins.
     pub pools: Vec<PoolOverride>,
+    pub quotas: Quotas,
     pub routing: RoutingSettings,
     pub plugins: PluginsConfig,
     pub auth: AuthConfig,

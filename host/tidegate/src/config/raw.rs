@@ -42,6 +42,7 @@ pub struct Raw {
     pub admin: RawAdmin,
     pub pool: RawPool,
     pub pools: Vec<RawOverride>,
+    pub quotas: Vec<RawQuota>,
     pub routing: RawRouting,
     pub plugins: RawPlugins,
     pub pins: Vec<RawPin>,
@@ -89,6 +90,16 @@ pub struct RawOverride {
     pub database: Option<At<String>>,
     pub user: Option<At<String>>,
     pub settings: RawPool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawQuota {
+    /// Where the table begins.
+    pub origin: Origin,
+    pub database: Option<At<String>>,
+    pub user: Option<At<String>>,
+    pub clients_max: Option<At<usize>>,
+    pub servers_max: Option<At<usize>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
     At, Raw, RawAdmin, RawAuth, RawCluster, RawLimits, RawLog, RawOverride, RawPin, RawPlugins,
-    RawPool, RawRates, RawRouting, RawTls,
+    RawPool, RawQuota, RawRates, RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 
@@ -83,6 +83,7 @@ impl Reader<'_> {
             admin: self.table(&mut root, "admin", Self::admin),
             pool: self.table(&mut root, "pool", Self::pool),
             pools: self.overrides(&mut root),
+            quotas: self.quotas(&mut root),
             routing: self.table(&mut root, "routing", Self::routing),
             plugins: self.table(&mut root, "plugins", Self::plugins),
             pins: self.pins(&mut root),
@@ -186,6 +187,18 @@ impl Reader<'_> {
                 database: reader.value(table, "database"),
                 user: reader.value(table, "user"),
                 settings: reader.pool(table),
+            }
+        })
+    }
+
+    fn quotas(&mut self, root: &mut Table<'_, '_>) -> Vec<RawQuota> {
+        self.tables(root, "quotas", "tables, each headed [[quotas]]", |reader, origin, table| {
+            RawQuota {
+                origin,
+                database: reader.value(table, "database"),
+                user: reader.value(table, "user"),
+                clients_max: reader.value(table, "clients_max"),
+                servers_max: reader.value(table, "servers_max"),
             }
         })
     }

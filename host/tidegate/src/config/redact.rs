@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::checked::{AuthMethod, Config, Listen, MetricsAccess, PoolSettings, TrustRemote};
 use super::plugins::PluginsConfig;
+use super::quotas::{Quota, Quotas, Whose};
 use super::users::UserSecret;
 
 /// What `GET /api/v1/config` answers: whether a secret is set is told, never the secret.
@@ -41,6 +42,7 @@ pub fn redacted(config: &Config) -> Value {
         "admin": admin,
         "pool": pool_settings(&config.pool),
         "pools": pools,
+        "quotas": quotas(&config.quotas),
         "routing": {
             "reads": config.routing.reads.as_str(),
             "lag_max": duration(config.routing.lag_max),
@@ -77,6 +79,24 @@ pub fn redacted(config: &Config) -> Value {
         },
         "log": { "format": config.log.format.as_str(), "filter": config.log.filter },
     })
+}
+
+fn quotas(quotas: &Quotas) -> Vec<Value> {
+    let quota = |(whose, quota): &(Whose, Quota)| {
+        let (database, user) = match whose {
+            Whose::Database(name) => (Some(name.as_str()), None),
+            Whose::User(name) => (None, Some(name.as_str())),
+            Whose::EachDatabase => (Some("*"), None),
+            Whose::EachUser => (None, Some("*")),
+        };
+        json!({
+            "database": database,
+            "user": user,
+            "clients_max": quota.clients_max,
+            "servers_max": quota.servers_max,
+        })
+    };
+    quotas.0.iter().map(quota).collect()
 }
 
 fn plugins(plugins: &PluginsConfig) -> Value {

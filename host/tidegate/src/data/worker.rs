@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
+use tidegate_core::headcount::Headcount;
 use tidegate_core::ids::ClientId;
 use tidegate_core::pool::WorkerId;
 use tidegate_core::session::prepared::{Interner, SchemaGeneration};
@@ -101,6 +102,8 @@ pub struct Shared {
     /// Failed logins, by address.
     pub throttle: Mutex<Throttle>,
     pub loads: Arc<Loads>,
+    /// Clients that are logged in, by database and user. Touched when one comes or goes.
+    pub heads: Mutex<Headcount>,
     pub pools: Arc<SharedPools>,
     pub stats: Vec<Arc<WorkerStats>>,
     pub senders: Vec<mpsc::Sender<Message>>,
@@ -140,6 +143,7 @@ impl Shared {
             keys: CancelKeys::default(),
             throttle: Mutex::default(),
             loads: Loads::new(workers),
+            heads: Mutex::default(),
             pools: SharedPools::new(workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),
             senders,

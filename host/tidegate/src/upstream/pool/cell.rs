@@ -138,6 +138,9 @@ impl PoolCell {
                 Tried::Queued => {
                     slot.start(Rc::clone(self), now);
                     self.pump(now);
+                    if self.wants_place(now).is_some() {
+                        self.home.due.notify_one();
+                    }
                     return Acquired::Queued;
                 }
             }
@@ -236,6 +239,9 @@ impl PoolCell {
             Released::Close(reason) => {
                 self.inner.borrow_mut().forget(server.id, reason);
                 server.close();
+                if reason == CloseReason::MadeRoom {
+                    self.home.due.notify_one();
+                }
                 self.pump(now);
             }
         }
