@@ -85,6 +85,15 @@ pub const POOL_UTILISATION_WARN_PERCENT: u32 = 80;
 pub const POOL_UTILISATION_CLEAR_PERCENT: u32 = 70;
 /// A statement waits for a server connection at most this long.
 pub const POOL_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A statement is held at most this long while an operator has paused its database: longer than a server takes to start.
+pub const POOL_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// A client waits this long before a pool that is busy gives up a connection for it: opening another one costs more than
+/// many statements.
+pub const QUOTA_PATIENCE: Duration = Duration::from_millis(100);
+/// A call for a place in a quota that is used up counts for so long unless it is repeated (it is, at each tick).
+pub const QUOTA_WANT_TIME: Duration = Duration::from_millis(400);
+/// Databases that may be paused by name.
+pub const PAUSED_DATABASES_MAX: usize = 1_024;
 /// Clients that may wait for one pool.
 pub const POOL_WAITERS_MAX: usize = 20_000;
 /// Attempts to open a server connection before a waiter is told (property 41).
@@ -106,6 +115,8 @@ pub const CLIENTS_CONFIG_MAX: usize = 1_000_000;
 pub const POOL_SIZE_CONFIG_MAX: usize = 10_000;
 /// A server connection is replaced at this age, unless configured (PgBouncer's `server_lifetime`).
 pub const SERVER_LIFETIME_MAX: Duration = Duration::from_secs(3_600);
+/// Databases and users whose clients and server connections may be bounded by name; looked through at each login.
+pub const QUOTAS_MAX: usize = 1_000;
 /// Data-plane threads; more than any machine's cores is a typing error.
 pub const WORKERS_MAX: usize = 1_024;
 
@@ -134,6 +145,8 @@ pub const ADMIN_HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 pub const ADMIN_BODY_TIME_MAX: Duration = Duration::from_secs(10);
 /// The rest of the process answers the admin API within this.
 pub const ADMIN_ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
+/// A pause answers within this, done or not; whoever wants to wait longer asks again.
+pub const PAUSE_ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// A connection is asked to close at this age, and cut soon after: a reader that stalls holds nothing for ever.
 pub const ADMIN_CONNECTION_TIME_MAX: Duration = Duration::from_secs(300);
 pub const ADMIN_CLOSE_TIME_MAX: Duration = Duration::from_secs(10);

@@ -1,6 +1,7 @@
 //! Builds everything from a configuration, waits for signals, reloads, drains.
 
 mod explain; // what a statement would come to
+mod pausing; // pause, resume, reconnect
 mod readiness; // can the primary be reached?
 mod record; // what runs, for a while
 mod snapshot; // what the workers and plugins are doing
@@ -16,7 +17,9 @@ use tidegate_policy::Compiler;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::admin::{self, Answer, Control, Phase, RecordOrder, ReloadReport};
+use crate::admin::{
+    self, Answer, Control, Phase, PoolsOrder, PoolsReport, RecordOrder, ReloadReport,
+};
 use crate::config::{Config, ConfigSource, IoDriver, Listen, diff};
 use crate::control::{self, Watched};
 use crate::data::limiting::Limits;
@@ -120,6 +123,7 @@ impl Server {
         let (policies, limits) =
             (Arc::clone(plugins.registry()), Limits::new(config.rates.clone()));
         let (shared, receivers) = Shared::new(config.workers, seed, policies, limits);
+        shared.pools.set_quotas(settle::server_quotas(&config));
         let control = Arc::new(Handle {
             shared: shared.clone(),
             plugins,
@@ -354,6 +358,7 @@ impl Handle {
             Arc::new(settle::settle(config, self.fake_secret).map_err(|message| vec![message])?);
         *self.settled.write().unwrap_or_else(PoisonError::into_inner) = settled.clone();
         self.watched.send_replace(watched(&settled));
+        self.shared.pools.set_quotas(settle::server_quotas(&settled.config));
         let retiring = self.shared.retiring(&old.config.cluster, &settled.config.cluster);
         self.shared.tell_all(|| Message::Reload(settled.clone(), retiring.clone()));
         Ok(report)
@@ -437,6 +442,10 @@ impl Control for Handle {
         tracing::info!(target: "tidegate::audit", %who, seconds = order.time.as_secs(), "record");
         let policies = Arc::clone(self.plugins.registry());
         Some(Box::pin(record::run(self.shared.clone(), policies, round, order)))
+    }
+
+    fn order_pools(&self, order: PoolsOrder, who: Who) -> Answer<Result<PoolsReport, String>> {
+        Box::pin(pausing::run(self.shared.clone(), order, who))
     }
 
     fn drain(&self) {

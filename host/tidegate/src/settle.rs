@@ -10,7 +10,7 @@ use crate::data::login::{LoginContext, LoginPolicy, Method, TrustScope};
 use crate::data::users::{UserFile, Users};
 use crate::data::worker::Settled;
 use crate::tls::{Acceptor, ServerTls};
-use crate::upstream::pool::{PoolKey, PoolKind, PoolsConfig};
+use crate::upstream::pool::{PoolKey, PoolKind, PoolsConfig, QuotaLimits, QuotaOf};
 use crate::upstream::{AuthQuery, Credentials, Target, UserDirectory};
 
 /// Builds what the data plane needs.
@@ -31,6 +31,15 @@ pub fn settle(config: Config, fake_secret: [u8; 32]) -> Result<Settled, String> 
     let pools = Arc::new(PoolsConfig { targets, bounds });
     let warm = configured_pools(&config);
     Ok(Settled { config, login, pools, warm })
+}
+
+/// How many server connections a database or user may have.
+pub fn server_quotas(config: &Arc<Config>) -> QuotaLimits {
+    let config = Arc::clone(config);
+    Box::new(move |of, name| match of {
+        QuotaOf::Database => config.quotas.of_database(name).servers_max,
+        QuotaOf::User => config.quotas.of_user(name).servers_max,
+    })
 }
 
 /// The pools whose user's password the configuration knows: they are filled at start.
@@ -72,6 +81,7 @@ fn pool_bounds(config: &Config, key: &PoolKey) -> PoolConfig {
         idle_max: settings.idle_max,
         lifetime_max: settings.lifetime_max.unwrap_or(tidegate_core::limits::CONFIG_DURATION_MAX),
         wait_max: settings.wait_max,
+        pause_max: settings.pause_max,
         ..PoolConfig::default()
     }
 }

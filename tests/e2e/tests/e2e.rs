@@ -12,7 +12,9 @@ mod leaks; // one server connection for two clients
 mod limits; // rates: who is refused
 mod operations; // reload, drain, admin API, exit codes
 mod own; // a Tidegate of a test's own
+mod pausing; // pause, resume, reconnect
 mod plugins; // policies loaded, swapped and taken back
+mod quotas; // clients and server connections of one database or user
 mod recording; // what runs, written down
 mod rejected; // what the routing policy forbids, and what it has wait before others
 mod replication; // backups, and readers of the log

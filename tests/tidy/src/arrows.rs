@@ -73,7 +73,7 @@ pub const CRATES: &[Layers] = &[
             &["plan"],
             &["limiter", "route"],
             &["policy"],
-            &["breaker", "catalogue", "pool", "roles", "settings", "statement"],
+            &["breaker", "catalogue", "headcount", "pool", "roles", "settings", "statement"],
             &["ids", "limits", "refusal"],
         ],
     },

@@ -35,7 +35,7 @@ impl Pool {
     /// When to poll again though nothing happens: a waiter's deadline, the next attempt, an idle
     /// connection that is due, the next call for help.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let expires = self.waiters.oldest().map(|waiter| waiter.since + self.config.wait_max);
+        let expires = self.waiters.oldest().map(|waiter| self.wait_end(&waiter).0);
         let idle = self.idle.front().filter(|_| self.opening == 0).map(|idle| {
             let due = idle.since + self.config.idle_max;
             let due = self.age_due.map_or(due, |at| at.min(due));
@@ -46,14 +46,15 @@ impl Pool {
 
     fn poll_expired(&mut self, now: Instant, budget: &impl Budget) -> Option<Expired> {
         let waiter = self.waiters.oldest()?;
-        let waited = now.saturating_duration_since(waiter.since);
-        if waited < self.config.wait_max {
+        let (end, bound) = self.wait_end(&waiter);
+        if now < end {
             return None;
         }
         self.waiters.remove(waiter.client);
         Some(Expired {
             waiter: waiter.client,
-            waited,
+            bound,
+            waited: now.saturating_duration_since(waiter.since),
             waiting: self.waiters.len(),
             size: budget.taken(),
             size_max: self.config.size_max,
@@ -62,6 +63,10 @@ impl Pool {
 
     /// Whether to open a connection now; takes its place in the budget.
     fn may_open(&mut self, now: Instant, budget: &mut impl Budget) -> bool {
+        if self.is_paused() {
+            self.open_due = None;
+            return false;
+        }
         let below = self.mode == Mode::Open && budget.taken() < self.config.size_min;
         self.warming = match self.warming {
             Warming::Dormant => Warming::Dormant,
@@ -100,7 +105,7 @@ impl Pool {
     /// A part that serves its clients, if slowly, leaves the others alone for a while: where every
     /// part is busy, moving connections around helps nobody.
     fn beg_due(&self) -> Option<Instant> {
-        if self.waiters.len() <= self.opening {
+        if self.is_paused() || self.waiters.len() <= self.opening {
             return None;
         }
         let since = self.waiters.oldest()?.since;
@@ -123,6 +128,10 @@ impl Pool {
     ) -> Option<(ServerId, CloseReason)> {
         let coldest = *self.idle.front()?;
         if budget.try_give_back(self.config.size_max) {
+            return self.close_idle(0, CloseReason::OverMaximum);
+        }
+        if budget.pressure() == Pressure::Over {
+            budget.give_back();
             return self.close_idle(0, CloseReason::OverMaximum);
         }
         // A connection that is being opened may fail: the minimum must not count on it.

@@ -17,6 +17,7 @@
 
 mod actions; // poll_action, poll_timeout: what is due
 mod backoff; // pauses between failed attempts
+mod pause; // an operator holds the clients of a database
 mod place; // where a free connection goes
 mod recovery; // a lost server is probed, once for all
 mod room; // making room at a server that is full
@@ -30,6 +31,7 @@ mod model; // a reference model, random histories: properties 12 to 16 and 41
 mod tests;
 
 pub use backoff::{Backoff, Jitter};
+pub use pause::{Pauses, TooManyNames};
 pub use recovery::{Recovery, WasLost};
 pub use room::{Spare, give_up};
 pub use state::Pool;
@@ -53,6 +55,20 @@ pub trait Budget {
     fn give_back(&mut self);
     /// Gives a place back if more than `floor` are taken.
     fn try_give_back(&mut self, floor: usize) -> bool;
+    /// What a bound that this pool shares with others asks of it.
+    fn pressure(&self) -> Pressure {
+        Pressure::None
+    }
+}
+
+/// What a bound that several pools share (of a database, of a user) asks of one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    None,
+    /// More places are taken than a reduced bound allows.
+    Over,
+    /// None is free, and a client of some pool has waited for one since then.
+    Wanted(Instant),
 }
 
 /// A worker thread, counted from 0.
@@ -83,6 +99,8 @@ pub struct PoolConfig {
     pub lifetime_max: Duration,
     /// A client waits at most this long.
     pub wait_max: Duration,
+    /// A client is held at most this long while an operator has paused the pool.
+    pub pause_max: Duration,
     /// Clients that may wait in one worker's part.
     pub waiters_max: usize,
 }
@@ -95,6 +113,7 @@ impl Default for PoolConfig {
             idle_max: limits::POOL_IDLE_MAX,
             lifetime_max: limits::SERVER_LIFETIME_MAX,
             wait_max: limits::POOL_WAIT_MAX,
+            pause_max: limits::POOL_PAUSE_MAX,
             waiters_max: limits::POOL_WAITERS_MAX,
         }
     }
@@ -194,6 +213,8 @@ pub enum CloseReason {
     OverMaximum,
     /// Made before a RECONNECT.
     Stale,
+    /// An operator paused the pool.
+    Paused,
     /// Given back in a state that cannot be reused.
     Unfit,
     /// Ended by the server or the network while idle.
@@ -209,11 +230,12 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    pub const ALL: [CloseReason; 10] = [
+    pub const ALL: [CloseReason; 11] = [
         CloseReason::IdleTooLong,
         CloseReason::TooOld,
         CloseReason::OverMaximum,
         CloseReason::Stale,
+        CloseReason::Paused,
         CloseReason::Unfit,
         CloseReason::DiedIdle,
         CloseReason::Abandoned,
@@ -229,6 +251,7 @@ impl CloseReason {
             CloseReason::TooOld => "lifetime",
             CloseReason::OverMaximum => "over_maximum",
             CloseReason::Stale => "stale",
+            CloseReason::Paused => "paused",
             CloseReason::Unfit => "unfit",
             CloseReason::DiedIdle => "died_idle",
             CloseReason::Abandoned => "abandoned",
@@ -256,7 +279,7 @@ pub enum OpenFailure {
 pub enum FailureCount {
     /// One more failure in a row.
     Counted,
-    /// Another attempt of the same moment failed before, or it was made for an older generation.
+    /// Another attempt of the same moment failed before, it was made for an older generation, or the pool is paused.
     Repeated,
 }
 
@@ -266,7 +289,7 @@ pub enum PoolAction {
     /// Open a connection, then `handle_opened` or `handle_open_failed` with the same numbers.
     Open(Attempt),
     Close(ServerId, CloseReason),
-    /// A client waited for `wait_max`.
+    /// A client waited for `wait_max`, or for `pause_max`.
     Expire(Expired),
     /// The connection this client waited for could not be opened in `attempts` attempts (property
     /// 41).
@@ -291,10 +314,19 @@ pub struct Attempt {
     pub generation: Generation,
 }
 
+/// What bounds a client's wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitBound {
+    WaitMax,
+    /// The pool is paused.
+    PauseMax,
+}
+
 /// The facts of a wait that ended at its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired {
     pub waiter: ClientId,
+    pub bound: WaitBound,
     pub waited: Duration,
     /// Clients that go on waiting in this part.
     pub waiting: usize,

@@ -12,14 +12,14 @@ use std::rc::Rc;
 
 /// The count all parts share.
 #[derive(Clone, Default)]
-struct Shared(Rc<Cell<usize>>);
+struct Shared(Rc<Cell<usize>>, Rc<Cell<Option<Pressure>>>);
 
 impl Budget for Shared {
     fn taken(&self) -> usize {
         self.0.get()
     }
     fn try_take(&mut self, limit: usize) -> bool {
-        let free = self.0.get() < limit;
+        let free = self.0.get() < limit && self.pressure() == Pressure::None;
         self.0.set(self.0.get() + usize::from(free));
         free
     }
@@ -31,6 +31,9 @@ impl Budget for Shared {
         let above = self.0.get() > floor;
         self.0.set(self.0.get() - usize::from(above));
         above
+    }
+    fn pressure(&self) -> Pressure {
+        self.1.get().unwrap_or(Pressure::None)
     }
 }
 
@@ -45,6 +48,10 @@ enum Op {
     Pass(Duration),
     Resize(usize, usize),
     Reconnect,
+    Pause,
+    Resume,
+    /// The bound that the pool shares with others: reduced, used up by somebody so long ago, or neither.
+    Press(Option<Option<Duration>>),
     MakeRoom,
 }
 
@@ -67,6 +74,9 @@ struct World {
     config: PoolConfig,
     generation: Generation,
     now: Instant,
+    /// Since when it is paused, and when it was resumed last.
+    paused_at: Option<Instant>,
+    resumed_at: Option<Instant>,
     next_id: u64,
     /// Everything a client or the server could notice, for comparing two runs.
     trace: Vec<String>,
@@ -74,11 +84,13 @@ struct World {
 
 const IDLE_MAX: Duration = Duration::from_secs(300);
 const WAIT_MAX: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(300);
 
 impl World {
     fn new(workers: usize, now: Instant) -> Self {
         let config = PoolConfig { size_min: 2, size_max: 6, waiters_max: 9, ..Default::default() };
         assert_eq!((config.idle_max, config.wait_max), (IDLE_MAX, WAIT_MAX));
+        assert_eq!(config.pause_max, PAUSE_MAX);
         let part = |_| Part {
             pool: Pool::new(config.clone(), Generation(0)),
             idle: Vec::new(),
@@ -96,6 +108,8 @@ impl World {
             config,
             generation: Generation(0),
             now,
+            paused_at: None,
+            resumed_at: None,
             next_id: 0,
             trace: Vec::new(),
         };
@@ -131,7 +145,7 @@ impl World {
                 let part = &mut self.parts[worker];
                 (part.failures, part.failed_at) = (0, None);
                 let released = part.pool.handle_opened(server, attempt, self.now, &mut self.budget);
-                if attempt.generation < self.generation {
+                if self.paused_at.is_none() && attempt.generation < self.generation {
                     assert_eq!(released, Released::Close(CloseReason::Stale));
                 }
                 self.placed(worker, server, released);
@@ -146,6 +160,12 @@ impl World {
                     part.pool.set_config(self.config.clone());
                 }
             }
+            Op::Press(pressure) => self.budget.1.set(pressure.map(|wanted| match wanted {
+                None => Pressure::Over,
+                Some(ago) => Pressure::Wanted(self.now - ago),
+            })),
+            Op::Pause => self.pause(),
+            Op::Resume => self.resume(),
             Op::Reconnect => {
                 self.generation.0 += 1;
                 for part in &mut self.parts {
@@ -155,6 +175,34 @@ impl World {
             }
         }
         self.settle();
+    }
+
+    fn pause(&mut self) {
+        self.paused_at.get_or_insert(self.now);
+        for part in &mut self.parts {
+            part.pool.pause(self.now);
+        }
+    }
+
+    fn resume(&mut self) {
+        if self.paused_at.take().is_none() {
+            return;
+        }
+        self.resumed_at = Some(self.now);
+        for part in &mut self.parts {
+            part.pool.resume(self.now);
+            (part.failures, part.failed_at) = (0, None);
+        }
+    }
+
+    /// How long a client has waited by the bound that holds now, and that bound.
+    fn waited(&self, waiter: &Waiter) -> (Duration, Duration) {
+        let (from, bound) = match (self.paused_at, self.resumed_at) {
+            (Some(at), _) => (at, PAUSE_MAX),
+            (None, Some(at)) => (at, WAIT_MAX),
+            (None, None) => (waiter.since, WAIT_MAX),
+        };
+        (self.now - waiter.since.max(from), bound)
     }
 
     fn acquire(&mut self, worker: usize, priority: Priority) {
@@ -216,7 +264,8 @@ impl World {
         part.pool.handle_elsewhere(elsewhere);
         let budget = &mut self.budget;
         let count = part.pool.handle_open_failed(attempt, failure, Jitter::NONE, now, budget);
-        if attempt.generation < self.generation || attempt.number <= part.failures {
+        let is_old = attempt.generation < self.generation || self.paused_at.is_some();
+        if is_old || attempt.number <= part.failures {
             assert_eq!(count, FailureCount::Repeated);
             return;
         }
@@ -241,6 +290,10 @@ impl World {
     /// A free connection found its place.
     fn placed(&mut self, worker: usize, server: ServerId, released: Released) {
         self.trace.push(format!("{worker} {server:?} {released:?}"));
+        if self.paused_at.is_some() {
+            assert_eq!(released, Released::Close(CloseReason::Paused), "paused: all are closed");
+            return;
+        }
         let part = &mut self.parts[worker];
         match released {
             Released::HandTo(client) => {
@@ -257,7 +310,12 @@ impl World {
                 self.donated(to.0, donation);
             }
             Released::Close(CloseReason::OverMaximum) => {
-                assert!(self.budget.taken() >= self.config.size_max);
+                let is_over = self.budget.pressure() == Pressure::Over;
+                assert!(is_over || self.budget.taken() >= self.config.size_max);
+            }
+            Released::Close(CloseReason::MadeRoom) => {
+                let Pressure::Wanted(since) = self.budget.pressure() else { panic!("nobody") };
+                assert!(part.waiters.first().is_none_or(|waiter| since < waiter.since));
             }
             Released::Close(CloseReason::Stale) => {}
             Released::Close(CloseReason::TooOld) => {
@@ -309,7 +367,9 @@ impl World {
                     let index = part.waiters.iter().position(|w| w.client == expired.waiter);
                     let waiter = part.waiters.remove(index.unwrap());
                     assert_eq!(expired.waited, self.now - waiter.since);
-                    assert!(expired.waited >= WAIT_MAX);
+                    let (waited, bound) = self.waited(&waiter);
+                    assert!(waited >= bound, "told too early");
+                    let part = &self.parts[worker];
                     assert_eq!(expired.waiting, part.waiters.len());
                 }
                 PoolAction::Fail { waiter, attempts } => {
@@ -325,6 +385,7 @@ impl World {
 
     fn opening(&mut self, worker: usize, attempt: Attempt, before: usize) {
         let part = &mut self.parts[worker];
+        assert!(self.paused_at.is_none(), "paused: nothing is opened");
         assert!(before < self.config.size_max, "property 13: the maximum");
         assert_eq!(attempt.number, part.failures + 1);
         assert_eq!(attempt.generation, self.generation);
@@ -351,11 +412,14 @@ impl World {
                 assert!(self.now - since >= IDLE_MAX);
                 assert!(before > self.config.size_min, "property 14: down to the minimum");
             }
-            CloseReason::OverMaximum => assert!(before > self.config.size_max),
+            CloseReason::OverMaximum => {
+                assert!(before > self.config.size_max || self.budget.pressure() == Pressure::Over)
+            }
             CloseReason::TooOld => assert!(
                 before > self.config.size_min || self.config.size_min == self.config.size_max
             ),
             CloseReason::Stale => {}
+            CloseReason::Paused => assert!(self.paused_at.is_some()),
             other => panic!("closed for {other:?}"),
         }
     }
@@ -390,11 +454,22 @@ impl World {
         assert!(part.idle.is_empty() || part.waiters.is_empty(), "idle while somebody waits");
         assert!(part.waiters.len() <= config.waiters_max);
         assert!(part.doomed_waiters.is_empty(), "property 41: told at once");
-        assert!(part.waiters.iter().all(|waiter| now - waiter.since < WAIT_MAX), "a late expiry");
-        if taken > config.size_max {
+        let is_in_time = |waiter: &Waiter| {
+            let (waited, bound) = self.waited(waiter);
+            waited < bound
+        };
+        assert!(part.waiters.iter().all(is_in_time), "a late expiry");
+        if self.paused_at.is_some() {
+            assert!(part.idle.is_empty(), "paused: nothing stays open");
+        }
+        let pressure = self.budget.pressure();
+        if taken > config.size_max || pressure == Pressure::Over {
             assert!(part.idle.is_empty(), "property 13: idle though over the maximum");
         }
-        let may_open = part.attempts.len() < POOL_CONNECTING_MAX && part.failures == 0;
+        let may_open = part.attempts.len() < POOL_CONNECTING_MAX
+            && part.failures == 0
+            && pressure == Pressure::None
+            && self.paused_at.is_none();
         if may_open {
             assert!(taken >= config.size_min, "property 13: the minimum while the server is up");
             let wanted = part.waiters.len() > part.attempts.len();
@@ -472,6 +547,11 @@ fn op() -> impl Strategy<Value = Op> {
         4 => pause().prop_map(Op::Pass),
         1 => (0..8usize, 1..12usize).prop_map(|(min, max)| Op::Resize(min, max)),
         1 => Just(Op::Reconnect),
+        1 => Just(Op::Pause),
+        1 => (0..4_000u64).prop_map(|ms| Op::Press(Some(Some(Duration::from_millis(ms))))),
+        1 => Just(Op::Press(Some(None))),
+        2 => Just(Op::Press(None)),
+        2 => Just(Op::Resume),
         1 => Just(Op::MakeRoom),
     ]
 }
@@ -493,6 +573,7 @@ proptest! {
     // Property 15: a warning above 80 % with hysteresis.
     // Property 16: attempts after failures wait 1 s, 2 s, 4 s …, bounded.
     // Property 41: after 3 failed attempts, those who wait for the connection are told.
+    // PAUSE: nothing is granted, opened or kept, nobody's wait ends before `pause_max`; RESUME: in order.
     #[test]
     fn one_worker_behaves_as_its_model(history in history()) {
         let mut world = World::new(1, Instant::now());

@@ -47,6 +47,10 @@ impl Pool {
         now: Instant,
         budget: &mut impl Budget,
     ) -> Released {
+        if self.is_paused() {
+            budget.give_back();
+            return Released::Close(CloseReason::Paused);
+        }
         if server.generation < self.generation {
             budget.give_back();
             return Released::Close(CloseReason::Stale);
@@ -58,6 +62,19 @@ impl Pool {
             return Released::Close(CloseReason::TooOld);
         }
         let first = self.waiters.first();
+        match budget.pressure() {
+            Pressure::None => {}
+            Pressure::Over => {
+                budget.give_back();
+                return Released::Close(CloseReason::OverMaximum);
+            }
+            Pressure::Wanted(since) => {
+                if first.is_none_or(|waiter| since < waiter.since) {
+                    budget.give_back();
+                    return Released::Close(CloseReason::MadeRoom);
+                }
+            }
+        }
         if let Some(debt) = self.debt_before(first, now) {
             let Server { opened_at, generation, .. } = server;
             return Released::Donate(debt.worker, Donation { server: id, opened_at, generation });

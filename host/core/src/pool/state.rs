@@ -1,5 +1,6 @@
 //! One worker's part of a pool: its books, and what events do to them.
 
+use super::pause::Hold;
 use super::*;
 use crate::limits::{CONFIG_DURATION_MAX, CONNECT_ATTEMPTS_MAX, POOL_BEG_INTERVAL, POOL_DEBTS_MAX};
 use rustc_hash::FxHashMap;
@@ -7,8 +8,9 @@ use std::collections::VecDeque;
 
 /// One worker's part of a pool (see the module for its states).
 ///
-/// - getters: `counts`, `config`, `connect_failures`, `retry_at`
-/// - commands: `acquire`, `cancel_wait`, `set_config`, `set_generation`, `drain`, `take_idle`,
+/// - getters: `counts`, `config`, `stale`, `is_paused`, `connect_failures`, `retry_at`
+/// - commands: `acquire`, `cancel_wait`, `set_config`, `set_generation`, `pause`, `resume`,
+///   `drain`, `take_idle`,
 ///   `give_up_idle`, `hold_opens_until`, `retry_now`
 /// - events: `handle_released`, `handle_opened`, `handle_open_failed`, `handle_closed`,
 ///   `handle_donated`,
@@ -22,6 +24,7 @@ use std::collections::VecDeque;
 pub struct Pool {
     pub(super) config: PoolConfig,
     pub(super) mode: Mode,
+    pub(super) hold: Hold,
     pub(super) generation: Generation,
     /// Every connection of this part except those in `doomed`.
     pub(super) servers: FxHashMap<ServerId, Server>,
@@ -99,6 +102,7 @@ impl Pool {
         let mut pool = Self {
             config: PoolConfig::default(),
             mode: Mode::Open,
+            hold: Hold::Running,
             generation,
             servers: FxHashMap::default(),
             idle: VecDeque::new(),
@@ -141,6 +145,11 @@ impl Pool {
 
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// Connections of an earlier generation: in use still, and closed when they come back. Looks at each.
+    pub fn stale(&self) -> usize {
+        self.servers.values().filter(|server| server.generation < self.generation).count()
     }
 
     /// Consecutive failed attempts to open a connection.
@@ -223,6 +232,7 @@ impl Pool {
             idle_max: config.idle_max.min(CONFIG_DURATION_MAX),
             lifetime_max: config.lifetime_max.min(CONFIG_DURATION_MAX),
             wait_max: config.wait_max.min(CONFIG_DURATION_MAX),
+            pause_max: config.pause_max.min(CONFIG_DURATION_MAX),
             waiters_max: config.waiters_max,
         };
         self.idle_recheck_at = None;
@@ -326,7 +336,8 @@ impl Pool {
     ) -> FailureCount {
         self.opening = self.opening.saturating_sub(1);
         budget.give_back();
-        if attempt.generation < self.generation || attempt.number <= self.backoff.failures() {
+        let is_old = attempt.generation < self.generation || self.is_paused();
+        if is_old || attempt.number <= self.backoff.failures() {
             return FailureCount::Repeated;
         }
         self.backoff.handle_failure(now, jitter);

@@ -132,6 +132,7 @@ fn a_wait_ends_at_its_deadline_with_the_facts() {
     f.pass(Duration::from_millis(50));
     let expired = Expired {
         waiter: ClientId(2),
+        bound: WaitBound::WaitMax,
         waited: Duration::from_secs(30),
         waiting: 1,
         size: 1,
@@ -270,6 +271,7 @@ fn bounds_that_make_no_sense_are_put_right() {
         idle_max: Duration::MAX,
         lifetime_max: Duration::MAX,
         wait_max: Duration::MAX,
+        pause_max: Duration::MAX,
         waiters_max: 1,
     };
     let mut f = Fixture::new(0, 1);
@@ -366,4 +368,71 @@ fn what_the_minimum_keeps_is_not_given_up() {
     assert_eq!(f.pool.give_up_idle(&mut f.budget), closed);
     assert_eq!((f.pool.spare(&f.budget), f.pool.give_up_idle(&mut f.budget)), (None, None));
     assert_eq!((f.budget.0, f.pool.counts().idle), (1, 1));
+}
+
+#[test]
+fn a_paused_pool_holds_its_clients_and_a_resumed_one_serves_them_in_order() {
+    let mut f = Fixture::new(1, 2);
+    f.acquire(1, Normal);
+    f.acquire(2, Normal);
+    f.open_all();
+    f.poll();
+    f.release(1);
+    f.poll();
+    f.pool.pause(f.now);
+    assert_eq!(f.poll(), [PoolAction::Close(ServerId(1), CloseReason::Paused)]);
+    assert_eq!(f.acquire(3, Normal), Acquire::Queued);
+    assert_eq!(f.acquire(4, Normal), Acquire::Queued);
+    assert_eq!(f.release(2), Released::Close(CloseReason::Paused));
+    assert_eq!((f.poll(), f.budget.0, f.pool.counts().waiting), (vec![], 0, 2));
+    f.pool.resume(f.now);
+    assert_eq!(f.open_all(), [Released::HandTo(ClientId(3)), Released::HandTo(ClientId(4))]);
+}
+
+#[test]
+fn a_held_client_waits_for_pause_max_and_after_the_resume_for_wait_max_anew() {
+    let mut f = Fixture::new(0, 1);
+    f.acquire(1, Normal);
+    f.open_all();
+    f.acquire(2, Normal);
+    f.poll();
+    f.pass(Duration::from_secs(29));
+    f.pool.pause(f.now);
+    f.pass(Duration::from_secs(200));
+    assert_eq!(f.poll(), []);
+    assert_eq!(f.pool.poll_timeout(), Some(f.now + Duration::from_secs(100)));
+    f.acquire(3, Normal);
+    f.pass(Duration::from_secs(100));
+    let expired = |action: &PoolAction| match action {
+        PoolAction::Expire(expired) => Some((expired.waiter.0, expired.bound)),
+        _ => None,
+    };
+    let told: Vec<_> = f.poll().iter().filter_map(expired).collect();
+    assert_eq!(told, [(2, WaitBound::PauseMax)]);
+    f.pool.resume(f.now);
+    f.pass(Duration::from_secs(29));
+    assert_eq!(f.poll().iter().filter_map(expired).count(), 0);
+    f.pass(Duration::from_secs(1));
+    let told: Vec<_> = f.poll().iter().filter_map(expired).collect();
+    assert_eq!(told, [(3, WaitBound::WaitMax)]);
+}
+
+#[test]
+fn an_attempt_that_ends_during_a_pause_says_nothing() {
+    let mut f = Fixture::new(0, 4);
+    f.acquire(1, Normal);
+    f.acquire(2, Normal);
+    let opens = f.poll();
+    f.pool.pause(f.now);
+    let [PoolAction::Open(fails), PoolAction::Open(attempt), ..] = opens[..] else {
+        panic!("{opens:?}")
+    };
+    let (now, budget, failure) = (f.now, &mut f.budget, OpenFailure::Definitive);
+    let count = f.pool.handle_open_failed(fails, failure, Jitter::NONE, now, budget);
+    assert_eq!(count, FailureCount::Repeated);
+    let released = f.pool.handle_opened(ServerId(9), attempt, f.now, &mut f.budget);
+    assert_eq!(released, Released::Close(CloseReason::Paused));
+    assert_eq!((f.poll(), f.pool.counts().waiting, f.budget.0), (vec![], 2, 0));
+    f.pool.resume(f.now);
+    assert_eq!(f.open_all(), [Released::HandTo(ClientId(1)), Released::HandTo(ClientId(2))]);
 }

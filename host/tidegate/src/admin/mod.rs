@@ -9,6 +9,7 @@ mod drain; // POST /api/v1/drain
 mod explain; // POST /api/v1/explain
 mod metrics; // GET /metrics
 mod openapi; // GET /openapi.json
+mod pausing; // POST /api/v1/pause, /resume, /reconnect
 mod plugins; // /api/v1/plugins
 mod pools; // GET /api/v1/pools
 mod probes; // GET /healthz, /readyz
@@ -34,6 +35,7 @@ pub use crate::config::diff::ReloadReport;
 use crate::explain::{ExplainQuestion, Explanation};
 use crate::observe::snapshot::{Scope, Snapshot};
 use crate::plugins::{Order, Outcome, SlotDetail, SlotReport, Who};
+pub use pausing::{PoolsOrder, PoolsQuestion, PoolsReport, PoolsVerb};
 pub use server::{AdminHandle, start};
 use tidegate_core::policy::Slot;
 
@@ -77,6 +79,13 @@ pub trait Control: Send + Sync + 'static {
     /// Records what runs, and resolves to lines of JSON when the order says; `None` while somebody else records. Dropping
     /// the future ends it.
     fn record(&self, order: RecordOrder, who: Who) -> Option<Answer<Vec<u8>>>;
+
+    /// Pauses, resumes or reconnects pools. A pause resolves when no server connection is left, or at the end of the
+    /// order's wait; it is in force all the same.
+    ///
+    /// # Errors
+    /// Why nothing was done, as a sentence.
+    fn order_pools(&self, order: PoolsOrder, who: Who) -> Answer<Result<PoolsReport, String>>;
 
     /// Starts what SIGTERM starts: no new clients, the others end, the process exits. Returns at
     /// once.

@@ -13,6 +13,7 @@ pub(super) async fn get(control: &dyn Control) -> Reply {
         "partial": snapshot.is_partial(),
         "workers": snapshot.workers,
         "workers_silent": snapshot.workers_silent,
+        "paused": snapshot.paused,
         "pools": snapshot.pools,
     });
     json(StatusCode::OK, &body)

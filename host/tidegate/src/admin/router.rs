@@ -21,8 +21,8 @@ use tokio::sync::Semaphore;
 use super::plugins::Plain;
 use super::reply::{Problem, Reply};
 use super::{
-    Control, clients, config, drain, explain, metrics, openapi, plugins, pools, probes, record,
-    reload, servers,
+    Control, PoolsVerb, clients, config, drain, explain, metrics, openapi, pausing, plugins, pools,
+    probes, record, reload, servers,
 };
 use crate::config::{AdminConfig, MetricsAccess, Secret};
 use crate::plugins::Who;
@@ -41,6 +41,7 @@ pub(super) enum Resource {
     Record,
     Explain,
     Drain,
+    PoolsOrder(PoolsVerb),
     Openapi,
     Plugins,
     Plugin,
@@ -81,6 +82,9 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::POST, "/api/v1/record", Access::Token, Resource::Record),
     route(Method::POST, "/api/v1/explain", Access::Token, Resource::Explain),
     route(Method::POST, "/api/v1/drain", Access::Token, Resource::Drain),
+    route(Method::POST, "/api/v1/pause", Access::Token, Resource::PoolsOrder(PoolsVerb::Pause)),
+    route(Method::POST, "/api/v1/resume", Access::Token, Resource::PoolsOrder(PoolsVerb::Resume)),
+    route(Method::POST, "/api/v1/reconnect", Access::Token, Resource::PoolsOrder(PoolsVerb::Reconnect)),
     route(Method::GET, "/api/v1/plugins", Access::Token, Resource::Plugins),
     route(Method::POST, "/api/v1/plugins/promote", Access::Token, Resource::PluginsPromote),
     route(Method::GET, "/api/v1/plugins/{slot}", Access::Token, Resource::Plugin),
@@ -264,6 +268,7 @@ impl Router {
             Resource::Record => record::post(control, query, who).await,
             Resource::Explain => explain::post(control, &body).await,
             Resource::Drain => Ok(drain::post(control)),
+            Resource::PoolsOrder(verb) => pausing::post(control, verb, &body, who).await,
             Resource::Plugins => Ok(plugins::list(control)),
             Resource::Plugin => plugins::get(control, slot),
             Resource::PluginUpload => {

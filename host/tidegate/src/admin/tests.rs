@@ -1,6 +1,7 @@
 //! Tests of the admin API: a fake process behind it, real HTTP over loopback in front.
 
 mod explain; // what a statement would come to
+mod pausing; // orders about server connections
 mod plugins; // orders about plugins
 
 use std::collections::BTreeSet;
@@ -106,6 +107,14 @@ impl Control for Fake {
         let RecordOrder { time, executions_max } = order;
         let words = format!("{} {executions_max}\n", time.as_secs()).into_bytes();
         (executions_max != 99).then(|| Box::pin(async move { words }) as Answer<Vec<u8>>)
+    }
+
+    fn order_pools(&self, order: PoolsOrder, _: Who) -> Answer<Result<PoolsReport, String>> {
+        let PoolsOrder { verb, database, wait } = &order;
+        let ordered = format!("{} {database:?} {}", verb.name(), wait.as_millis());
+        self.orders.lock().unwrap().push(ordered);
+        let done = *verb != PoolsVerb::Pause;
+        Box::pin(async move { Ok(PoolsReport { done, open: 3, ..PoolsReport::default() }) })
     }
 
     fn config(&self) -> Arc<Config> {

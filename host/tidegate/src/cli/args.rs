@@ -72,6 +72,14 @@ pub(super) enum Command {
     /// Say what Tidegate and its policies make of a statement, without running it
     #[command(after_help = super::explain::EXAMPLES)]
     Explain(super::explain::ExplainArgs),
+    /// Hold a database's clients, let its transactions end and close its server connections
+    #[command(after_help = super::pausing::PAUSE_EXAMPLES)]
+    Pause(super::pausing::PauseArgs),
+    /// Let held clients go on
+    Resume(super::pausing::PoolsArgs),
+    /// Replace server connections as they come free
+    #[command(after_help = super::pausing::RECONNECT_EXAMPLES)]
+    Reconnect(super::pausing::PoolsArgs),
     /// Compile one plugin, for a Tidegate that started this process
     #[command(hide = true)]
     CompilePlugin(CompilePluginArgs),

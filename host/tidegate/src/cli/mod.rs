@@ -4,6 +4,7 @@ mod args; // flags, help texts
 mod check; // tidegate check
 mod explain; // tidegate explain
 mod init; // tidegate init
+mod pausing; // tidegate pause, resume, reconnect
 mod plugin; // tidegate plugin
 mod record; // tidegate record
 mod token; // the file of a made-up admin token
@@ -41,6 +42,9 @@ pub fn main() -> Exit {
         Command::Plugin(args) => plugin::run(args.command),
         Command::Record(args) => record::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Pause(args) => pausing::pause(&args),
+        Command::Resume(args) => pausing::resume(&args),
+        Command::Reconnect(args) => pausing::reconnect(&args),
         Command::CompilePlugin(args) => run_compiler(&args),
         Command::Version => {
             say(&format!("tidegate {}\n", env!("CARGO_PKG_VERSION")));

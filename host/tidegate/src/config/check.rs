@@ -36,6 +36,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     let pool = checker.pool("pool", &raw.pool, &pool_defaults());
     let pools =
         raw.pools.into_iter().map(|written| checker.pool_override(written, &pool)).collect();
+    let quotas = checker.quotas(raw.quotas);
     let routing = checker.routing(raw.routing);
     let plugins = checker.plugins(raw.plugins, raw.pins);
     let tls = checker.tls(raw.tls);
@@ -52,6 +53,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
             cluster,
             pool,
             pools,
+            quotas,
             routing,
             plugins,
             auth,
@@ -287,6 +289,7 @@ impl Checker {
             idle_max: or(&written.idle_max, under.idle_max),
             lifetime_max: timeout(&written.lifetime_max, under.lifetime_max),
             wait_max: or(&written.wait_max, under.wait_max),
+            pause_max: or(&written.pause_max, under.pause_max),
             utilisation_warn_percent: percent(warn),
             utilisation_clear_percent: percent(clear),
             connect_timeout: or(&written.connect_timeout, under.connect_timeout),
@@ -475,6 +478,7 @@ fn pool_defaults() -> PoolSettings {
         idle_max: limits::POOL_IDLE_MAX,
         lifetime_max: Some(limits::SERVER_LIFETIME_MAX),
         wait_max: limits::POOL_WAIT_MAX,
+        pause_max: limits::POOL_PAUSE_MAX,
         utilisation_warn_percent: limits::POOL_UTILISATION_WARN_PERCENT,
         utilisation_clear_percent: limits::POOL_UTILISATION_CLEAR_PERCENT,
         connect_timeout: limits::CONNECT_TIME_MAX,

@@ -11,6 +11,7 @@ use std::time::Duration;
 pub use tidegate_wire::auth::Secret;
 
 use super::plugins::PluginsConfig;
+use super::quotas::Quotas;
 use super::rates::Rates;
 use super::users::Users;
 use crate::tls::{AcceptFiles, ClientCertificates};
@@ -30,6 +31,7 @@ pub struct Config {
     pub pool: PoolSettings,
     /// In the order written; the first that matches wins.
     pub pools: Vec<PoolOverride>,
+    pub quotas: Quotas,
     pub routing: RoutingSettings,
     pub plugins: PluginsConfig,
     pub auth: AuthConfig,
@@ -168,6 +170,8 @@ pub struct PoolSettings {
     pub lifetime_max: Option<Duration>,
     /// A statement waits for a connection at most this long.
     pub wait_max: Duration,
+    /// A statement is held at most this long while its database is paused.
+    pub pause_max: Duration,
     /// `1..=100`, and above `utilisation_clear_percent`.
     pub utilisation_warn_percent: u32,
     pub utilisation_clear_percent: u32,

@@ -60,6 +60,11 @@ pub(super) const TABLES: &[(&str, &str)] = &[
          in `[pool]`.",
     ),
     (
+        "quotas",
+        "How many clients and server connections one database or one user may have, over all pools; repeat the table for \
+         more. `\"*\"` stands for each one that has no table of its own.",
+    ),
+    (
         "routing",
         "Where statements run that a client has not directed itself (`SET tidegate.route`). Without replicas, all run on the \
          primary.",
@@ -112,6 +117,7 @@ pub(super) const KEYS: &[Key] = &[
     key("pool", "idle_max", Value(r#""300s""#), Live, "A connection above `size_min` is closed after this long without work."),
     key("pool", "lifetime_max", Value(r#""1h""#), Live, "A connection older than this is closed when it is next idle. `off`: never."),
     key("pool", "wait_max", Value(r#""30s""#), Live, "A client waits this long for a connection before it gets an error."),
+    key("pool", "pause_max", Value(r#""300s""#), Live, "While a database is paused (`tidegate pause`), a statement is held this long before it gets an error; `wait_max` begins anew when it is resumed."),
     key("pool", "utilisation_warn_percent", Value("80"), Live, "A pool with more of its `size_max` in use warns."),
     key("pool", "utilisation_clear_percent", Value("70"), Live, "Below this the warning ends."),
     key("pool", "connect_timeout", Value(r#""5s""#), Live, "One attempt to connect to a server and log in."),
@@ -124,9 +130,15 @@ pub(super) const KEYS: &[Key] = &[
     key("pools", "idle_max", Example(r#""60s""#), Live, "As in `[pool]`."),
     key("pools", "lifetime_max", Example(r#""off""#), Live, "As in `[pool]`."),
     key("pools", "wait_max", Example(r#""2min""#), Live, "As in `[pool]`."),
+    key("pools", "pause_max", Example(r#""10min""#), Live, "As in `[pool]`."),
     key("pools", "utilisation_warn_percent", Example("90"), Live, "As in `[pool]`."),
     key("pools", "utilisation_clear_percent", Example("80"), Live, "As in `[pool]`."),
     key("pools", "connect_timeout", Example(r#""10s""#), Live, "As in `[pool]`."),
+
+    key("quotas", "database", Example(r#""reports""#), Live, "The database that this is about; or `user`, not both."),
+    key("quotas", "user", Example(r#""analyst""#), Live, "The user that this is about."),
+    key("quotas", "clients_max", Example("100"), Live, "Clients connected at once; one more is told so with SQLSTATE 53300 when it has logged in. Unless written, there is no bound but `limits.clients_max`."),
+    key("quotas", "servers_max", Example("20"), Live, "Connections to each server, over all pools: a pool that needs one more takes the place of an idle one of another pool, or waits. Unless written, there is no bound but the pools' own."),
 
     key("routing", "reads", Value(r#""split""#), Live, "`split`: a statement that is proven to be nothing but a read runs on a replica that shows everything this client has written and seen; everything else on the primary. `primary`: everything."),
     key("routing", "lag_max", Value(r#""5s""#), Live, "A replica that is further behind the primary serves no reads."),

@@ -12,6 +12,7 @@ mod error; // what is wrong, where, and what was meant
 pub mod init; // the commented tidegate.toml
 mod keys; // every key, documented
 mod plugins; // plugins: types and checks
+mod quotas; // quotas: types and checks
 mod rates; // rates: types and checks
 pub mod raw; // what was written, and where
 mod read; // tidegate.toml to raw
@@ -27,6 +28,7 @@ mod tests;
 pub use checked::*;
 pub use error::{ConfigError, Origin, Problem};
 pub use plugins::{FileHash, Pin, PluginsConfig, PublicKey, Signature, Signatures};
+pub use quotas::{Quota, Quotas, Whose};
 pub use rates::Rates;
 pub(crate) use source::flag_value;
 pub use source::{ConfigSource, DEFAULT_FILE};

@@ -44,6 +44,7 @@ pub struct Raw {
     pub admin: RawAdmin,
     pub pool: RawPool,
     pub pools: Vec<RawOverride>,
+    pub quotas: Vec<RawQuota>,
     pub routing: RawRouting,
     pub plugins: RawPlugins,
     pub pins: Vec<RawPin>,
@@ -78,6 +79,7 @@ pub struct RawPool {
     pub idle_max: Option<At<Duration>>,
     pub lifetime_max: Option<At<Timeout>>,
     pub wait_max: Option<At<Duration>>,
+    pub pause_max: Option<At<Duration>>,
     pub utilisation_warn_percent: Option<At<usize>>,
     pub utilisation_clear_percent: Option<At<usize>>,
     pub connect_timeout: Option<At<Duration>>,
@@ -90,6 +92,16 @@ pub struct RawOverride {
     pub database: Option<At<String>>,
     pub user: Option<At<String>>,
     pub settings: RawPool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawQuota {
+    /// Where the table begins.
+    pub origin: Origin,
+    pub database: Option<At<String>>,
+    pub user: Option<At<String>>,
+    pub clients_max: Option<At<usize>>,
+    pub servers_max: Option<At<usize>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
     At, Raw, RawAdmin, RawAuth, RawCluster, RawLimits, RawLog, RawOverride, RawPin, RawPlugins,
-    RawPool, RawRates, RawRouting, RawTls,
+    RawPool, RawQuota, RawRates, RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 
@@ -84,6 +84,7 @@ impl Reader<'_> {
             admin: self.table(&mut root, "admin", Self::admin),
             pool: self.table(&mut root, "pool", Self::pool),
             pools: self.overrides(&mut root),
+            quotas: self.quotas(&mut root),
             routing: self.table(&mut root, "routing", Self::routing),
             plugins: self.table(&mut root, "plugins", Self::plugins),
             pins: self.pins(&mut root),
@@ -123,6 +124,7 @@ impl Reader<'_> {
             idle_max: self.value(table, "idle_max"),
             lifetime_max: self.value(table, "lifetime_max"),
             wait_max: self.value(table, "wait_max"),
+            pause_max: self.value(table, "pause_max"),
             utilisation_warn_percent: self.value(table, "utilisation_warn_percent"),
             utilisation_clear_percent: self.value(table, "utilisation_clear_percent"),
             connect_timeout: self.value(table, "connect_timeout"),
@@ -190,6 +192,18 @@ impl Reader<'_> {
                 database: reader.value(table, "database"),
                 user: reader.value(table, "user"),
                 settings: reader.pool(table),
+            }
+        })
+    }
+
+    fn quotas(&mut self, root: &mut Table<'_, '_>) -> Vec<RawQuota> {
+        self.tables(root, "quotas", "tables, each headed [[quotas]]", |reader, origin, table| {
+            RawQuota {
+                origin,
+                database: reader.value(table, "database"),
+                user: reader.value(table, "user"),
+                clients_max: reader.value(table, "clients_max"),
+                servers_max: reader.value(table, "servers_max"),
             }
         })
     }

@@ -8,6 +8,7 @@ use super::checked::{
     AuthConfig, AuthMethod, Config, Listen, MetricsAccess, PoolSettings, TrustRemote,
 };
 use super::plugins::PluginsConfig;
+use super::quotas::{Quota, Quotas, Whose};
 use super::users::UserSecret;
 
 /// What `GET /api/v1/config` answers: whether a secret is set is told, never the secret.
@@ -44,6 +45,7 @@ pub fn redacted(config: &Config) -> Value {
         "admin": admin,
         "pool": pool_settings(&config.pool),
         "pools": pools,
+        "quotas": quotas(&config.quotas),
         "routing": {
             "reads": config.routing.reads.as_str(),
             "lag_max": duration(config.routing.lag_max),
@@ -91,6 +93,24 @@ fn auth(auth: &AuthConfig) -> Value {
     })
 }
 
+fn quotas(quotas: &Quotas) -> Vec<Value> {
+    let quota = |(whose, quota): &(Whose, Quota)| {
+        let (database, user) = match whose {
+            Whose::Database(name) => (Some(name.as_str()), None),
+            Whose::User(name) => (None, Some(name.as_str())),
+            Whose::EachDatabase => (Some("*"), None),
+            Whose::EachUser => (None, Some("*")),
+        };
+        json!({
+            "database": database,
+            "user": user,
+            "clients_max": quota.clients_max,
+            "servers_max": quota.servers_max,
+        })
+    };
+    quotas.0.iter().map(quota).collect()
+}
+
 fn plugins(plugins: &PluginsConfig) -> Value {
     let keys: Vec<String> = plugins.keys.iter().map(ToString::to_string).collect();
     json!({
@@ -123,6 +143,7 @@ fn pool_settings(pool: &PoolSettings) -> Value {
         "idle_max": duration(pool.idle_max),
         "lifetime_max": timeout(pool.lifetime_max),
         "wait_max": duration(pool.wait_max),
+        "pause_max": duration(pool.pause_max),
         "utilisation_warn_percent": pool.utilisation_warn_percent,
         "utilisation_clear_percent": pool.utilisation_clear_percent,
         "connect_timeout": duration(pool.connect_timeout),

@@ -2,10 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
+use tidegate_core::headcount::Room;
 use tidegate_core::ids::{ClientId, ServerId};
 use tidegate_core::plan::END_USER_SETTING;
 use tidegate_core::refusal::Refusal;
@@ -16,6 +17,8 @@ use tokio::sync::oneshot;
 
 use super::login::Peer;
 use super::recording::Runner;
+use super::worker::Shared;
+use crate::config::Quotas;
 use crate::upstream::Credentials;
 use crate::upstream::pool::{PoolCell, WaitSlot};
 
@@ -72,6 +75,8 @@ pub struct Client {
     pub statements: Cell<u64>,
     pub prepared: Cell<usize>,
     pub application: RefCell<Rc<str>>,
+    #[expect(dead_code, reason = "dropping it is what counts")]
+    counted: Counted,
     pub write_pool: Rc<PoolCell>,
     /// By replica; found when first used.
     pub read_pools: RefCell<Vec<Option<Rc<PoolCell>>>>,
@@ -102,6 +107,47 @@ impl Cancel {
     }
 }
 
+/// That a client is counted among those of its database and user, until it is dropped.
+pub struct Counted {
+    shared: Arc<Shared>,
+    database: Arc<str>,
+    user: Arc<str>,
+}
+
+impl Counted {
+    /// Counts a client in, if the quotas have room.
+    ///
+    /// # Errors
+    /// What it is told.
+    pub fn enter(
+        shared: &Arc<Shared>,
+        quotas: &Quotas,
+        database: &Arc<str>,
+        user: &Arc<str>,
+    ) -> Result<Self, Refusal> {
+        let room = Room {
+            database: quotas.of_database(database).clients_max,
+            user: quotas.of_user(user).clients_max,
+        };
+        shared.heads.lock().unwrap_or_else(PoisonError::into_inner).enter(database, user, room)?;
+        let (database, user) = (database.clone(), user.clone());
+        Ok(Self { shared: shared.clone(), database, user })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut heads = self.shared.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        heads.leave(&self.database, &self.user);
+    }
+}
+
+impl std::fmt::Debug for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Counted")
+    }
+}
+
 /// What a client is made of.
 pub struct NewClient {
     pub id: ClientId,
@@ -112,6 +158,7 @@ pub struct NewClient {
     pub credentials: Credentials,
     pub key_pid: i32,
     pub write_pool: Rc<PoolCell>,
+    pub counted: Counted,
 }
 
 impl Client {
@@ -136,6 +183,7 @@ impl Client {
             statements: Cell::new(0),
             prepared: Cell::new(0),
             application: RefCell::new("".into()),
+            counted: new.counted,
             write_pool: new.write_pool,
             read_pools: RefCell::default(),
             facts: Cell::default(),

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
+use tidegate_core::headcount::Headcount;
 use tidegate_core::ids::ClientId;
 use tidegate_core::pool::WorkerId;
 use tidegate_core::session::prepared::{Interner, SchemaGeneration};
@@ -61,6 +62,8 @@ pub enum Message {
     Record(oneshot::Sender<Part>),
     /// What the workers share of a reload is dropped by each when it has taken the configuration over.
     Reload(Arc<Settled>, Arc<Retiring>),
+    /// Does what was ordered about pools now, not at the next tick, and says when it has.
+    Heed(oneshot::Sender<()>),
     /// No new clients; each goes when its transaction has ended.
     Drain,
     /// Whoever is left goes now.
@@ -103,6 +106,8 @@ pub struct Shared {
     /// Failed logins, by address.
     pub throttle: Mutex<Throttle>,
     pub loads: Arc<Loads>,
+    /// Clients that are logged in, by database and user. Touched when one comes or goes.
+    pub heads: Mutex<Headcount>,
     pub pools: Arc<SharedPools>,
     pub stats: Vec<Arc<WorkerStats>>,
     pub senders: Vec<mpsc::Sender<Message>>,
@@ -142,6 +147,7 @@ impl Shared {
             keys: CancelKeys::default(),
             throttle: Mutex::default(),
             loads: Loads::new(workers),
+            heads: Mutex::default(),
             pools: SharedPools::new(workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),
             senders,
@@ -414,6 +420,10 @@ impl Worker {
             Message::Reload(settled, retiring) => {
                 self.reload(settled);
                 drop(retiring);
+            }
+            Message::Heed(done) => {
+                self.maintain();
+                let _ = done.send(());
             }
             Message::Drain => self.drain(),
             Message::Cut => self.cut(),

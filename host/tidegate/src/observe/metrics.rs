@@ -80,6 +80,8 @@ pub const METRICS: &[Metric] = &[
     pool("tidegate_pool_connecting", "Connections being opened.", |p| p.connecting as f64),
     pool("tidegate_pool_waiting", "Clients in the queue of the pool.", |p| p.waiting as f64),
     pool("tidegate_pool_waiting_seconds_max", "How long the first client of the queue has waited.", |p| p.waiting_ms_max as f64 / 1000.0),
+    pool("tidegate_pool_paused", "1 while an operator holds the clients of the pool (`tidegate pause`).", |p| f64::from(u8::from(p.paused))),
+    pool("tidegate_pool_stale", "Connections that are replaced when they come free, since an operator said reconnect or the server's address changed.", |p| p.stale as f64),
     pool("tidegate_pool_utilisation_ratio", "Active connections over the maximum, zero to one.", |p| p.utilisation_percent() / 100.0),
     pool("tidegate_pool_utilisation_warning", "1 while the utilisation warning of the pool stands.", |p| f64::from(u8::from(p.warned))),
     pool("tidegate_pool_failing", "1 while connections of the pool can't be opened.", |p| f64::from(u8::from(p.failing.is_some()))),

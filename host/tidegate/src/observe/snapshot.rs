@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidegate_policy::PLAN_TIMES;
 
 use super::stats::WorkerTotals;
@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub databases_hidden_state: usize,
     /// Summed over the workers.
     pub totals: WorkerTotals,
+    /// What operators hold.
+    pub paused: PausedSnapshot,
     pub pools: Vec<PoolSnapshot>,
     pub clients: Vec<ClientSnapshot>,
     pub servers: Vec<ServerSnapshot>,
@@ -38,6 +40,19 @@ pub struct Snapshot {
     pub plugins: Vec<PluginSnapshot>,
     /// What plugins count themselves.
     pub recorded: Vec<RecordedSnapshot>,
+}
+
+/// Which databases are paused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PausedSnapshot {
+    pub all: bool,
+    /// Where not all are, the ones that are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<String>,
+    /// Where all are, the ones that are not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<String>,
 }
 
 impl Snapshot {
@@ -69,6 +84,10 @@ pub struct PoolSnapshot {
     /// Clients in the queue, and how long the first of them has waited.
     pub waiting: usize,
     pub waiting_ms_max: u64,
+    /// Whether an operator holds its clients.
+    pub paused: bool,
+    /// Of the connections, those that are replaced when they come back.
+    pub stale: usize,
     /// Whether the utilisation warning stands.
     pub warned: bool,
     /// Why connections can't be made now, if so.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::pausing;
 use crate::data::worker::{Message, Settled, Shared, WorkerSnapshot};
 use crate::observe::snapshot::{
     PluginSnapshot, PoolSnapshot, RecordedSnapshot, Scope, ServerSnapshot, Snapshot,
@@ -25,6 +26,7 @@ pub(super) async fn take(
         uptime_ms: millis(started_at.elapsed()),
         workers: shared.senders.len(),
         databases_hidden_state: shared.hidden.count(),
+        paused: pausing::told(&shared.pools.pauses()),
         ..Snapshot::default()
     };
     let mut asked = Vec::new();
@@ -133,6 +135,8 @@ fn add_pool(
     pool.connecting += part.counts.opening;
     pool.waiting += part.counts.waiting;
     pool.waiting_ms_max = pool.waiting_ms_max.max(millis(part.waiting_max));
+    pool.paused |= part.is_paused;
+    pool.stale += part.stale;
     pool.warned |= part.is_warned;
     if pool.failing.is_none() {
         pool.failing.clone_from(&part.failing);

@@ -10,8 +10,13 @@ const PATH: &str = "/api/v1/explain";
 
 impl Api {
     pub(super) fn ask(&self, body: &str) -> Answered {
+        self.send(PATH, body)
+    }
+
+    /// A POST with a body.
+    pub(super) fn send(&self, path: &str, body: &str) -> Answered {
         let request = format!(
-            "POST {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\
+            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );

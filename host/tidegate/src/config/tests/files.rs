@@ -10,6 +10,7 @@ use super::super::docs::assert_current;
 use super::super::error::Problem;
 use super::super::init::{markdown, template};
 use super::super::keys::{Fallback, KEYS};
+use super::super::quotas::Quota;
 use super::super::redact::{redacted, warnings};
 use super::super::users::Users;
 use super::{accepted, errors, load, with_primary};
@@ -100,6 +101,14 @@ fn errors_name_file_line_column_key_and_the_nearest_key() {
         (
             "[[pools]]\nsize_max = 3",
             "tidegate.toml:2:1: pools: names neither database nor user; settings for every pool belong in [pool]",
+        ),
+        (
+            "[[quotas]]\nclients_max = 3",
+            "tidegate.toml:2:1: quotas: names neither database nor user; \"*\" is each of them",
+        ),
+        (
+            "[[quotas]]\nuser = \"a\"\n[[quotas]]\nuser = \"a\"",
+            "tidegate.toml:4:1: quotas: is about the same as a table before it",
         ),
         (
             "cluster.replicas = [\"postgres://app@db/other\"]",
@@ -240,11 +249,11 @@ fn each_example_of_the_table_can_be_read() {
         };
         // Files of examples are not there, which is another error than this test is about.
         text.push_str(&match key.table {
-            "pools" | "pins" => String::new(),
+            "pools" | "quotas" | "pins" => String::new(),
             _ => format!("{} = {value}\n", key.path()),
         });
     }
-    for table in ["pools", "pins"] {
+    for table in ["pools", "quotas", "pins"] {
         text.push_str(&format!("[[{table}]]\n"));
         for key in KEYS.iter().filter(|key| key.table == table) {
             if let Fallback::Example(value) = key.default {
@@ -404,4 +413,16 @@ proptest! {
             prop_assert!(!errors.is_empty());
         }
     }
+}
+
+#[test]
+fn quotas_are_of_one_database_or_user_and_of_each_other_one() {
+    let text = "[[quotas]]\nuser = \"*\"\nclients_max = 9\n[[quotas]]\nuser = \"ann\"\nservers_max = 2\n\
+                [[quotas]]\ndatabase = \"shop\"\nclients_max = 5\nservers_max = 3\n";
+    let config = accepted(text);
+    let quota = |clients_max, servers_max| Quota { clients_max, servers_max };
+    assert_eq!(config.quotas.of_user("ann"), quota(None, Some(2)));
+    assert_eq!(config.quotas.of_user("bob"), quota(Some(9), None));
+    assert_eq!(config.quotas.of_database("shop"), quota(Some(5), Some(3)));
+    assert_eq!(config.quotas.of_database("*"), Quota::default());
 }

@@ -19,7 +19,7 @@ use super::upkeep::shutting_down;
 use super::{Life, Message, Worker};
 use crate::config;
 use crate::data::cancel::Holder;
-use crate::data::clients::{Cancel, Client, CloseRequest, Encrypted, NewClient, State};
+use crate::data::clients::{Cancel, Client, CloseRequest, Counted, Encrypted, NewClient, State};
 use crate::data::connection::{Asked, Connection};
 use crate::data::greeting::{self, Rejected, Welcome};
 use crate::data::listener::{ACCEPT_PAUSE, Listener};
@@ -171,6 +171,7 @@ impl Worker {
         let settled = self.settled();
         let (database, user): (Arc<str>, Arc<str>) =
             (logged_in.database.as_str().into(), logged_in.user.as_str().into());
+        let counted = Counted::enter(&self.shared, &settled.config.quotas, &database, &user)?;
         self.shared.views.want(&database);
         if let Some(identity) = settled.login.users.identity(&user) {
             self.shared.settle_identity(&user, identity);
@@ -212,6 +213,7 @@ impl Worker {
             credentials,
             key_pid,
             write_pool,
+            counted,
         };
         let client = Client::new(new, now);
         *client.application.borrow_mut() =

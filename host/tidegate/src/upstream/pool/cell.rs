@@ -138,6 +138,9 @@ impl PoolCell {
                 Tried::Queued => {
                     slot.start(Rc::clone(self), now);
                     self.pump(now);
+                    if self.wants_place(now).is_some() {
+                        self.home.due.notify_one();
+                    }
                     return Acquired::Queued;
                 }
             }
@@ -147,17 +150,11 @@ impl PoolCell {
     fn try_acquire(self: &Rc<Self>, slot: &Rc<WaitSlot>, now: Instant) -> Tried {
         let mut inner = self.inner.borrow_mut();
         let inner = &mut *inner;
-        if let Some(refusal) = self.refused_by_breaker(inner, now) {
+        inner.heed(&self.shared, now);
+        if let Some(refusal) = self.refused_at_once(inner, slot.patience(), now) {
             inner.totals.refused += 1;
             return Tried::Ended(Acquired::Refused(refusal));
         }
-        let is_failing = inner.last_failure.is_some() && !inner.pool.is_served();
-        if is_failing && slot.patience() == Patience::FirstFailure {
-            inner.totals.refused += 1;
-            let refusal = refusals::not_opened(&self.key, inner.last_failure.as_ref(), 1);
-            return Tried::Ended(Acquired::Refused(refusal));
-        }
-        inner.pool.set_generation(self.shared.generation());
         match inner.pool.acquire(slot.id(), slot.priority(), now) {
             Acquire::Granted(id) => match inner.take_alive(id, slot.id(), now) {
                 Some(server) => Tried::Ended(Acquired::Now(Lease::new(server, Rc::clone(self)))),
@@ -178,14 +175,21 @@ impl PoolCell {
         }
     }
 
-    /// An open breaker answers at once, unless connections exist that will become free.
-    fn refused_by_breaker(&self, inner: &Inner, now: Instant) -> Option<Refusal> {
-        if inner.breaker.state() == BreakerState::Closed || inner.pool.is_served() {
+    /// A server that fails: an open breaker answers at once, and whoever can go elsewhere is told so; but
+    /// not while connections exist that will become free.
+    fn refused_at_once(&self, inner: &Inner, patience: Patience, now: Instant) -> Option<Refusal> {
+        if inner.pool.is_paused() || inner.pool.is_served() {
             return None;
         }
-        self.instance.handle_wanted(now);
-        let until = inner.breaker.open_until().filter(|until| *until > now)?;
-        Some(refusals::breaker_open(&self.key, inner.last_failure.as_ref(), until - now))
+        let last = inner.last_failure.as_ref();
+        if inner.breaker.state() != BreakerState::Closed {
+            self.instance.handle_wanted(now);
+            if let Some(until) = inner.breaker.open_until().filter(|until| *until > now) {
+                return Some(refusals::breaker_open(&self.key, last, until - now));
+            }
+        }
+        let is_told = last.is_some() && patience == Patience::FirstFailure;
+        is_told.then(|| refusals::not_opened(&self.key, last, 1))
     }
 
     pub(super) fn cancel_wait(&self, client: ClientId) {
@@ -201,9 +205,9 @@ impl PoolCell {
 
     pub(super) fn release(self: &Rc<Self>, server: Box<Server>, fitness: Fitness, now: Instant) {
         let released = {
-            let pool = &mut self.inner.borrow_mut().pool;
-            pool.set_generation(self.shared.generation());
-            pool.handle_released(server.id, fitness, now, &mut self.budget())
+            let mut inner = self.inner.borrow_mut();
+            inner.heed(&self.shared, now);
+            inner.pool.handle_released(server.id, fitness, now, &mut self.budget())
         };
         self.place(server, released, now);
     }
@@ -235,6 +239,9 @@ impl PoolCell {
             Released::Close(reason) => {
                 self.inner.borrow_mut().forget(server.id, reason);
                 server.close();
+                if reason == CloseReason::MadeRoom {
+                    self.home.due.notify_one();
+                }
                 self.pump(now);
             }
         }
@@ -439,7 +446,7 @@ impl Inner {
     pub(super) fn learn(&mut self, shared: &SharedPool, worker: WorkerId, now: Instant) {
         let counts = self.pool.counts();
         self.pool.handle_elsewhere(shared.exchange(worker, counts));
-        self.pool.set_generation(shared.generation());
+        self.heed(shared, now);
         if counts.in_use > 0 {
             self.used_at = now;
         }

@@ -9,7 +9,9 @@ mod connect; // how connections are opened
 mod idle; // is an idle connection alive?
 mod lease; // a connection lent out, and the slot a client waits in
 mod open; // attempts to connect
+mod pause; // what operators order: pause, resume, reconnect
 mod pools; // all pools of a worker
+mod quota; // bounds of a database or user over its pools
 mod refusals; // what clients are told
 mod server; // an open connection, and moving it to another worker
 mod shared; // what workers share
@@ -22,7 +24,9 @@ mod tests;
 pub use cell::PoolCell;
 pub use connect::{Connect, Connecting, ServerLogin};
 pub use lease::{Lease, Patience, WaitSlot};
+pub use pause::Held;
 pub use pools::{Acquired, Pools, PoolsConfig};
+pub use quota::{QuotaLimits, QuotaOf, RoomIn};
 pub use server::{MovedServer, Server};
 pub use shared::{Neighbours, PoolMessage, SharedPools};
 pub use snapshot::{PoolSnapshot, PoolTotals, ServerPlace, ServerSnapshot};

@@ -60,6 +60,13 @@ pub(super) fn start(cell: &Rc<PoolCell>, attempt: Attempt, now: Instant) {
 }
 
 fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Instant) {
+    if cell.is_paused() {
+        // Whatever happens to the server now is what it was paused for.
+        let (passing, budget) = (OpenFailure::Passing, &mut cell.budget());
+        let pool = &mut cell.inner.borrow_mut().pool;
+        pool.handle_open_failed(attempt, passing, Jitter::NONE, now, budget);
+        return;
+    }
     if error.is_server_full() && cell.ask_for_room(now) == Room::Asked {
         return;
     }
@@ -161,7 +168,7 @@ impl PoolCell {
                 inner.last_failure.as_ref().is_some_and(ConnectFailure::counts_for_breaker);
             (news, passing, inner.pool.counts().waiting)
         };
-        if !holds_back {
+        if !holds_back || self.is_paused() {
             return;
         }
         if news {

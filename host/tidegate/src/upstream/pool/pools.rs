@@ -3,7 +3,7 @@
 use super::open::ConnectFailure;
 use super::shared::{Neighbours, PoolMessage, SharedPools};
 use super::snapshot::PoolSnapshot;
-use super::{Connect, Lease, PoolCell, PoolKey, PoolKind, WaitSlot};
+use super::{Connect, Lease, PoolCell, PoolKey, PoolKind, QuotaOf, RoomIn, WaitSlot};
 use crate::upstream::{Credentials, Target};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
@@ -198,8 +198,8 @@ impl Pools {
     pub fn maintain(self: &Rc<Self>, now: Instant) {
         while self.home.tasks.borrow_mut().try_join_next().is_some() {}
         for key in self.home.wants_room.take() {
-            if self.make_room(&key) == Made::Nothing {
-                self.ask_neighbour_for_room(key);
+            if self.make_room(&key, RoomIn::Server) == Made::Nothing {
+                self.ask_neighbour_for_room(key, RoomIn::Server);
             }
         }
         let checked_at = self.checked_at.get();
@@ -212,6 +212,9 @@ impl Pools {
             }
             cell.watch_recovery(now);
             cell.pump(now);
+            if let Some(of) = cell.wants_place(now) {
+                self.make_place(&cell, of, now);
+            }
         }
         if checks {
             self.checked_at.set(Some(now));
@@ -219,10 +222,18 @@ impl Pools {
         }
     }
 
+    /// A bound that pools share is reached: closes an idle connection of another pool.
+    fn make_place(&self, cell: &Rc<PoolCell>, of: QuotaOf, now: Instant) {
+        match self.make_room(&cell.key, RoomIn::Quota(of)) {
+            Made::Room => cell.pump(now),
+            Made::Nothing => self.ask_neighbour_for_room(cell.key.clone(), RoomIn::Quota(of)),
+        }
+    }
+
     /// Closes an idle connection of another pool, for a client of the pool `key`.
-    fn make_room(&self, key: &PoolKey) -> Made {
+    fn make_room(&self, key: &PoolKey, room: RoomIn) -> Made {
         let mut others = self.all();
-        others.retain(|cell| cell.key.instance == key.instance && cell.key != *key);
+        others.retain(|cell| room.includes(key, &cell.key));
         let spares = others.iter().filter_map(|cell| {
             let spare = cell.inner.borrow().pool.spare(&cell.budget());
             spare.map(|spare| (cell, spare))
@@ -241,15 +252,15 @@ impl Pools {
         // No pool has this key, so none is spared.
         let nobody =
             PoolKey { database: "".into(), user: "".into(), instance: 0, kind: PoolKind::Write };
-        if self.make_room(&nobody) == Made::Nothing {
-            self.ask_neighbour_for_room(nobody);
+        if self.make_room(&nobody, RoomIn::Server) == Made::Nothing {
+            self.ask_neighbour_for_room(nobody, RoomIn::Server);
         }
     }
 
-    fn ask_neighbour_for_room(&self, key: PoolKey) {
-        if let Some(to) = self.home.shared.most_idle(self.home.worker, &key) {
+    fn ask_neighbour_for_room(&self, key: PoolKey, room: RoomIn) {
+        if let Some(to) = self.home.shared.most_idle(self.home.worker, &key, room) {
             // A full queue is a busy neighbour: the attempt that comes next asks again.
-            drop(self.home.neighbours.try_send(to, PoolMessage::MakeRoom { key }));
+            drop(self.home.neighbours.try_send(to, PoolMessage::MakeRoom { key, room }));
         }
     }
 
@@ -323,8 +334,8 @@ impl Pools {
     }
 
     pub fn handle_message(self: &Rc<Self>, message: PoolMessage, now: Instant) {
-        if let PoolMessage::MakeRoom { key } = &message {
-            self.make_room(key);
+        if let PoolMessage::MakeRoom { key, room } = &message {
+            self.make_room(key, *room);
             return;
         }
         let cell = self.cells.borrow().get(message.key()).map(|kept| Rc::clone(&kept.cell));

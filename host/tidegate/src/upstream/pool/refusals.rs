@@ -3,7 +3,7 @@
 use super::PoolKey;
 use super::open::ConnectFailure;
 use std::time::Duration;
-use tidegate_core::pool::{Expired, OpenFailure, WaitRefusal};
+use tidegate_core::pool::{Expired, OpenFailure, WaitBound, WaitRefusal};
 use tidegate_core::refusal::{Refusal, Severity};
 
 const HINT_BUSY: &str =
@@ -32,6 +32,14 @@ pub(super) fn expired(
     last_failure: Option<&ConnectFailure>,
 ) -> Refusal {
     let Expired { waited, waiting, size, size_max, .. } = expired;
+    if expired.bound == WaitBound::PauseMax {
+        let PoolKey { database, .. } = key;
+        return Refusal::error("57P03", format!("database \"{database}\" is paused"))
+            .detail(format!("The statement was held for {:.1} s.", waited.as_secs_f64()))
+            .hint(
+                "Try again when it is resumed. pool.pause_max says how long statements are held.",
+            );
+    }
     let mut detail = format!(
         "Waited {:.1} s for {}, which has {size} of at most {size_max} connections; \
          {waiting} other {}.",

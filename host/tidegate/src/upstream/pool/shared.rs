@@ -1,13 +1,15 @@
 //! What all workers share: a count of connections for each pool, and messages about moving them.
 
+use super::quota::{Quota, QuotaOf, Quotas, RoomIn};
 use super::{MovedServer, PoolKey};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tidegate_core::ids::ServerId;
+use tidegate_core::limits::QUOTA_PATIENCE;
 use tidegate_core::pool::{
-    Budget, Counts, Elsewhere, Generation, Priority, Recovery, WasLost, WorkerId,
+    Budget, Counts, Elsewhere, Generation, Pauses, Pressure, Priority, Recovery, WasLost, WorkerId,
 };
 
 /// The counts of all pools. A worker locks it when it first sees a pool, never after.
@@ -16,6 +18,11 @@ pub struct SharedPools {
     workers: usize,
     next_server: AtomicU64,
     pools: Mutex<FxHashMap<PoolKey, Arc<SharedPool>>>,
+    /// Which databases are paused. Locked before `pools`.
+    pub(super) pauses: Mutex<Pauses>,
+    /// Locked after `pools`.
+    pub(super) quotas: Mutex<Quotas>,
+    next_pool: AtomicU64,
     /// By `PoolKey::instance`. As many as ever were configured at a time.
     instances: Mutex<FxHashMap<usize, Arc<SharedInstance>>>,
 }
@@ -33,8 +40,13 @@ pub(super) struct SharedInstance {
 /// The counts of one pool over all workers.
 #[derive(Debug)]
 pub(super) struct SharedPool {
+    id: u64,
     taken: AtomicUsize,
+    /// What it shares with other pools, as in `QuotaOf::ALL`.
+    quotas: [Arc<Quota>; 2],
     generation: AtomicU64,
+    /// Whether an operator holds its clients.
+    is_paused: AtomicBool,
     /// Whether the utilisation warning stands, so that only one worker logs it.
     pub(super) is_warned: AtomicBool,
     /// By worker, as each last told.
@@ -54,6 +66,9 @@ impl SharedPools {
             workers,
             next_server: AtomicU64::new(1),
             pools: Mutex::default(),
+            pauses: Mutex::default(),
+            quotas: Mutex::default(),
+            next_pool: AtomicU64::new(1),
             instances: Mutex::default(),
         })
     }
@@ -61,18 +76,29 @@ impl SharedPools {
     /// Connections of the pools that match are used no more: idle ones close within a tick of their
     /// workers, others when they come back. From any thread.
     pub fn reconnect(&self, matches: impl Fn(&PoolKey) -> bool) {
+        self.for_each(|key, pool| {
+            if matches(key) {
+                pool.generation.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&PoolKey, &SharedPool)) {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, pool) in pools.iter().filter(|(key, _)| matches(key)) {
-            pool.generation.fetch_add(1, Ordering::Relaxed);
-        }
+        pools.iter().for_each(|(key, pool)| visit(key, pool));
     }
 
     pub(super) fn pool(&self, key: &PoolKey) -> Arc<SharedPool> {
+        let pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
+            let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::new(SharedPool {
+                id: self.next_pool.fetch_add(1, Ordering::Relaxed),
                 taken: AtomicUsize::new(0),
+                quotas: quotas.of(key),
                 generation: AtomicU64::new(0),
+                is_paused: AtomicBool::new(pauses.is_paused(&key.database)),
                 is_warned: AtomicBool::new(false),
                 parts: (0..self.workers).map(|_| SharedPart::default()).collect(),
             })
@@ -80,12 +106,17 @@ impl SharedPools {
         Arc::clone(pools.entry(key.clone()).or_insert_with(new))
     }
 
-    /// The worker but `worker` with most idle connections to the server of the pool `key`, in other pools.
-    pub(super) fn most_idle(&self, worker: WorkerId, key: &PoolKey) -> Option<WorkerId> {
+    /// The worker but `worker` with most idle connections in pools that may make room for the pool `key`.
+    pub(super) fn most_idle(
+        &self,
+        worker: WorkerId,
+        key: &PoolKey,
+        room: RoomIn,
+    ) -> Option<WorkerId> {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let mut idle = vec![0; self.workers];
         for (other, pool) in pools.iter() {
-            if other.instance == key.instance && other != key {
+            if room.includes(key, other) {
                 for (sum, part) in idle.iter_mut().zip(&pool.parts) {
                     *sum += part.idle.load(Ordering::Relaxed);
                 }
@@ -111,6 +142,7 @@ impl SharedPools {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody can take another reference while the map is locked.
         pools.retain(|_, pool| Arc::strong_count(pool) > 1);
+        self.quotas.lock().unwrap_or_else(PoisonError::into_inner).forget_unused();
     }
 
     pub(super) fn next_server(&self) -> ServerId {
@@ -165,6 +197,42 @@ impl SharedPool {
         Generation(self.generation.load(Ordering::Relaxed))
     }
 
+    fn give_back_own(&self) {
+        let next = |taken: usize| taken.checked_sub(1);
+        let before = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        debug_assert!(before.is_ok(), "a place was given back twice");
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.is_paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Server connections over all workers, open or being opened.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// The bound that keeps the pool from opening a connection, if one does; its client has waited since
+    /// then.
+    pub(super) fn want_place(&self, since: Instant, now: Instant) -> Option<QuotaOf> {
+        let full = self.quotas.iter().zip(QuotaOf::ALL).find(|(quota, _)| quota.is_full());
+        full.map(|(quota, of)| {
+            if now.saturating_duration_since(since) >= QUOTA_PATIENCE {
+                quota.want(self.id, since, now);
+            }
+            of
+        })
+    }
+
+    /// Of these, those in use, as the workers last told.
+    pub(super) fn in_use(&self) -> usize {
+        self.parts.iter().map(|part| part.in_use.load(Ordering::Relaxed)).sum()
+    }
+
     /// Tells the others what `worker` has; answers what they have.
     pub(super) fn exchange(&self, worker: WorkerId, own: Counts) -> Elsewhere {
         let mut elsewhere = Elsewhere::default();
@@ -191,13 +259,23 @@ impl Budget for SharedBudget<'_> {
 
     fn try_take(&mut self, limit: usize) -> bool {
         let next = |taken| (taken < limit).then(|| taken + 1);
-        self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+        if self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_err() {
+            return false;
+        }
+        let [first, second] = &self.0.quotas;
+        if first.try_take(self.0.id) {
+            if second.try_take(self.0.id) {
+                return true;
+            }
+            first.give_back();
+        }
+        self.0.give_back_own();
+        false
     }
 
     fn give_back(&mut self) {
-        let next = |taken: usize| taken.checked_sub(1);
-        let before = self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        debug_assert!(before.is_ok(), "a place was given back twice");
+        self.0.give_back_own();
+        self.0.quotas.iter().for_each(|quota| quota.give_back());
     }
 
     fn try_give_back(&mut self, floor: usize) -> bool {
@@ -206,7 +284,20 @@ impl Budget for SharedBudget<'_> {
             return false;
         }
         let next = |taken| (taken > floor).then(|| taken - 1);
-        self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+        let given = self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok();
+        if given {
+            self.0.quotas.iter().for_each(|quota| quota.give_back());
+        }
+        given
+    }
+
+    fn pressure(&self) -> Pressure {
+        let [first, second] = &self.0.quotas;
+        match (first.pressure(self.0.id), second.pressure(self.0.id)) {
+            (Pressure::Over, _) | (_, Pressure::Over) => Pressure::Over,
+            (Pressure::Wanted(one), Pressure::Wanted(other)) => Pressure::Wanted(one.min(other)),
+            (Pressure::None, other) | (other, Pressure::None) => other,
+        }
     }
 }
 
@@ -246,8 +337,9 @@ pub enum PoolMessage {
     Donate { key: PoolKey, server: Box<MovedServer> },
     /// A place in the budget became free: open a connection of your own.
     Freed { key: PoolKey },
-    /// The server is full and a client of this pool waits: close an idle connection of another pool.
-    MakeRoom { key: PoolKey },
+    /// The server is full, or a bound that pools share is reached, and a client of this pool waits: close an
+    /// idle connection of another pool.
+    MakeRoom { key: PoolKey, room: RoomIn },
 }
 
 impl PoolMessage {
@@ -256,7 +348,7 @@ impl PoolMessage {
             PoolMessage::Beg { key, .. }
             | PoolMessage::Donate { key, .. }
             | PoolMessage::Freed { key }
-            | PoolMessage::MakeRoom { key } => key,
+            | PoolMessage::MakeRoom { key, .. } => key,
         }
     }
 }

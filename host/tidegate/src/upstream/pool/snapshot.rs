@@ -55,6 +55,10 @@ pub struct PoolSnapshot {
     pub target: String,
     pub config: PoolConfig,
     pub counts: Counts,
+    /// Whether an operator holds its clients.
+    pub is_paused: bool,
+    /// Connections that are replaced when they come back.
+    pub stale: usize,
     /// How long the client that waits longest has waited.
     pub waiting_max: Duration,
     /// Whether the utilisation warning stands.
@@ -109,6 +113,8 @@ impl PoolCell {
             target: inner.target.name.to_string(),
             config: inner.pool.config().clone(),
             counts: inner.pool.counts(),
+            is_paused: inner.pool.is_paused(),
+            stale: inner.pool.stale(),
             waiting_max: inner.pool.waiting_longest(now),
             is_warned: self.shared.is_warned.load(std::sync::atomic::Ordering::Relaxed),
             failing: inner.last_failure.as_ref().map(|failure| failure.text.clone()),
