@@ -7,7 +7,6 @@ pub mod breaker; // circuit breaker per pool
 pub mod catalogue; // what a database says about the names in a statement
 pub mod headcount; // clients of each database and user
 pub mod ids; // newtypes that cross modules
-pub mod limiter; // a plan's buckets, counted
 pub mod limits; // every bound of the program, with why
 pub mod plan; // statement + facts -> where it runs
 pub mod policy; // what plugins answer, checked and bound; the built-in answers

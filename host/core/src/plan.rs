@@ -1,11 +1,24 @@
 //! Where a statement runs: the one joint decision of what it is, what its session is, and what is known of its names.
 
-use crate::limiter::Charge;
 use crate::policy::limit::TransactionState;
 use crate::pool::Priority;
 use crate::refusal::Refusal;
 use crate::statement::StringSyntax;
 use std::time::Duration;
+
+/// What limits are asked to let pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// A statement runs: so many times what the buckets say.
+    Statement { factor: u32 },
+    /// A transaction begins: nothing is charged, but one more statement must fit in, for those that follow in it are
+    /// not refused.
+    Transaction,
+}
+
+impl Charge {
+    pub const ONE: Charge = Charge::Statement { factor: 1 };
+}
 
 /// Which kind of pool a lease comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

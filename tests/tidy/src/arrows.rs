@@ -71,7 +71,7 @@ pub const CRATES: &[Layers] = &[
         layers: &[
             &["session"],
             &["plan"],
-            &["limiter", "route"],
+            &["route"],
             &["policy"],
             &["breaker", "catalogue", "headcount", "pool", "roles", "settings", "statement"],
             &["ids", "limits", "refusal"],

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, Hash};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidegate_core::limiter::{Charge, Keyed, Limiter, Verdict};
+use tidegate_core::plan::Charge;
 use tidegate_core::plan::{Admission, Execution as Statement};
 use tidegate_core::policy::builtin::{self, Who};
 use tidegate_core::policy::limit::{Bucket, Decision, TransactionState};
@@ -14,6 +14,7 @@ use tidegate_core::policy::template::Values;
 use tidegate_core::policy::{LimitPlan, Scope, Slot};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::statement::{Known, StringSyntax, Tags, TextEncoding, TextSettings};
+use tidegate_limiter::{Keyed, Limiter, Verdict};
 use tidegate_policy::bindings::since_v0_1::types::{Identity, SessionFlags};
 use tidegate_policy::{AnswerSource, Asker, Execution, Question, tags_told};
 

@@ -8,16 +8,17 @@
 //! tokio stays the runtime: an eventfd, which the kernel signals when something has completed, wakes its reactor. A
 //! socket on the ring has the same traits as tokio's, so nothing above [`crate::stream`] knows which it has. Long results
 //! leave the ring: a socket that fills a buffer is read by plain system calls into the reader's own large one, until it
-//! runs dry; so is written what is larger than [`ring::DIRECT_BYTES_MIN`].
+//! runs dry; so is written what is larger than [`owner::DIRECT_BYTES_MIN`].
 
-mod provided;
-mod ring;
+mod io; // one socket
+mod owner; // what its owner asks for
+mod provided; // buffers that the kernel takes
+mod ring; // what is under way, and what came of it
 mod socket;
 #[cfg(test)]
 mod tests;
 
 use std::cell::RefCell;
-use std::io;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 
@@ -51,7 +52,7 @@ pub struct Installed {
 
 /// Makes a ring for this thread, whose runtime calls [`before_park`] and [`after_unpark`]. An error where the kernel
 /// has no io_uring, not enough of it (it takes Linux 6.1), or does not let this process use it.
-pub fn install() -> io::Result<Installed> {
+pub fn install() -> std::io::Result<Installed> {
     let (ring, signal) = Ring::new()?;
     // SAFETY: an OwnedFd is one descriptor, open for as long as it lives; the AsyncFd owns it, and we never take it out.
     let signal = unsafe { AsyncFd::register_with_interest(signal, Interest::READABLE)? };
@@ -60,7 +61,7 @@ pub fn install() -> io::Result<Installed> {
 }
 
 /// Would [`install`] succeed?
-pub fn try_out() -> io::Result<()> {
+pub fn try_out() -> std::io::Result<()> {
     Ring::new().map(drop)
 }
 

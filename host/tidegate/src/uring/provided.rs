@@ -30,8 +30,8 @@ pub(super) struct Provided {
 impl Provided {
     /// Gives the kernel all buffers. The caller keeps the value as long as the ring of `submitter`.
     pub(super) fn register(submitter: &Submitter<'_>) -> io::Result<Self> {
-        let ring = Memory::new(usize::from(COUNT) * size_of::<BufRingEntry>());
-        let buffers = Memory::new(usize::from(COUNT) * BYTES);
+        let ring = Memory::new(usize::from(COUNT) * size_of::<BufRingEntry>())?;
+        let buffers = Memory::new(usize::from(COUNT) * BYTES)?;
         // SAFETY: the ring begins a page and has room for COUNT entries, and it lives as long as this value, which the
         // caller drops after the io_uring; a value that is dropped earlier was never registered, or is unregistered.
         unsafe {
@@ -84,14 +84,12 @@ struct Memory {
 }
 
 impl Memory {
-    fn new(bytes: usize) -> Self {
-        let Ok(layout) = Layout::from_size_align(bytes, PAGE_BYTES) else {
-            unreachable!("a small constant size")
-        };
+    fn new(bytes: usize) -> io::Result<Self> {
+        let layout = Layout::from_size_align(bytes, PAGE_BYTES).map_err(io::Error::other)?;
         // SAFETY: the size is not zero: both callers ask for COUNT times something.
         let start = unsafe { alloc_zeroed(layout) };
         match NonNull::new(start) {
-            Some(start) => Self { start, layout },
+            Some(start) => Ok(Self { start, layout }),
             None => handle_alloc_error(layout),
         }
     }

@@ -1,38 +1,30 @@
 //! One thread's ring: what each of its sockets has under way, and what came of it.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use slab::Slab;
-use tokio::io::ReadBuf;
 
+use super::io::{End, Io, Owner, Reads, Receiving, keep};
 use super::provided::{self, Provided};
+
+/// Calls of the kernel until what was cancelled has ended, before it is given up.
+pub(super) const CANCEL_ROUNDS_MAX: usize = 16;
 
 /// Requests that wait to be told to the kernel; more are told it earlier.
 const SUBMISSIONS: u32 = 1_024;
 /// Completions that wait to be read; the kernel keeps what does not fit.
 const COMPLETIONS: u32 = 8_192;
-/// Bytes of one socket that have been accepted and have not gone out.
-const OUT_BYTES_MAX: usize = 64 << 10;
 /// Bytes received and not read after which no more are received: whoever sends shall wait.
 const INBOX_BYTES_MAX: usize = 16 << 10;
-/// What is at least so large is sent at once, from where it is, when nothing is before it.
-pub(super) const DIRECT_BYTES_MIN: usize = 16 << 10;
-/// Empty byte vectors kept for the next message.
-const SPARE_MAX: usize = 256;
-/// A vector with more room than this is not kept.
-const SPARE_BYTES_MAX: usize = 16 << 10;
 /// Calls of the kernel that one turn makes while there is more to do; then the tasks have theirs.
 const ROUNDS_MAX: usize = 4;
-/// Calls of the kernel until what was cancelled has ended, before it is given up.
-const CANCEL_ROUNDS_MAX: usize = 16;
 
 /// `IORING_ENTER_GETEVENTS`: completes what waits for this thread.
 const ENTER_GETEVENTS: u32 = 1;
@@ -41,8 +33,8 @@ const ENTER_GETEVENTS: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     /// In the slab.
-    place: usize,
-    ring: u64,
+    pub(super) place: usize,
+    pub(super) ring: u64,
 }
 
 impl Key {
@@ -51,91 +43,27 @@ impl Key {
 }
 
 /// What a completion is of: the low byte of its user data.
-const RECEIVE: u64 = 1;
-const SEND: u64 = 2;
+pub(super) const RECEIVE: u64 = 1;
+pub(super) const SEND: u64 = 2;
 const CANCEL: u64 = 3;
 
-fn user_data(key: usize, operation: u64) -> u64 {
+pub(super) fn user_data(key: usize, operation: u64) -> u64 {
     (key as u64) << 8 | operation
-}
-
-/// What the kernel does to receive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Receiving {
-    No,
-    /// Completions come as bytes do.
-    Armed,
-    /// Some may still come.
-    Ending,
-}
-
-/// How a socket is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reads {
-    /// By the kernel, into its buffers.
-    Provided,
-    /// By its reader, into the reader's: it has much to say.
-    Direct,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Closed,
-    Failed(Errno),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
-    Here,
-    /// It closes when nothing is under way.
-    Gone,
-}
-
-/// One socket. It stays, and its descriptor open, as long as the kernel has a request of it.
-struct Io {
-    socket: OwnedFd,
-    owner: Owner,
-    receiving: Receiving,
-    reads: Reads,
-    /// Received and not read.
-    inbox: Vec<u8>,
-    read: usize,
-    end: Option<End>,
-    reader: Option<Waker>,
-    /// Accepted, to be sent with the next turn.
-    next: Vec<u8>,
-    is_listed: bool,
-    /// With the kernel, which reads it; not touched until that send has completed.
-    sending: Vec<u8>,
-    sent: usize,
-    is_sending: bool,
-    failed: Option<Errno>,
-    writer: Option<Waker>,
-}
-
-impl Io {
-    fn is_done(&self) -> bool {
-        self.receiving == Receiving::No && !self.is_sending
-    }
-
-    fn bytes_out(&self) -> usize {
-        self.next.len() + self.sending.len() - self.sent
-    }
 }
 
 /// The ring of one thread.
 pub(super) struct Ring {
     /// Other than any other's, and than that of [`Key::NONE`].
-    id: u64,
+    pub(super) id: u64,
     // Dropped before the memory that it was given.
     uring: IoUring,
     provided: Provided,
-    sockets: Slab<Io>,
+    pub(super) sockets: Slab<Io>,
     /// Sockets with something to send.
     to_send: Vec<usize>,
     completed: VecDeque<(u64, i32, u32)>,
-    woken: Vec<Waker>,
-    spare: Vec<Vec<u8>>,
+    pub(super) woken: Vec<Waker>,
+    pub(super) spare: Vec<Vec<u8>>,
     /// Signalled by the kernel, watched by the runtime.
     signal: OwnedFd,
 }
@@ -171,169 +99,9 @@ impl Ring {
 
     /// Takes a connected socket over.
     pub(super) fn add(&mut self, socket: OwnedFd) -> Key {
-        // A request to the ring waits where a call would block; a socket that must not block would have it fail.
-        set_nonblocking(&socket, false);
-        let place = self.sockets.insert(Io {
-            socket,
-            owner: Owner::Here,
-            receiving: Receiving::No,
-            reads: Reads::Provided,
-            inbox: Vec::new(),
-            read: 0,
-            end: None,
-            reader: None,
-            next: Vec::new(),
-            is_listed: false,
-            sending: Vec::new(),
-            sent: 0,
-            is_sending: false,
-            failed: None,
-            writer: None,
-        });
+        let place = self.sockets.insert(Io::new(socket));
         Key { place, ring: self.id }
     }
-
-    // --- what a socket's owner asks for ----------------------------------------------------------------
-
-    pub(super) fn poll_read(
-        &mut self,
-        key: Key,
-        buf: &mut ReadBuf<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        let Some(io) = io_of(self.id, &mut self.sockets, key) else { return not_connected() };
-        if io.read < io.inbox.len() {
-            let count = buf.remaining().min(io.inbox.len() - io.read);
-            buf.put_slice(&io.inbox[io.read..io.read + count]);
-            io.read += count;
-            if io.read == io.inbox.len() {
-                io.read = 0;
-                keep(&mut self.spare, mem::take(&mut io.inbox));
-            }
-            return Poll::Ready(Ok(()));
-        }
-        if io.end.is_none() && io.reads == Reads::Direct && io.receiving == Receiving::No {
-            match receive(io, buf) {
-                Some(outcome) => return Poll::Ready(outcome),
-                None => io.reads = Reads::Provided,
-            }
-        }
-        match io.end {
-            Some(End::Closed) => return Poll::Ready(Ok(())),
-            Some(End::Failed(errno)) => return Poll::Ready(Err(errno.into())),
-            None => {}
-        }
-        remember(&mut io.reader, cx);
-        if io.receiving == Receiving::No {
-            io.receiving = Receiving::Armed;
-            let fd = types::Fd(io.socket.as_raw_fd());
-            let entry = opcode::RecvMulti::new(fd, provided::GROUP).build();
-            self.push(&entry.user_data(user_data(key.place, RECEIVE)));
-        }
-        Poll::Pending
-    }
-
-    pub(super) fn poll_write(
-        &mut self,
-        key: Key,
-        bufs: &[IoSlice<'_>],
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        let Some(io) = io_of(self.id, &mut self.sockets, key) else { return not_connected() };
-        if let Some(errno) = io.failed {
-            return Poll::Ready(Err(errno.into()));
-        }
-        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
-        if total >= DIRECT_BYTES_MIN && io.bytes_out() == 0 {
-            match send_now(io, bufs) {
-                Ok(count) => return Poll::Ready(Ok(count)),
-                // It does not fit: the kernel waits, in our stead.
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(errno) => {
-                    io.failed = Some(errno);
-                    return Poll::Ready(Err(errno.into()));
-                }
-            }
-        }
-        let mut room = OUT_BYTES_MAX.saturating_sub(io.bytes_out());
-        if room == 0 {
-            remember(&mut io.writer, cx);
-            return Poll::Pending;
-        }
-        if io.next.capacity() == 0 {
-            io.next = self.spare.pop().unwrap_or_default();
-        }
-        let before = io.next.len();
-        for buf in bufs {
-            let count = buf.len().min(room);
-            io.next.extend_from_slice(&buf[..count]);
-            room -= count;
-        }
-        let accepted = io.next.len() - before;
-        self.list(key.place);
-        Poll::Ready(Ok(accepted))
-    }
-
-    pub(super) fn poll_flush(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(io) = io_of(self.id, &mut self.sockets, key) else { return not_connected() };
-        if let Some(errno) = io.failed {
-            return Poll::Ready(Err(errno.into()));
-        }
-        if io.bytes_out() > 0 {
-            remember(&mut io.writer, cx);
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    pub(super) fn poll_shutdown(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.poll_flush(key, cx) {
-            Poll::Ready(Ok(())) => {}
-            other => return other,
-        }
-        let Some(io) = io_of(self.id, &mut self.sockets, key) else { return not_connected() };
-        Poll::Ready(rustix::net::shutdown(&io.socket, Shutdown::Write).map_err(io::Error::from))
-    }
-
-    /// Its owner has no more use for the socket: what is to go out goes as far as the kernel takes it at once.
-    pub(super) fn abandon(&mut self, key: Key) {
-        let Some(io) = io_of(self.id, &mut self.sockets, key) else { return };
-        let key = key.place;
-        io.owner = Owner::Gone;
-        (io.reader, io.writer) = (None, None);
-        if !io.is_sending && !io.next.is_empty() && io.failed.is_none() {
-            let _ = rustix::net::send(&io.socket, &io.next, now_or_never());
-        }
-        io.next = Vec::new();
-        let is_sending = io.is_sending;
-        self.end_receiving(key);
-        if is_sending {
-            self.cancel(key, SEND);
-        }
-        self.remove_when_done(key);
-    }
-
-    /// Takes a socket at rest off the ring, so that another thread may have it.
-    pub(super) fn leave(&mut self, key: Key) -> Option<OwnedFd> {
-        io_of(self.id, &mut self.sockets, key)?;
-        let key = key.place;
-        self.end_receiving(key);
-        for _ in 0..CANCEL_ROUNDS_MAX {
-            if self.sockets.get(key)?.is_done() {
-                break;
-            }
-            self.enter();
-        }
-        let io = self.sockets.get(key)?;
-        if !io.is_done() || io.bytes_out() > 0 || !io.inbox.is_empty() || io.end.is_some() {
-            return None;
-        }
-        let io = self.sockets.remove(key);
-        set_nonblocking(&io.socket, true);
-        Some(io.socket)
-    }
-
-    // --- turns ------------------------------------------------------------------------------------------
 
     /// Tells the kernel what the tasks have asked for, and has it signal what completes from here on.
     ///
@@ -441,7 +209,7 @@ impl Ring {
         self.push(&entry.user_data(user_data(key, SEND)));
     }
 
-    fn end_receiving(&mut self, key: usize) {
+    pub(super) fn end_receiving(&mut self, key: usize) {
         if let Some(io) = self.sockets.get_mut(key)
             && io.receiving == Receiving::Armed
         {
@@ -450,12 +218,12 @@ impl Ring {
         }
     }
 
-    fn cancel(&mut self, key: usize, operation: u64) {
+    pub(super) fn cancel(&mut self, key: usize, operation: u64) {
         let entry = opcode::AsyncCancel::new(user_data(key, operation)).build();
         self.push(&entry.user_data(user_data(key, CANCEL)));
     }
 
-    fn list(&mut self, key: usize) {
+    pub(super) fn list(&mut self, key: usize) {
         if let Some(io) = self.sockets.get_mut(key)
             && !mem::replace(&mut io.is_listed, true)
         {
@@ -463,7 +231,7 @@ impl Ring {
         }
     }
 
-    fn push(&mut self, entry: &squeue::Entry) {
+    pub(super) fn push(&mut self, entry: &squeue::Entry) {
         loop {
             // SAFETY: what a request refers to outlives it. Its socket is closed, and its `sending` freed or changed, only
             // after the completion of the request has been read: `remove_when_done`, `leave`, `submit_sends` and
@@ -477,7 +245,7 @@ impl Ring {
     }
 
     /// Tells the kernel what was asked, lets it complete what it can, and takes that.
-    fn enter(&mut self) {
+    pub(super) fn enter(&mut self) {
         self.enter_kernel();
         let mut completed = mem::take(&mut self.completed);
         completed.extend(
@@ -575,72 +343,9 @@ impl Ring {
     }
 
     /// Closes a socket that nobody has and the kernel is done with.
-    fn remove_when_done(&mut self, key: usize) {
+    pub(super) fn remove_when_done(&mut self, key: usize) {
         if self.sockets.get(key).is_some_and(|io| io.owner == Owner::Gone && io.is_done()) {
             drop(self.sockets.remove(key));
         }
     }
-}
-
-/// The socket that a caller has the key of.
-fn io_of(ring: u64, sockets: &mut Slab<Io>, key: Key) -> Option<&mut Io> {
-    if key.ring == ring { sockets.get_mut(key.place) } else { None }
-}
-
-fn not_connected<T>() -> Poll<io::Result<T>> {
-    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
-}
-
-fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
-    match place {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *place = Some(cx.waker().clone()),
-    }
-}
-
-/// Keeps a vector's memory for another message.
-fn keep(spare: &mut Vec<Vec<u8>>, mut bytes: Vec<u8>) {
-    let room = bytes.capacity();
-    if room > 0 && room <= SPARE_BYTES_MAX && spare.len() < SPARE_MAX {
-        bytes.clear();
-        spare.push(bytes);
-    }
-}
-
-/// Reads what is there. `None` when nothing is.
-fn receive(io: &mut Io, buf: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
-    if buf.remaining() == 0 {
-        return Some(Ok(()));
-    }
-    loop {
-        match rustix::net::recv(&io.socket, buf.initialize_unfilled(), RecvFlags::DONTWAIT) {
-            Ok((count, _)) => {
-                buf.advance(count);
-                if count == 0 {
-                    io.end = Some(End::Closed);
-                }
-                return Some(Ok(()));
-            }
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return None,
-            Err(errno) => {
-                io.end = Some(End::Failed(errno));
-                return Some(Err(errno.into()));
-            }
-        }
-    }
-}
-
-fn send_now(io: &Io, bufs: &[IoSlice<'_>]) -> Result<usize, Errno> {
-    let mut nothing = SendAncillaryBuffer::default();
-    rustix::net::sendmsg(&io.socket, bufs, &mut nothing, now_or_never())
-}
-
-fn now_or_never() -> SendFlags {
-    SendFlags::DONTWAIT | SendFlags::NOSIGNAL
-}
-
-fn set_nonblocking(socket: &OwnedFd, nonblocking: bool) {
-    // Of an open descriptor this cannot fail.
-    let _ = rustix::io::ioctl_fionbio(socket, nonblocking);
 }

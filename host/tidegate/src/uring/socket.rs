@@ -29,12 +29,11 @@ pub struct UringSocket {
 impl UringSocket {
     /// Puts a connected socket on this thread's ring; gives it back where there is none.
     pub fn adopt(socket: OwnedFd, family: Family) -> Result<Self, OwnedFd> {
-        let mut socket = Some(socket);
-        let key = with_ring(|ring| socket.take().map(|socket| ring.add(socket))).flatten();
-        match (key, socket) {
-            (Some(key), _) => Ok(Self { key, family }),
-            (None, Some(socket)) => Err(socket),
-            (None, None) => unreachable!("it is taken only when it gets a key"),
+        let mut left = Some(socket);
+        let added = with_ring(|ring| left.take().map(|socket| ring.add(socket))).flatten();
+        match left {
+            None => Ok(Self { key: added.unwrap_or(Key::NONE), family }),
+            Some(socket) => Err(socket),
         }
     }
 

@@ -5,8 +5,8 @@
 //! refused inside one, too, which then fails.
 
 use super::{Frame, arrived_body, refuse_frame, whole_body};
-use crate::limiter::Charge;
 use crate::limits;
+use crate::plan::Charge;
 use crate::plan::{Admission, END_USER_SETTING, Execution, Router};
 use crate::policy::limit::TransactionState;
 use crate::refusal::Refusal;

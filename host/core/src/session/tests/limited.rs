@@ -2,8 +2,8 @@
 
 use super::program::*;
 use super::world::{Limit, World, forbidden, map, over_limit};
-use crate::limiter::Charge;
 use crate::plan::Admission;
+use crate::plan::Charge;
 use crate::policy::limit::TransactionState::{self, Idle, Open};
 use proptest::prelude::*;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use super::fake::{Fake, Map};
 use crate::ids::ClientId;
-use crate::limiter::Charge;
+use crate::plan::Charge;
 use crate::plan::{Admission, Execution, Ran, Router, Target, Text};
 use crate::policy::limit::TransactionState;
 use crate::refusal::Refusal;

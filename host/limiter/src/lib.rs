@@ -5,24 +5,11 @@
 mod window; // one bucket's counts
 mod windows; // all buckets, bounded
 
-use crate::policy::limit::{Bucket, OverLimit, TransactionState};
-use crate::refusal::Refusal;
 use std::time::Duration;
+use tidegate_core::plan::Charge;
+use tidegate_core::policy::limit::{Bucket, OverLimit, TransactionState};
+use tidegate_core::refusal::Refusal;
 use windows::Windows;
-
-/// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Charge {
-    /// A statement runs: so many times what the buckets say.
-    Statement { factor: u32 },
-    /// A transaction begins: nothing is charged, but one more statement must fit in, for those that follow in it are
-    /// not refused.
-    Transaction,
-}
-
-impl Charge {
-    pub const ONE: Charge = Charge::Statement { factor: 1 };
-}
 
 /// Whether the next statement may run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,9 +113,9 @@ impl Over {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Template;
-    use crate::policy::template::Holes;
     use proptest::prelude::*;
+    use tidegate_core::policy::Template;
+    use tidegate_core::policy::template::Holes;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,9 +1,9 @@
 //! The windows of all buckets, in bounded memory.
 
 use super::window::Window;
-use crate::limits::LIMIT_WINDOWS_MAX;
 use rustc_hash::FxHashMap;
 use std::time::Duration;
+use tidegate_core::limits::LIMIT_WINDOWS_MAX;
 
 /// Looked at to find one that may go.
 const CANDIDATES: usize = 8;
