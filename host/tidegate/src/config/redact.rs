@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::checked::{AuthMethod, Config, Listen, MetricsAccess, PoolSettings, TrustRemote};
+use super::checked::{
+    AuthMethod, Config, LimitSettings, Listen, MetricsAccess, PoolSettings, TrustRemote,
+};
 use super::plugins::PluginsConfig;
 use super::quotas::{Quota, Quotas, Whose};
 use super::users::UserSecret;
@@ -69,15 +71,23 @@ pub fn redacted(config: &Config) -> Value {
             "wait_max": timeout(Some(config.rates.limits.wait).filter(|wait| !wait.is_zero())),
             "administrators": config.rates.administrators,
         },
-        "limits": {
-            "clients_max": config.limits.clients_max,
-            "login_timeout": duration(config.limits.login_timeout),
-            "client_idle_timeout": timeout(config.limits.client_idle_timeout),
-            "idle_in_transaction_timeout": timeout(config.limits.idle_in_transaction_timeout),
-            "shutdown_grace": duration(config.limits.shutdown_grace),
-            "prepared_per_server_max": config.limits.prepared_per_server_max,
+        "handover": {
+            "dir": config.handover.dir,
+            "grace": duration(config.handover.grace),
         },
+        "limits": limits(&config.limits),
         "log": { "format": config.log.format.as_str(), "filter": config.log.filter },
+    })
+}
+
+fn limits(limits: &LimitSettings) -> Value {
+    json!({
+        "clients_max": limits.clients_max,
+        "login_timeout": duration(limits.login_timeout),
+        "client_idle_timeout": timeout(limits.client_idle_timeout),
+        "idle_in_transaction_timeout": timeout(limits.idle_in_transaction_timeout),
+        "shutdown_grace": duration(limits.shutdown_grace),
+        "prepared_per_server_max": limits.prepared_per_server_max,
     })
 }
 
