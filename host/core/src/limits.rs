@@ -120,6 +120,23 @@ pub const QUOTAS_MAX: usize = 1_000;
 /// Data-plane threads; more than any machine's cores is a typing error.
 pub const WORKERS_MAX: usize = 1_024;
 
+// --- hand-over ---------------------------------------------------------------------------------------
+
+/// Listening sockets that one process hands to the next.
+pub const HANDOVER_LISTENERS_MAX: usize = 64;
+/// One answer of another process; a new one has this long to start, which compiles plugins.
+pub const HANDOVER_ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+pub const HANDOVER_START_TIME_MAX: Duration = Duration::from_secs(120);
+/// Processes that ask this one at once, each on a thread; more wait.
+pub const HANDOVER_ASKING_MAX: usize = 16;
+/// Processes that a cancel request is passed on to, and cancel requests that are passed on at once.
+pub const HANDOVER_SIBLINGS_MAX: usize = 16;
+pub const HANDOVER_CANCELS_MAX: usize = 16;
+/// A process that has handed over serves its clients for so long at most, unless configured.
+pub const HANDOVER_GRACE: Duration = Duration::from_secs(3_600);
+/// Its idle server connections close after this: the next process opens its own.
+pub const HANDED_OVER_IDLE_MAX: Duration = Duration::from_secs(1);
+
 // --- configuration -----------------------------------------------------------------------------------
 
 /// `tidegate.toml`, in bytes.

@@ -10,7 +10,8 @@ pub mod data; // DATA PLANE: listener, login, connection, cancel
 pub mod demo; // a throw-away cluster with the proxy in front
 pub mod exit; // how the process ends
 pub mod explain; // what a statement would come to
-pub mod hidden; // what is known of code that no statement names
+pub mod handover; // listening sockets from one process to the next
+mod hidden; // what is known of code that no statement names
 pub mod observe; // logs and metrics
 mod open_files; // the limit of open files
 pub mod plugins; // policies as WASM: loaded, kept, swapped

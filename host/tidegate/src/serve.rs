@@ -1,6 +1,7 @@
 //! Builds everything from a configuration, waits for signals, reloads, drains.
 
 mod explain; // what a statement would come to
+mod handover; // from one process to the next
 mod pausing; // pause, resume, reconnect
 mod readiness; // can the primary be reached?
 mod record; // what runs, for a while
@@ -36,13 +37,15 @@ use crate::plugins::{
 };
 use crate::settle;
 use crate::uring;
+pub use handover::Beginning;
+use handover::Sockets;
 use readiness::Readiness;
 
 /// After the grace has ended, clients are given this long to be told.
 const CUT_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Serves until told to stop, with the process's signals.
-pub fn run(config: Config, source: ConfigSource) -> Exit {
+pub fn run(config: Config, source: ConfigSource, beginning: Beginning) -> Exit {
     let log = match log::init(&config.log) {
         Ok(log) => Some(log),
         Err(message) => {
@@ -64,7 +67,7 @@ pub fn run(config: Config, source: ConfigSource) -> Exit {
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
-    let server = match Server::start(config, source) {
+    let server = match Server::start(config, source, beginning) {
         Ok(server) => server,
         Err((exit, message)) => {
             tracing::error!("{message}");
@@ -81,7 +84,7 @@ pub struct Server {
     control: Arc<Handle>,
     workers: Vec<thread::JoinHandle<io::Result<()>>>,
     admin: Option<admin::AdminHandle>,
-    sockets: Vec<std::path::PathBuf>,
+    handover: Option<crate::handover::Open>,
     /// As bound: port 0 is resolved.
     pub addresses: Vec<String>,
 }
@@ -98,6 +101,13 @@ pub struct Handle {
     reloading: Mutex<()>,
     drain: Notify,
     draining: AtomicBool,
+    /// Copies of the sockets that listen, for a successor.
+    listening: Mutex<crate::handover::Listeners>,
+    /// A successor has them, and is not ready.
+    is_offered: AtomicBool,
+    handed_over: Notify,
+    /// Where the successor listens.
+    kept: Mutex<Vec<String>>,
     started_at: Instant,
     fake_secret: [u8; 32],
     readiness: Arc<Readiness>,
@@ -108,7 +118,11 @@ impl Server {
     ///
     /// # Errors
     /// What failed, and the exit code for it.
-    pub fn start(config: Config, source: ConfigSource) -> Result<Self, (Exit, String)> {
+    pub fn start(
+        config: Config,
+        source: ConfigSource,
+        beginning: Beginning,
+    ) -> Result<Self, (Exit, String)> {
         let random = |error| (Exit::Failure, format!("no random numbers: {error}"));
         let fake_secret = draw_secret().map_err(random)?;
         let seed = u128::from_le_bytes(draw_secret().map_err(random)?);
@@ -116,13 +130,15 @@ impl Server {
             settle::settle(config, fake_secret).map_err(|message| (Exit::Usage, message))?;
         let settled = Arc::new(settled);
         let config = settled.config.clone();
-        let bound = bind_all(&config.listen)?;
+        let Sockets { inherited, mut handover, bound, admin, listening } =
+            Sockets::open(&config, beginning)?;
         let addresses: Vec<String> =
             bound.iter().zip(&config.listen).map(|(bound, listen)| bound.address(listen)).collect();
         let plugins = start_plugins(&config)?;
         let (policies, limits) =
             (Arc::clone(plugins.registry()), Limits::new(config.rates.clone()));
-        let (shared, receivers) = Shared::new(config.workers, seed, policies, limits);
+        let siblings = handover.as_ref().map(crate::handover::Open::siblings);
+        let (shared, receivers) = Shared::new(config.workers, seed, policies, limits, siblings);
         shared.pools.set_quotas(settle::server_quotas(&config));
         let control = Arc::new(Handle {
             shared: shared.clone(),
@@ -134,40 +150,32 @@ impl Server {
             reloading: Mutex::default(),
             drain: Notify::new(),
             draining: AtomicBool::new(false),
+            listening: Mutex::new(listening),
+            is_offered: AtomicBool::new(false),
+            handed_over: Notify::new(),
+            kept: Mutex::default(),
             started_at: Instant::now(),
             fake_secret,
             readiness: Arc::default(),
         });
-        let control_plane = control::Input {
-            views: shared.views.clone(),
-            watched: control.watched.subscribe(),
-            schema: shared.schema.clone(),
-            policies: shared.policies.clone(),
-            hidden: shared.hidden.clone(),
-        };
-        // It ends with the handle, whose drop closes `watched`.
-        control::start(control_plane)
-            .map_err(|error| (Exit::Failure, format!("cannot start the control plane: {error}")))?;
+        control.start_control_plane()?;
+        if let Some(open) = &mut handover {
+            handover::serve(open, control.clone())?;
+        }
         let workers = start_workers(&shared, &settled, &bound, receivers)?;
-        let admin = match &config.admin {
-            None => None,
-            Some(admin) => Some(admin::start(admin, control.clone()).map_err(|error| {
-                (
-                    Exit::CannotListen,
-                    format!("cannot listen on {} for the admin API: {error}", admin.address),
-                )
-            })?),
+        let admin = match (&config.admin, admin) {
+            (Some(admin), Some(listener)) => {
+                let started = admin::start(listener, admin, control.clone());
+                Some(started.map_err(|error| (Exit::Failure, format!("the admin API: {error}")))?)
+            }
+            _ => None,
         };
         control.set_phase(Phase::Serving);
+        inherited.ready();
         for address in &addresses {
             tracing::info!(%address, "listening");
         }
-        let sockets = config.listen.iter().filter_map(|listen| match listen {
-            Listen::Unix(path) => Some(path.clone()),
-            Listen::Tcp(_) => None,
-        });
-        let sockets = sockets.collect();
-        Ok(Self { control, workers, admin, sockets, addresses })
+        Ok(Self { control, workers, admin, handover, addresses })
     }
 
     /// To ask for a drain from another thread.
@@ -176,11 +184,12 @@ impl Server {
     }
 
     /// Reloads on SIGHUP; drains on SIGTERM, SIGINT, or when the admin API says so; a second signal cuts.
-    fn wait_for_signals(self, log: Option<&log::LogHandle>) -> Exit {
+    fn wait_for_signals(mut self, log: Option<&log::LogHandle>) -> Exit {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
             return Exit::Failure;
         };
         let control = self.control.clone();
+        let admin = &mut self.admin;
         let wait = async {
             let (mut hangup, mut terminate, mut interrupt) = (
                 signal(SignalKind::hangup())?,
@@ -194,6 +203,17 @@ impl Server {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                     () = control.drain.notified() => break,
+                    () = control.handed_over.notified() => {
+                        // The successor's answers from now on.
+                        drop(admin.take());
+                        let grace = control.settled().config.handover.grace;
+                        tokio::select! {
+                            () = control.outlive(grace) => {}
+                            _ = terminate.recv() => {}
+                            _ = interrupt.recv() => {}
+                        }
+                        break;
+                    }
                 }
             }
             control.drain_now();
@@ -234,24 +254,17 @@ impl Server {
             thread::park_timeout(Duration::from_millis(5));
         }
         self.control.set_phase(Phase::Stopped);
-        for path in &self.sockets {
-            let _ = std::fs::remove_file(path);
+        for listen in &self.control.settled().config.listen {
+            if let Listen::Unix(path) = listen
+                && !self.control.is_kept(listen)
+            {
+                let _ = std::fs::remove_file(path);
+            }
         }
         drop(self.admin.take());
+        drop(self.handover.take());
         exit
     }
-}
-
-fn bind_all(listen: &[Listen]) -> Result<Vec<Bound>, (Exit, String)> {
-    let bind = |listen: &Listen| {
-        Bound::bind(listen).map_err(|error| {
-            let message = format!(
-                "cannot listen on {listen}: {error}. Is another process using it? Choose another address with --listen."
-            );
-            (Exit::CannotListen, message)
-        })
-    };
-    listen.iter().map(bind).collect()
 }
 
 /// The sandbox, with what the configuration pins and the state directory holds.
@@ -338,10 +351,24 @@ impl Handle {
         self.phase.store(phase_number(phase), Ordering::Relaxed);
     }
 
+    /// It ends with the handle, whose drop closes `watched`.
+    fn start_control_plane(&self) -> Result<(), (Exit, String)> {
+        let input = control::Input {
+            views: self.shared.views.clone(),
+            watched: self.watched.subscribe(),
+            schema: self.shared.schema.clone(),
+            policies: self.shared.policies.clone(),
+            hidden: self.shared.hidden.clone(),
+        };
+        let started = control::start(input).map(drop);
+        started.map_err(|error| (Exit::Failure, format!("cannot start the control plane: {error}")))
+    }
+
     /// Starts to drain; at most once.
     fn drain_now(&self) {
         if !self.draining.swap(true, Ordering::Relaxed) {
             self.set_phase(Phase::Draining);
+            self.close_listeners();
             self.shared.tell_all(|| Message::Drain);
         }
     }

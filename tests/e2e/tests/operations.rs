@@ -1,6 +1,8 @@
 //! What an operator does: reload, drain, look, listen on a Unix socket; and how the process ends.
 
-use crate::own::{SOON, client, cluster_with, json, pool_of, tidegate, wait_until_running};
+use crate::own::{
+    SOON, client, cluster_with, json, pool_of, tidegate, wait_until_running, write_pool,
+};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use tidegate_test_support::clusters::ROLE;
@@ -33,6 +35,54 @@ fn a_reload_changes_the_pool_and_drops_nobody() {
     client.send(pipeline().query("SELECT current_setting('app.me')"));
     assert_eq!(client.expect("T D C ZT")[1].describe(), "D still here");
     client.query("COMMIT");
+}
+
+#[test]
+fn a_pool_shrinks_and_grows_while_it_is_used() {
+    let database = test_database("resize");
+    let primary = "[routing]\nreads = \"primary\"\n";
+    let tidegate = tidegate(shared_cluster(), &database, &(pool_of(4) + primary));
+    let url = tidegate.url(ROLE, &database);
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&url)).collect();
+    let resize = |size| {
+        tidegate.write_config(&(pool_of(size) + primary));
+        tidegate.reload();
+    };
+    let open = || {
+        let pool = write_pool(&tidegate);
+        pool["idle"].as_u64().unwrap() + pool["active"].as_u64().unwrap()
+    };
+    clients.iter_mut().for_each(|client| drop(client.query("BEGIN")));
+    clients[..2].iter_mut().for_each(|client| drop(client.query("COMMIT")));
+    assert_eq!(open(), 4);
+    resize(1);
+    wait_until(SOON, "those that are free are closed", || open() == 2);
+    // What is in use stays until its transaction ends.
+    clients[2..].iter_mut().for_each(|client| drop(client.query("SELECT 1")));
+    clients[2].query("COMMIT");
+    wait_until(SOON, "one is left", || open() == 1);
+    clients[0].send(pipeline().query("SELECT 'now'"));
+    wait_until(SOON, "it waits", || write_pool(&tidegate)["waiting"] == 1);
+    resize(2);
+    assert_eq!(clients[0].expect("T D C ZI")[1].describe(), "D now");
+    clients[3].query("COMMIT");
+}
+
+#[test]
+fn a_server_connection_is_replaced_when_it_is_old() {
+    let database = test_database("lifetime");
+    let config = pool_of(1) + "lifetime_max = \"500ms\"\n[routing]\nreads = \"primary\"\n";
+    let tidegate = tidegate(shared_cluster(), &database, &config);
+    let mut client = Client::connect(&tidegate.url(ROLE, &database));
+    client.query("BEGIN");
+    let pid = |client: &mut Client| client.value("SELECT pg_backend_pid()");
+    let first = pid(&mut client);
+    assert!(client.is_silent_for(std::time::Duration::from_secs(1)));
+    assert_eq!(pid(&mut client), first, "not in a transaction");
+    client.query("COMMIT");
+    assert_ne!(pid(&mut client), first);
+    let second = pid(&mut client);
+    wait_until(SOON, "the next one", || pid(&mut client) != second);
 }
 
 #[test]

@@ -63,6 +63,14 @@ pub fn json(tidegate: &Tidegate, path: &str) -> Value {
     serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// The only pool for writes that there is.
+#[track_caller]
+pub fn write_pool(tidegate: &Tidegate) -> Value {
+    let pools = json(tidegate, "/api/v1/pools");
+    let mut pools = pools["pools"].as_array().unwrap().iter();
+    pools.find(|pool| pool["role"] == "write").unwrap().clone()
+}
+
 /// The client with this `application_name`.
 pub fn client(tidegate: &Tidegate, application: &str) -> Option<Value> {
     let list = json(tidegate, "/api/v1/clients");

@@ -1,7 +1,8 @@
 //! Server connections taken away, given back, replaced: pause, resume, reconnect.
 
-use crate::own::{SOON, cluster_with, json, pool_of, sqlstate, tidegate, wait_for_state};
-use serde_json::Value;
+use crate::own::{
+    SOON, cluster_with, json, pool_of, sqlstate, tidegate, wait_for_state, write_pool,
+};
 use std::process::Stdio;
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
@@ -17,11 +18,6 @@ fn sessions(database: &str) -> String {
          AND application_name NOT LIKE 'tidegate%'"
     );
     shared_cluster().primary().psql(&sql).unwrap()
-}
-
-/// The only pool that there is.
-fn pool(tidegate: &Tidegate) -> Value {
-    json(tidegate, "/api/v1/pools")["pools"][0].clone()
 }
 
 #[test]
@@ -156,12 +152,12 @@ fn a_reconnect_replaces_connections_as_they_come_free() {
     let before = [busy.value(PID), idle.value(PID)];
     let (code, told) = tidegate.command(&["reconnect", &database]);
     assert_eq!((code, told.as_str()), (0, "1 server connections are in use and replaced later\n"));
-    assert_eq!(pool(&tidegate)["stale"], 1);
+    assert_eq!(write_pool(&tidegate)["stale"], 1);
     assert_ne!(idle.value(PID), before[1]);
     assert_eq!(busy.value(PID), before[0], "a transaction ends where it began");
     busy.query("COMMIT");
     assert_ne!(busy.value(PID), before[0]);
-    wait_until(SOON, "none is left", || pool(&tidegate)["stale"] == 0);
+    wait_until(SOON, "none is left", || write_pool(&tidegate)["stale"] == 0);
     let of_others = tidegate.command(&["reconnect", "another"]);
     let pid = idle.value(PID);
     assert_eq!((of_others.0, idle.value(PID)), (0, pid));

@@ -262,3 +262,57 @@ fn trap_25_26_nothing_is_lost_or_repeated_over_tls_when_one_side_is_slow() {
     assert!(copy.wait().unwrap().success());
     assert!(seen == all, "{} bytes came back of {}", seen.len(), all.len());
 }
+
+// --- renewal ------------------------------------------------------------------------------------------
+
+#[test]
+fn trap_120_a_reload_shows_a_new_certificate_to_new_clients_and_drops_nobody() {
+    let (before, after) = (Authority::new("Before"), Authority::new("After"));
+    let database = test_database("tls_reload");
+    let (cert, key) = before.sign("localhost");
+    let tls = format!("[tls]\nmode = \"require\"\ncert = \"{cert}\"\nkey = \"{key}\"\n");
+    let options = TidegateOptions::for_cluster(shared_cluster(), &database);
+    let tidegate = Tidegate::start(TidegateOptions { toml: Some(pool_of(2) + &tls), ..options });
+    let port = tidegate.address().rsplit_once(':').unwrap().1.to_owned();
+    let psql = |trusted: &Authority, arguments: &[&str]| {
+        let target = format!(
+            "host=localhost hostaddr=127.0.0.1 port={port} user={ROLE} dbname={database} \
+             sslmode=verify-full sslrootcert={}",
+            trusted.own()
+        );
+        let mut psql = shared_cluster().installation().client("psql");
+        psql.env("PGPASSWORD", password_of(ROLE)).args(arguments).arg(target);
+        psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        psql.spawn().unwrap()
+    };
+    let connects = |trusted: &Authority| {
+        let output = psql(trusted, &["-XAtc", "SELECT 1"]).wait_with_output().unwrap();
+        output.status.success()
+    };
+    let mut staying = psql(&before, &["-XAtq"]);
+    let (mut say, mut hear) = (staying.stdin.take().unwrap(), staying.stdout.take().unwrap());
+    let mut ask = |word: &str| {
+        writeln!(say, "SELECT '{word}';").unwrap();
+        let mut answer = vec![0; word.len() + 1];
+        hear.read_exact(&mut answer).unwrap();
+        assert_eq!(String::from_utf8(answer).unwrap(), format!("{word}\n"));
+    };
+    ask("first");
+    let renew = |file: &str, from: &str| std::fs::copy(from, file).unwrap();
+    let (new_cert, new_key) = after.sign("localhost");
+    renew(&cert, &new_cert);
+    renew(&key, &new_key);
+    assert!(connects(&before) && !connects(&after), "files are read at a reload");
+    tidegate.sighup();
+    wait_until(SOON, "the new certificate is shown", || connects(&after));
+    assert!(!connects(&before));
+    ask("second");
+    // Half a renewal: the key is not the certificate's.
+    renew(&cert, &after.sign("localhost").0);
+    let answer = tidegate.admin_post("/api/v1/reload", "");
+    assert_eq!(answer.status, 422, "{answer:?}");
+    assert!(connects(&after), "the one in force was kept");
+    ask("third");
+    drop(say);
+    assert!(staying.wait().unwrap().success());
+}

@@ -74,11 +74,34 @@ impl Tidegate {
     /// Starts it and waits for nothing: for configurations that are refused, or servers that are down.
     #[track_caller]
     pub fn launch(options: TidegateOptions) -> Tidegate {
+        let local = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
+        Tidegate::launch_at(options, local(), local())
+    }
+
+    /// Starts another one at the same addresses, which takes them over, and waits for nothing.
+    #[track_caller]
+    pub fn launch_successor(&self, mut options: TidegateOptions) -> Tidegate {
+        options.arguments.push("--take-over".to_owned());
+        Tidegate::launch_at(options, self.listen, self.admin)
+    }
+
+    /// The same, and waits until it has taken over.
+    #[track_caller]
+    pub fn start_successor(&self, options: TidegateOptions) -> Tidegate {
+        let mut successor = self.launch_successor(options);
+        wait_until(START_TIME_MAX, "a successor takes over", || {
+            let ended = successor.child.try_wait().unwrap();
+            assert!(ended.is_none(), "it ended; its log:\n{}", successor.log_tail());
+            successor.log().contains("took over:")
+        });
+        successor
+    }
+
+    #[track_caller]
+    fn launch_at(options: TidegateOptions, listen: SocketAddr, admin: SocketAddr) -> Tidegate {
         // Built first: a build that fails must not leave a folder behind.
         let binary = binary();
         let directory = new_directory();
-        let local = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
-        let (listen, admin) = (local(), local());
         let log = File::create(directory.join("log")).unwrap();
         let mut command = Command::new(binary);
         command.arg("serve");

@@ -22,7 +22,7 @@ pub const CRATES: &[Layers] = &[
             &["settle"],
             &["admin", "control", "data"],
             &["explain"],
-            &["hidden", "plugins", "statistics", "view"],
+            &["handover", "hidden", "plugins", "statistics", "view"],
             &["upstream"],
             &["stream"],
             &["config", "exit", "observe", "open_files", "tls", "trace", "uring"],

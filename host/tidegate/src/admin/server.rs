@@ -64,20 +64,24 @@ impl Drop for AdminHandle {
     }
 }
 
-/// Listens, and answers on a thread of its own until the handle is dropped.
+/// Answers on a thread of its own until the handle is dropped.
 ///
 /// # Errors
-/// The address can't be listened on, or the thread can't be started.
-pub fn start(config: &AdminConfig, control: Arc<dyn Control>) -> io::Result<AdminHandle> {
-    start_with(config, control, Timeouts::default())
+/// The thread can't be started.
+pub fn start(
+    listener: TcpListener,
+    config: &AdminConfig,
+    control: Arc<dyn Control>,
+) -> io::Result<AdminHandle> {
+    start_with(listener, config, control, Timeouts::default())
 }
 
 pub(super) fn start_with(
+    listener: TcpListener,
     config: &AdminConfig,
     control: Arc<dyn Control>,
     timeouts: Timeouts,
 ) -> io::Result<AdminHandle> {
-    let listener = TcpListener::bind(config.address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

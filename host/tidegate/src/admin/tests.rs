@@ -194,7 +194,8 @@ fn started_with(metrics: MetricsAccess, timeouts: Timeouts) -> Api {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let admin = AdminConfig { address, token: Secret::new(TOKEN), metrics };
     let control: Arc<dyn Control> = Arc::clone(&fake) as _;
-    Api { handle: start_with(&admin, control, timeouts).unwrap(), fake }
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    Api { handle: start_with(listener, &admin, control, timeouts).unwrap(), fake }
 }
 
 fn started() -> Api {

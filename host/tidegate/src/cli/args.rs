@@ -30,6 +30,8 @@ Examples:
       --replica postgres://…@db2/shop --admin 127.0.0.1:6433
   Everything from a file (SIGHUP reads it again, SIGTERM drains):
     tidegate init && tidegate check && tidegate serve
+  A new version in the place of the one that runs, without a client noticing:
+    tidegate serve --take-over
 
 Exit codes:
   0  done, or drained in time
@@ -56,7 +58,7 @@ pub(super) struct Args {
 pub(super) enum Command {
     /// Serve clients until SIGTERM or Ctrl-C, then drain
     #[command(after_help = SERVE_EXAMPLES)]
-    Serve(ServeArgs),
+    Serve(ServeCommand),
     /// Say what is wrong with a configuration, all of it, and exit with 0 or 2
     Check(ServeArgs),
     /// Write a tidegate.toml in which every key is explained
@@ -100,6 +102,15 @@ pub(super) struct CompilePluginArgs {
 pub(super) struct PluginArgs {
     #[command(subcommand)]
     pub(super) command: super::plugin::PluginCommand,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeCommand {
+    /// Take the listening sockets over from the process that serves, if there is one (see handover.dir)
+    #[arg(long)]
+    pub(super) take_over: bool,
+    #[command(flatten)]
+    pub(super) serve: ServeArgs,
 }
 
 /// Flags win over the file.

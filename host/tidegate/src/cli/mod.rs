@@ -20,8 +20,8 @@ use crate::config::{Config, ConfigError, ConfigSource};
 use crate::demo::{self, DemoOptions};
 use crate::exit::Exit;
 use crate::plugins::compile_for_parent;
-use crate::serve;
-use args::{Args, Command, CompilePluginArgs, DemoArgs, ServeArgs};
+use crate::serve::{self, Beginning};
+use args::{Args, Command, CompilePluginArgs, DemoArgs, ServeArgs, ServeCommand};
 
 /// Does what the command line of this process asks for.
 pub fn main() -> Exit {
@@ -53,8 +53,9 @@ pub fn main() -> Exit {
     }
 }
 
-fn run_serve(args: ServeArgs) -> Exit {
-    let (config, source) = match read(args) {
+fn run_serve(args: ServeCommand) -> Exit {
+    let beginning = if args.take_over { Beginning::TakeOver } else { Beginning::Alone };
+    let (config, source) = match read(args.serve) {
         Ok(read) => read,
         Err(exit) => return exit,
     };
@@ -66,7 +67,7 @@ fn run_serve(args: ServeArgs) -> Exit {
             return Exit::Failure;
         }
     };
-    serve::run(config, source)
+    serve::run(config, source, beginning)
 }
 
 fn run_compiler(args: &CompilePluginArgs) -> Exit {

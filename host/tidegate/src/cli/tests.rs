@@ -18,7 +18,7 @@ fn source(file: Option<&str>, flags: &[&str]) -> (tempfile::TempDir, crate::conf
     let args = ["tidegate", "serve", "--config", &path];
     let args = Args::try_parse_from(args.iter().chain(flags)).unwrap();
     let Command::Serve(serve) = args.command else { panic!("not serve") };
-    (dir, serve.source().unwrap())
+    (dir, serve.serve.source().unwrap())
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_bad_url_on_the_command_line_is_told_without_its_password() {
     let Command::Serve(serve) = Args::try_parse_from(args).unwrap().command else {
         panic!("not serve")
     };
-    let told = serve.source().unwrap_err();
+    let told = serve.serve.source().unwrap_err();
     assert!(told[0].to_string().starts_with("--primary: cluster.primary: the port is not"));
     assert!(!format!("{told:?}").contains("hunter2"));
 }

@@ -9,13 +9,13 @@ use tidegate_core::limits;
 
 use super::checked::{
     AdminConfig, AuthConfig, AuthMethod, AuthQueryConfig, ClientTls, ClientTlsMode, ClusterConfig,
-    Config, IoDriver, LimitSettings, Listen, LogConfig, LogFormat, MetricsAccess, PoolMode,
-    PoolOverride, PoolSettings, Reads, RoutingSettings, Secret, ServerUrl, TrustRemote,
+    Config, HandoverSettings, IoDriver, LimitSettings, Listen, LogConfig, LogFormat, MetricsAccess,
+    PoolMode, PoolOverride, PoolSettings, Reads, RoutingSettings, Secret, ServerUrl, TrustRemote,
 };
 use super::error::{ConfigError, Origin, Problem};
 use super::raw::{
-    At, Raw, RawAdmin, RawAuth, RawCluster, RawLimits, RawLog, RawOverride, RawPool, RawRouting,
-    RawTls, Timeout,
+    At, Raw, RawAdmin, RawAuth, RawCluster, RawHandover, RawLimits, RawLog, RawOverride, RawPool,
+    RawRouting, RawTls, Timeout,
 };
 use super::source::read_bounded;
 use super::users::Users;
@@ -41,6 +41,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     let plugins = checker.plugins(raw.plugins, raw.pins);
     let tls = checker.tls(raw.tls);
     let auth = checker.auth(raw.auth, &tls);
+    let handover = handover(raw.handover);
     let limits = checker.limits(raw.limits);
     let rates = checker.rates(raw.rates);
     let log = log(raw.log);
@@ -58,6 +59,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
             plugins,
             auth,
             tls,
+            handover,
             limits,
             rates,
             log,
@@ -461,6 +463,11 @@ impl Checker {
             ),
         }
     }
+}
+
+fn handover(written: RawHandover) -> HandoverSettings {
+    let grace = or(&written.grace, limits::HANDOVER_GRACE);
+    HandoverSettings { dir: written.dir.map(|dir| dir.value), grace }
 }
 
 fn log(written: RawLog) -> LogConfig {

@@ -36,6 +36,7 @@ pub struct Config {
     pub plugins: PluginsConfig,
     pub auth: AuthConfig,
     pub tls: ClientTls,
+    pub handover: HandoverSettings,
     pub limits: LimitSettings,
     pub rates: Rates,
     pub log: LogConfig,
@@ -400,6 +401,15 @@ impl ClientTlsMode {
             Self::VerifyFull => "verify-full",
         }
     }
+}
+
+/// One process takes over from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandoverSettings {
+    /// Where processes find each other; none: they do not.
+    pub dir: Option<PathBuf>,
+    /// A process that was taken over serves its clients for so long.
+    pub grace: Duration,
 }
 
 /// Bounds on clients and on the process.

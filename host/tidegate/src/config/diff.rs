@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::checked::{Config, LogConfig, Secret};
+use super::checked::{Config, HandoverSettings, LogConfig, Secret};
 use super::keys::{KEYS, Reload};
 use super::redact::redacted;
 
@@ -43,6 +43,7 @@ pub fn in_force(old: &Config, new: Config) -> (Config, ReloadReport) {
         io: old.io,
         admin: old.admin.clone(),
         plugins: old.plugins.clone(),
+        handover: HandoverSettings { dir: old.handover.dir.clone(), grace: new.handover.grace },
         rates: old.rates.clone(),
         log: LogConfig { format: old.log.format, filter: new.log.filter },
         ..new

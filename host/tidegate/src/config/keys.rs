@@ -81,6 +81,11 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ),
     ("auth", "How clients prove who they are."),
     ("tls", "TLS towards clients. Towards servers, each URL's `sslmode` decides."),
+    (
+        "handover",
+        "A new process takes the listening sockets over from the one that runs (`tidegate serve --take-over`), which serves its \
+         clients until they go.",
+    ),
     ("limits", "Bounds on clients and on the process."),
     (
         "rates",
@@ -168,6 +173,9 @@ pub(super) const KEYS: &[Key] = &[
     key("tls", "cert", Example(r#""/etc/tidegate/server.crt""#), Live, "The certificate chain, PEM."),
     key("tls", "key", Example(r#""/etc/tidegate/server.key""#), Live, "Its private key, PEM."),
     key("tls", "client_ca", Example(r#""/etc/tidegate/clients.crt""#), Live, "The certificates that clients' certificates must lead to, PEM."),
+
+    key("handover", "dir", Example(r#""/run/tidegate""#), Restart, "A folder of this user's alone (mode 0700), made if it is not there, in which processes find each other. Each Tidegate needs one of its own. Unless written, sockets are not handed over."),
+    key("handover", "grace", Value(r#""1h""#), Live, "A process that was taken over serves its clients this long at most; then it drains."),
 
     key("limits", "clients_max", Value("20000"), Live, "Clients connected at once; one more is refused with SQLSTATE 53300."),
     key("limits", "login_timeout", Value(r#""60s""#), Live, "From the connection to the end of the login."),

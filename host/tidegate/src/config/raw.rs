@@ -50,6 +50,7 @@ pub struct Raw {
     pub pins: Vec<RawPin>,
     pub auth: RawAuth,
     pub tls: RawTls,
+    pub handover: RawHandover,
     pub limits: RawLimits,
     pub rates: RawRates,
     pub log: RawLog,
@@ -148,6 +149,12 @@ pub struct RawTls {
     pub cert: Option<At<PathBuf>>,
     pub key: Option<At<PathBuf>>,
     pub client_ca: Option<At<PathBuf>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawHandover {
+    pub dir: Option<At<PathBuf>>,
+    pub grace: Option<At<Duration>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

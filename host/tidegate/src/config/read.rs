@@ -9,8 +9,8 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
-    At, Raw, RawAdmin, RawAuth, RawCluster, RawLimits, RawLog, RawOverride, RawPin, RawPlugins,
-    RawPool, RawQuota, RawRates, RawRouting, RawTls,
+    At, Raw, RawAdmin, RawAuth, RawCluster, RawHandover, RawLimits, RawLog, RawOverride, RawPin,
+    RawPlugins, RawPool, RawQuota, RawRates, RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 
@@ -90,6 +90,7 @@ impl Reader<'_> {
             pins: self.pins(&mut root),
             auth: self.table(&mut root, "auth", Self::auth),
             tls: self.table(&mut root, "tls", Self::tls),
+            handover: self.table(&mut root, "handover", Self::handover),
             limits: self.table(&mut root, "limits", Self::limits),
             rates: self.table(&mut root, "rates", Self::rates),
             log: self.table(&mut root, "log", Self::log),
@@ -158,6 +159,10 @@ impl Reader<'_> {
             key: self.value(table, "key"),
             client_ca: self.value(table, "client_ca"),
         }
+    }
+
+    fn handover(&mut self, table: &mut Table<'_, '_>) -> RawHandover {
+        RawHandover { dir: self.value(table, "dir"), grace: self.value(table, "grace") }
     }
 
     fn limits(&mut self, table: &mut Table<'_, '_>) -> RawLimits {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::checked::{
-    AuthConfig, AuthMethod, Config, Listen, MetricsAccess, PoolSettings, TrustRemote,
+    AuthConfig, AuthMethod, Config, LimitSettings, Listen, MetricsAccess, PoolSettings, TrustRemote,
 };
 use super::plugins::PluginsConfig;
 use super::quotas::{Quota, Quotas, Whose};
@@ -67,14 +67,11 @@ pub fn redacted(config: &Config) -> Value {
             "wait_max": timeout(Some(config.rates.limits.wait).filter(|wait| !wait.is_zero())),
             "administrators": config.rates.administrators,
         },
-        "limits": {
-            "clients_max": config.limits.clients_max,
-            "login_timeout": duration(config.limits.login_timeout),
-            "client_idle_timeout": timeout(config.limits.client_idle_timeout),
-            "idle_in_transaction_timeout": timeout(config.limits.idle_in_transaction_timeout),
-            "shutdown_grace": duration(config.limits.shutdown_grace),
-            "prepared_per_server_max": config.limits.prepared_per_server_max,
+        "handover": {
+            "dir": config.handover.dir,
+            "grace": duration(config.handover.grace),
         },
+        "limits": limits(&config.limits),
         "log": { "format": config.log.format.as_str(), "filter": config.log.filter },
     })
 }
@@ -90,6 +87,17 @@ fn auth(auth: &AuthConfig) -> Value {
         "query_password": query.and_then(|query| query.password.as_ref()).map(|_| "***"),
         "query_database": query.and_then(|query| query.database.as_ref()),
         "trust_remote": auth.trust_remote.as_str(),
+    })
+}
+
+fn limits(limits: &LimitSettings) -> Value {
+    json!({
+        "clients_max": limits.clients_max,
+        "login_timeout": duration(limits.login_timeout),
+        "client_idle_timeout": timeout(limits.client_idle_timeout),
+        "idle_in_transaction_timeout": timeout(limits.idle_in_transaction_timeout),
+        "shutdown_grace": duration(limits.shutdown_grace),
+        "prepared_per_server_max": limits.prepared_per_server_max,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +26,15 @@ pub enum Bound {
     Unix(std::os::unix::net::UnixListener),
 }
 
+impl From<Bound> for OwnedFd {
+    fn from(bound: Bound) -> Self {
+        match bound {
+            Bound::Tcp(listener) => listener.into(),
+            Bound::Unix(listener) => listener.into(),
+        }
+    }
+}
+
 impl Bound {
     /// Binds and listens.
     pub fn bind(listen: &Listen) -> io::Result<Self> {
@@ -46,6 +56,14 @@ impl Bound {
                 listener.set_nonblocking(true)?;
                 Ok(Self::Unix(listener))
             }
+        }
+    }
+
+    /// A socket that another process bound to this address.
+    pub fn inherit(listen: &Listen, socket: OwnedFd) -> Self {
+        match listen {
+            Listen::Tcp(_) => Self::Tcp(socket.into()),
+            Listen::Unix(_) => Self::Unix(socket.into()),
         }
     }
 

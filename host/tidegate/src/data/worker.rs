@@ -30,6 +30,7 @@ use super::login::{LoginContext, Peer, Throttle};
 use super::recording::{Part, Recording};
 use super::routing::Routing;
 use crate::config;
+use crate::handover::Siblings;
 use crate::hidden::HiddenCodes;
 use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::WorkerStats;
@@ -64,6 +65,8 @@ pub enum Message {
     Reload(Arc<Settled>, Arc<Retiring>),
     /// Does what was ordered about pools now, not at the next tick, and says when it has.
     Heed(oneshot::Sender<()>),
+    /// No new clients: another process has them. Those that are here stay until they go.
+    HandedOver(oneshot::Sender<()>),
     /// No new clients; each goes when its transaction has ended.
     Drain,
     /// Whoever is left goes now.
@@ -128,6 +131,8 @@ pub struct Shared {
     pub recording: Arc<Recording>,
     /// What is known of code that no statement names.
     pub hidden: Arc<HiddenCodes>,
+    /// Processes that were here before, or are coming.
+    pub siblings: Option<Siblings>,
     /// What the control plane knows.
     pub views: Arc<Views>,
     /// By worker: whether it has a connection to the primary.
@@ -141,6 +146,7 @@ impl Shared {
         seed: u128,
         policies: Arc<Registry>,
         limits: Arc<Limits>,
+        siblings: Option<Siblings>,
     ) -> (Arc<Self>, Vec<mpsc::Receiver<Message>>) {
         let (senders, receivers) = (0..workers).map(|_| mpsc::channel(MESSAGES_MAX)).unzip();
         let shared = Self {
@@ -160,6 +166,7 @@ impl Shared {
             limits,
             recording: Arc::default(),
             hidden: Arc::default(),
+            siblings,
             views: Arc::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
@@ -380,6 +387,11 @@ impl Worker {
             // Both branches are cancel safe.
             tokio::select! {
                 message = messages.recv() => match message {
+                    Some(Message::HandedOver(done)) => {
+                        accepting.abort_all();
+                        self.pools.retreat(Instant::now());
+                        let _ = done.send(());
+                    }
                     Some(Message::Drain) => {
                         accepting.abort_all();
                         self.drain();
@@ -425,6 +437,8 @@ impl Worker {
                 self.maintain();
                 let _ = done.send(());
             }
+            // `serve` heeds it.
+            Message::HandedOver(_) => {}
             Message::Drain => self.drain(),
             Message::Cut => self.cut(),
         }

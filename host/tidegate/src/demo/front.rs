@@ -81,7 +81,7 @@ impl Front {
                     ready();
                 }
             });
-            let exit = crate::serve::run(config, source);
+            let exit = crate::serve::run(config, source, crate::serve::Beginning::Alone);
             ended.store(true, Ordering::Relaxed);
             exit
         });

@@ -98,6 +98,8 @@ impl Worker {
                 if let Some(holder) = self.shared.keys.find(pid, &secret) {
                     self.stats.cancels.increment();
                     self.forward_cancel(holder).await;
+                } else if let Some(siblings) = &self.shared.siblings {
+                    siblings.cancel(pid, &secret).await;
                 }
                 drop(stream);
             }

@@ -11,6 +11,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tidegate_core::limits::HANDED_OVER_IDLE_MAX;
 use tidegate_core::pool::{Budget, CloseReason, Counts, PoolConfig, WorkerId, give_up};
 use tidegate_core::refusal::Refusal;
 use tokio::sync::Notify;
@@ -42,6 +43,8 @@ pub struct Pools {
     config: RefCell<Arc<PoolsConfig>>,
     cells: RefCell<FxHashMap<PoolKey, Kept>>,
     checked_at: Cell<Option<Instant>>,
+    /// Another process serves: no connection is kept for clients that may come.
+    retreats: Cell<bool>,
 }
 
 /// What every pool of the worker needs.
@@ -105,6 +108,7 @@ impl Pools {
             config: RefCell::new(config),
             cells: RefCell::default(),
             checked_at: Cell::new(None),
+            retreats: Cell::new(false),
         })
     }
 
@@ -166,7 +170,12 @@ impl Pools {
         let config = self.config.borrow();
         // A replica that is no longer configured: the primary can answer everything.
         let target = config.targets.get(key.instance).unwrap_or(&config.targets[0]);
-        ((config.bounds)(key), Arc::clone(target))
+        let mut bounds = (config.bounds)(key);
+        if self.retreats.get() {
+            bounds.size_min = 0;
+            bounds.idle_max = bounds.idle_max.min(HANDED_OVER_IDLE_MAX);
+        }
+        (bounds, Arc::clone(target))
     }
 
     pub fn acquire(&self, pool: &Rc<PoolCell>, slot: &Rc<WaitSlot>, now: Instant) -> Acquired {
@@ -308,6 +317,13 @@ impl Pools {
             }
             cell.pump(now);
         }
+    }
+
+    /// Another process serves the clients that come: connections are kept for those that are here alone.
+    pub fn retreat(&self, now: Instant) {
+        self.retreats.set(true);
+        let config = Arc::clone(&self.config.borrow());
+        self.set_config(config, now);
     }
 
     /// Shutting down: no new leases, idle connections close now, lent ones when they come back and
