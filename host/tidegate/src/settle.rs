@@ -159,5 +159,6 @@ fn login_context(
     let time_max = config.limits.login_timeout;
     let primary = &config.cluster.primary;
     let own_user = Some((primary.user.as_str().into(), credentials(primary)));
-    Ok(LoginContext { policy, time_max, tls, users, fake_secret, own_user })
+    let hba = config.auth.hba.as_ref().map(|hba| hba.rules.clone());
+    Ok(LoginContext { policy, time_max, tls, users, fake_secret, own_user, hba })
 }

@@ -7,6 +7,7 @@ mod clients; // applications in other languages, and PostgreSQL's own programs
 mod faults; // servers that die, clients that vanish, pools that are full
 mod flow; // one side reads more slowly than the other sends
 mod guests; // policies in other languages
+mod hba; // who may connect from where
 mod hidden; // what no text shows
 mod leaks; // one server connection for two clients
 mod limits; // rates: who is refused

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use std::sync::Arc;
+use tidegate_hba::Hba;
 pub use tidegate_wire::auth::Secret;
 
 use super::plugins::PluginsConfig;
@@ -249,8 +251,27 @@ pub struct AuthConfig {
     /// What `users_file` held when the configuration was read; empty without one.
     pub users: Users,
     pub query: Option<AuthQueryConfig>,
+    /// In place of the method.
+    pub hba: Option<HbaFile>,
     pub trust_remote: TrustRemote,
 }
+
+/// Rules on who may connect, as a file held them when the configuration was read.
+#[derive(Clone, Debug)]
+pub struct HbaFile {
+    pub path: PathBuf,
+    pub rules: Arc<Hba>,
+    /// What was read, included files and all.
+    pub(super) text: String,
+}
+
+impl PartialEq for HbaFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path && self.text == other.text
+    }
+}
+
+impl Eq for HbaFile {}
 
 /// How users are looked up at the primary, instead of in `pg_authid`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -83,6 +83,9 @@ fn secrets(old: &Config, new: &Config, keys: &mut Vec<String>) {
     if password(old) != password(new) {
         keys.push("auth.query_password".to_owned());
     }
+    if old.auth.hba != new.auth.hba {
+        keys.push("auth.hba_file".to_owned());
+    }
     if old.auth.users != new.auth.users {
         keys.push("auth.users_file".to_owned());
     }

@@ -4,6 +4,7 @@
 //! [`check::check`] makes a [`Config`] of it, or every error at once. Only the [`Config`] leaves
 //! this folder.
 
+mod auth; // who may log in: checks
 mod check; // from written to checked
 pub mod checked; // what the rest of the program sees
 pub mod diff; // what a reload changes

@@ -121,6 +121,7 @@ pub struct RawPin {
 pub struct RawAuth {
     pub method: Option<At<AuthMethod>>,
     pub users_file: Option<At<PathBuf>>,
+    pub hba_file: Option<At<PathBuf>>,
     pub query: Option<At<String>>,
     pub query_user: Option<At<String>>,
     pub query_password: Option<At<Secret>>,

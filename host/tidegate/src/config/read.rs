@@ -140,6 +140,7 @@ impl Reader<'_> {
         RawAuth {
             method: self.value(table, "method"),
             users_file: self.value(table, "users_file"),
+            hba_file: self.value(table, "hba_file"),
             query: self.value(table, "query"),
             query_user: self.value(table, "query_user"),
             query_password: self.value(table, "query_password"),

@@ -82,6 +82,7 @@ fn auth(auth: &AuthConfig) -> Value {
         "method": auth.method.as_str(),
         "users_file": auth.users_file,
         "users": auth.users.len(),
+        "hba_file": auth.hba.as_ref().map(|hba| &hba.path),
         "query": query.map(|query| &query.sql),
         "query_user": query.and_then(|query| query.user.as_ref()),
         "query_password": query.and_then(|query| query.password.as_ref()).map(|_| "***"),

@@ -88,7 +88,8 @@ impl Worker {
         let settled = self.settled();
         let admission = || self.admission(settled.config.limits.clients_max);
         let make_room = || self.pools.make_room_at_primary();
-        let door = Door { admission, throttle: &self.shared.throttle, make_room };
+        let (throttle, views) = (&self.shared.throttle, &*self.shared.views);
+        let door = Door { views, admission, throttle, make_room };
         let outcome = Box::pin(login::login(socket, peer, &settled.login, door)).await;
         match outcome {
             LoginOutcome::Done(logged_in) if logged_in.replication != Replication::None => {
