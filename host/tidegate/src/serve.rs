@@ -118,7 +118,8 @@ impl Server {
         let plugins = start_plugins(&config)?;
         let (policies, limits) =
             (Arc::clone(plugins.registry()), Limits::new(config.rates.clone()));
-        let (shared, receivers) = Shared::new(config.workers, seed, policies, limits);
+        let (shared, receivers) =
+            Shared::new(config.workers, config.peer_id, seed, policies, limits);
         let control = Arc::new(Handle {
             shared: shared.clone(),
             plugins,

@@ -29,6 +29,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     checker.server_tls(&raw.cluster);
     let listen = checker.listen(raw.listen);
     let workers = checker.workers(raw.workers);
+    let (peer_id, peers) = checker.peers(raw.peer_id, raw.peers);
     let cluster = checker.cluster(raw.cluster);
     let admin = checker.admin(raw.admin, made_up_token);
     let pool = checker.pool("pool", &raw.pool, &pool_defaults());
@@ -46,6 +47,8 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
             listen,
             admin,
             workers,
+            peer_id,
+            peers,
             cluster,
             pool,
             pools,

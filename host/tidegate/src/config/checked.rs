@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::peers::Peer;
 use std::sync::Arc;
 use tidegate_hba::Hba;
 pub use tidegate_wire::auth::Secret;
@@ -26,6 +27,9 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// Data-plane threads; at least one.
     pub workers: usize,
+    /// Which of several Tidegates this is, in its cancel keys; 0 for none.
+    pub peer_id: u8,
+    pub peers: Vec<Peer>,
     pub cluster: ClusterConfig,
     /// What holds for each pool without an override.
     pub pool: PoolSettings,

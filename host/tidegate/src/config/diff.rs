@@ -40,6 +40,7 @@ pub fn in_force(old: &Config, new: Config) -> (Config, ReloadReport) {
     let config = Config {
         listen: old.listen.clone(),
         workers: old.workers,
+        peer_id: old.peer_id,
         admin: old.admin.clone(),
         plugins: old.plugins.clone(),
         rates: old.rates.clone(),

@@ -44,6 +44,11 @@ impl Key {
 /// The tables, in the order of the file, with what stands above each.
 pub(super) const TABLES: &[(&str, &str)] = &[
     ("", ""),
+    (
+        "peers",
+        "The other Tidegates behind the same address; repeat the table for each. Cancel requests for their clients are \
+         forwarded to them, once.",
+    ),
     ("cluster", "The servers behind the proxy."),
     (
         "admin",
@@ -93,7 +98,11 @@ use self::Reload::{Live, Restart};
 #[rustfmt::skip]
 pub(super) const KEYS: &[Key] = &[
     key("", "listen", Value(r#"["127.0.0.1:6432"]"#), Restart, "Where clients connect: `ADDRESS:PORT`, or `unix:` and the path of a socket, which libpq wants to be `DIR/.s.PGSQL.PORT`. `*` is every address."),
+    key("", "peer_id", Example("1"), Restart, "The number of this Tidegate among several that clients reach by one address (1 to 255): it is in the cancel keys, so that a cancel request that comes to another one finds its way (`[[peers]]`)."),
     key("", "workers", Value("0"), Restart, "Data-plane threads. 0: one for each processor."),
+
+    key("peers", "id", Example("2"), Live, "Its `peer_id`."),
+    key("peers", "address", Example(r#""10.0.0.2:6432""#), Live, "`HOST:PORT`, where its clients connect."),
 
     key("cluster", "primary", Needed(r#""postgres://postgres@127.0.0.1:5432/postgres""#), Live, "The server that takes writes: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, percent-encoded, with the parameters `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `channel_binding`, `sslnegotiation` and `host` (a directory is a Unix socket) of libpq."),
     key("cluster", "replicas", Value("[]"), Live, "Its streaming replicas, as URLs."),

@@ -12,6 +12,7 @@ pub mod docs; // pages generated from tables
 mod error; // what is wrong, where, and what was meant
 pub mod init; // the commented tidegate.toml
 mod keys; // every key, documented
+mod peers; // other Tidegates: types and checks
 mod plugins; // plugins: types and checks
 mod rates; // rates: types and checks
 pub mod raw; // what was written, and where
@@ -27,6 +28,7 @@ mod tests;
 
 pub use checked::*;
 pub use error::{ConfigError, Origin, Problem};
+pub use peers::{Peer, PeerAddress};
 pub use plugins::{FileHash, Pin, PluginsConfig, PublicKey, Signature, Signatures};
 pub use rates::Rates;
 pub(crate) use source::flag_value;

@@ -8,6 +8,7 @@ use super::checked::{
     AuthMethod, ClientTlsMode, Listen, LogFormat, PoolMode, Reads, Secret, ServerUrl, TrustRemote,
 };
 use super::error::Origin;
+use super::peers::PeerAddress;
 use super::plugins::{FileHash, PublicKey, Signatures};
 use tidegate_core::policy::Slot;
 
@@ -38,6 +39,8 @@ pub struct LogFilter(pub String);
 pub struct Raw {
     pub listen: Vec<At<Listen>>,
     pub workers: Option<At<usize>>,
+    pub peer_id: Option<At<usize>>,
+    pub peers: Vec<RawPeer>,
     pub cluster: RawCluster,
     pub admin: RawAdmin,
     pub pool: RawPool,
@@ -105,6 +108,14 @@ pub struct RawPlugins {
     pub memory_mib_max: Option<At<usize>>,
     pub plan_time_max: Option<At<Duration>>,
     pub decide_time_max: Option<At<Duration>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawPeer {
+    /// Where the table begins.
+    pub origin: Origin,
+    pub id: Option<At<usize>>,
+    pub address: Option<At<PeerAddress>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
-    At, Raw, RawAdmin, RawAuth, RawCluster, RawLimits, RawLog, RawOverride, RawPin, RawPlugins,
-    RawPool, RawRates, RawRouting, RawTls,
+    At, Raw, RawAdmin, RawAuth, RawCluster, RawLimits, RawLog, RawOverride, RawPeer, RawPin,
+    RawPlugins, RawPool, RawRates, RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 
@@ -79,6 +79,8 @@ impl Reader<'_> {
         let raw = Raw {
             listen: self.list(&mut root, "listen"),
             workers: self.value(&mut root, "workers"),
+            peer_id: self.value(&mut root, "peer_id"),
+            peers: self.peers(&mut root),
             cluster: self.table(&mut root, "cluster", Self::cluster),
             admin: self.table(&mut root, "admin", Self::admin),
             pool: self.table(&mut root, "pool", Self::pool),
@@ -212,6 +214,15 @@ impl Reader<'_> {
             file: reader.value(table, "file"),
             sha256: reader.value(table, "sha256"),
             settings: reader.value(table, "settings"),
+        })
+    }
+
+    fn peers(&mut self, root: &mut Table<'_, '_>) -> Vec<RawPeer> {
+        let expected = "tables, each headed [[peers]]";
+        self.tables(root, "peers", expected, |reader, origin, table| RawPeer {
+            origin,
+            id: reader.value(table, "id"),
+            address: reader.value(table, "address"),
         })
     }
 

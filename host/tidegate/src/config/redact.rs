@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::checked::{
     AuthConfig, AuthMethod, Config, Listen, MetricsAccess, PoolSettings, TrustRemote,
 };
+use super::peers::Peer;
 use super::plugins::PluginsConfig;
 use super::users::UserSecret;
 
@@ -35,6 +36,8 @@ pub fn redacted(config: &Config) -> Value {
     json!({
         "listen": text(&listen),
         "workers": config.workers,
+        "peer_id": config.peer_id,
+        "peers": peers(&config.peers),
         "cluster": {
             "primary": config.cluster.primary.to_string(),
             "replicas": text(&replicas),
@@ -74,6 +77,11 @@ pub fn redacted(config: &Config) -> Value {
         },
         "log": { "format": config.log.format.as_str(), "filter": config.log.filter },
     })
+}
+
+fn peers(peers: &[Peer]) -> Vec<Value> {
+    let peer = |peer: &Peer| json!({ "id": peer.id, "address": peer.address.0.to_string() });
+    peers.iter().map(peer).collect()
 }
 
 fn auth(auth: &AuthConfig) -> Value {
