@@ -143,6 +143,8 @@ pub const HANDED_OVER_IDLE_MAX: Duration = Duration::from_secs(1);
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// The users file, in bytes: more than a hundred thousand users.
 pub const USERS_FILE_BYTES_MAX: u64 = 16 << 20;
+/// A file of rules on who may connect, and each that it includes, in bytes.
+pub const HBA_FILE_BYTES_MAX: u64 = 1 << 20;
 /// A token file, in bytes.
 pub const TOKEN_FILE_BYTES_MAX: u64 = 4_096;
 /// Any configured duration, so that no deadline overflows a clock.

@@ -58,6 +58,23 @@ impl Roles {
         self.of(user).into_iter().map(str::to_owned).collect()
     }
 
+    /// Is `user` a member of `role`, itself or through others, however many?
+    pub fn is_member(&self, user: &str, role: &str) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut next = vec![user];
+        while let Some(member) = next.pop() {
+            for granted in self.granted.get(member).into_iter().flatten() {
+                if **granted == *role {
+                    return true;
+                }
+                if seen.insert(&**granted) {
+                    next.push(granted);
+                }
+            }
+        }
+        false
+    }
+
     /// Is the user, or one of its roles, in the list?
     pub fn is_any_of(&self, user: &str, names: &[String]) -> bool {
         let listed = |name: &str| names.iter().any(|known| known == name);
@@ -118,6 +135,10 @@ mod tests {
             for member in 0..8 {
                 let others = (0..8).filter(|role| *role != member && reach[member][*role]);
                 let wanted: Vec<&str> = others.map(|role| &*names[role]).collect();
+                for role in 0..8 {
+                    let is_member = roles.is_member(&names[member], &names[role]);
+                    prop_assert_eq!(is_member, reach[member][role]);
+                }
                 prop_assert_eq!(roles.of(&names[member]), wanted);
             }
         }

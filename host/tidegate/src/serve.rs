@@ -138,7 +138,8 @@ impl Server {
         let (policies, limits) =
             (Arc::clone(plugins.registry()), Limits::new(config.rates.clone()));
         let siblings = handover.as_ref().map(crate::handover::Open::siblings);
-        let (shared, receivers) = Shared::new(config.workers, seed, policies, limits, siblings);
+        let (shared, receivers) =
+            Shared::new(config.workers, config.peer_id, seed, policies, limits, siblings);
         shared.pools.set_quotas(settle::server_quotas(&config));
         let control = Arc::new(Handle {
             shared: shared.clone(),

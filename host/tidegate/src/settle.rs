@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tidegate_core::pool::PoolConfig;
 use tidegate_core::session::login::TlsPolicy;
 
-use crate::config::{AuthMethod, ClientTlsMode, Config, ServerUrl, TrustRemote};
+use crate::config::{self, AuthMethod, ClientTlsMode, Config, ServerUrl, TrustRemote};
+use crate::data::cancel::Peers;
 use crate::data::login::{LoginContext, LoginPolicy, Method, TrustScope};
 use crate::data::users::{UserFile, Users};
 use crate::data::worker::Settled;
-use crate::tls::{Acceptor, ServerTls};
+use crate::tls::{Acceptor, ServerTls, SslMode};
 use crate::upstream::pool::{PoolKey, PoolKind, PoolsConfig, QuotaLimits, QuotaOf};
 use crate::upstream::{AuthQuery, Credentials, Target, UserDirectory};
 
@@ -30,7 +31,19 @@ pub fn settle(config: Config, fake_secret: [u8; 32]) -> Result<Settled, String> 
     };
     let pools = Arc::new(PoolsConfig { targets, bounds });
     let warm = configured_pools(&config);
-    Ok(Settled { config, login, pools, warm })
+    let peers = peers(&config)?;
+    Ok(Settled { config, login, pools, peers, warm })
+}
+
+/// The other Tidegates. In clear: they are asked for nothing, and told no more than what the client sent.
+fn peers(config: &Config) -> Result<Peers, String> {
+    let tls = ServerTls::new(SslMode::Disable, None, None).map_err(|error| error.to_string())?;
+    let target = |peer: &config::Peer| Target {
+        name: format!("peer-{}", peer.id).into(),
+        address: peer.address.0.clone(),
+        tls: tls.clone(),
+    };
+    Ok(config.peers.iter().map(|peer| (peer.id, Arc::new(target(peer)))).collect())
 }
 
 /// How many server connections a database or user may have.
@@ -169,5 +182,6 @@ fn login_context(
     let time_max = config.limits.login_timeout;
     let primary = &config.cluster.primary;
     let own_user = Some((primary.user.as_str().into(), credentials(primary)));
-    Ok(LoginContext { policy, time_max, tls, users, fake_secret, own_user })
+    let hba = config.auth.hba.as_ref().map(|hba| hba.rules.clone());
+    Ok(LoginContext { policy, time_max, tls, users, fake_secret, own_user, hba })
 }

@@ -1,6 +1,6 @@
 //! Channel binding and direct TLS, towards clients and towards servers; one Tidegate behind another, which can both.
 
-use crate::own::{SOON, cluster_like, pool_of, tidegate};
+use crate::own::{SOON, cluster_like, pool_of, tidegate, wait_until_running};
 use crate::tls::{Authority, encrypting, reaching};
 use std::process::Output;
 use tidegate_test_support::clusters::ROLE;
@@ -116,4 +116,43 @@ fn a_server_that_knows_no_direct_tls_is_told_from_one_that_does() {
     let error = Client::try_connect(&tidegate.url(ROLE, "direct_old"), &[]).unwrap_err();
     assert_eq!(error.sqlstate(), "08006", "{}", error.describe());
     assert!(error.describe().contains("TLS failed"), "{}", error.describe());
+}
+
+/// Sends a cancel request with this client's key to another Tidegate, and waits until it has been seen to.
+fn cancel_at(other: &Tidegate, client: &Client) {
+    let mut canceller = Client::open(&other.address());
+    let length = u32::try_from(8 + client.backend_key.len()).unwrap();
+    let request = [&length.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &client.backend_key];
+    canceller.send(request.concat());
+    canceller.expect("(end)");
+}
+
+#[test]
+fn trap_75_a_cancel_that_comes_to_another_tidegate_is_forwarded_and_never_in_circles() {
+    let database = test_database("peers");
+    let numbered = |id: usize, peers: &[(usize, &Tidegate)]| {
+        let peers = peers
+            .iter()
+            .map(|(id, peer)| format!("[[peers]]\nid = {id}\naddress = \"{}\"\n", peer.address()));
+        format!("peer_id = {id}\n{}{}", pool_of(2), peers.collect::<String>())
+    };
+    let one = tidegate(shared_cluster(), &database, &numbered(1, &[]));
+    let two = tidegate(shared_cluster(), &database, &numbered(2, &[(1, &one)]));
+    one.write_config(&numbered(1, &[(2, &two), (3, &two)]));
+    one.reload();
+    for (own, other) in [(&one, &two), (&two, &one)] {
+        let mut client = Client::connect(&own.url(ROLE, &database));
+        client.send(pipeline().query("SELECT pg_sleep(60)"));
+        wait_until_running(shared_cluster(), &database, "pg_sleep(60)", 1);
+        cancel_at(other, &client);
+        client.expect("T E:57014 ZI");
+    }
+    // A key that two takes for the third's, and one sends to two: it goes no further.
+    let third = tidegate(shared_cluster(), &database, &numbered(3, &[]));
+    two.write_config(&numbered(2, &[(3, &one)]));
+    two.reload();
+    let mut client = Client::connect(&third.url(ROLE, &database));
+    cancel_at(&two, &client);
+    cancel_at(&one, &client);
+    assert_eq!(client.value("SELECT 'untouched'").as_deref(), Some("untouched"));
 }

@@ -8,6 +8,7 @@ mod faults; // servers that die, clients that vanish, pools that are full
 mod flow; // one side reads more slowly than the other sends
 mod guests; // policies in other languages
 mod handover; // a new process in the place of the one that runs
+mod hba; // who may connect from where
 mod hidden; // what no text shows
 mod leaks; // one server connection for two clients
 mod limits; // rates: who is refused

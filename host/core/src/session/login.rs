@@ -22,11 +22,13 @@
 mod challenge;
 mod policy;
 mod request;
+mod rules; // who may come in how
 mod throttle; // failed logins slow down the next answers
 
 pub use policy::{Admission, CloseReason, LoginPolicy, Method, PeerKind, TlsPolicy, TrustScope};
-pub use policy::{PasswordCheck, Proven, Standing, Stored, User};
+pub use policy::{PasswordCheck, PasswordOutcome, PeerName, Proven, Standing, Stored, User};
 pub use request::{Destination, LoginRequest, Replication};
+pub use rules::Rules;
 pub use throttle::{Throttle, Verdict};
 
 use crate::limits::{AUTH_MESSAGE_BYTES_MAX, STARTUP_PACKET_BYTES_MAX};
@@ -87,6 +89,8 @@ pub struct LoginParams {
     pub time_max: Duration,
     pub peer: PeerKind,
     pub policy: LoginPolicy,
+    /// In place of the policy's method.
+    pub rules: Option<Rules>,
     /// Fresh random printable text without commas, for SCRAM.
     pub nonce: String,
     /// Fresh random bytes, for md5.
@@ -375,6 +379,9 @@ impl Login {
                 .hint("Connect with sslmode=require or stronger.");
             return self.refuse(CloseReason::TlsRequired, &refusal);
         }
+        if let Err((reason, refusal)) = self.heed_rules(&request, &encryption) {
+            return self.refuse(reason, &refusal);
+        }
         let (user, destination) = (request.user.clone(), request.destination());
         self.actions.push_back(LoginAction::LookUpUser { user, destination });
         self.state = State::User(request, encryption);
@@ -464,15 +471,6 @@ impl Login {
             }
         }
     }
-}
-
-/// What came of checking a password in clear.
-#[derive(Clone, Debug)]
-pub enum PasswordOutcome {
-    Right,
-    Wrong,
-    /// The server was asked and refused with an error of its own, or could not be asked.
-    Refused(CloseReason, Refusal),
 }
 
 fn startup_alpn() -> &'static [u8] {

@@ -8,17 +8,16 @@ use std::time::Duration;
 use tidegate_core::limits;
 
 use super::checked::{
-    AdminConfig, AuthConfig, AuthMethod, AuthQueryConfig, ClientTls, ClientTlsMode, ClusterConfig,
-    Config, HandoverSettings, IoDriver, LimitSettings, Listen, LogConfig, LogFormat, MetricsAccess,
-    PoolMode, PoolOverride, PoolSettings, Reads, RoutingSettings, Secret, ServerUrl, TrustRemote,
+    AdminConfig, ClientTls, ClientTlsMode, ClusterConfig, Config, HandoverSettings, IoDriver,
+    LimitSettings, Listen, LogConfig, LogFormat, MetricsAccess, PoolMode, PoolOverride,
+    PoolSettings, Reads, RoutingSettings, Secret, ServerUrl,
 };
 use super::error::{ConfigError, Origin, Problem};
 use super::raw::{
-    At, Raw, RawAdmin, RawAuth, RawCluster, RawHandover, RawLimits, RawLog, RawOverride, RawPool,
+    At, Raw, RawAdmin, RawCluster, RawHandover, RawLimits, RawLog, RawOverride, RawPool,
     RawRouting, RawTls, Timeout,
 };
 use super::source::read_bounded;
-use super::users::Users;
 use crate::tls::{Acceptor, ServerTls, TlsError};
 
 /// Checks everything; `made_up_token` is the admin token if nobody gave one.
@@ -31,6 +30,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     let listen = checker.listen(raw.listen);
     let workers = checker.workers(raw.workers);
     let io = raw.io.map_or(IoDriver::Auto, |io| io.value);
+    let (peer_id, peers) = checker.peers(raw.peer_id, raw.peers);
     let cluster = checker.cluster(raw.cluster);
     let admin = checker.admin(raw.admin, made_up_token);
     let pool = checker.pool("pool", &raw.pool, &pool_defaults());
@@ -51,6 +51,8 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
             admin,
             workers,
             io,
+            peer_id,
+            peers,
             cluster,
             pool,
             pools,
@@ -234,7 +236,7 @@ impl Checker {
         Some(token)
     }
 
-    fn read(&mut self, key: &str, path: &At<PathBuf>, bytes_max: u64) -> Option<String> {
+    pub(super) fn read(&mut self, key: &str, path: &At<PathBuf>, bytes_max: u64) -> Option<String> {
         match read_bounded(&path.value, bytes_max) {
             Ok(text) => Some(text),
             Err(error) => {
@@ -358,73 +360,6 @@ impl Checker {
         });
         if let Some((key, file)) = named.or_else(|| written().next_back()) {
             self.fail(Some(&file.origin), key, Problem::Unreadable(error.to_string()));
-        }
-    }
-
-    fn auth(&mut self, written: RawAuth, tls: &ClientTls) -> AuthConfig {
-        let method = or(&written.method, AuthMethod::Passthrough);
-        let needs_users =
-            matches!(method, AuthMethod::ScramSha256 | AuthMethod::Md5 | AuthMethod::Password);
-        if let Some(At { origin, .. }) = &written.method {
-            let name = method.as_str();
-            if needs_users && written.users_file.is_none() && written.query.is_none() {
-                let message = format!("{name} needs auth.users_file or auth.query");
-                self.contradiction(origin, "auth.method", message);
-            }
-            if method == AuthMethod::Certificate && tls.client_ca.is_none() {
-                self.contradiction(origin, "auth.method", format!("{name} needs tls.client_ca"));
-            }
-        }
-        let users = written.users_file.as_ref().map(|file| self.users(file)).unwrap_or_default();
-        let query = self.auth_query(&written);
-        AuthConfig {
-            method,
-            users_file: written.users_file.map(|file| file.value),
-            users,
-            query,
-            trust_remote: or(&written.trust_remote, TrustRemote::Refuse),
-        }
-    }
-
-    fn auth_query(&mut self, written: &RawAuth) -> Option<AuthQueryConfig> {
-        let value = |at: &Option<At<String>>| at.as_ref().map(|at| at.value.clone());
-        let Some(At { value: sql, origin }) = &written.query else {
-            let alone = [
-                ("auth.query_user", written.query_user.as_ref().map(|at| &at.origin)),
-                ("auth.query_password", written.query_password.as_ref().map(|at| &at.origin)),
-                ("auth.query_database", written.query_database.as_ref().map(|at| &at.origin)),
-            ];
-            for (key, origin) in alone.into_iter().filter_map(|(key, at)| Some((key, at?))) {
-                self.contradiction(origin, key, "there is no auth.query");
-            }
-            return None;
-        };
-        if !sql.contains("$1") {
-            self.bad_value(origin, "auth.query", "does not name $1, the user that is looked up");
-        }
-        Some(AuthQueryConfig {
-            sql: sql.clone(),
-            user: value(&written.query_user),
-            password: written.query_password.as_ref().map(|at| at.value.clone()),
-            database: value(&written.query_database),
-        })
-    }
-
-    fn users(&mut self, file: &At<PathBuf>) -> Users {
-        let Some(text) = self.read("auth.users_file", file, limits::USERS_FILE_BYTES_MAX) else {
-            return Users::default();
-        };
-        match Users::parse(&text) {
-            Ok(users) => users,
-            Err(errors) => {
-                let name: std::sync::Arc<str> = file.value.display().to_string().into();
-                for error in errors {
-                    let (line, column) = (error.line, error.column);
-                    let origin = Origin::File { file: name.clone(), line, column };
-                    self.bad_value(&origin, "", error.message);
-                }
-                Users::default()
-            }
         }
     }
 

@@ -8,6 +8,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::peers::Peer;
+use std::sync::Arc;
+use tidegate_hba::Hba;
 pub use tidegate_wire::auth::Secret;
 
 use super::plugins::PluginsConfig;
@@ -26,6 +29,9 @@ pub struct Config {
     /// Data-plane threads; at least one.
     pub workers: usize,
     pub io: IoDriver,
+    /// Which of several Tidegates this is, in its cancel keys; 0 for none.
+    pub peer_id: u8,
+    pub peers: Vec<Peer>,
     pub cluster: ClusterConfig,
     /// What holds for each pool without an override.
     pub pool: PoolSettings,
@@ -276,8 +282,27 @@ pub struct AuthConfig {
     /// What `users_file` held when the configuration was read; empty without one.
     pub users: Users,
     pub query: Option<AuthQueryConfig>,
+    /// In place of the method.
+    pub hba: Option<HbaFile>,
     pub trust_remote: TrustRemote,
 }
+
+/// Rules on who may connect, as a file held them when the configuration was read.
+#[derive(Clone, Debug)]
+pub struct HbaFile {
+    pub path: PathBuf,
+    pub rules: Arc<Hba>,
+    /// What was read, included files and all.
+    pub(super) text: String,
+}
+
+impl PartialEq for HbaFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path && self.text == other.text
+    }
+}
+
+impl Eq for HbaFile {}
 
 /// How users are looked up at the primary, instead of in `pg_authid`.
 #[derive(Clone, Debug, PartialEq, Eq)]

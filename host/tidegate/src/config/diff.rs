@@ -41,6 +41,7 @@ pub fn in_force(old: &Config, new: Config) -> (Config, ReloadReport) {
         listen: old.listen.clone(),
         workers: old.workers,
         io: old.io,
+        peer_id: old.peer_id,
         admin: old.admin.clone(),
         plugins: old.plugins.clone(),
         handover: HandoverSettings { dir: old.handover.dir.clone(), grace: new.handover.grace },
@@ -84,6 +85,9 @@ fn secrets(old: &Config, new: &Config, keys: &mut Vec<String>) {
     let password = |config: &Config| config.auth.query.as_ref()?.password.clone();
     if password(old) != password(new) {
         keys.push("auth.query_password".to_owned());
+    }
+    if old.auth.hba != new.auth.hba {
+        keys.push("auth.hba_file".to_owned());
     }
     if old.auth.users != new.auth.users {
         keys.push("auth.users_file".to_owned());

@@ -44,6 +44,11 @@ impl Key {
 /// The tables, in the order of the file, with what stands above each.
 pub(super) const TABLES: &[(&str, &str)] = &[
     ("", ""),
+    (
+        "peers",
+        "The other Tidegates behind the same address; repeat the table for each. Cancel requests for their clients are \
+         forwarded to them, once.",
+    ),
     ("cluster", "The servers behind the proxy."),
     (
         "admin",
@@ -103,8 +108,12 @@ use self::Reload::{Live, Restart};
 #[rustfmt::skip]
 pub(super) const KEYS: &[Key] = &[
     key("", "listen", Value(r#"["127.0.0.1:6432"]"#), Restart, "Where clients connect: `ADDRESS:PORT`, or `unix:` and the path of a socket, which libpq wants to be `DIR/.s.PGSQL.PORT`. `*` is every address."),
+    key("", "peer_id", Example("1"), Restart, "The number of this Tidegate among several that clients reach by one address (1 to 255): it is in the cancel keys, so that a cancel request that comes to another one finds its way (`[[peers]]`)."),
     key("", "workers", Value("0"), Restart, "Data-plane threads. 0: one for each processor."),
     key("", "io", Value(r#""auto""#), Restart, "How sockets are read and written once logged in: `io_uring` (fewer system calls; Linux 6.1), `epoll`, or `auto`: io_uring where the kernel lets us have it. TLS is always by epoll."),
+
+    key("peers", "id", Example("2"), Live, "Its `peer_id`."),
+    key("peers", "address", Example(r#""10.0.0.2:6432""#), Live, "`HOST:PORT`, where its clients connect."),
 
     key("cluster", "primary", Needed(r#""postgres://postgres@127.0.0.1:5432/postgres""#), Live, "The server that takes writes: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, percent-encoded, with the parameters `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `channel_binding`, `sslnegotiation` and `host` (a directory is a Unix socket) of libpq."),
     key("cluster", "replicas", Value("[]"), Live, "Its streaming replicas, as URLs."),
@@ -163,6 +172,7 @@ pub(super) const KEYS: &[Key] = &[
 
     key("auth", "method", Value(r#""passthrough""#), Live, "`passthrough`: the primary's users log in with their own passwords, checked by the primary. `scram-sha-256`, `md5`, `password` (in clear: over TLS or from this machine only): against `users_file`. `certificate`: a certificate of `tls.client_ca` whose common name is the user. `trust`: nothing is asked."),
     key("auth", "users_file", Example(r#""/etc/tidegate/users.txt""#), Live, "PgBouncer's userlist.txt: a line for each user, `\"user\" \"secret\"`, where the secret is a password or what `pg_authid.rolpassword` holds."),
+    key("auth", "hba_file", Example(r#""/etc/tidegate/pg_hba.conf""#), Live, "Who may connect from where, and how: PostgreSQL's `pg_hba.conf`, in place of `method`, which then only says where users are known from. The methods are `trust`, `reject`, `scram-sha-256`, `md5`, `password`, `cert` and `peer`; names of hosts, other methods and options are errors."),
     key("auth", "query", Example(r#""SELECT * FROM tidegate.user_lookup($1)""#), Live, "How users are looked up, as PgBouncer's `auth_query`: `$1` is the user, and the answer is one row with its name and what `pg_authid.rolpassword` holds, or none. Names are written with their schema, since the search path is `pg_catalog`; it runs read-only. With `passthrough` it takes the place of `pg_authid`; with the other methods users of `users_file` come first."),
     key("auth", "query_user", Example(r#""tidegate_lookup""#), Live, "Who runs `query`; the user of the primary's URL unless written. It need be no superuser, only allowed to call a SECURITY DEFINER function."),
     key("auth", "query_password", Example(r#""${DATABASE_PASSWORD}""#), Live, "The password of `query_user`; for the user of the primary's URL, that of the URL unless written."),

@@ -4,6 +4,7 @@
 //! [`check::check`] makes a [`Config`] of it, or every error at once. Only the [`Config`] leaves
 //! this folder.
 
+mod auth; // who may log in: checks
 mod check; // from written to checked
 pub mod checked; // what the rest of the program sees
 pub mod diff; // what a reload changes
@@ -11,6 +12,7 @@ pub mod docs; // pages generated from tables
 mod error; // what is wrong, where, and what was meant
 pub mod init; // the commented tidegate.toml
 mod keys; // every key, documented
+mod peers; // other Tidegates: types and checks
 mod plugins; // plugins: types and checks
 mod quotas; // quotas: types and checks
 mod rates; // rates: types and checks
@@ -27,6 +29,7 @@ mod tests;
 
 pub use checked::*;
 pub use error::{ConfigError, Origin, Problem};
+pub use peers::{Peer, PeerAddress};
 pub use plugins::{FileHash, Pin, PluginsConfig, PublicKey, Signature, Signatures};
 pub use quotas::{Quota, Quotas, Whose};
 pub use rates::Rates;

@@ -9,6 +9,7 @@ use super::checked::{
     TrustRemote,
 };
 use super::error::Origin;
+use super::peers::PeerAddress;
 use super::plugins::{FileHash, PublicKey, Signatures};
 use tidegate_core::policy::Slot;
 
@@ -40,6 +41,8 @@ pub struct Raw {
     pub listen: Vec<At<Listen>>,
     pub workers: Option<At<usize>>,
     pub io: Option<At<IoDriver>>,
+    pub peer_id: Option<At<usize>>,
+    pub peers: Vec<RawPeer>,
     pub cluster: RawCluster,
     pub admin: RawAdmin,
     pub pool: RawPool,
@@ -123,6 +126,14 @@ pub struct RawPlugins {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawPeer {
+    /// Where the table begins.
+    pub origin: Origin,
+    pub id: Option<At<usize>>,
+    pub address: Option<At<PeerAddress>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawPin {
     /// Where the table begins.
     pub origin: Origin,
@@ -136,6 +147,7 @@ pub struct RawPin {
 pub struct RawAuth {
     pub method: Option<At<AuthMethod>>,
     pub users_file: Option<At<PathBuf>>,
+    pub hba_file: Option<At<PathBuf>>,
     pub query: Option<At<String>>,
     pub query_user: Option<At<String>>,
     pub query_password: Option<At<Secret>>,

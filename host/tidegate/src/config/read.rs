@@ -9,8 +9,8 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
-    At, Raw, RawAdmin, RawAuth, RawCluster, RawHandover, RawLimits, RawLog, RawOverride, RawPin,
-    RawPlugins, RawPool, RawQuota, RawRates, RawRouting, RawTls,
+    At, Raw, RawAdmin, RawAuth, RawCluster, RawHandover, RawLimits, RawLog, RawOverride, RawPeer,
+    RawPin, RawPlugins, RawPool, RawQuota, RawRates, RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 
@@ -80,6 +80,8 @@ impl Reader<'_> {
             listen: self.list(&mut root, "listen"),
             workers: self.value(&mut root, "workers"),
             io: self.value(&mut root, "io"),
+            peer_id: self.value(&mut root, "peer_id"),
+            peers: self.peers(&mut root),
             cluster: self.table(&mut root, "cluster", Self::cluster),
             admin: self.table(&mut root, "admin", Self::admin),
             pool: self.table(&mut root, "pool", Self::pool),
@@ -144,6 +146,7 @@ impl Reader<'_> {
         RawAuth {
             method: self.value(table, "method"),
             users_file: self.value(table, "users_file"),
+            hba_file: self.value(table, "hba_file"),
             query: self.value(table, "query"),
             query_user: self.value(table, "query_user"),
             query_password: self.value(table, "query_password"),
@@ -231,6 +234,15 @@ impl Reader<'_> {
             file: reader.value(table, "file"),
             sha256: reader.value(table, "sha256"),
             settings: reader.value(table, "settings"),
+        })
+    }
+
+    fn peers(&mut self, root: &mut Table<'_, '_>) -> Vec<RawPeer> {
+        let expected = "tables, each headed [[peers]]";
+        self.tables(root, "peers", expected, |reader, origin, table| RawPeer {
+            origin,
+            id: reader.value(table, "id"),
+            address: reader.value(table, "address"),
         })
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::checked::{
     AuthConfig, AuthMethod, Config, LimitSettings, Listen, MetricsAccess, PoolSettings, TrustRemote,
 };
+use super::peers::Peer;
 use super::plugins::PluginsConfig;
 use super::quotas::{Quota, Quotas, Whose};
 use super::users::UserSecret;
@@ -37,6 +38,8 @@ pub fn redacted(config: &Config) -> Value {
         "listen": text(&listen),
         "workers": config.workers,
         "io": config.io.as_str(),
+        "peer_id": config.peer_id,
+        "peers": peers(&config.peers),
         "cluster": {
             "primary": config.cluster.primary.to_string(),
             "replicas": text(&replicas),
@@ -76,12 +79,18 @@ pub fn redacted(config: &Config) -> Value {
     })
 }
 
+fn peers(peers: &[Peer]) -> Vec<Value> {
+    let peer = |peer: &Peer| json!({ "id": peer.id, "address": peer.address.0.to_string() });
+    peers.iter().map(peer).collect()
+}
+
 fn auth(auth: &AuthConfig) -> Value {
     let query = auth.query.as_ref();
     json!({
         "method": auth.method.as_str(),
         "users_file": auth.users_file,
         "users": auth.users.len(),
+        "hba_file": auth.hba.as_ref().map(|hba| &hba.path),
         "query": query.map(|query| &query.sql),
         "query_user": query.and_then(|query| query.user.as_ref()),
         "query_password": query.and_then(|query| query.password.as_ref()).map(|_| "***"),

@@ -1,13 +1,27 @@
-//! Cancel keys: what a client was told at login, and whom it leads to.
+//! Cancel keys: what a client was told at login, and whom it leads to, here or at another Tidegate.
+//!
+//! The process id of a key says which Tidegate it is of:
+//!
+//! ```text
+//! bit 31     bits 30 to 23              bits 22 to 0
+//! forwarded  `peer_id`, 0 without one   random, not zero
+//! ```
+//! A request for another Tidegate is forwarded to it with bit 31 set, and one that has it set goes no further.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use subtle::ConstantTimeEq as _;
 use tidegate_core::ids::ClientId;
 
-/// Bytes of a cancel secret (protocol 3.0 has room for no more).
-pub const SECRET_BYTES: usize = 4;
+use crate::upstream::{BackendKey, Target};
+
+/// Bytes of the secret of a key: protocol 3.0 has room for no more, 3.2 for up to 256.
+const SECRET_BYTES: usize = 4;
+const SECRET_BYTES_LONG: usize = 32;
+
+const NUMBER_BITS: u32 = 23;
+const FORWARDED: i32 = i32::MIN;
 
 /// Where a cancel request leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,25 +33,46 @@ pub struct Holder {
 /// The keys of all connected clients, shared by the workers. Touched at connect, disconnect and cancel only.
 #[derive(Debug, Default)]
 pub struct CancelKeys {
-    keys: Mutex<HashMap<i32, ([u8; SECRET_BYTES], Holder)>>,
+    /// Which of several Tidegates this is; 0 where that is not configured.
+    own: u8,
+    keys: Mutex<HashMap<i32, (Vec<u8>, Holder)>>,
 }
 
-/// Draws of a process id before we give up: with a million clients one draw in two thousand collides.
-const DRAWS_MAX: usize = 16;
+/// Whom a cancel request concerns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Concerned {
+    Client(Holder),
+    /// Another Tidegate, to which this key is sent.
+    Peer(u8, BackendKey),
+    Nobody,
+}
+
+/// The other Tidegates, by `peer_id`.
+pub type Peers = HashMap<u8, Arc<Target>>;
+
+/// Draws of a process id before we give up: with a million clients one draw in eight collides.
+const DRAWS_MAX: usize = 32;
 
 impl CancelKeys {
-    /// Draws a fresh key for the client. `None` when the system has no random numbers.
-    pub fn issue(&self, holder: Holder) -> Option<(i32, [u8; SECRET_BYTES])> {
+    pub fn new(own: u8) -> Self {
+        Self { own, keys: Mutex::default() }
+    }
+
+    /// Draws a fresh key for a client that speaks this minor version of protocol 3. `None` when the system has no
+    /// random numbers.
+    pub fn issue(&self, holder: Holder, minor: u16) -> Option<(i32, Vec<u8>)> {
+        let bytes = if minor >= 2 { SECRET_BYTES_LONG } else { SECRET_BYTES };
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..DRAWS_MAX {
-            let mut random = [0_u8; 4 + SECRET_BYTES];
+            let mut random = [0_u8; 4 + SECRET_BYTES_LONG];
             getrandom::fill(&mut random).ok()?;
-            let (pid, secret) = random.split_first_chunk::<4>()?;
+            let (number, secret) = random.split_first_chunk::<4>()?;
+            let number = i32::from_be_bytes(*number) & ((1 << NUMBER_BITS) - 1);
             // Positive like a process id: some drivers print it, some parse it.
-            let pid = i32::from_be_bytes(*pid) & i32::MAX;
-            let secret: [u8; SECRET_BYTES] = secret.try_into().ok()?;
-            if pid != 0 && !keys.contains_key(&pid) {
-                keys.insert(pid, (secret, holder));
+            let pid = i32::from(self.own) << NUMBER_BITS | number;
+            let secret = secret.get(..bytes)?.to_vec();
+            if number != 0 && !keys.contains_key(&pid) {
+                keys.insert(pid, (secret.clone(), holder));
                 return Some((pid, secret));
             }
         }
@@ -48,8 +83,22 @@ impl CancelKeys {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
     }
 
-    /// The client that was told this key. The secret is compared in constant time.
+    /// Whom a request with this key concerns.
+    pub fn judge(&self, pid: i32, secret: &[u8]) -> Concerned {
+        if let Some(holder) = self.find(pid, secret) {
+            return Concerned::Client(holder);
+        }
+        match u8::try_from((pid & !FORWARDED) >> NUMBER_BITS) {
+            Ok(peer) if pid >= 0 && peer != 0 && peer != self.own => {
+                Concerned::Peer(peer, BackendKey { pid: pid | FORWARDED, secret: secret.to_vec() })
+            }
+            _ => Concerned::Nobody,
+        }
+    }
+
+    /// The client that was told this key, whether or not a peer has forwarded it. The secret is compared in constant time.
     pub fn find(&self, pid: i32, secret: &[u8]) -> Option<Holder> {
+        let pid = pid & !FORWARDED;
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, holder) = keys.get(&pid)?;
         bool::from(known.as_slice().ct_eq(secret)).then_some(*holder)
@@ -60,16 +109,40 @@ impl CancelKeys {
 mod tests {
     use super::*;
 
+    const HOLDER: Holder = Holder { worker: 1, client: ClientId(7) };
+
     #[test]
     fn a_key_leads_to_its_holder_until_it_is_revoked() {
         let keys = CancelKeys::default();
-        let holder = Holder { worker: 1, client: ClientId(7) };
-        let (pid, secret) = keys.issue(holder).unwrap();
-        assert_eq!(keys.find(pid, &secret), Some(holder));
-        assert_eq!(keys.find(pid, &secret[..3]), None);
-        assert_eq!(keys.find(pid, &[!secret[0], secret[1], secret[2], secret[3]]), None);
-        assert_eq!(keys.find(pid.wrapping_add(1), &secret), None);
-        keys.revoke(pid);
-        assert_eq!(keys.find(pid, &secret), None);
+        for (minor, bytes) in [(0, 4), (2, 32)] {
+            let (pid, secret) = keys.issue(HOLDER, minor).unwrap();
+            assert_eq!(secret.len(), bytes);
+            assert_eq!(keys.judge(pid, &secret), Concerned::Client(HOLDER));
+            assert_eq!(keys.judge(pid, &secret[..3]), Concerned::Nobody);
+            let mut wrong = secret.clone();
+            wrong[0] = !wrong[0];
+            assert_eq!(keys.judge(pid, &wrong), Concerned::Nobody);
+            assert_eq!(keys.judge(pid ^ 1, &secret), Concerned::Nobody);
+            keys.revoke(pid);
+            assert_eq!(keys.judge(pid, &secret), Concerned::Nobody);
+        }
+    }
+
+    #[test]
+    fn trap_75_a_key_of_another_tidegate_is_forwarded_once() {
+        let (one, two, three) = (CancelKeys::new(1), CancelKeys::new(2), CancelKeys::new(255));
+        for keys in [&one, &two, &three] {
+            let (pid, secret) = keys.issue(HOLDER, 0).unwrap();
+            assert!(pid > 0);
+            assert_eq!(keys.judge(pid, &secret), Concerned::Client(HOLDER));
+        }
+        let (pid, secret) = two.issue(HOLDER, 2).unwrap();
+        let Concerned::Peer(2, key) = one.judge(pid, &secret) else { panic!("not two's") };
+        assert_eq!(key.secret, secret);
+        assert_eq!(two.judge(key.pid, key.secret.clone()), Concerned::Client(HOLDER));
+        // Whoever else it reaches sends it no further.
+        assert_eq!(three.judge(key.pid, key.secret.clone()), Concerned::Nobody);
+        assert_eq!(one.judge(key.pid, key.secret), Concerned::Nobody);
+        assert_eq!(CancelKeys::default().judge(7, &secret), Concerned::Nobody);
     }
 }

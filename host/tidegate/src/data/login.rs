@@ -3,25 +3,30 @@
 //! All decisions are `tidegate_core::session::login`'s; here are the socket, the clock, the random
 //! numbers, TLS, and the questions about users.
 
+use super::peers;
 use super::users::Users;
 use crate::stream::{Socket, Stream};
 use crate::tls::{Acceptor, common_name};
 use crate::upstream::Credentials;
 use crate::upstream::directory::Found;
+use crate::view::Views;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tidegate_core::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX, LOGIN_ROOM_PAUSES};
+use tidegate_core::limits::{
+    CONNECT_TIME_MAX, LINGER_BYTES_MAX, LINGER_TIME_MAX, LOGIN_ROOM_PAUSES,
+};
 use tidegate_core::refusal::Refusal;
 pub use tidegate_core::session::login::{
     Admission, CloseReason, Destination, LoginPolicy, Method, PeerKind, Replication, Throttle,
     TrustScope,
 };
 use tidegate_core::session::login::{
-    Encryption, Login, LoginAction, LoginDone, LoginParams, PasswordCheck, PasswordOutcome,
+    Encryption, Login, LoginAction, LoginDone, LoginParams, PasswordCheck, PasswordOutcome, Rules,
     TlsPolicy, User, Verdict,
 };
+use tidegate_hba::Hba;
 use tidegate_wire::auth::Secret;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -47,10 +52,14 @@ pub struct LoginContext {
     /// The primary's user as configured: what it logs in with when its login here (trust, certificate) proved nothing
     /// that the server takes.
     pub own_user: Option<(Arc<str>, Credentials)>,
+    /// In place of the policy's method.
+    pub hba: Option<Arc<Hba>>,
 }
 
 /// What logins ask of the process as a whole.
 pub struct Door<'a, A, R> {
+    /// Where memberships of roles are known, for rules about them.
+    pub views: &'a Views,
     /// Whether there is room for one more client; asked when it has said what it wants.
     pub admission: A,
     /// Failed logins of all workers; locked for a moment when one is judged.
@@ -140,7 +149,8 @@ pub async fn login(
     context: &LoginContext,
     door: Door<'_, impl Fn() -> Admission, impl Fn()>,
 ) -> LoginOutcome {
-    let login = match LoginParams::draw(peer, context) {
+    let rules = rules(&socket, peer, context, door.views).await;
+    let login = match LoginParams::draw(peer, context, rules) {
         Ok(params) => Login::new(params),
         Err(_) => return LoginOutcome::Closed(CloseReason::Io),
     };
@@ -170,12 +180,39 @@ pub async fn login(
     }
 }
 
+/// What the rules are held against, as far as they ask for it.
+async fn rules(
+    socket: &Socket,
+    peer: Peer,
+    context: &LoginContext,
+    views: &Views,
+) -> Option<Rules> {
+    let hba = context.hba.clone()?;
+    let roles = if hba.needs_roles() {
+        // At once, but for the first logins after a start.
+        let view = views.with_roles(Instant::now() + CONNECT_TIME_MAX).await;
+        view.roles.as_ref().map(|known| known.roles.clone())
+    } else {
+        None
+    };
+    let name = match socket {
+        Socket::Unix(unix) if hba.needs_peers() => peers::user_of(unix),
+        _ => None,
+    };
+    let own = if hba.needs_networks() { peers::own_networks() } else { Arc::default() };
+    let address = match peer {
+        Peer::Tcp(address) => Some(address.ip()),
+        Peer::Unix => None,
+    };
+    Some(Rules { hba, address, own, peer: name, roles })
+}
+
 trait Draw: Sized {
-    fn draw(peer: Peer, context: &LoginContext) -> io::Result<Self>;
+    fn draw(peer: Peer, context: &LoginContext, rules: Option<Rules>) -> io::Result<Self>;
 }
 
 impl Draw for LoginParams {
-    fn draw(peer: Peer, context: &LoginContext) -> io::Result<Self> {
+    fn draw(peer: Peer, context: &LoginContext, rules: Option<Rules>) -> io::Result<Self> {
         let mut md5_salt = [0; 4];
         getrandom::fill(&mut md5_salt)?;
         let mut policy = context.policy;
@@ -187,6 +224,7 @@ impl Draw for LoginParams {
             time_max: context.time_max,
             peer: peer.kind(),
             policy,
+            rules,
             nonce: crate::upstream::nonce()?,
             md5_salt,
             fake_secret: context.fake_secret,
@@ -274,10 +312,15 @@ impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
         Ok(None)
     }
 
+    /// Where rules say how to log in, the server's trust in this machine lets nobody in.
+    fn asking(&self) -> PeerKind {
+        if self.context.hba.is_some() { PeerKind::Remote } else { self.peer.kind() }
+    }
+
     async fn look_up(&self, user: &str, destination: &Destination) -> Found {
         let mut pauses = LOGIN_ROOM_PAUSES.into_iter();
         loop {
-            let found = self.context.users.look_up(user, destination, self.peer.kind()).await;
+            let found = self.context.users.look_up(user, destination, self.asking()).await;
             let full = matches!(&found.user, User::Refused(why, refusal) if is_full(*why, refusal));
             if !full || !self.make_room(pauses.next()).await {
                 return found;

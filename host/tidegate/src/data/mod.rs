@@ -8,6 +8,7 @@ pub mod greeting; // start-up settings, ParameterStatus, the cancel key, the fir
 pub mod limiting; // whom a statement counts for, and whether there is room
 pub mod listener; // sockets that listen, and which worker takes a client
 pub mod login; // one client from its first byte to AuthenticationOk
+mod peers; // who is at the other end of a Unix socket, and which networks are this machine's
 pub mod recording; // what runs, while somebody records
 pub mod relay; // bytes as they come, for replication
 mod routing; // where statements may run

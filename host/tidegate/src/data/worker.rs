@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::buffers::Buffers;
-use super::cancel::CancelKeys;
+use super::cancel::{CancelKeys, Peers};
 use super::clients::{Cancel, Client};
 use super::greeting::Welcomes;
 use super::limiting::Limits;
@@ -45,7 +45,7 @@ use replication::Replicating;
 
 /// Messages one worker may have waiting.
 const MESSAGES_MAX: usize = 4_096;
-/// Cancel requests to servers under way at once on one worker; more wait their turn.
+/// Cancel requests under way at once on one worker, to servers and to other Tidegates each; more wait their turn.
 const CANCELS_MAX: usize = 16;
 
 /// Threads of one worker that hash passwords.
@@ -78,6 +78,8 @@ pub struct Settled {
     pub config: Arc<config::Config>,
     pub login: LoginContext,
     pub pools: Arc<PoolsConfig>,
+    /// Whom cancel requests are forwarded to.
+    pub peers: Peers,
     /// The pools that the configuration itself names: filled at start, kept for ever.
     pub warm: Vec<(PoolKey, Credentials)>,
 }
@@ -143,6 +145,7 @@ impl Shared {
     /// The shared part for so many workers, and each worker's receiver.
     pub fn new(
         workers: usize,
+        peer_id: u8,
         seed: u128,
         policies: Arc<Registry>,
         limits: Arc<Limits>,
@@ -150,7 +153,7 @@ impl Shared {
     ) -> (Arc<Self>, Vec<mpsc::Receiver<Message>>) {
         let (senders, receivers) = (0..workers).map(|_| mpsc::channel(MESSAGES_MAX)).unzip();
         let shared = Self {
-            keys: CancelKeys::default(),
+            keys: CancelKeys::new(peer_id),
             throttle: Mutex::default(),
             loads: Loads::new(workers),
             heads: Mutex::default(),
@@ -262,6 +265,8 @@ pub struct Worker {
     pub routing: RefCell<Routing>,
     tasks: RefCell<JoinSet<()>>,
     cancels: Rc<tokio::sync::Semaphore>,
+    /// Cancel requests under way to other Tidegates.
+    forwards: tokio::sync::Semaphore,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,6 +364,7 @@ impl Worker {
             routing: RefCell::new(routing),
             tasks: RefCell::default(),
             cancels: Rc::new(tokio::sync::Semaphore::new(CANCELS_MAX)),
+            forwards: tokio::sync::Semaphore::new(CANCELS_MAX),
         })
     }
 

@@ -61,6 +61,7 @@ pub fn context(method: Method, users: Users) -> LoginContext {
         users,
         fake_secret: FAKE_SECRET,
         own_user: None,
+        hba: None,
     }
 }
 
@@ -131,7 +132,13 @@ impl Proxy {
 
 async fn serve(tcp: TcpStream, peer: Peer, context: &LoginContext) -> &'static str {
     let throttle = Mutex::default();
-    let door = Door { admission: || Admission::Granted, throttle: &throttle, make_room: || {} };
+    let (admission, make_room) = (|| Admission::Granted, || {});
+    let door = Door {
+        views: &tidegate::view::Views::default(),
+        admission,
+        throttle: &throttle,
+        make_room,
+    };
     let mut client = match login(Socket::Tcp(tcp), peer, context, door).await {
         LoginOutcome::Done(client) => client,
         LoginOutcome::Cancel { .. } => return "cancel",

@@ -1,6 +1,8 @@
 //! What a client is asked to prove, and what its answers are worth.
 
-use super::policy::{LoginPolicy, Method, PasswordCheck, PeerKind, Proven, Standing, Stored, User};
+use super::policy::{
+    LoginPolicy, Method, PasswordCheck, PeerKind, PeerName, Proven, Standing, Stored, User,
+};
 use super::{CloseReason, Encryption, LoginParams, LoginRequest, PasswordOutcome, TrustScope};
 use crate::refusal::Refusal;
 use tidegate_wire::auth::{
@@ -59,8 +61,16 @@ pub(super) fn begin(
         (_, User::Refused(reason, refusal)) => Step::Fail(reason, refusal),
         (Method::Certificate, _) => by_certificate(&request.user, encryption),
         (Method::Trust, user) => by_trust(params.policy, params.peer, request, user),
+        (Method::Peer(PeerName::Same), user) => Step::Pass(Vec::new(), known_secret(user)),
+        (Method::Peer(PeerName::Another), _) => Step::Fail(
+            CloseReason::PeerOfAnother,
+            Refusal::fatal(
+                "28000",
+                format!("Peer authentication failed for user \"{}\"", request.user),
+            ),
+        ),
         (Method::Passthrough, User::LetIn) => Step::Pass(Vec::new(), Proven::Nothing),
-        (Method::Passthrough, User::OnlyServerKnows) => {
+        (Method::Passthrough | Method::Password, User::OnlyServerKnows) => {
             by_password(params.peer, encryption, PasswordCheck::Server, Doom::None)
         }
         (method, user) => {
@@ -140,12 +150,16 @@ fn by_trust(policy: LoginPolicy, peer: PeerKind, request: &LoginRequest, user: U
             .hint("Ask the operator for another authentication method.");
         return Step::Fail(CloseReason::TrustForbidden, refusal);
     }
-    let proven = match user {
+    Step::Pass(Vec::new(), known_secret(user))
+}
+
+/// What the server takes for this user, if that is known without its proof.
+fn known_secret(user: User) -> Proven {
+    match user {
         User::Known { stored: Stored::Plain(password, _), .. } => Proven::Password(password),
         User::Known { stored: Stored::Md5(hash), .. } => Proven::Md5Hash(hash),
         _ => Proven::Nothing,
-    };
-    Step::Pass(Vec::new(), proven)
+    }
 }
 
 fn by_password(peer: PeerKind, encryption: &Encryption, check: PasswordCheck, doom: Doom) -> Step {

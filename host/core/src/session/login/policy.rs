@@ -19,6 +19,15 @@ pub enum Method {
     Certificate,
     /// No proof at all: see [`TrustScope`].
     Trust,
+    /// The system's word for who is at the other end of a Unix socket.
+    Peer(PeerName),
+}
+
+/// Whether the system names the user that the client wants to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerName {
+    Same,
+    Another,
 }
 
 /// Whether clients may, or must, encrypt.
@@ -128,6 +137,15 @@ pub enum PasswordCheck {
     Server,
 }
 
+/// What came of checking a password in clear.
+#[derive(Clone, Debug)]
+pub enum PasswordOutcome {
+    Right,
+    Wrong,
+    /// The server was asked and refused with an error of its own, or could not be asked.
+    Refused(CloseReason, Refusal),
+}
+
 /// What the client has shown, for logging in to the server as the same user.
 #[derive(Clone, Debug)]
 pub enum Proven {
@@ -169,6 +187,13 @@ pub enum CloseReason {
     CertificateOfAnother,
     CleartextForbidden,
     TrustForbidden,
+    PeerOfAnother,
+    /// A rule refuses it.
+    HbaRejected,
+    /// No rule fits it.
+    HbaNoEntry,
+    /// A rule about roles could not be judged.
+    HbaRolesUnknown,
     /// The server could not be asked about the user.
     ServerUnreachable,
     /// The server was asked and said no.
@@ -205,6 +230,10 @@ impl CloseReason {
             Self::CertificateOfAnother => "certificate_of_another",
             Self::CleartextForbidden => "cleartext_forbidden",
             Self::TrustForbidden => "trust_forbidden",
+            Self::PeerOfAnother => "peer_of_another",
+            Self::HbaRejected => "hba_rejected",
+            Self::HbaNoEntry => "hba_no_entry",
+            Self::HbaRolesUnknown => "hba_roles_unknown",
             Self::ServerUnreachable => "server_unreachable",
             Self::ServerRefused => "server_refused",
         }

@@ -20,6 +20,7 @@ fn begin(policy: LoginPolicy, peer: PeerKind) -> Login {
         time_max: LOGIN_TIME_MAX,
         peer,
         policy,
+        rules: None,
         nonce: "servernonce".to_owned(),
         md5_salt: SALT,
         fake_secret: [9; 32],

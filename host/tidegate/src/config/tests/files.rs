@@ -249,11 +249,11 @@ fn each_example_of_the_table_can_be_read() {
         };
         // Files of examples are not there, which is another error than this test is about.
         text.push_str(&match key.table {
-            "pools" | "quotas" | "pins" => String::new(),
+            "peers" | "pools" | "quotas" | "pins" => String::new(),
             _ => format!("{} = {value}\n", key.path()),
         });
     }
-    for table in ["pools", "quotas", "pins"] {
+    for table in ["peers", "pools", "quotas", "pins"] {
         text.push_str(&format!("[[{table}]]\n"));
         for key in KEYS.iter().filter(|key| key.table == table) {
             if let Fallback::Example(value) = key.default {

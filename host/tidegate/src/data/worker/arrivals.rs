@@ -18,7 +18,7 @@ use tidegate_core::session::{CloseReason, PoolMode, Session};
 use super::upkeep::shutting_down;
 use super::{Life, Message, Worker};
 use crate::config;
-use crate::data::cancel::Holder;
+use crate::data::cancel::{Concerned, Holder};
 use crate::data::clients::{Cancel, Client, CloseRequest, Counted, Encrypted, NewClient, State};
 use crate::data::connection::{Asked, Connection};
 use crate::data::greeting::{self, Rejected, Welcome};
@@ -27,6 +27,7 @@ use crate::data::login::{self, Admission, Door, LoggedIn, LoginOutcome, Peer, Re
 use crate::data::routing::no_replica;
 use crate::stream::{LeftSocket, Socket, Stream};
 use crate::upstream::pool::{Acquired, Lease, PoolCell, PoolKey, PoolKind, Pools, WaitSlot};
+use crate::upstream::{BackendKey, Target as Reached};
 
 impl Worker {
     pub(super) async fn accept(self: Rc<Self>, listener: Listener) {
@@ -80,7 +81,8 @@ impl Worker {
         let settled = self.settled();
         let admission = || self.admission(settled.config.limits.clients_max);
         let make_room = || self.pools.make_room_at_primary();
-        let door = Door { admission, throttle: &self.shared.throttle, make_room };
+        let (throttle, views) = (&self.shared.throttle, &*self.shared.views);
+        let door = Door { views, admission, throttle, make_room };
         let outcome = Box::pin(login::login(socket, peer, &settled.login, door)).await;
         match outcome {
             LoginOutcome::Done(logged_in) if logged_in.replication != Replication::None => {
@@ -95,11 +97,22 @@ impl Worker {
                 self.forget(&client, reason);
             }
             LoginOutcome::Cancel { stream, pid, secret } => {
-                if let Some(holder) = self.shared.keys.find(pid, &secret) {
-                    self.stats.cancels.increment();
-                    self.forward_cancel(holder).await;
-                } else if let Some(siblings) = &self.shared.siblings {
-                    siblings.cancel(pid, &secret).await;
+                match self.shared.keys.judge(pid, &secret) {
+                    Concerned::Client(holder) => {
+                        self.stats.cancels.increment();
+                        self.forward_cancel(holder).await;
+                    }
+                    Concerned::Peer(peer, key) => {
+                        if let Some(target) = settled.peers.get(&peer) {
+                            self.stats.cancels.increment();
+                            self.forward_to_peer(target, &key).await;
+                        }
+                    }
+                    Concerned::Nobody => {
+                        if let Some(siblings) = &self.shared.siblings {
+                            siblings.cancel(pid, &secret).await;
+                        }
+                    }
                 }
                 drop(stream);
             }
@@ -132,6 +145,21 @@ impl Worker {
             }
         };
         let _ = tokio::time::timeout(tidegate_core::limits::CONNECT_TIME_MAX, forward).await;
+    }
+
+    /// The same at another Tidegate, which answers as we do: by the end of the connection.
+    async fn forward_to_peer(&self, target: &Reached, key: &BackendKey) {
+        let forward = async {
+            let _turn = self.forwards.acquire().await;
+            crate::upstream::cancel(target, key).await
+        };
+        let ended = tokio::time::timeout(tidegate_core::limits::CONNECT_TIME_MAX, forward).await;
+        let server = &*target.name;
+        match ended {
+            Ok(Ok(())) => tracing::debug!(server, "a cancel request was forwarded"),
+            Ok(Err(error)) => tracing::warn!(server, %error, "cannot forward a cancel request"),
+            Err(_) => tracing::warn!(server, "cannot forward a cancel request in time"),
+        }
     }
 
     /// From AuthenticationOk to a connection that serves statements; `None` when the client was turned away.
@@ -198,7 +226,7 @@ impl Worker {
             None => self.ask_for_settings(&write_pool, id, wanted, &welcome, &hidden).await?,
         };
         let holder = Holder { worker: self.index, client: id };
-        let Some((key_pid, secret)) = self.shared.keys.issue(holder) else {
+        let Some((key_pid, secret)) = self.shared.keys.issue(holder, logged_in.minor) else {
             return Err(Refusal::fatal(
                 "58000",
                 "the system has no random numbers for a cancel key",

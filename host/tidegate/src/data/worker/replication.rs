@@ -114,7 +114,7 @@ impl Worker {
     ) -> Result<(Rc<Replicating>, crate::stream::Stream, Vec<u8>), Refusal> {
         let id = self.shared.next_client();
         let holder = Holder { worker: self.index, client: id };
-        let Some((key_pid, secret)) = self.shared.keys.issue(holder) else {
+        let Some((key_pid, secret)) = self.shared.keys.issue(holder, client.minor) else {
             return Err(Refusal::fatal(
                 "58000",
                 "the system has no random numbers for a cancel key",
