@@ -139,10 +139,10 @@ mod tests {
         let (pid, secret) = two.issue(HOLDER, 2).unwrap();
         let Concerned::Peer(2, key) = one.judge(pid, &secret) else { panic!("not two's") };
         assert_eq!(key.secret, secret);
-        assert_eq!(two.judge(key.pid, key.secret.clone()), Concerned::Client(HOLDER));
+        assert_eq!(two.judge(key.pid, &key.secret), Concerned::Client(HOLDER));
         // Whoever else it reaches sends it no further.
-        assert_eq!(three.judge(key.pid, key.secret.clone()), Concerned::Nobody);
-        assert_eq!(one.judge(key.pid, key.secret), Concerned::Nobody);
+        assert_eq!(three.judge(key.pid, &key.secret), Concerned::Nobody);
+        assert_eq!(one.judge(key.pid, &key.secret), Concerned::Nobody);
         assert_eq!(CancelKeys::default().judge(7, &secret), Concerned::Nobody);
     }
 }
