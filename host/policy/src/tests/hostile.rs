@@ -37,6 +37,17 @@ fn faults_of(plugin: &Generation) -> FaultKind {
     first.kind
 }
 
+/// With so much time that what ends it is never the time: where many programs run at once, pages of memory or a deep stack
+/// take longer than a plan may.
+fn patient(how: &str) -> Generation {
+    let settings = Settings { plan_time_max: Duration::from_secs(5), ..Settings::default() };
+    let engine = Arc::new(Engine::new(settings).unwrap());
+    let granted = Arc::new(Granted::new(Slot::Routing, 1, Arc::<Notes>::default()));
+    let settings = &format!(r#"{{"plan": "{how}"}}"#);
+    let source = Source { slot: Slot::Routing, bytes: HOSTILE_ROUTING, settings };
+    Generation::load(&engine, &granted, source).unwrap()
+}
+
 #[test]
 fn an_endless_loop_ends() {
     let begin = Instant::now();
@@ -47,7 +58,7 @@ fn an_endless_loop_ends() {
 /// A plugin may make Tidegate slower. It is no fault, so an operator has to see it.
 #[test]
 fn one_that_is_slow_within_its_time_answers_and_its_times_tell() {
-    let plugin = hostile(r#"{"plan": "slow"}"#);
+    let plugin = patient("slow");
     let orders = select("orders");
     let before = plugin.plans_within();
     for _ in 0..=POLICY_FAULTS_MAX {
@@ -60,19 +71,12 @@ fn one_that_is_slow_within_its_time_answers_and_its_times_tell() {
 
 #[test]
 fn a_deep_recursion_ends() {
-    assert_eq!(fault_of("recurse"), FaultKind::Trap);
+    assert_eq!(faults_of(&patient("recurse")), FaultKind::Trap);
 }
 
 #[test]
 fn a_memory_hog_is_stopped_as_one() {
-    // Where many programs want pages of memory, 16 MiB of them take longer than a plan may.
-    let settings = Settings { plan_time_max: Duration::from_secs(5), ..Settings::default() };
-    let engine = Arc::new(Engine::new(settings).unwrap());
-    let granted = Arc::new(Granted::new(Slot::Routing, 1, Arc::<Notes>::default()));
-    let settings = r#"{"plan": "memory"}"#;
-    let source = Source { slot: Slot::Routing, bytes: HOSTILE_ROUTING, settings };
-    let plugin = Generation::load(&engine, &granted, source).unwrap();
-    assert_eq!(faults_of(&plugin), FaultKind::Memory);
+    assert_eq!(faults_of(&patient("memory")), FaultKind::Memory);
 }
 
 #[test]
@@ -88,8 +92,8 @@ fn a_panic_is_a_trap_and_its_words_are_logged() {
 
 #[test]
 fn floods_of_host_calls_end() {
-    assert_eq!(fault_of("log flood"), FaultKind::HostCalls);
-    assert_eq!(fault_of("state flood"), FaultKind::HostCalls);
+    assert_eq!(faults_of(&patient("log flood")), FaultKind::HostCalls);
+    assert_eq!(faults_of(&patient("state flood")), FaultKind::HostCalls);
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn answers_that_make_no_sense_are_faults() {
 
 #[test]
 fn an_answer_of_megabytes_is_not_taken_over() {
-    assert_eq!(fault_of("megabytes"), FaultKind::HostCalls);
+    assert_eq!(faults_of(&patient("megabytes")), FaultKind::HostCalls);
 }
 
 #[test]
