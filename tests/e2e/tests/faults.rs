@@ -45,7 +45,7 @@ fn connect_again(url: &str) -> Client {
 }
 
 #[test]
-fn a_server_killed_in_mid_query_is_one_error_and_the_next_connection_works() {
+fn trap_31_a_server_killed_in_mid_query_is_one_error_and_the_next_connection_works() {
     let cluster = cluster_with("killed");
     let tidegate = tidegate(&cluster, "killed", &pool_of(3));
     let url = tidegate.url(ROLE, "killed");
@@ -314,7 +314,7 @@ fn a_client_that_vanishes_leaves_no_lock_and_no_transaction() {
 }
 
 #[test]
-fn a_cancel_of_a_queued_statement_takes_it_out_of_the_queue() {
+fn trap_74_a_cancel_of_a_queued_statement_takes_it_out_of_the_queue() {
     let database = test_database("cancel_queued");
     let tidegate = tidegate(shared_cluster(), &database, &pool_of(1));
     let url = tidegate.url(ROLE, &database);

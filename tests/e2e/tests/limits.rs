@@ -32,7 +32,7 @@ fn refusals(tidegate: &Tidegate) -> bool {
 }
 
 #[test]
-fn an_end_user_over_its_limit_is_refused_and_told_when_to_come_again() {
+fn trap_116_an_end_user_over_its_limit_is_refused_and_told_when_to_come_again() {
     let (tidegate, url) = started("limits_user", "per_end_user = 3\nwait_max = \"off\"");
     let mut client = Client::connect(&url);
     // By a comment, in two spellings, and by a setting: one and the same user.

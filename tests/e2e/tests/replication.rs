@@ -81,7 +81,7 @@ fn pg_basebackup_takes_a_whole_backup_through() {
 }
 
 #[test]
-fn pg_recvlogical_reads_changes_as_they_are_made() {
+fn trap_70_pg_recvlogical_reads_changes_as_they_are_made() {
     replicator(shared_cluster(), "repl_logical");
     let database = test_database("logical");
     let tidegate = tidegate(shared_cluster(), &database, &pool_of(2));

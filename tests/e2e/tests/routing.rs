@@ -186,7 +186,7 @@ fn a_canary_that_fails_is_given_up_and_no_statement_notices() {
 }
 
 #[test]
-fn reads_of_sessions_that_are_serializable_by_default_stay_on_the_primary() {
+fn trap_101_reads_of_sessions_that_are_serializable_by_default_stay_on_the_primary() {
     let cluster = shared_cluster();
     let database = database_with_schema(cluster, "serializable");
     let by_default = "SET default_transaction_isolation = serializable";
@@ -303,7 +303,7 @@ fn a_changed_function_is_judged_anew_at_once() {
 
 /// Replay is paused, so what is written stays unseen on the replica however long the test looks.
 #[test]
-fn a_session_sees_its_own_writes_on_a_replica_that_stands_still() {
+fn trap_107_a_session_sees_its_own_writes_on_a_replica_that_stands_still() {
     let cluster = cluster_with_replicas("own_writes", 1);
     let mut direct = Client::connect(&cluster.primary().url(ROLE, "own_writes"));
     direct.query(

@@ -10,6 +10,7 @@ pub mod links; // links between documents
 pub mod plugins; // the default policies
 pub mod properties; // a proptest for every property that is claimed
 pub mod rust; // just enough reading of Rust
+pub mod traps; // a test or a word for each trap
 pub mod tree; // the repository's files
 
 #[cfg(test)]

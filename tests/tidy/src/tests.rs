@@ -1,7 +1,7 @@
 //! The rules on this repository, and on small inputs that break them.
 
 use crate::tree::File;
-use crate::{arrows, budgets, dependencies, habits, links, plugins, properties, rust, tree};
+use crate::{arrows, budgets, dependencies, habits, links, plugins, properties, rust, traps, tree};
 use std::collections::BTreeMap;
 
 fn hold(complaints: Vec<String>) {
@@ -51,6 +51,11 @@ fn tests_neither_sleep_nor_hide() {
 #[test]
 fn unsafe_says_why_it_is_sound() {
     hold(habits::check_unsafe(&tree::read()));
+}
+
+#[test]
+fn each_trap_is_met_or_told() {
+    hold(traps::check(&tree::read()));
 }
 
 #[test]

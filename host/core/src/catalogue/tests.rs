@@ -76,7 +76,7 @@ fn what_is_not_replicated_stays_on_the_primary() {
 }
 
 #[test]
-fn views_are_followed() {
+fn trap_98_views_are_followed() {
     let view =
         |oid, name, reads| RelationRow { kind: RelationKind::View, reads, ..table(oid, name) };
     let calls = RelationRow { calls: vec![9], ..view(2, "calls_volatile", vec![1]) };

@@ -80,7 +80,7 @@ fn a_memory_hog_is_stopped_as_one() {
 }
 
 #[test]
-fn a_panic_is_a_trap_and_its_words_are_logged() {
+fn trap_118_a_panic_is_a_fault_and_its_words_are_logged() {
     let notes = Arc::<Notes>::default();
     let settings = r#"{"plan": "panic"}"#;
     let source = Source { slot: Slot::Routing, bytes: HOSTILE_ROUTING, settings };

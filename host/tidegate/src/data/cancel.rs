@@ -112,7 +112,7 @@ mod tests {
     const HOLDER: Holder = Holder { worker: 1, client: ClientId(7) };
 
     #[test]
-    fn a_key_leads_to_its_holder_until_it_is_revoked() {
+    fn trap_10_a_key_leads_to_its_holder_until_it_is_revoked() {
         let keys = CancelKeys::default();
         for (minor, bytes) in [(0, 4), (2, 32)] {
             let (pid, secret) = keys.issue(HOLDER, minor).unwrap();

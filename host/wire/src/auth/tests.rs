@@ -214,7 +214,7 @@ fn md5_hashes_are_those_of_postgresql() {
 }
 
 #[test]
-fn secrets_are_never_printed() {
+fn trap_121_secrets_are_never_printed() {
     let verifier = Verifier::from_password("pencil", b"salt", 1);
     let keys = Keys::from_password("pencil", b"salt", 1);
     let printed = format!("{:?}{verifier:?}{keys:?}", password("pencil"));

@@ -112,7 +112,7 @@ fn trap_12_options_are_taken_apart_like_postgresql_does() {
 }
 
 #[test]
-fn trap_16_the_reported_parameters_are_the_servers() {
+fn trap_14_16_17_the_reported_parameters_are_the_servers() {
     differential_url("", |url| {
         let mut reported = Vec::new();
         for parameters in [

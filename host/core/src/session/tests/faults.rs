@@ -137,7 +137,7 @@ fn a_server_vanishes_or_ends_at_every_point() {
 }
 
 #[test]
-fn input_cut_at_every_byte_reads_the_same() {
+fn trap_24_input_cut_at_every_byte_reads_the_same() {
     for program in programs() {
         let all = bytes(&program);
         let wanted = super::world::alone(&map(&[]), &all);

@@ -71,7 +71,7 @@ fn a_refusal_is_believed_for_a_while_only() {
 }
 
 #[test]
-fn texts_that_cannot_be_read_are_not_kept() {
+fn trap_99_texts_that_cannot_be_read_are_not_kept() {
     let (mut cache, now) = (cache(1 << 20), Instant::now());
     let long = vec![b' '; SHAPE_TEXT_BYTES_MAX + 1];
     let many = b"1+".repeat(10_000);
