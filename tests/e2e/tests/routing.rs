@@ -389,13 +389,14 @@ fn trap_109_a_read_that_the_replica_cancels_for_what_it_replays_is_answered_by_t
         vec!["max_standby_streaming_delay = 0".to_owned(), "hot_standby_feedback = off".to_owned()];
     let options = ClusterOptions { replicas: 1, conf, ..ClusterOptions::default() };
     let cluster = cluster_like("conflict", &options);
-    let split = Split::start(&cluster, "conflict".to_owned());
     let (primary, replica) = (cluster.primary(), &cluster.replicas()[0]);
     let change = |sql: &str| primary.psql_in("conflict", sql).unwrap();
     change(
         "CREATE TABLE vacuumed AS SELECT n FROM generate_series(1, 1000) n; GRANT SELECT ON vacuumed TO PUBLIC",
     );
     cluster.wait_until_caught_up().unwrap();
+    // Afterwards, so that the table is known.
+    let split = Split::start(&cluster, "conflict".to_owned());
     let mut client = split.connect();
     client.send(pipeline().query(
         "SELECT count(*) FROM vacuumed, generate_series(1, 4000) a, generate_series(1, 100) b",
