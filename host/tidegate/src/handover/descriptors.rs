@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::cmsg_space;
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -38,7 +39,8 @@ pub(super) fn write(
     let mut written = 0;
     while written < line.len() {
         let rest = [IoSlice::new(&line[written..])];
-        written += sendmsg(socket.as_fd(), &rest, &mut beside, SendFlags::NOSIGNAL)?;
+        written +=
+            retry_on_intr(|| sendmsg(socket.as_fd(), &rest, &mut beside, SendFlags::NOSIGNAL))?;
         beside.clear();
     }
     Ok(())
@@ -55,7 +57,9 @@ pub(super) fn read<T: DeserializeOwned>(
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(HANDOVER_LISTENERS_MAX))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let into = &mut [IoSliceMut::new(&mut chunk)];
-        let count = recvmsg(socket.as_fd(), into, &mut beside, RecvFlags::CMSG_CLOEXEC)?.bytes;
+        let count =
+            retry_on_intr(|| recvmsg(socket.as_fd(), into, &mut beside, RecvFlags::CMSG_CLOEXEC))?
+                .bytes;
         for message in beside.drain() {
             if let RecvAncillaryMessage::ScmRights(received) = message {
                 descriptors.extend(received);
