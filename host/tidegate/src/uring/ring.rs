@@ -61,6 +61,7 @@ pub(super) struct Ring {
     pub(super) sockets: Slab<Io>,
     /// Sockets with something to send.
     to_send: Vec<usize>,
+    /// Completions that have been taken and not dealt with, in the kernel's order.
     completed: VecDeque<(u64, i32, u32)>,
     pub(super) woken: Vec<Waker>,
     pub(super) spare: Vec<Vec<u8>>,
@@ -133,16 +134,24 @@ impl Ring {
         }
     }
 
+    /// Asks for so many things that come to nothing.
+    #[cfg(test)]
+    pub(super) fn crowd(&mut self, requests: usize) {
+        for _ in 0..requests {
+            self.cancel(1 << 40, RECEIVE);
+        }
+    }
+
     /// How many sockets it has.
     #[cfg(test)]
     pub(super) fn sockets(&self) -> usize {
         self.sockets.len()
     }
 
-    /// Bytes that its sockets have received and nobody has read.
+    /// Bytes that its sockets hold for their readers.
     #[cfg(test)]
-    pub(super) fn bytes_received(&self) -> usize {
-        self.sockets.iter().map(|(_, io)| io.inbox.len() - io.read).sum()
+    pub(super) fn bytes_held(&self) -> usize {
+        self.sockets.iter().map(|(_, io)| io.inbox.len()).sum()
     }
 
     /// The tasks to wake.
@@ -175,6 +184,9 @@ impl Ring {
 
     /// Is there anything that a call of the kernel would move on, or a completion unread?
     fn has_work(&mut self) -> bool {
+        if !self.completed.is_empty() {
+            return true;
+        }
         let submissions = self.uring.submission();
         if !submissions.is_empty() || submissions.taskrun() || submissions.cq_overflow() {
             return true;
@@ -193,7 +205,7 @@ impl Ring {
                 self.send(key);
             }
         }
-        // Nothing was listed meanwhile: to send is not to complete.
+        // Nothing was listed meanwhile: to ask the kernel is not to deal with what it has completed.
         self.to_send = listed;
     }
 
@@ -240,18 +252,15 @@ impl Ring {
             if unsafe { self.uring.submission().push(entry) }.is_ok() {
                 return;
             }
+            // Where completions pile up the kernel may take no more (EBUSY), so they are taken as well, and dealt with later.
             self.enter_kernel();
         }
     }
 
-    /// Tells the kernel what was asked, lets it complete what it can, and takes that.
+    /// Tells the kernel what was asked, lets it complete what it can, and deals with that.
     pub(super) fn enter(&mut self) {
         self.enter_kernel();
-        let mut completed = mem::take(&mut self.completed);
-        completed.extend(
-            self.uring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())),
-        );
-        for (data, result, flags) in completed.drain(..) {
+        while let Some((data, result, flags)) = self.completed.pop_front() {
             let key = usize::try_from(data >> 8).unwrap_or(usize::MAX);
             match data & 0xff {
                 RECEIVE => self.complete_receive(key, result, flags),
@@ -259,9 +268,9 @@ impl Ring {
                 _ => {}
             }
         }
-        self.completed = completed;
     }
 
+    /// Tells the kernel what was asked, and takes what it has completed.
     fn enter_kernel(&mut self) {
         let length = self.uring.submission().len();
         let to_submit = u32::try_from(length).unwrap_or(u32::MAX);
@@ -274,6 +283,9 @@ impl Ring {
         {
             tracing::error!(%error, "io_uring does not take requests");
         }
+        let completions = self.uring.completion();
+        self.completed
+            .extend(completions.map(|entry| (entry.user_data(), entry.result(), entry.flags())));
     }
 
     // --- completions ------------------------------------------------------------------------------------
@@ -286,6 +298,8 @@ impl Ring {
                 if io.inbox.capacity() == 0 {
                     io.inbox = self.spare.pop().unwrap_or_default();
                 }
+                // What has been read goes first, so that the room stays bounded with what has not.
+                io.inbox.drain(..mem::take(&mut io.read));
                 io.inbox.extend_from_slice(self.provided.bytes(id, count));
             }
             self.provided.give_back(id);

@@ -203,17 +203,33 @@ fn who_is_not_read_cannot_send_for_ever_however_small_the_pieces() {
         let (piece, mut sent) = (pattern(100, 2), 0);
         loop {
             // Each piece is received by itself, as long as any is.
-            tokio::time::sleep(Duration::from_micros(100)).await;
+            before_park();
             match theirs.write(&piece) {
                 Ok(count) => sent += count,
                 Err(error) => break assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
             }
         }
-        let held = with_ring(|ring| ring.bytes_received()).unwrap();
+        let held = with_ring(|ring| ring.bytes_held()).unwrap();
         assert!(held < 20 << 10, "{held} bytes are held");
         let mut seen = vec![0; sent];
         ours.read_exact(&mut seen).await.unwrap();
         assert!(seen.chunks(100).all(|chunk| chunk == &piece[..chunk.len()]));
+    });
+}
+
+#[test]
+fn a_reader_that_is_never_done_holds_no_more_than_what_it_has_not_read() {
+    on_ring(|| async {
+        let (mut ours, mut theirs) = pair();
+        theirs.write_all(b"!").unwrap();
+        for n in 0..2_000 {
+            theirs.write_all(&pattern(100, n)).unwrap();
+            before_park();
+            let mut seen = [0; 100];
+            ours.read_exact(&mut seen).await.unwrap();
+        }
+        let held = with_ring(|ring| ring.bytes_held()).unwrap();
+        assert!(held < 1_000, "{held} bytes are held");
     });
 }
 
@@ -261,7 +277,7 @@ fn a_socket_leaves_at_rest_alone_and_takes_nothing_with_it() {
         assert!(
             Pin::new(&mut ours).poll_read(&mut cx, &mut ReadBuf::new(&mut [0; 8])).is_pending()
         );
-        tokio::task::yield_now().await;
+        before_park();
         let fd = ours.leave().expect("nothing is on its way");
         assert!(ours.read(&mut [0; 8]).await.is_err(), "it is no longer here");
         // Another takes its place: the one that left must not close it.
@@ -285,6 +301,38 @@ fn a_socket_leaves_at_rest_alone_and_takes_nothing_with_it() {
         let mut rest = [0; 3];
         other.read_exact(&mut rest).await.unwrap();
         assert_eq!((&first, &rest), (b"m", b"ore"));
+    });
+}
+
+/// What a drain does: more is sent in one turn than the kernel's queues hold, and each gets what is its own, in order.
+#[test]
+fn more_sends_than_the_queues_hold_go_out_in_one_turn() {
+    const SOCKETS: usize = 400;
+    const ROUNDS: u8 = 5;
+    // All in one poll, which is more than tokio grants a task otherwise.
+    on_ring(|| {
+        tokio::task::unconstrained(async {
+            let mut pairs: Vec<_> = (0..SOCKETS).map(|_| pair()).collect();
+            let mut cx = Context::from_waker(Waker::noop());
+            for round in 0..ROUNDS {
+                for (number, (ours, theirs)) in pairs.iter_mut().enumerate() {
+                    let _ = Pin::new(&mut *ours).poll_read(&mut cx, &mut ReadBuf::new(&mut [0; 0]));
+                    theirs.write_all(&[round, number as u8]).unwrap();
+                    let sent = [number as u8, round];
+                    assert!(Pin::new(ours).poll_write(&mut cx, &sent).is_ready());
+                }
+                // More requests than there are places for what comes of them, before anything that completes is dealt with.
+                with_ring(|ring| ring.crowd(9_000));
+                before_park();
+            }
+            for (number, (ours, theirs)) in pairs.iter_mut().enumerate() {
+                let mut seen = [0; 2 * ROUNDS as usize];
+                ours.read_exact(&mut seen).await.unwrap();
+                assert!(seen.chunks(2).enumerate().all(|(at, it)| it == [at as u8, number as u8]));
+                theirs.read_exact(&mut seen).unwrap();
+                assert!(seen.chunks(2).enumerate().all(|(at, it)| it == [number as u8, at as u8]));
+            }
+        })
     });
 }
 
