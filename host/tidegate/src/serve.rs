@@ -220,13 +220,8 @@ impl Server {
             control.drain_now();
             let grace = control.settled().config.limits.shutdown_grace;
             tracing::info!(grace_s = grace.as_secs(), "draining");
-            let drained = async {
-                while control.shared.loads.total() > 0 {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            };
             Ok::<_, io::Error>(tokio::select! {
-                () = drained => Exit::Ok,
+                () = control.all_gone() => Exit::Ok,
                 () = tokio::time::sleep(grace) => Exit::NotDrained,
                 _ = terminate.recv() => Exit::NotDrained,
                 _ = interrupt.recv() => Exit::NotDrained,
@@ -344,6 +339,13 @@ fn phase_number(phase: Phase) -> u8 {
 }
 
 impl Handle {
+    /// Waits until no client is left; whoever waits sets the bound.
+    async fn all_gone(&self) {
+        while self.shared.loads.total() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     fn settled(&self) -> Arc<Settled> {
         self.settled.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

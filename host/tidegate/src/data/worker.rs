@@ -13,6 +13,7 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use tidegate_core::headcount::Headcount;
 use tidegate_core::ids::ClientId;
+use tidegate_core::limits::CONNECT_TIME_MAX;
 use tidegate_core::pool::WorkerId;
 use tidegate_core::session::prepared::{Interner, SchemaGeneration};
 use tidegate_core::statement::{RoleNamed, StartDefaults};
@@ -21,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::buffers::Buffers;
-use super::cancel::{CancelKeys, Peers};
+use super::cancel::{CancelKeys, Holder, Peers};
 use super::clients::{Cancel, Client};
 use super::greeting::Welcomes;
 use super::limiting::Limits;
@@ -233,6 +234,19 @@ impl Shared {
             tracing::warn!(%user, "another role has this name now: connections of the one before are closed");
             self.retire(&[StartDefaults { role: RoleNamed::Own, database: None }], user);
         }
+    }
+
+    /// Has the worker of this client cancel what it runs. Returns when that has been seen to, or after a bound.
+    pub async fn cancel(&self, holder: Holder) {
+        let Some(sender) = self.senders.get(holder.worker) else { return };
+        let (cancel, seen_to) = Cancel::new();
+        let forward = async {
+            if sender.send(Message::Cancel(holder.client, cancel)).await.is_ok() {
+                // An error is the answer: the request was dropped when it had been seen to.
+                let _ = seen_to.await;
+            }
+        };
+        let _ = tokio::time::timeout(CONNECT_TIME_MAX, forward).await;
     }
 
     fn next_client(&self) -> ClientId {

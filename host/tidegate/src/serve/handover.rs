@@ -7,12 +7,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tidegate_core::limits::CONNECT_TIME_MAX;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::Handle;
 use crate::admin::{Control as _, Phase};
 use crate::config::{Config, Listen};
-use crate::data::clients::Cancel;
 use crate::data::listener::Bound;
 use crate::data::worker::Message;
 use crate::exit::Exit;
@@ -177,13 +176,8 @@ impl Handle {
     /// Waits until the clients that were left are gone, or have had their time.
     pub(super) async fn outlive(&self, grace: Duration) {
         tracing::info!(grace_s = grace.as_secs(), "handed over: clients are served until they go");
-        let gone = async {
-            while self.shared.loads.total() > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
         // Either way the drain comes next.
-        let _ = tokio::time::timeout(grace, gone).await;
+        let _ = tokio::time::timeout(grace, self.all_gone()).await;
     }
 
     /// Whether a successor listens on this address.
@@ -230,14 +224,13 @@ impl Host for Handle {
         self.set_phase(Phase::Draining);
         self.close_listeners();
         // No worker accepts after this: whoever is here now is served.
-        let ask = |sender: &mpsc::Sender<Message>| {
-            let (done, heeded) = oneshot::channel();
-            sender.try_send(Message::HandedOver(done)).ok().map(|()| heeded)
-        };
-        let asked: Vec<_> = self.shared.senders.iter().filter_map(ask).collect();
         let all = async {
-            for heeded in asked {
-                let _ = heeded.await;
+            for sender in &self.shared.senders {
+                let (done, heeded) = oneshot::channel();
+                // A worker that is gone accepts nothing either.
+                if sender.send(Message::HandedOver(done)).await.is_ok() {
+                    let _ = heeded.await;
+                }
             }
         };
         let all = tokio::time::timeout(CONNECT_TIME_MAX, all);
@@ -247,13 +240,7 @@ impl Host for Handle {
 
     fn cancel(&self, pid: i32, secret: &[u8]) -> bool {
         let Some(holder) = self.shared.keys.find(pid, secret) else { return false };
-        let Some(sender) = self.shared.senders.get(holder.worker) else { return false };
-        let (cancel, seen_to): (_, oneshot::Receiver<()>) = Cancel::new();
-        if sender.try_send(Message::Cancel(holder.client, cancel)).is_ok() {
-            let waiting = tokio::time::timeout(CONNECT_TIME_MAX, seen_to);
-            // An error is the answer: the request was dropped when it had been seen to.
-            let _ = tokio::runtime::Handle::current().block_on(waiting);
-        }
+        tokio::runtime::Handle::current().block_on(self.shared.cancel(holder));
         true
     }
 }

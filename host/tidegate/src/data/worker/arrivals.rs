@@ -19,7 +19,7 @@ use super::upkeep::shutting_down;
 use super::{Life, Message, Worker};
 use crate::config;
 use crate::data::cancel::{Concerned, Holder};
-use crate::data::clients::{Cancel, Client, CloseRequest, Counted, Encrypted, NewClient, State};
+use crate::data::clients::{Client, CloseRequest, Counted, Encrypted, NewClient, State};
 use crate::data::connection::{Asked, Connection};
 use crate::data::greeting::{self, Rejected, Welcome};
 use crate::data::listener::{ACCEPT_PAUSE, Listener};
@@ -100,7 +100,7 @@ impl Worker {
                 match self.shared.keys.judge(pid, &secret) {
                     Concerned::Client(holder) => {
                         self.stats.cancels.increment();
-                        self.forward_cancel(holder).await;
+                        self.shared.cancel(holder).await;
                     }
                     Concerned::Peer(peer, key) => {
                         if let Some(target) = settled.peers.get(&peer) {
@@ -132,19 +132,6 @@ impl Worker {
         } else {
             Admission::Granted
         }
-    }
-
-    /// Returns when the request has been seen to, or after a bound.
-    async fn forward_cancel(&self, holder: Holder) {
-        let Some(sender) = self.shared.senders.get(holder.worker) else { return };
-        let (cancel, seen_to) = Cancel::new();
-        let forward = async {
-            if sender.send(Message::Cancel(holder.client, cancel)).await.is_ok() {
-                // An error is the answer: the request was dropped when it had been seen to.
-                let _ = seen_to.await;
-            }
-        };
-        let _ = tokio::time::timeout(tidegate_core::limits::CONNECT_TIME_MAX, forward).await;
     }
 
     /// The same at another Tidegate, which answers as we do: by the end of the connection.

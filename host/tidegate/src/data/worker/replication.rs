@@ -1,12 +1,12 @@
 //! Clients that are replicas, or read the log: each has a server connection of its own, whose bytes are not looked at.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_core::ids::ClientId;
 use tidegate_core::refusal::Refusal;
+use tidegate_core::session::CloseReason;
 use tidegate_wire::backend::{self, TransactionStatus};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
@@ -39,7 +39,6 @@ pub(super) struct Replicating {
     target: Arc<Target>,
     server_key: Option<BackendKey>,
     cut: Notify,
-    is_cut: Cell<bool>,
 }
 
 impl Worker {
@@ -70,10 +69,10 @@ impl Worker {
             // Nothing is resumed after either branch.
             tokio::select! {
                 ended = relaying => match ended {
-                    Ended::Client => "client_disconnected",
-                    Ended::Server => "server_disconnected",
+                    Ended::Client => CloseReason::ClientDisconnected,
+                    Ended::Server => CloseReason::ServerDisconnected,
                 },
-                () = replicating.cut.notified() => "shutting_down",
+                () = replicating.cut.notified() => CloseReason::ShuttingDown,
             }
         };
         self.leave(&replicating, reason);
@@ -133,7 +132,6 @@ impl Worker {
             target,
             server_key: server.backend_key,
             cut: Notify::new(),
-            is_cut: Cell::new(false),
         });
         self.replicating.borrow_mut().insert(id, replicating.clone());
         let mut welcome = Vec::new();
@@ -145,13 +143,13 @@ impl Worker {
         Ok((replicating, server.stream, welcome))
     }
 
-    fn leave(&self, client: &Replicating, reason: &'static str) {
+    fn leave(&self, client: &Replicating, reason: CloseReason) {
         self.shared.keys.revoke(client.key_pid);
         self.replicating.borrow_mut().remove(&client.id);
-        if client.is_cut.get() {
+        if reason == CloseReason::ShuttingDown {
             self.stats.errors.increment(ErrorKind::Shutdown);
         }
-        tracing::debug!(client = client.id.0, reason, "client left");
+        tracing::debug!(client = client.id.0, reason = reason.label(), "client left");
     }
 
     /// `Err` is the request, when no such client replicates.
@@ -172,7 +170,6 @@ impl Worker {
     /// Ends them in the middle of whatever they do: the end of the stream is all that can be said there.
     pub(super) fn cut_replicating(&self) {
         for client in self.replicating.borrow().values() {
-            client.is_cut.set(true);
             client.cut.notify_one();
         }
     }
