@@ -18,6 +18,7 @@ fn colour(name: Name) -> &'static str {
         Name::Direct => "#9aa5b1",
         Name::PgBouncer => "#d9822b",
         Name::Tidegate => "#1769aa",
+        Name::TidegateEpoll => "#4c8f9e",
         Name::TidegateTwo => "#76b5e6",
     }
 }

@@ -27,24 +27,28 @@ pub enum Name {
     PgBouncer,
     /// One worker: PgBouncer has one thread.
     Tidegate,
+    /// One worker, whose sockets are never by io_uring.
+    TidegateEpoll,
     /// Two workers.
     TidegateTwo,
 }
 
 impl Name {
-    pub const ALL: [Name; 4] = [Name::Direct, Name::PgBouncer, Name::Tidegate, Name::TidegateTwo];
+    pub const ALL: [Name; 5] =
+        [Name::Direct, Name::PgBouncer, Name::Tidegate, Name::TidegateEpoll, Name::TidegateTwo];
 
     pub fn label(self) -> &'static str {
         match self {
             Name::Direct => "direct",
             Name::PgBouncer => "pgbouncer",
             Name::Tidegate => "tidegate",
+            Name::TidegateEpoll => "tidegate-epoll",
             Name::TidegateTwo => "tidegate-2",
         }
     }
 
     pub fn is_tidegate(self) -> bool {
-        matches!(self, Name::Tidegate | Name::TidegateTwo)
+        matches!(self, Name::Tidegate | Name::TidegateEpoll | Name::TidegateTwo)
     }
 }
 
@@ -102,6 +106,7 @@ pub struct Stage {
     // Dropped in this order: proxies first.
     pgbouncer: Option<PgBouncer>,
     tidegate: Option<Tidegate>,
+    tidegate_epoll: Option<Tidegate>,
     tidegate_two: Option<Tidegate>,
     tidegate_trusting: Option<Tidegate>,
     pub cluster: Cluster,
@@ -130,12 +135,14 @@ impl Stage {
         fs::write(&users, lines + "\n").map_err(|error| format!("{}: {error}", users.display()))?;
         cluster.installation().hand_over(&users).map_err(|error| error.to_string())?;
         let pgbouncer = told("PgBouncer", pgbouncer::start(&cluster, &users));
-        let tidegate = |workers, auth| told("Tidegate", tidegate(&cluster, &users, workers, auth));
+        let tidegate =
+            |workers, auth, toml| told("Tidegate", tidegate(&cluster, &users, workers, auth, toml));
         Ok(Stage {
             pgbouncer,
-            tidegate: tidegate(1, "scram-sha-256"),
-            tidegate_two: tidegate(2, "scram-sha-256"),
-            tidegate_trusting: tidegate(1, "trust"),
+            tidegate: tidegate(1, "scram-sha-256", None),
+            tidegate_epoll: tidegate(1, "scram-sha-256", Some("io = \"epoll\"\n")),
+            tidegate_two: tidegate(2, "scram-sha-256", None),
+            tidegate_trusting: tidegate(1, "trust", None),
             cluster,
         })
     }
@@ -163,9 +170,13 @@ impl Stage {
             let door = door_of(running);
             targets.push(Target { name: Name::Tidegate, door, prepared: door, trusting });
         }
-        if let Some(running) = &self.tidegate_two {
-            let door = door_of(running);
-            targets.push(Target { name: Name::TidegateTwo, door, prepared: door, trusting: None });
+        let others =
+            [(Name::TidegateEpoll, &self.tidegate_epoll), (Name::TidegateTwo, &self.tidegate_two)];
+        for (name, running) in others {
+            if let Some(running) = running {
+                let door = door_of(running);
+                targets.push(Target { name, door, prepared: door, trusting: None });
+            }
         }
         targets
     }
@@ -206,8 +217,15 @@ pub fn fill(cluster: &Cluster, scale: u32) -> Result<(), String> {
     Err(format!("pgbench -i: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-fn tidegate(cluster: &Cluster, users: &Path, workers: u32, auth: &str) -> Result<Tidegate, String> {
+fn tidegate(
+    cluster: &Cluster,
+    users: &Path,
+    workers: u32,
+    auth: &str,
+    toml: Option<&str>,
+) -> Result<Tidegate, String> {
     let mut options = TidegateOptions::for_cluster(cluster, DATABASE);
+    options.toml = toml.map(str::to_owned);
     options.arguments = ["--auth", auth, "--users-file"].map(str::to_owned).into();
     options.arguments.push(users.display().to_string());
     options.arguments.extend(["--workers".to_owned(), workers.to_string()]);
