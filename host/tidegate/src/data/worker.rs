@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use tidegate_core::headcount::Headcount;
@@ -247,6 +247,24 @@ impl Shared {
             }
         };
         let _ = tokio::time::timeout(CONNECT_TIME_MAX, forward).await;
+    }
+
+    /// Tells every worker, and waits until each has done it, or so long.
+    pub async fn tell(&self, message: impl Fn(oneshot::Sender<()>) -> Message, time_max: Duration) {
+        let all = async {
+            let mut heeded = Vec::new();
+            for sender in &self.senders {
+                let (done, is_done) = oneshot::channel();
+                // A worker that is gone has nothing to do.
+                if sender.send(message(done)).await.is_ok() {
+                    heeded.push(is_done);
+                }
+            }
+            for is_done in heeded {
+                let _ = is_done.await;
+            }
+        };
+        let _ = tokio::time::timeout(time_max, all).await;
     }
 
     fn next_client(&self) -> ClientId {

@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tidegate_core::limits::CONNECT_TIME_MAX;
-use tokio::sync::oneshot;
 
 use super::Handle;
 use crate::admin::{Control as _, Phase};
@@ -224,17 +223,8 @@ impl Host for Handle {
         self.set_phase(Phase::Draining);
         self.close_listeners();
         // No worker accepts after this: whoever is here now is served.
-        let all = async {
-            for sender in &self.shared.senders {
-                let (done, heeded) = oneshot::channel();
-                // A worker that is gone accepts nothing either.
-                if sender.send(Message::HandedOver(done)).await.is_ok() {
-                    let _ = heeded.await;
-                }
-            }
-        };
-        let all = tokio::time::timeout(CONNECT_TIME_MAX, all);
-        let _ = tokio::runtime::Handle::current().block_on(all);
+        let told = self.shared.tell(Message::HandedOver, CONNECT_TIME_MAX);
+        tokio::runtime::Handle::current().block_on(told);
         self.handed_over.notify_one();
     }
 

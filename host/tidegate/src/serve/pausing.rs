@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_core::pool::Pauses;
-use tokio::sync::oneshot;
 
 use crate::admin::{PoolsOrder, PoolsReport, PoolsVerb};
 use crate::data::worker::{Message, Shared};
@@ -38,7 +37,8 @@ pub(super) async fn run(
     };
     ordered.map_err(|_| "too many databases are named; pause all of them".to_owned())?;
     let began = Instant::now();
-    heed(&shared).await;
+    // No connection of a paused pool is lent or opened after that; a worker that is stuck heeds it at its next tick.
+    shared.tell(Message::Heed, HEED_TIME_MAX).await;
     if order.verb == PoolsVerb::Pause {
         while shared.pools.held(database).open > 0 && began.elapsed() < order.wait {
             tokio::time::sleep(LOOK_INTERVAL).await;
@@ -56,22 +56,6 @@ pub(super) async fn run(
         waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
         paused: told(&shared.pools.pauses()),
     })
-}
-
-/// Has every worker heed what was ordered: no connection of a paused pool is lent or opened after that.
-async fn heed(shared: &Shared) {
-    let ask = |sender: &tokio::sync::mpsc::Sender<Message>| {
-        let (done, heeded) = oneshot::channel();
-        sender.try_send(Message::Heed(done)).ok().map(|()| heeded)
-    };
-    let asked: Vec<_> = shared.senders.iter().filter_map(ask).collect();
-    let all = async {
-        for heeded in asked {
-            let _ = heeded.await;
-        }
-    };
-    // A worker that is stuck does so at its next tick.
-    let _ = tokio::time::timeout(HEED_TIME_MAX, all).await;
 }
 
 pub(super) fn told(pauses: &Pauses) -> PausedSnapshot {
