@@ -10,6 +10,9 @@ use tidegate_core::statement::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TableId(u32);
 
+/// Room for columns that a table gets with the first of them.
+const COLUMNS_AT_FIRST: usize = 2;
+
 /// What was found.
 pub(crate) struct Found {
     pub access: Access,
@@ -65,9 +68,11 @@ impl Found {
         if !self.has_room(self.tables.len()) {
             return None;
         }
-        if self.tables.len() == self.tables.capacity() {
-            // Shapes are kept for long, and most have one table or two.
-            self.tables.reserve_exact(self.tables.len().max(1));
+        // Shapes are kept for long, and most have one table or two.
+        if self.tables.capacity() == 0 {
+            self.tables = Vec::with_capacity(1);
+        } else if self.tables.len() == self.tables.capacity() {
+            self.tables.reserve_exact(self.tables.len());
         }
         let schema = schema.map(Box::from);
         self.tables.push(TableUse { schema, name: name.into(), access, columns: Vec::new() });
@@ -93,6 +98,9 @@ impl Found {
                 && *used.column == *name
         };
         if !list.iter().any(same) {
+            if list.capacity() == 0 {
+                *list = Vec::with_capacity(COLUMNS_AT_FIRST);
+            }
             list.push(ColumnUse { column: name.into(), comparison, by, always });
         }
     }

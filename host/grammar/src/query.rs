@@ -71,14 +71,9 @@ impl<'a> Walker<'a> {
             }
             return;
         }
-        let outputs = select.target_list().iter().take(OUTPUTS_MAX);
-        let outputs: Vec<&str> = outputs.filter_map(|output| output.name()).collect();
-        let begin = self.tasks.len();
-        for sort in select.sort_clause().iter() {
-            let role = if is_output(sort.node(), &outputs) { Role::Value } else { Role::Order };
-            self.expression(sort.into(), inside.role(role));
+        if !select.sort_clause().is_empty() {
+            self.order(select, inside);
         }
-        self.tasks[begin..].reverse();
         self.expressions(select.window_clause().iter(), inside);
         self.expression(select.having_clause(), inside);
         self.expressions(select.group_clause().iter(), inside.role(Role::Group));
@@ -87,6 +82,18 @@ impl<'a> Walker<'a> {
         self.expressions(select.values_lists().iter(), inside);
         self.expressions(select.target_list().iter().map(|output| output.val()), inside);
         self.from(select.from_clause().iter(), inside);
+    }
+
+    /// ORDER BY, which means output columns before columns of tables.
+    fn order(&mut self, select: &'a nodes::SelectStmt, inside: Place) {
+        let outputs = select.target_list().iter().take(OUTPUTS_MAX);
+        let outputs: Vec<&str> = outputs.filter_map(|output| output.name()).collect();
+        let begin = self.tasks.len();
+        for sort in select.sort_clause().iter() {
+            let role = if is_output(sort.node(), &outputs) { Role::Value } else { Role::Order };
+            self.expression(sort.into(), inside.role(role));
+        }
+        self.tasks[begin..].reverse();
     }
 
     fn insert(&mut self, insert: &'a nodes::InsertStmt, place: Place) {

@@ -165,9 +165,9 @@ fn dropped<'a>(walker: &mut Walker<'a>, drop: &'a nodes::DropStmt) {
 fn query(kind: ShapeKind, node: Node<'_>) -> Parsed {
     let mut walker = Walker::new();
     walker.tasks.push(Task::Query(node, walker.outside()));
-    let found = walker.run();
-    let kind = if found.into { ShapeKind::Ddl } else { kind };
-    Parsed { kind, ..found.into_parsed() }
+    walker.run();
+    let kind = if walker.found.into { ShapeKind::Ddl } else { kind };
+    Parsed { kind, ..walker.found.into_parsed() }
 }
 
 fn copy(copy: &nodes::CopyStmt) -> Parsed {

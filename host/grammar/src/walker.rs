@@ -2,6 +2,7 @@
 
 use crate::found::{Found, TableId};
 use pg_raw_parse::{Node, nodes};
+use smallvec::{SmallVec, smallvec};
 use tidegate_core::limits::SHAPE_NAMES_MAX;
 use tidegate_core::statement::{By, Incomplete, Parsed};
 
@@ -78,23 +79,22 @@ pub(crate) enum Task<'a> {
     Using(&'a nodes::JoinExpr, Place),
 }
 
+/// What most statements need lies on the thread's stack, the rest on the heap.
 pub(crate) struct Walker<'a> {
-    pub tasks: Vec<Task<'a>>,
+    pub tasks: SmallVec<[Task<'a>; 16]>,
     pub found: Found,
-    levels: Vec<Level>,
-    ranges: Vec<Range<'a>>,
+    levels: SmallVec<[Level; 4]>,
+    ranges: SmallVec<[Range<'a>; 4]>,
     withs: Vec<With<'a>>,
 }
 
 impl<'a> Walker<'a> {
     pub(crate) fn new() -> Self {
-        let mut levels = Vec::with_capacity(4);
-        levels.push(Level { outer: OUTSIDE, last: None, ranges: 0 });
         Self {
-            tasks: Vec::with_capacity(16),
+            tasks: SmallVec::new(),
             found: Found::new(),
-            levels,
-            ranges: Vec::with_capacity(4),
+            levels: smallvec![Level { outer: OUTSIDE, last: None, ranges: 0 }],
+            ranges: SmallVec::new(),
             withs: Vec::new(),
         }
     }
@@ -115,12 +115,13 @@ impl<'a> Walker<'a> {
     where
         I: IntoIterator<IntoIter: DoubleEndedIterator, Item: Into<Node<'a>>>,
     {
-        let nodes = nodes.into_iter().rev();
-        self.tasks.extend(nodes.map(|node| Task::Expression(node.into(), place)));
+        for node in nodes.into_iter().rev() {
+            self.tasks.push(Task::Expression(node.into(), place));
+        }
     }
 
     /// Works until nothing is left, or the bounds are reached.
-    pub(crate) fn run(mut self) -> Found {
+    pub(crate) fn run(&mut self) {
         while let Some(task) = self.tasks.pop() {
             match task {
                 Task::Expression(node, place) => self.walk_expression(node, place),
@@ -131,11 +132,12 @@ impl<'a> Walker<'a> {
                 break;
             }
         }
-        self.found
     }
 
-    pub(crate) fn parsed(self) -> Parsed {
-        self.run().into_parsed()
+    /// Works, and says what was found.
+    pub(crate) fn parsed(mut self) -> Parsed {
+        self.run();
+        self.found.into_parsed()
     }
 
     pub(crate) fn new_level(&mut self, outer: LevelId) -> LevelId {

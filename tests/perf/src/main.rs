@@ -1,5 +1,6 @@
 //! Benchmarks: `micro` for single functions, `proxy` for Tidegate beside PostgreSQL itself and PgBouncer, others for single promises.
 
+mod analysis; // what a statement's shape costs
 mod json; // the results for machines
 mod load; // pgbench
 mod memory; // what idle clients and a long result cost
@@ -27,8 +28,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Single pure functions, in nanoseconds per call.
+    /// Single pure functions, in nanoseconds per call, and in instructions where valgrind is installed.
     Micro,
+    /// What `micro` counts the instructions of.
+    #[command(hide = true)]
+    Calls(analysis::Calls),
     /// Plugins: a plan, a decision, an answer that is kept, a swap, in nanoseconds.
     Policy,
     /// pgbench through Tidegate with and without policies, replicas and limits, interleaved; and a hundred swaps under load.
@@ -43,6 +47,11 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().what {
         What::Micro => {
             micro::run();
+            analysis::run();
+            Ok(())
+        }
+        What::Calls(asked) => {
+            analysis::calls(&asked);
             Ok(())
         }
         What::Policy => policy::run().map_err(|error| error.to_string()),

@@ -5,7 +5,7 @@
 use super::StringSyntax;
 use super::encoding::{TextEncoding, is_safe_anywhere};
 use super::fingerprint::{Fingerprinter, Reading, Unreadable};
-use super::render::{Rendered, render};
+use super::render::{Canvas, Rendered, render};
 use super::shape::{Family, Fingerprint, Grammar, Incomplete, Parsed, Shape};
 use crate::limits::SHAPE_REFUSED_TIME;
 use std::collections::HashMap;
@@ -55,6 +55,7 @@ const ENTRY_BYTES: usize = size_of::<Entry>() + 2 * (size_of::<(Fingerprint, u32
 pub struct ShapeCache<G> {
     grammar: G,
     fingerprinter: Fingerprinter,
+    canvas: Canvas,
     places: HashMap<Fingerprint, u32, BuildHasherDefault<AsIs>>,
     entries: Vec<Entry>,
     hand: usize,
@@ -74,6 +75,7 @@ impl<G: Grammar> ShapeCache<G> {
         Self {
             grammar,
             fingerprinter: Fingerprinter::new(seed),
+            canvas: Canvas::default(),
             places: HashMap::default(),
             entries: Vec::new(),
             hand: 0,
@@ -182,10 +184,10 @@ impl<G: Grammar> ShapeCache<G> {
     fn make(&mut self, text: &[u8], settings: TextSettings, reading: &Reading) -> Shape {
         let strings = settings.strings;
         let Rendered { skeleton, normalized } =
-            render(text, strings, reading, self.fingerprinter.cuts());
+            render(text, strings, reading, self.fingerprinter.cuts(), &mut self.canvas);
         let parsed = match skeleton {
             Ok(text) if settings.encoding == TextEncoding::Utf8 || text.is_ascii() => {
-                self.grammar.parse(&text)
+                self.grammar.parse(text)
             }
             Ok(_) => Parsed::unknown(Incomplete::Encoding),
             Err(why) => Parsed::unknown(why),

@@ -13,56 +13,67 @@ use super::shape::Incomplete;
 use crate::limits::{NORMALIZED_BYTES_MAX, SHAPE_PARSE_BYTES_MAX};
 
 /// Both texts.
-pub(super) struct Rendered {
-    pub skeleton: Result<String, Incomplete>,
+pub(super) struct Rendered<'a> {
+    pub skeleton: Result<&'a str, Incomplete>,
     pub normalized: Box<str>,
 }
 
+/// Where texts are rendered, one after the other; as large as the largest so far, so within the bounds of both.
+#[derive(Default)]
+pub(super) struct Canvas {
+    skeleton: Vec<u8>,
+    normalized: Vec<u8>,
+}
+
 /// Renders a text that has a fingerprint, as its reading says.
-pub(super) fn render(
+pub(super) fn render<'a>(
     text: &[u8],
     strings: StringSyntax,
     reading: &Reading,
     cuts: &[Cut],
-) -> Rendered {
-    let length = text.len();
+    canvas: &'a mut Canvas,
+) -> Rendered<'a> {
     let mut renderer = Renderer {
         text,
         strings,
         at: reading.begin,
         gap: false,
         number: u32::from(reading.parameters),
-        skeleton: Output::new(length, SHAPE_PARSE_BYTES_MAX),
-        normalized: Output::new(length, NORMALIZED_BYTES_MAX),
+        skeleton: Output::new(&mut canvas.skeleton, text.len(), SHAPE_PARSE_BYTES_MAX),
+        normalized: Output::new(&mut canvas.normalized, text.len(), NORMALIZED_BYTES_MAX),
     };
     for cut in cuts {
         renderer.cut(*cut);
     }
     renderer.copy(reading.end);
-    let Renderer { skeleton, mut normalized, .. } = renderer;
+    let Renderer { skeleton, normalized, .. } = renderer;
     if normalized.full {
         normalized.bytes.extend_from_slice(" …".as_bytes());
     }
     let skeleton = match skeleton.full {
         true => Err(Incomplete::TooLarge),
-        false => String::from_utf8(skeleton.bytes).map_err(|_| Incomplete::Encoding),
+        false => std::str::from_utf8(skeleton.bytes).map_err(|_| Incomplete::Encoding),
     };
-    let normalized = String::from_utf8(normalized.bytes)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-    Rendered { skeleton, normalized: normalized.into_boxed_str() }
+    let normalized = match std::str::from_utf8(normalized.bytes) {
+        Ok(text) => text.into(),
+        Err(_) => String::from_utf8_lossy(normalized.bytes).into(),
+    };
+    Rendered { skeleton, normalized }
 }
 
 /// A text under construction, with its bound.
-struct Output {
-    bytes: Vec<u8>,
+struct Output<'a> {
+    bytes: &'a mut Vec<u8>,
     bytes_max: usize,
     /// Something did not fit: nothing more is added.
     full: bool,
 }
 
-impl Output {
-    fn new(bytes: usize, bytes_max: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes.min(bytes_max) + 16), bytes_max, full: false }
+impl<'a> Output<'a> {
+    fn new(bytes: &'a mut Vec<u8>, length: usize, bytes_max: usize) -> Self {
+        bytes.clear();
+        bytes.reserve(length.min(bytes_max) + 16);
+        Self { bytes, bytes_max, full: false }
     }
 
     /// Adds a piece, behind a blank if there was one or the pieces would run together.
@@ -90,8 +101,8 @@ fn joins(byte: Option<u8>) -> bool {
     })
 }
 
-struct Renderer<'a> {
-    text: &'a [u8],
+struct Renderer<'text, 'canvas> {
+    text: &'text [u8],
     strings: StringSyntax,
     /// Up to here the text is rendered.
     at: usize,
@@ -99,11 +110,11 @@ struct Renderer<'a> {
     gap: bool,
     /// The number of the last parameter in the normalized text.
     number: u32,
-    skeleton: Output,
-    normalized: Output,
+    skeleton: Output<'canvas>,
+    normalized: Output<'canvas>,
 }
 
-impl Renderer<'_> {
+impl Renderer<'_, '_> {
     fn cut(&mut self, cut: Cut) {
         let (start, end) = (cut.start as usize, cut.end as usize);
         self.copy(start);

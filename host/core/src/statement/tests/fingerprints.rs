@@ -4,7 +4,7 @@ use super::*;
 use crate::limits::{
     NORMALIZED_BYTES_MAX, SHAPE_PARSE_BYTES_MAX, SHAPE_TEXT_BYTES_MAX, SHAPE_TOKENS_MAX,
 };
-use crate::statement::render::render;
+use crate::statement::render::{Canvas, render};
 
 fn read_with(sql: &[u8], strings: StringSyntax) -> u128 {
     let reading = Fingerprinter::new(42).read(sql, strings);
@@ -32,14 +32,17 @@ fn apart(texts: &[&str]) {
 /// Checks a text's skeleton and its normalized text.
 fn rendered(sql: &str, skeleton: &str, normalized: &str) {
     let out = render_plain(sql.as_bytes());
-    assert_eq!(out.skeleton.as_deref(), Ok(skeleton), "{sql}");
-    assert_eq!(&*out.normalized, normalized, "{sql}");
+    assert_eq!(out, (Ok(skeleton.to_owned()), normalized.to_owned()), "{sql}");
 }
 
-fn render_plain(text: &[u8]) -> crate::statement::render::Rendered {
+/// A text's skeleton and its normalized text.
+fn render_plain(text: &[u8]) -> (Result<String, Incomplete>, String) {
     let mut fingerprinter = Fingerprinter::new(1);
     let reading = fingerprinter.read(text, StringSyntax::Standard).unwrap();
-    render(text, StringSyntax::Standard, &reading, fingerprinter.cuts())
+    let mut canvas = Canvas::default();
+    let cuts = fingerprinter.cuts();
+    let out = render(text, StringSyntax::Standard, &reading, cuts, &mut canvas);
+    (out.skeleton.map(str::to_owned), out.normalized.into())
 }
 
 #[test]
@@ -285,12 +288,12 @@ fn bounds_are_kept() {
     let text = format!("select 1 where a in ({}1)", "1,".repeat(SHAPE_TOKENS_MAX));
     assert!(fingerprint(&text).is_ok());
     let text = format!("select {}1", "abc, ".repeat(4_000));
-    let out = render_plain(text.as_bytes());
-    assert!(out.normalized.len() <= NORMALIZED_BYTES_MAX + 5 && out.normalized.ends_with(" …"));
-    assert!(out.skeleton.is_ok());
+    let (skeleton, normalized) = render_plain(text.as_bytes());
+    assert!(normalized.len() <= NORMALIZED_BYTES_MAX + 5 && normalized.ends_with(" …"));
+    assert!(skeleton.is_ok());
     let text = format!("select \"{}\"", "x".repeat(SHAPE_PARSE_BYTES_MAX));
-    let out = render_plain(text.as_bytes());
-    assert_eq!(out.skeleton, Err(Incomplete::TooLarge));
+    let (skeleton, _) = render_plain(text.as_bytes());
+    assert_eq!(skeleton, Err(Incomplete::TooLarge));
 }
 
 #[test]
@@ -331,8 +334,8 @@ fn pieces_do_not_run_together() {
 
 #[test]
 fn what_is_no_utf8_outside_of_literals_is_said_to_be_so() {
-    let out = render_plain(b"select 'caf\xe9'");
-    assert_eq!(out.skeleton.as_deref(), Ok("select ''"));
-    let out = render_plain(b"select caf\xe9");
-    assert_eq!(out.skeleton, Err(Incomplete::Encoding));
+    let (skeleton, _) = render_plain(b"select 'caf\xe9'");
+    assert_eq!(skeleton.as_deref(), Ok("select ''"));
+    let (skeleton, _) = render_plain(b"select caf\xe9");
+    assert_eq!(skeleton, Err(Incomplete::Encoding));
 }
