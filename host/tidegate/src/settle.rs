@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tidegate_core::pool::PoolConfig;
 use tidegate_core::session::login::TlsPolicy;
 
-use crate::config::{self, AuthMethod, ClientTlsMode, Config, ServerUrl, TrustRemote};
+use crate::config::{
+    self, AuthMethod, ClientTlsMode, Config, ProtocolVersion, ServerUrl, TrustRemote,
+};
 use crate::data::cancel::Peers;
 use crate::data::login::{LoginContext, LoginPolicy, Method, TrustScope};
 use crate::data::users::{UserFile, Users};
@@ -42,6 +44,7 @@ fn peers(config: &Config) -> Result<Peers, String> {
         name: format!("peer-{}", peer.id).into(),
         address: peer.address.0.clone(),
         tls: tls.clone(),
+        protocol: ProtocolVersion::default(),
     };
     Ok(config.peers.iter().map(|peer| (peer.id, Arc::new(target(peer)))).collect())
 }
@@ -108,7 +111,8 @@ fn target(server: &ServerUrl) -> Result<Target, String> {
         negotiation: server.sslnegotiation,
         ..tls
     };
-    Ok(Target { name: server.name.as_str().into(), address: server.address.clone(), tls })
+    let (name, address) = (server.name.as_str().into(), server.address.clone());
+    Ok(Target { name, address, tls, protocol: server.max_protocol_version })
 }
 
 fn users(config: &Config, primary: &Target, fake_secret: [u8; 32]) -> Users {

@@ -73,7 +73,8 @@ fn servers_prove_themselves_by_their_certificate_where_that_is_required() {
 }
 
 #[test]
-fn a_chain_of_two_speaks_direct_tls_and_carries_cancels() {
+fn a_chain_of_two_speaks_direct_tls_and_protocol_3_2_and_carries_cancels() {
+    const NEWEST: &str = "max_protocol_version=3.2";
     let authority = Authority::new("Ours");
     let database = test_database("chain");
     let inner = inner(&authority, &database);
@@ -82,7 +83,7 @@ fn a_chain_of_two_speaks_direct_tls_and_carries_cancels() {
     let url = inner.url(ROLE, &database).replace("127.0.0.1", "localhost");
     let checked = format!("sslmode=verify-full&sslrootcert={}", authority.own());
     let outer = Tidegate::start(TidegateOptions {
-        primary: format!("{url}?{checked}&sslnegotiation=direct&channel_binding=require"),
+        primary: format!("{url}?{checked}&sslnegotiation=direct&channel_binding=require&{NEWEST}"),
         toml: Some(toml),
         ..TidegateOptions::default()
     });

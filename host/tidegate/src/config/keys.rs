@@ -115,7 +115,7 @@ pub(super) const KEYS: &[Key] = &[
     key("peers", "id", Example("2"), Live, "Its `peer_id`."),
     key("peers", "address", Example(r#""10.0.0.2:6432""#), Live, "`HOST:PORT`, where its clients connect."),
 
-    key("cluster", "primary", Needed(r#""postgres://postgres@127.0.0.1:5432/postgres""#), Live, "The server that takes writes: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, percent-encoded, with the parameters `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `channel_binding`, `sslnegotiation` and `host` (a directory is a Unix socket) of libpq."),
+    key("cluster", "primary", Needed(r#""postgres://postgres@127.0.0.1:5432/postgres""#), Live, "The server that takes writes: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, percent-encoded, with the parameters `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `channel_binding`, `sslnegotiation`, `max_protocol_version` (`3.0` unless `3.2` or `latest`) and `host` (a directory is a Unix socket) of libpq."),
     key("cluster", "replicas", Value("[]"), Live, "Its streaming replicas, as URLs."),
     key("cluster", "password", Example(r#""${DATABASE_PASSWORD}""#), Live, "The password of the URLs that have none; taken as it is, without percent-encoding."),
 

@@ -8,13 +8,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::checked::{
-    ChannelBinding, OwnCertificate, RootCertificates, Secret, ServerAddress, ServerUrl, SslMode,
-    SslNegotiation,
+    ChannelBinding, OwnCertificate, ProtocolVersion, RootCertificates, Secret, ServerAddress,
+    ServerUrl, SslMode, SslNegotiation,
 };
 use super::error::nearest;
 
 const PORT_DEFAULT: u16 = 5432;
-const PARAMETERS: [&str; 11] = [
+const PARAMETERS: [&str; 12] = [
     "host",
     "port",
     "user",
@@ -26,6 +26,7 @@ const PARAMETERS: [&str; 11] = [
     "sslkey",
     "channel_binding",
     "sslnegotiation",
+    "max_protocol_version",
 ];
 
 /// What was found so far; parameters win over what stands before the `?`, as in libpq.
@@ -42,6 +43,7 @@ struct Parts {
     sslkey: Option<PathBuf>,
     channel_binding: ChannelBinding,
     sslnegotiation: SslNegotiation,
+    max_protocol_version: ProtocolVersion,
 }
 
 /// Reads a URL. The server's name is empty until the cluster gives it one.
@@ -132,6 +134,13 @@ fn parameter(pair: &str, parts: &mut Parts) -> Result<(), String> {
         "sslnegotiation" => {
             parts.sslnegotiation = word(name, &value, SslNegotiation::ALL, |word| word.as_str())?;
         }
+        "max_protocol_version" if value == "latest" => {
+            parts.max_protocol_version = ProtocolVersion::V3_2;
+        }
+        "max_protocol_version" => {
+            let versions = ProtocolVersion::ALL;
+            parts.max_protocol_version = word(name, &value, versions, |word| word.as_str())?;
+        }
         // An unknown name may be the rest of a password with an unescaped `?`, so that it is only
         // shown if it looks like a name.
         _ => {
@@ -195,6 +204,7 @@ fn finish(parts: Parts) -> Result<ServerUrl, String> {
         own_certificate,
         channel_binding: parts.channel_binding,
         sslnegotiation: parts.sslnegotiation,
+        max_protocol_version: parts.max_protocol_version,
     })
 }
 
@@ -281,12 +291,15 @@ impl fmt::Display for ServerUrl {
         let binding = (binding != ChannelBinding::default()).then(|| binding.as_str().to_owned());
         let negotiation =
             (negotiation != SslNegotiation::default()).then(|| negotiation.as_str().to_owned());
+        let version = self.max_protocol_version;
+        let version = (version != ProtocolVersion::default()).then(|| version.as_str().to_owned());
         let parameters = [
             ("sslrootcert", root.map(String::from)),
             ("sslcert", cert),
             ("sslkey", key),
             ("channel_binding", binding),
             ("sslnegotiation", negotiation),
+            ("max_protocol_version", version),
         ];
         for (name, value) in parameters {
             if let Some(value) = value {

@@ -6,6 +6,7 @@ use super::login::BackendKey;
 use super::messages::Messages;
 use super::passwords::nonce;
 use super::socket::{Line, send};
+use crate::config::ProtocolVersion;
 use crate::stream::Stream;
 use crate::tls::ChannelBinding;
 use tidegate_wire::auth::{
@@ -23,6 +24,7 @@ pub(super) struct Applicant<'a> {
     pub(super) channel_binding: ChannelBinding,
     /// Nothing without TLS.
     pub(super) end_point: Option<EndPoint>,
+    pub(super) protocol: ProtocolVersion,
 }
 
 /// Whether the server has said how it wants us to authenticate.
@@ -51,7 +53,7 @@ impl Applicant<'_> {
                 }
                 tag::ERROR_RESPONSE => return Err(refused(body)),
                 tag::NEGOTIATE_PROTOCOL_VERSION => {
-                    check_negotiation(body)?;
+                    check_negotiation(body, self.protocol)?;
                     continue;
                 }
                 tag::NOTICE_RESPONSE => continue,
@@ -209,6 +211,7 @@ fn scram_failed(error: ScramError) -> ConnectError {
 /// it.
 pub(super) async fn await_ready(
     messages: &mut Messages<'_, Stream>,
+    asked: ProtocolVersion,
 ) -> Result<(Option<BackendKey>, Vec<(String, String)>), ConnectError> {
     let mut backend_key = None;
     let mut parameters = Vec::new();
@@ -239,19 +242,24 @@ pub(super) async fn await_ready(
                 ready = true;
             }
             (tag::ERROR_RESPONSE, body) => return Err(refused(body)),
-            (tag::NEGOTIATE_PROTOCOL_VERSION, body) if !ready => check_negotiation(body)?,
+            (tag::NEGOTIATE_PROTOCOL_VERSION, body) if !ready => {
+                check_negotiation(body, asked)?;
+            }
             (other, _) => return Err(unexpected(other)),
         }
     }
     Ok((backend_key, parameters))
 }
 
-/// We ask for 3.0 without options: a server that offers less speaks another protocol.
-fn check_negotiation(body: &[u8]) -> Result<(), ConnectError> {
+/// A server may offer an older version than we ask for, of protocol 3; we ask for no options.
+fn check_negotiation(body: &[u8], asked: ProtocolVersion) -> Result<(), ConnectError> {
     let version = body.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes));
+    let newest = u32::from(asked.minor());
     // The documentation says "minor version", PostgreSQL sends major and minor.
     match version {
-        Some(version) if version == 3 << 16 || version == 0 => Ok(()),
+        Some(version) if version <= newest || (3 << 16..=3 << 16 | newest).contains(&version) => {
+            Ok(())
+        }
         _ => Err(malformed("NegotiateProtocolVersion")),
     }
 }

@@ -9,7 +9,7 @@ use super::credentials::Credentials;
 use super::error::{ConnectError, ServerError};
 use super::messages::Messages;
 use super::socket::{Encrypt, end_point_of, line_of, open_stream, send};
-use crate::config::ServerAddress;
+use crate::config::{ProtocolVersion, ServerAddress};
 use crate::stream::Stream;
 use crate::tls::ServerTls;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub struct Target {
     pub name: Arc<str>,
     pub address: ServerAddress,
     pub tls: ServerTls,
+    /// Asked for at the login.
+    pub protocol: ProtocolVersion,
 }
 
 /// A server connection that has just logged in: idle, and with no byte left to read.
@@ -243,17 +245,18 @@ impl Login<'_> {
             line: line_of(stream),
             channel_binding: self.target.tls.channel_binding,
             end_point: end_point_of(stream),
+            protocol: self.target.protocol,
         };
         let mut out = Vec::new();
         let names = [("user", self.user), ("database", self.database)];
         startup::startup_message(
             &mut out,
-            0,
+            self.target.protocol.minor(),
             names.into_iter().chain(self.parameters.iter().copied()),
         );
         send(stream, &out).await?;
         let mut messages = Messages::new(stream);
         applicant.authenticate(&mut messages, stage).await?;
-        await_ready(&mut messages).await
+        await_ready(&mut messages, self.target.protocol).await
     }
 }

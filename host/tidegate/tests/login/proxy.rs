@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 use std::process::Output;
 use std::sync::{Arc, Mutex};
-use tidegate::config::ServerAddress;
+use tidegate::config::{ProtocolVersion, ServerAddress};
 use tidegate::data::login::{
     Admission, Door, LoginContext, LoginOutcome, LoginPolicy, Method, Peer, TrustScope, login,
 };
@@ -29,6 +29,7 @@ pub fn target(mode: SslMode) -> Target {
         name: "primary".into(),
         address: ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port: cluster.port },
         tls: ServerTls::new(mode, None, None).unwrap(),
+        protocol: ProtocolVersion::default(),
     }
 }
 
@@ -139,7 +140,7 @@ async fn serve(tcp: TcpStream, peer: Peer, context: &LoginContext) -> &'static s
         throttle: &throttle,
         make_room,
     };
-    let mut client = match login(Socket::Tcp(tcp), peer, context, door).await {
+    let mut client = match login(Socket::Tcp(tcp.into()), peer, context, door).await {
         LoginOutcome::Done(client) => client,
         LoginOutcome::Cancel { .. } => return "cancel",
         LoginOutcome::Closed(reason) => return reason.label(),

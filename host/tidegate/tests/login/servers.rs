@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 use crate::proxy::{Proxy, cancel_running, context, target};
 use std::sync::Arc;
-use tidegate::config::ServerAddress;
+use tidegate::config::{ProtocolVersion, ServerAddress};
 use tidegate::data::login::Method;
 use tidegate::data::users::Users;
 use tidegate::tls::{
@@ -314,6 +314,42 @@ async fn trap_77_a_server_without_key_and_with_notices_is_fine() {
     let server = against(vec![answer]).await.unwrap();
     assert_eq!(server.backend_key, None);
     assert!(server.parameters.is_empty());
+}
+
+#[tokio::test]
+async fn a_server_is_asked_for_the_version_that_was_configured_and_may_have_an_older_one() {
+    // PostgreSQL before 18 answers with NegotiateProtocolVersion.
+    let newer = |target| Target { protocol: ProtocolVersion::V3_2, ..target };
+    let mut server = open(&newer(target(SslMode::Prefer)), "alice", &password("alicepw")).await;
+    let rows = simple_query(server.as_mut().unwrap(), "SELECT 1").await.unwrap();
+    assert_eq!(rows, [vec![Some("1".to_owned())]]);
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let secret: Vec<u8> = (0..32).collect();
+    let key = [&b"K\0\0\0\x28\0\0\0\x07"[..], &secret].concat();
+    let welcome = [authentication(&[Request::Ok]).as_slice(), &key, READY].concat();
+    let packets = tokio::spawn(async move {
+        let mut packets = Vec::new();
+        for answer in [welcome, Vec::new()] {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut packet = vec![0; 4096];
+            let length = socket.read(&mut packet).await.unwrap();
+            packet.truncate(length);
+            packets.push(packet);
+            socket.write_all(&answer).await.unwrap();
+        }
+        packets
+    });
+    let address = ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port };
+    let target = newer(Target { address, ..target(SslMode::Disable) });
+    let server = open(&target, "alice", &Credentials::None).await.unwrap();
+    cancel(&target, &server.backend_key.unwrap()).await.unwrap();
+    let packets = packets.await.unwrap();
+    assert_eq!(packets[0][4..8], [0, 3, 0, 2]);
+    let length = 4 + 4 + 4 + 32;
+    let code_and_process = [0x04, 0xd2, 0x16, 0x2e, 0, 0, 0, 7];
+    assert_eq!(packets[1], [&[0, 0, 0, length], &code_and_process[..], &secret].concat());
 }
 
 #[tokio::test]

@@ -69,6 +69,7 @@ fn errors_say_which_part_without_the_url() {
         ("postgres://a@h/db?sslmod=require", "unknown parameter; did you mean sslmode?"),
         ("postgres://a@h/db?zzzz=require", "unknown parameter zzzz"),
         ("postgres://a@h/db?sslmode", "a parameter without `=`"),
+        ("postgres://a@h/db?max_protocol_version=3.1", "is none of 3.0, 3.2"),
         ("postgres://a@h/db?sslcert=/c", "sslcert and sslkey go together"),
         ("postgres://a@h/db?sslrootcert=system&sslmode=require", "needs sslmode=verify-full"),
         ("postgres://a@h/db?sslmode=verify-full", "needs sslrootcert=FILE or sslrootcert=system"),
@@ -88,6 +89,7 @@ proptest! {
         host in prop_oneof!["[a-z][a-z0-9.-]{0,12}", "/[a-z/%?&@ü]{1,12}", Just("::1".to_owned())],
         mode in proptest::sample::select(&SslMode::NAMES), ca in proptest::option::of("/[^\\x00]{1,9}"),
         binding in proptest::sample::select(ChannelBinding::ALL),
+        version in proptest::sample::select(ProtocolVersion::ALL),
     ) {
         let mode: SslMode = mode.parse().unwrap();
         // Checking certificates needs something to check them against.
@@ -101,6 +103,7 @@ proptest! {
             name: String::new(), address, user, password: None, database, sslmode: mode,
             sslrootcert: ca.map(|path| RootCertificates::File(path.into())), own_certificate: None,
             channel_binding: binding, sslnegotiation: SslNegotiation::Postgres,
+            max_protocol_version: version,
         };
         prop_assert_eq!(parse_server_url(&server.to_string()), Ok(server.clone()));
         let secret = ServerUrl { password: Some(Secret::new("hunter2")), ..server.clone() };

@@ -1,7 +1,7 @@
 //! The shell's pools against servers on loopback sockets that need no login.
 
 use super::*;
-use crate::config::ServerAddress;
+use crate::config::{ProtocolVersion, ServerAddress};
 use crate::stream::{Socket, Stream};
 use crate::tls::{ServerTls, SslMode};
 use crate::upstream::{BackendKey, ConnectError, Credentials, NewServer, ServerError, Target};
@@ -48,7 +48,7 @@ impl Connect for FakeConnect {
             let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
             fake.accepted.borrow_mut().push(accepted.unwrap().0);
             Ok(NewServer {
-                stream: Stream::Plain(Socket::Tcp(client.unwrap())),
+                stream: Stream::Plain(Socket::Tcp(client.unwrap().into())),
                 backend_key: Some(BackendKey { pid: 7, secret: vec![1, 2, 3, 4] }),
                 parameters: vec![("TimeZone".to_owned(), "UTC".to_owned())],
             })
@@ -82,7 +82,7 @@ struct Fixture {
 fn target() -> Target {
     let address = ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port: 5432 };
     let tls = ServerTls::new(SslMode::Disable, None, None).unwrap();
-    Target { name: "primary".into(), address, tls }
+    Target { name: "primary".into(), address, tls, protocol: ProtocolVersion::default() }
 }
 
 fn key(kind: PoolKind) -> PoolKey {
