@@ -98,7 +98,9 @@ impl Comparison {
             let note = match (row.differs(), known::reason(&row.test)) {
                 (true, Some(reason)) => reason,
                 (true, None) => "<-- differs",
-                (false, Some(_)) if row.through == Some(Outcome::Ok) => "known to differ, but passes",
+                (false, Some(_)) if row.through == Some(Outcome::Ok) => {
+                    "known to differ, but passes"
+                }
                 (false, _) => "",
             };
             let (direct, through) = (word(row.direct), word(row.through));

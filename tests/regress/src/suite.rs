@@ -42,14 +42,19 @@ impl Suite<'_> {
         let kept = self.options.results.join(way.name);
         folder.keep(&kept)?;
         way.keep_log(&kept);
-        let status = status
-            .ok_or_else(|| format!("{}: not done after {} s", way.name, limit.as_secs()))?;
+        let status =
+            status.ok_or_else(|| format!("{}: not done after {} s", way.name, limit.as_secs()))?;
         let said = fs::read_to_string(&log).unwrap_or_default();
         let outcomes = read_outcomes(&said);
         if outcomes.is_empty() {
             return Err(format!("{}: no test ran ({status}):\n{said}", way.name));
         }
-        println!("==> {}: {} tests in {:.0} s", way.name, outcomes.len(), begun.elapsed().as_secs_f64());
+        println!(
+            "==> {}: {} tests in {:.0} s",
+            way.name,
+            outcomes.len(),
+            begun.elapsed().as_secs_f64()
+        );
         Ok(outcomes)
     }
 
