@@ -49,12 +49,11 @@ impl Suite<'_> {
         if outcomes.is_empty() {
             return Err(format!("{}: no test ran ({status}):\n{said}", way.name));
         }
-        println!(
-            "==> {}: {} tests in {:.0} s",
-            way.name,
-            outcomes.len(),
-            begun.elapsed().as_secs_f64()
-        );
+        let (tests, seconds) = (outcomes.len(), begun.elapsed().as_secs());
+        println!("==> {}: {tests} tests in {seconds} s", way.name);
+        if let Some(shared) = way.shared() {
+            println!("{shared}");
+        }
         Ok(outcomes)
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use tidegate_test_support::{Cluster, ClusterOptions, HostAuth, Tidegate, TidegateOptions};
+use tidegate_test_support::{Cluster, ClusterOptions, HostAuth, Node, Tidegate, TidegateOptions};
 
 /// A new cluster, and what stands before it.
 pub(crate) struct Way {
@@ -14,14 +14,16 @@ pub(crate) struct Way {
 
 impl Way {
     pub(crate) fn direct() -> Result<Way, String> {
-        Ok(Way { name: "direct", tidegate: None, cluster: cluster()? })
+        Ok(Way { name: "direct", tidegate: None, cluster: cluster(0)? })
     }
 
-    /// Every database and every user has a pool of so many connections.
-    pub(crate) fn through_tidegate(pool: usize) -> Result<Way, String> {
-        let cluster = cluster()?;
+    /// Every database and every user has a pool of so many connections, to each server.
+    pub(crate) fn through_tidegate(pool: usize, replicas: usize) -> Result<Way, String> {
+        let cluster = cluster(replicas)?;
+        let url = |node: &Node| node.url("postgres", "postgres");
         let tidegate = Tidegate::start(TidegateOptions {
-            primary: cluster.primary().url("postgres", "postgres"),
+            primary: url(cluster.primary()),
+            replicas: cluster.replicas().iter().map(url).collect(),
             toml: Some(configuration(pool)),
             ..TidegateOptions::default()
         });
@@ -35,6 +37,25 @@ impl Way {
         port.unwrap_or(self.cluster.primary().port())
     }
 
+    /// How much the clients have shared; nothing without Tidegate.
+    pub(crate) fn shared(&self) -> Option<String> {
+        let metrics = self.tidegate.as_ref()?.admin_get("/metrics").body;
+        let [clients, servers, transactions, waits, settings, probes, pins] = [
+            "clients_accepted",
+            "servers_opened",
+            "transactions",
+            "pool_waits",
+            "settings_applied",
+            "probes",
+            "pins",
+        ]
+        .map(|name| sum(&metrics, &format!("tidegate_{name}_total")));
+        Some(format!(
+            "{clients} clients on {servers} server connections; {transactions} transactions, {waits} waits for a server; servers \
+             were given other settings {settings} times and asked what is left {probes} times; clients kept a server {pins} times"
+        ))
+    }
+
     pub(crate) fn keep_log(&self, to: &Path) {
         if let Some(tidegate) = &self.tidegate {
             let _ = fs::copy(tidegate.log_path(), to.join("tidegate.log"));
@@ -42,8 +63,19 @@ impl Way {
     }
 }
 
-fn cluster() -> Result<Cluster, String> {
-    let options = ClusterOptions { host_auth: HostAuth::Trust, ..ClusterOptions::default() };
+/// The sum of a metric over all its labels.
+fn sum(metrics: &str, name: &str) -> u64 {
+    let values = metrics.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let is_whole = rest.starts_with([' ', '{']);
+        rest.rsplit(' ').next().filter(|_| is_whole)?.parse::<u64>().ok()
+    });
+    values.sum()
+}
+
+fn cluster(replicas: usize) -> Result<Cluster, String> {
+    let host_auth = HostAuth::Trust;
+    let options = ClusterOptions { replicas, host_auth, ..ClusterOptions::default() };
     Cluster::start(&options).map_err(|error| error.to_string())
 }
 
@@ -53,4 +85,18 @@ fn configuration(pool: usize) -> String {
         "[pool]\nmode = \"transaction\"\nsize_min = 0\nsize_max = {pool}\nwait_max = \"10min\"\n\
          utilisation_warn_percent = 100\n\n[auth]\nmethod = \"trust\"\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sum;
+
+    #[test]
+    fn a_metric_is_summed_over_its_labels() {
+        let metrics =
+            "# HELP a_total x\na_total 3\npins_total{reason=\"b\"} 1\npins_total{reason=\"c\"} 2\n";
+        assert_eq!(sum(metrics, "pins_total"), 3);
+        assert_eq!(sum(metrics, "a_total"), 3);
+        assert_eq!(sum(metrics, "a"), 0);
+    }
 }
