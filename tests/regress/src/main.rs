@@ -27,9 +27,6 @@ pub(crate) struct Options {
     /// Server connections of each pool of Tidegate: fewer than tests that run at once, so that they share them.
     #[arg(long, default_value_t = 5)]
     pool: usize,
-    /// Streaming replicas behind Tidegate, which then splits reads from writes.
-    #[arg(long, default_value_t = 0)]
-    replicas: usize,
     /// Tests that run at once; 0 for as many as the schedule says, which is 20 at most.
     #[arg(long, default_value_t = 0)]
     max_connections: usize,
@@ -56,7 +53,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool, String> {
     let suite = Suite::prepare(options)?;
     let direct = suite.run(&Way::direct()?)?;
-    let through = suite.run(&Way::through_tidegate(options.pool, options.replicas)?)?;
+    let through = suite.run(&Way::through_tidegate(options.pool)?)?;
     let comparison = Comparison::of(&direct.outcomes, &through.outcomes);
     print!("{}", comparison.table());
     println!("\nresults and differences: {}/{{direct,through}}", options.results.display());

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use tidegate_test_support::{Cluster, ClusterOptions, HostAuth, Node, Tidegate, TidegateOptions};
+use tidegate_test_support::{Cluster, ClusterOptions, HostAuth, Tidegate, TidegateOptions};
 
 /// A new cluster, and what stands before it.
 pub(crate) struct Way {
@@ -14,16 +14,14 @@ pub(crate) struct Way {
 
 impl Way {
     pub(crate) fn direct() -> Result<Way, String> {
-        Ok(Way { name: "direct", tidegate: None, cluster: cluster(0)? })
+        Ok(Way { name: "direct", tidegate: None, cluster: cluster()? })
     }
 
-    /// Every database and every user has a pool of so many connections, to each server.
-    pub(crate) fn through_tidegate(pool: usize, replicas: usize) -> Result<Way, String> {
-        let cluster = cluster(replicas)?;
-        let url = |node: &Node| node.url("postgres", "postgres");
+    /// Every database and every user has a pool of so many connections.
+    pub(crate) fn through_tidegate(pool: usize) -> Result<Way, String> {
+        let cluster = cluster()?;
         let tidegate = Tidegate::start(TidegateOptions {
-            primary: url(cluster.primary()),
-            replicas: cluster.replicas().iter().map(url).collect(),
+            primary: cluster.primary().url("postgres", "postgres"),
             toml: Some(configuration(pool)),
             ..TidegateOptions::default()
         });
@@ -73,9 +71,8 @@ fn sum(metrics: &str, name: &str) -> u64 {
     values.sum()
 }
 
-fn cluster(replicas: usize) -> Result<Cluster, String> {
-    let host_auth = HostAuth::Trust;
-    let options = ClusterOptions { replicas, host_auth, ..ClusterOptions::default() };
+fn cluster() -> Result<Cluster, String> {
+    let options = ClusterOptions { host_auth: HostAuth::Trust, ..ClusterOptions::default() };
     Cluster::start(&options).map_err(|error| error.to_string())
 }
 
