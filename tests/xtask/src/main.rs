@@ -1,5 +1,6 @@
-//! The commands of this repository: `cargo xtask setup | demo | test | bench`.
+//! The commands of this repository: `cargo xtask setup | demo | test | bench | regress`.
 
+mod regress; // the source of PostgreSQL's own regression tests
 mod run; // steps, what they say, how long they take
 mod setup; // what must be installed
 
@@ -15,6 +16,8 @@ usage: cargo xtask <command>
   demo [args …]   build Tidegate and run it in front of a throw-away PostgreSQL cluster (`--help` for its arguments)
   test            install, check the format, lint, build, and run all tests
   bench [args …]  measure Tidegate against PostgreSQL itself and PgBouncer
+  regress [args …]
+                  run PostgreSQL's own regression tests directly and through Tidegate, and compare
 ";
 
 fn main() -> ExitCode {
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         "demo" => demo(&rest),
         "test" if rest.is_empty() => test(),
         "bench" => bench(&rest),
+        "regress" => regress(&rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -62,6 +66,19 @@ fn bench(arguments: &[String]) -> Result<(), String> {
         bench.env("TIDEGATE_BIN", target_directory().join("release/tidegate"));
     }
     run::step("bench", &mut bench)
+}
+
+/// A debug build, whose assertions hold with what these tests send.
+fn regress(arguments: &[String]) -> Result<(), String> {
+    setup::install(&[Need::Libclang, Need::PostgreSql, Need::Wasm])?;
+    regress::install_headers()?;
+    let source = regress::source()?;
+    let packages = ["--package", "tidegate", "--package", "tidegate-regress"];
+    run::step("building Tidegate", cargo().arg("build").args(packages))?;
+    let mut regress = Command::new(target_directory().join("debug/tidegate-regress"));
+    regress.arg("--source").arg(source).arg("--results").arg(target_directory().join("regress"));
+    regress.env("TIDEGATE_BIN", target_directory().join("debug/tidegate")).args(arguments);
+    run::step("regression tests", &mut regress)
 }
 
 /// A cargo for the workspace of the plugins, as native code, beside what the host's build compiles them to.

@@ -124,7 +124,7 @@ fn install_tools(missing: &[&Tool]) -> Result<(), String> {
 }
 
 /// Installs without starting services: the tests and the demo start servers of their own.
-fn install_packages(packages: &[&str]) -> Result<(), String> {
+pub(crate) fn install_packages(packages: &[&str]) -> Result<(), String> {
     let policy = ServicePolicy::deny();
     let mut apt = apt(&["install", "-y", "-qq", "--no-install-recommends"])?;
     let installed = step(&format!("apt-get install {}", packages.join(" ")), apt.args(packages));
@@ -167,7 +167,7 @@ impl Drop for ServicePolicy {
     }
 }
 
-fn apt(arguments: &[&str]) -> Result<Command, String> {
+pub(crate) fn apt(arguments: &[&str]) -> Result<Command, String> {
     let mut command = as_root("env")?;
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(arguments);
     Ok(command)

@@ -158,6 +158,7 @@ impl Body {
             w::EXTENSION if matches!(before, w::CREATE | w::ALTER) => {
                 reader.may(Effects::UNKNOWN_SETTINGS);
             }
+            w::LANGUAGE if self.seen.has(Seen::ROUTINE) => language(reader),
             _ => self.known_relation(reader, key),
         }
     }
@@ -300,6 +301,16 @@ impl Body {
     }
 }
 
+/// The server loads the library of a function in C when it is made, as LOAD does.
+fn language(reader: &mut Reader<'_>) {
+    let mut ahead = reader.lexer;
+    let token = ahead.next();
+    let name = reader.lexer.text[token.start()..token.end()].trim_ascii();
+    if matches!(name, b"c" | b"C" | b"'c'" | b"'C'" | b"\"c\"") {
+        reader.may(Effects::LOADS);
+    }
+}
+
 fn queries(kind: Kind) -> bool {
     matches!(
         kind,
@@ -317,7 +328,7 @@ fn queries(kind: Kind) -> bool {
 #[inline]
 fn may_matter(key: Key, length: usize) -> bool {
     const LENGTHS: [u32; 32] = {
-        const WORDS: [Key; 18] = [
+        const WORDS: [Key; 19] = [
             w::TEMP,
             w::TEMPORARY,
             w::INTO,
@@ -336,6 +347,7 @@ fn may_matter(key: Key, length: usize) -> bool {
             w::FUNCTION,
             w::PROCEDURE,
             w::EXTENSION,
+            w::LANGUAGE,
         ];
         let mut lengths = [0; 32];
         let mut at = 0;

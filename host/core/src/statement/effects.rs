@@ -64,7 +64,7 @@ effects! {
     SEQUENCE_STATE = 21;
     /// setseed(), SET SEED.
     SEED = 22;
-    /// LOAD of a shared library; only the end of the connection undoes it.
+    /// LOAD of a shared library, and CREATE FUNCTION in C; only the end of the connection undoes it.
     LOADS = 23;
     /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
     TWO_PHASE = 24;
