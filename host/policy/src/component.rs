@@ -38,7 +38,7 @@ pub(crate) fn check(engine: &Engine, slot: Slot, bytes: &[u8]) -> Result<Checked
     if !(8..=POLICY_COMPONENT_BYTES_MAX).contains(&bytes.len()) {
         return Err(LoadError::Size { bytes: bytes.len(), most: POLICY_COMPONENT_BYTES_MAX });
     }
-    let component = as_component(bytes)?;
+    let component = as_component(engine, bytes)?;
     let names = Names::read(&component)?;
     names.check(slot)?;
     let compiled = engine.compile(&component)?;
@@ -48,15 +48,18 @@ pub(crate) fn check(engine: &Engine, slot: Slot, bytes: &[u8]) -> Result<Checked
 }
 
 /// A component as it is, or the one that a core module with embedded types describes.
-fn as_component(bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
+fn as_component(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
     let parse = |error: wasmparser::BinaryReaderError| LoadError::Parse(error.to_string());
     Validator::new().validate_all(bytes).map_err(parse)?;
-    if Parser::is_component(bytes) {
-        return Ok(bytes.to_vec());
-    }
+    if Parser::is_component(bytes) { Ok(bytes.to_vec()) } else { engine.encode(bytes) }
+}
+
+/// The component that a valid core module with embedded types describes. Types that are made to may overflow the stack: see
+/// [`crate::Compiler`].
+pub fn encode(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     let encoder = wit_component::ComponentEncoder::default();
     let mut encoder =
-        encoder.module(bytes).map_err(|error| LoadError::Types(format!("{error:#}")))?;
+        encoder.module(module).map_err(|error| LoadError::Types(format!("{error:#}")))?;
     encoder.encode().map_err(|error| LoadError::Types(format!("{error:#}")))
 }
 

@@ -1,6 +1,8 @@
 //! The sandbox: one wasmtime engine with a pool of memories, and the thread that looks after running plugins.
 
 use crate::bindings::since_v0_1::{clock, log, metrics, random, state};
+use crate::component::encode;
+use crate::defaults::EMBEDDED;
 use crate::error::LoadError;
 use crate::guest::Guest;
 use crate::pulse::Pulse;
@@ -51,13 +53,17 @@ impl Settings {
     }
 }
 
-/// Compiles components in some other place, a process with bounds of its own: compiling takes tens of times a plugin's
-/// size in memory, and holds locks that everything which allocates waits for.
+/// Reads and compiles plugins in some other place, a process with bounds of its own: compiling takes tens of times a plugin's
+/// size in memory, and holds locks that everything which allocates waits for; and what is made to break a reader of types or
+/// a compiler ends that process and no other.
 ///
 /// # Safety
 /// What `compile` gives becomes machine code of this process. It must be what [`precompile`] wrote, of this very program or of
 /// one with the same `engine`, a number that stands for the version of the engine and how it is configured.
 pub unsafe trait Compiler: Send + Sync {
+    /// What [`encode`] does.
+    fn encode(&self, module: &[u8]) -> Result<Vec<u8>, LoadError>;
+
     fn compile(
         &self,
         settings: Settings,
@@ -96,6 +102,17 @@ impl Engine {
         let mut engine = Engine::new(settings)?;
         engine.compiler = Some(compiler);
         Ok(engine)
+    }
+
+    /// The component that a core module with embedded types describes.
+    pub(crate) fn encode(&self, module: &[u8]) -> Result<Vec<u8>, LoadError> {
+        match &self.compiler {
+            // Those that come with the host are no strangers.
+            Some(compiler) if !EMBEDDED.iter().any(|own| own.bytes == module) => {
+                compiler.encode(module)
+            }
+            _ => encode(module),
+        }
     }
 
     /// Machine code of a component that was checked.

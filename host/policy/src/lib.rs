@@ -32,6 +32,7 @@ pub use answer::{Answer, AnswerSource, Asker};
 pub use ask::{Execution, Question};
 pub use bench::{Bench, Measured, Timing, What, bench};
 pub use bindings::questions::tags as tags_told;
+pub use component::encode;
 pub use defaults::{EMBEDDED, Embedded, embedded};
 pub use engine::{Compiler, Engine, Settings, precompile};
 pub use error::LoadError;

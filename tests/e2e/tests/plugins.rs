@@ -165,6 +165,23 @@ fn exporting(name: &str) -> Vec<u8> {
     bytes
 }
 
+/// A plugin of which some interfaces claim another version: they need those that do not, and these need them.
+fn in_a_circle(mut bytes: Vec<u8>) -> Vec<u8> {
+    for name in ["route", "lifecycle"] {
+        let (now, then) = (format!("/{name}@0.1.0"), format!("/{name}@0.2.0"));
+        let places: Vec<usize> = bytes
+            .windows(now.len())
+            .enumerate()
+            .filter_map(|(at, window)| (window == now.as_bytes()).then_some(at))
+            .collect();
+        assert!(!places.is_empty(), "{now}");
+        for at in places {
+            bytes[at..at + then.len()].copy_from_slice(then.as_bytes());
+        }
+    }
+    bytes
+}
+
 #[test]
 fn uploads_that_fail_a_check_are_told_which_and_change_nothing() {
     let database = test_database("plugins_refused");
@@ -192,6 +209,9 @@ fn uploads_that_fail_a_check_are_told_which_and_change_nothing() {
     let hostile = plugin("hostile_routing");
     assert_eq!(push("{\"init\":\"loop\"}", &hostile).1, "start");
     assert_eq!(push("{\"plan\":\"panic\"}", &hostile).1, "self-test");
+    // Packages that need each other in a circle, which readers of types follow until their stack is full.
+    let (status, check, words) = push("", &in_a_circle(hostile));
+    assert!(status == 422 && ["types", "version"].contains(&check.as_str()), "{check}: {words}");
     assert_eq!(active(&tidegate), (settings(1), "uploaded".to_owned()));
     let log = tidegate.log();
     let audited = log.lines().filter(|line| line.contains("tidegate::audit"));

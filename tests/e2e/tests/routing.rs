@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tidegate_test_support::clusters::ROLE;
+use tidegate_test_support::pipeline::Of;
 use tidegate_test_support::{
     Client, Cluster, ClusterOptions, Node, Tidegate, pipeline, shared_cluster, test_database,
     wait_until,
@@ -352,9 +353,16 @@ fn a_replica_that_is_gone_costs_no_read() {
 
 /// Reads that were run again on the primary.
 fn repeated(tidegate: &Tidegate) -> u32 {
+    counter(tidegate, "tidegate_reads_repeated_total ")
+}
+
+fn disproved(tidegate: &Tidegate) -> u32 {
+    counter(tidegate, "tidegate_reads_disproved_total ")
+}
+
+fn counter(tidegate: &Tidegate, name: &str) -> u32 {
     let metrics = tidegate.admin_get("/metrics").body;
-    let value = |line: &str| line.strip_prefix("tidegate_reads_repeated_total ")?.parse().ok();
-    metrics.lines().find_map(value).unwrap()
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap()
 }
 
 #[test]
@@ -412,6 +420,50 @@ fn trap_109_a_read_that_the_replica_cancels_for_what_it_replays_is_answered_by_t
     let answer = client.expect("T D C ZI");
     assert_eq!(answer[1].describe(), "D 0", "the primary's answer");
     assert_eq!(repeated(&split.tidegate), 1);
+}
+
+#[test]
+fn what_was_proven_to_read_and_does_not_is_answered_by_the_primary() {
+    let cluster = cluster_with_replicas("disproved", 1);
+    let primary = cluster.primary();
+    let change = |sql: &str| primary.psql_in("disproved", sql).unwrap();
+    change(
+        "CREATE TABLE told (n int); GRANT ALL ON told TO PUBLIC; \
+         CREATE FUNCTION tell() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM told'",
+    );
+    cluster.wait_until_caught_up().unwrap();
+    let split = Split::start(&cluster, "disproved".to_owned());
+    let mut client = split.connect();
+    let mut asker = split.connect();
+    assert_eq!(client.value("SELECT tell()").as_deref(), Some("0"));
+    assert_eq!(repeated(&split.tidegate), 0);
+    // Past Tidegate, which learns of it by the replica's refusal.
+    change(
+        "CREATE OR REPLACE FUNCTION tell() RETURNS bigint VOLATILE LANGUAGE sql AS \
+         'INSERT INTO told VALUES (1); SELECT count(*) FROM told'",
+    );
+    cluster.wait_until_caught_up().unwrap();
+    client.send(pipeline().query("SELECT tell()"));
+    let answer = client.expect("T D C ZI");
+    assert_eq!(answer[1].describe(), "D 1", "the primary's answer");
+    assert_eq!((repeated(&split.tidegate), disproved(&split.tidegate)), (1, 1));
+    // Once is enough for a client; another one's reads go on.
+    client.send(
+        pipeline()
+            .parse("", "SELECT tell()", &[])
+            .bind("", "", &[])
+            .describe(Of::Portal(""))
+            .execute("")
+            .sync(),
+    );
+    client.expect("1 2 T D C ZI");
+    assert_eq!(disproved(&split.tidegate), 1);
+    // Who asked for replicas is told.
+    asker.value("SET tidegate.route = 'replica'");
+    asker.send(pipeline().query("SELECT tell()"));
+    asker.expect("T E:25006 ZI");
+    assert_eq!(disproved(&split.tidegate), 1);
+    assert_eq!(primary.psql_in("disproved", "SELECT count(*) FROM told").unwrap(), "2");
 }
 
 #[test]

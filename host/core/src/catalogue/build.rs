@@ -47,7 +47,7 @@ pub struct RelationRow {
     pub schema: String,
     pub name: String,
     pub kind: RelationKind,
-    /// `relpersistence = 'p'`: its contents reach replicas.
+    /// `relpersistence = 'p'`, so that its contents reach replicas; and reading it locks no rows.
     pub permanent: bool,
     /// Relations that reading it reads: what its view or policies name, its children and partitions.
     pub reads: Vec<u32>,

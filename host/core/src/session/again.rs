@@ -1,5 +1,5 @@
-//! A read whose replica dies, or cancels it for the sake of what it replays: run again on the primary, once, as long as the
-//! client has seen nothing of an answer.
+//! A read whose replica dies, cancels it for the sake of what it replays, or refuses it since it is no read: run again on the
+//! primary, once, as long as the client has seen nothing of an answer.
 //!
 //! ```text
 //!              the unit begins on a replica                  a byte goes to the client, the client
@@ -11,6 +11,7 @@ use super::expected::{Copying, Expected};
 use super::gather::Gather;
 use super::{Batch, Fate, PoolMode, Session};
 use crate::limits;
+use crate::plan::RoutePreference;
 use tidegate_wire::backend::{self, TransactionStatus};
 use tidegate_wire::error_fields::{self, field};
 use tidegate_wire::frame::{HEADER_BYTES, Header};
@@ -22,6 +23,8 @@ pub(super) struct Kept {
     bytes: Vec<u8>,
     /// The batch that it is.
     batch: u32,
+    /// A replica has refused it as a write.
+    disproved: bool,
 }
 
 impl Session {
@@ -64,39 +67,35 @@ impl Session {
         Some(unit)
     }
 
-    /// Does the server's input begin with its refusal to go on with the unit, because what it replays from the primary
-    /// comes first? Any other unit would be welcome there, but for the client it is as if the server were lost.
+    /// Does the server's input begin with its refusal to go on with the unit, for a reason that the primary does not have?
+    /// Any other unit would be welcome there, but for the client it is as if the server were lost.
     ///
-    /// PostgreSQL's `ProcessInterrupts` says 40001, and 40P01 where it would be a deadlock. No other cause gives a read of
-    /// a replica these, and were there one, the read could still be repeated.
+    /// - What it replays from the primary comes first: PostgreSQL's `ProcessInterrupts` says 40001, and 40P01 where it would
+    ///   be a deadlock. No other cause gives a read of a replica these, and were there one, the read could still be repeated.
+    /// - It is no read (25006), although it was proven to be one: a function has become volatile that nobody saw become so, or
+    ///   something hides where proofs do not look. Nothing was written, so it may be run where it can be. A client that asked
+    ///   for replicas itself is told.
     #[inline]
-    pub(super) fn is_recovery_conflict(&self, input: &[u8]) -> bool {
+    pub(super) fn is_withdrawn(&mut self, input: &[u8]) -> bool {
         if self.kept.bytes.is_empty() {
             return false;
         }
-        let mut rest = input;
-        loop {
-            let Ok(Some(header)) = Header::peek(rest, limits::FRAME_BYTES_MAX) else {
-                return false;
-            };
-            let Some((frame, behind)) = rest.split_at_checked(header.frame_bytes()) else {
-                return false;
-            };
-            match header.tag {
-                backend::tag::ERROR_RESPONSE => {
-                    let sqlstate = error_fields::find(&frame[HEADER_BYTES..], field::SQLSTATE);
-                    return matches!(sqlstate, Some(b"40001" | b"40P01")) && self.has_only_unit();
-                }
-                // Before the first row.
-                backend::tag::PARSE_COMPLETE
-                | backend::tag::BIND_COMPLETE
-                | backend::tag::CLOSE_COMPLETE
-                | backend::tag::PARAMETER_DESCRIPTION
-                | backend::tag::ROW_DESCRIPTION
-                | backend::tag::NO_DATA => rest = behind,
-                _ => return false,
-            }
-        }
+        let Some(sqlstate) = first_error(input) else { return false };
+        let is_disproved = sqlstate == *b"25006" && !self.asks_for_replicas();
+        let is_withdrawn =
+            (matches!(&sqlstate, b"40001" | b"40P01") || is_disproved) && self.has_only_unit();
+        self.kept.disproved |= is_disproved && is_withdrawn;
+        is_withdrawn
+    }
+
+    /// Since this was last asked: has a replica refused as a write what was proven to be a read?
+    pub fn take_disproved(&mut self) -> bool {
+        std::mem::take(&mut self.kept.disproved)
+    }
+
+    fn asks_for_replicas(&self) -> bool {
+        let preference = self.settings.get(RoutePreference::SETTING);
+        RoutePreference::from_setting(preference) == RoutePreference::Replica
     }
 
     /// Is the unit that is kept all that is under way, sent to its last byte, with nothing behind it?
@@ -142,6 +141,28 @@ impl Session {
                     && is(field::SEVERITY_PLAIN, b"WARNING")
                     && (is(field::SQLSTATE, b"57P01") || is(field::SQLSTATE, b"57P02"))
             })
+    }
+}
+
+/// The SQLSTATE of an error that comes before the first row, if that is all there.
+fn first_error(input: &[u8]) -> Option<[u8; 5]> {
+    let mut rest = input;
+    loop {
+        let header = Header::peek(rest, limits::FRAME_BYTES_MAX).ok().flatten()?;
+        let (frame, behind) = rest.split_at_checked(header.frame_bytes())?;
+        match header.tag {
+            backend::tag::ERROR_RESPONSE => {
+                let sqlstate = error_fields::find(&frame[HEADER_BYTES..], field::SQLSTATE)?;
+                return sqlstate.try_into().ok();
+            }
+            backend::tag::PARSE_COMPLETE
+            | backend::tag::BIND_COMPLETE
+            | backend::tag::CLOSE_COMPLETE
+            | backend::tag::PARAMETER_DESCRIPTION
+            | backend::tag::ROW_DESCRIPTION
+            | backend::tag::NO_DATA => rest = behind,
+            _ => return None,
+        }
     }
 }
 

@@ -29,7 +29,7 @@ enum Reply {
 impl Session {
     /// Takes what the server sent.
     pub fn handle_server(&mut self, input: &[u8], mut io: Io<'_>) -> ServerStep {
-        if self.ends_with_last_word(input) || self.is_recovery_conflict(input) {
+        if self.ends_with_last_word(input) || self.is_withdrawn(input) {
             let next = ServerNext::Close(CloseReason::ServerDisconnected);
             return ServerStep { consumed: 0, next };
         }

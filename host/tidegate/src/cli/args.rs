@@ -91,9 +91,12 @@ pub(super) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CompilePluginArgs {
-    #[arg(long)]
+    /// Makes a component of a core module, and does not compile it
+    #[arg(long, conflicts_with_all = ["instances", "memory_bytes_max"])]
+    pub(super) encode: bool,
+    #[arg(long, default_value_t = 1)]
     pub(super) instances: usize,
-    #[arg(long)]
+    #[arg(long, default_value_t = 0)]
     pub(super) memory_bytes_max: usize,
 }
 

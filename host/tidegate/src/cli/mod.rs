@@ -19,9 +19,10 @@ use clap::Parser;
 use crate::config::{Config, ConfigError, ConfigSource};
 use crate::demo::{self, DemoOptions};
 use crate::exit::Exit;
-use crate::plugins::compile_for_parent;
+use crate::plugins::{Work, work_for_parent};
 use crate::serve::{self, Beginning};
 use args::{Args, Command, CompilePluginArgs, DemoArgs, ServeArgs, ServeCommand};
+use tidegate_policy::Settings;
 
 /// Does what the command line of this process asks for.
 pub fn main() -> Exit {
@@ -71,7 +72,14 @@ fn run_serve(args: ServeCommand) -> Exit {
 }
 
 fn run_compiler(args: &CompilePluginArgs) -> Exit {
-    match compile_for_parent(args.instances, args.memory_bytes_max) {
+    let work = match args.encode {
+        true => Work::Encode,
+        false => {
+            let (instances, memory_bytes_max) = (args.instances, args.memory_bytes_max);
+            Work::Compile(Settings { instances, memory_bytes_max, ..Settings::default() })
+        }
+    };
+    match work_for_parent(work) {
         Ok(()) => Exit::Ok,
         Err(message) => {
             // The parent tells it on, as it stands.

@@ -187,13 +187,14 @@ SELECT 'f', p.oid, n.nspname, p.proname, \
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.prokind <> 'p'";
 
 const RELATIONS_SQL: &str = "\
-SELECT 'r', c.oid, n.nspname, c.relname, c.relkind, CASE WHEN c.relpersistence = 'p' THEN 1 ELSE 0 END, \
+SELECT 'r', c.oid, n.nspname, c.relname, c.relkind, CASE WHEN c.relpersistence = 'p' AND t.locks IS NOT TRUE THEN 1 ELSE 0 END, \
  concat_ws(',', t.reads, (SELECT string_agg(i.inhrelid::text, ',') FROM pg_inherits i WHERE i.inhparent = c.oid)), \
  t.calls \
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
 LEFT JOIN LATERAL (SELECT \
  string_agg(DISTINCT m[2], ',') FILTER (WHERE m[1] = 'relid' AND m[2] <> '0') AS reads, \
- string_agg(DISTINCT m[2], ',') FILTER (WHERE m[1] <> 'relid' AND m[2] <> '0') AS calls \
+ string_agg(DISTINCT m[2], ',') FILTER (WHERE m[1] <> 'relid' AND m[2] <> '0') AS calls, \
+ bool_or(trees.tree LIKE '%{ROWMARKCLAUSE %') AS locks \
  FROM (SELECT r.ev_action::text AS tree FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '1' AND c.relkind = 'v' \
  UNION ALL SELECT concat(l.polqual::text, l.polwithcheck::text) FROM pg_policy l WHERE l.polrelid = c.oid AND c.relrowsecurity) trees, \
  regexp_matches(trees.tree, ':(relid|funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') m) t \
@@ -203,10 +204,12 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname NOT LIKE 'pg\\_t
 /// Functions that no text names: 16384 is the first number that PostgreSQL gives to what users make.
 const HIDDEN_SQL: &str = "\
 SELECT 'h', oid FROM (SELECT oprcode::oid AS oid FROM pg_operator WHERE oid >= 16384 AND oprcode <> 0 \
+UNION SELECT amproc::oid FROM pg_amproc WHERE oid >= 16384 \
+UNION SELECT unnest(ARRAY[rngcanonical, rngsubdiff])::oid FROM pg_range WHERE rngtypid >= 16384 \
 UNION SELECT castfunc::oid FROM pg_cast WHERE oid >= 16384 AND castfunc <> 0 \
-UNION SELECT unnest(ARRAY[typinput, typoutput, typreceive, typsend])::oid FROM pg_type \
+UNION SELECT unnest(ARRAY[typinput, typoutput, typreceive, typsend, typmodin])::oid FROM pg_type \
  WHERE oid >= 16384 AND typtype NOT IN ('c', 'd', 'e') AND typelem = 0 \
 UNION SELECT m[1]::oid FROM pg_constraint k, regexp_matches(k.conbin::text, \
  ':(?:funcid|opfuncid) (\\d+)', 'g') m WHERE k.contypid <> 0 AND k.oid >= 16384 AND m[1] <> '0' \
-UNION SELECT p.oid FROM pg_proc p JOIN pg_type t ON t.oid = p.proargtypes[0] \
- WHERE p.pronargs - p.pronargdefaults <= 1 AND p.pronargs >= 1 AND p.oid >= 16384 AND p.provolatile = 'v' AND t.typtype IN ('c', 'p')) hidden";
+UNION SELECT p.oid FROM pg_proc p JOIN pg_type t ON t.oid = p.proargtypes[0] LEFT JOIN pg_type b ON b.oid = t.typbasetype \
+ WHERE p.pronargs - p.pronargdefaults <= 1 AND p.pronargs >= 1 AND p.oid >= 16384 AND p.provolatile = 'v' AND (t.typtype IN ('c', 'p') OR b.typtype IN ('c', 'd'))) hidden";

@@ -199,9 +199,15 @@ impl Client {
         let mut facts = self.facts.get();
         facts.saw = Some((place, now));
         if wrote {
-            facts.wrote_at = Some(now);
+            facts.wrote_at = facts.wrote_at.max(Some(now));
         }
         self.facts.set(facts);
+    }
+
+    /// Its reads are the primary's until then: no replica is as fresh as of what is to come.
+    pub fn keep_from_replicas(&self, until: Instant) {
+        let facts = self.facts.get();
+        self.facts.set(ReadFacts { wrote_at: facts.wrote_at.max(Some(until)), ..facts });
     }
 
     /// Who runs a statement at `place`, for a record.

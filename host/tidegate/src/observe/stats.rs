@@ -236,6 +236,7 @@ worker_stats! {
     /// Prepared statements sent again since this server did not know them.
     reprepared,
     reads_repeated,
+    reads_disproved,
     /// Prepared statements closed on a server to keep within its bound.
     prepared_evicted,
     /// Times a client waited for a server connection, and for how long in all.

@@ -1,4 +1,5 @@
-//! Compiles plugins in a process of its own: this program once more, with bounds on its memory and time.
+//! Reads the types of plugins and compiles them in a process of its own: this program once more, with bounds on its memory
+//! and time.
 //!
 //! Compiling takes tens of times a plugin's size in memory, which goes back with the process; a plugin that is made to
 //! break or to fill the compiler breaks and fills nothing else; and clients do not wait for memory maps and allocators that
@@ -14,7 +15,7 @@ use tidegate_core::limits::{
     PLUGIN_CODE_BYTES_MAX, PLUGIN_COMPILER_CPU_TIME_MAX, PLUGIN_COMPILER_MEMORY_MAX,
     PLUGIN_LOAD_TIME_MAX, POLICY_COMPONENT_BYTES_MAX,
 };
-use tidegate_policy::{Compiler, LoadError, Settings, precompile};
+use tidegate_policy::{Compiler, LoadError, Settings, encode, precompile};
 
 /// This program, whatever has become of its file.
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -27,13 +28,29 @@ const WORDS_MAX: u64 = 4 << 10;
 #[derive(Clone, Copy, Debug)]
 pub struct ChildProcess;
 
+/// What such a process does.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// A core module with embedded types becomes a component.
+    Encode,
+    /// A component becomes machine code, for an engine with these settings.
+    Compile(Settings),
+}
+
 // SAFETY: the process runs this program's own file, which `/proc/self/exe` is even when that was replaced on disk, and what
-// it writes is `precompile`'s answer (`compile_for_parent`). Nobody else has the other end of the pipe. A process that was
+// it writes is `precompile`'s answer (`work_for_parent`). Nobody else has the other end of the pipe. A process that was
 // ended early has a bad status, and then what it wrote is thrown away.
 unsafe impl Compiler for ChildProcess {
+    fn encode(&self, module: &[u8]) -> Result<Vec<u8>, LoadError> {
+        let child = start(Work::Encode).map_err(|error| {
+            LoadError::Types(format!("no process can be started to read its types: {error}"))
+        })?;
+        finish(child, module).map_err(LoadError::Types)
+    }
+
     fn compile(&self, settings: Settings, _: u64, component: &[u8]) -> Result<Vec<u8>, LoadError> {
-        match start(settings) {
-            Ok(child) => finish(child, component),
+        match start(Work::Compile(settings)) {
+            Ok(child) => finish(child, component).map_err(LoadError::Compile),
             Err(error) => {
                 tracing::warn!(%error, "no process can be started to compile a plugin: this one does it");
                 precompile(settings, component)
@@ -42,24 +59,27 @@ unsafe impl Compiler for ChildProcess {
     }
 }
 
-fn start(settings: Settings) -> io::Result<Child> {
-    Command::new(THIS_PROGRAM)
-        .arg("compile-plugin")
-        .arg(format!("--instances={}", settings.instances))
-        .arg(format!("--memory-bytes-max={}", settings.memory_bytes_max))
-        // It needs none of our secrets.
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+fn start(work: Work) -> io::Result<Child> {
+    let mut command = Command::new(THIS_PROGRAM);
+    command.arg("compile-plugin");
+    match work {
+        Work::Encode => command.arg("--encode"),
+        Work::Compile(settings) => command
+            .arg(format!("--instances={}", settings.instances))
+            .arg(format!("--memory-bytes-max={}", settings.memory_bytes_max)),
+    };
+    // It needs none of our secrets.
+    command.env_clear();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn()
 }
 
-fn finish(mut child: Child, component: &[u8]) -> Result<Vec<u8>, LoadError> {
+/// What the process makes of the bytes, or its words.
+fn finish(mut child: Child, bytes: &[u8]) -> Result<Vec<u8>, String> {
     let (Some(mut to), Some(from), Some(words)) =
         (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
-        return Err(LoadError::Compile("the compiler has no pipes".to_owned()));
+        return Err("the compiler has no pipes".to_owned());
     };
     let (done, ended) = mpsc::channel();
     let read = move || {
@@ -74,7 +94,7 @@ fn finish(mut child: Child, component: &[u8]) -> Result<Vec<u8>, LoadError> {
         scope.spawn(read);
         scope.spawn(move || {
             // What does not read to the end has failed, and says why.
-            let _ = to.write_all(component);
+            let _ = to.write_all(bytes);
         });
         let output = ended.recv_timeout(PLUGIN_LOAD_TIME_MAX);
         if output.is_err() {
@@ -85,25 +105,24 @@ fn finish(mut child: Child, component: &[u8]) -> Result<Vec<u8>, LoadError> {
     });
     // It has closed its pipes, or was killed: this does not wait long.
     let status = child.wait();
-    let failed = |why: String| Err(LoadError::Compile(why));
     match (output, status) {
         (Ok(Ok((code, _))), Ok(status)) if status.success() => Ok(code),
-        (Ok(Ok((_, text))), Ok(status)) if status.code().is_some() => failed(text),
-        (Ok(_), Ok(status)) => failed(format!(
-            "the compiler was ended ({status}): the plugin takes more than {} s or {} bytes to compile",
+        (Ok(Ok((_, text))), Ok(status)) if status.code().is_some() => Err(text),
+        (Ok(_), Ok(status)) => Err(format!(
+            "the process that did it was ended ({status}): the plugin breaks it, or takes more than {} s or {} bytes",
             PLUGIN_COMPILER_CPU_TIME_MAX.as_secs(),
             PLUGIN_COMPILER_MEMORY_MAX,
         )),
-        (Ok(_), Err(error)) => failed(format!("the compiler is lost: {error}")),
-        (Err(_), _) => failed(format!("not within {} s", PLUGIN_LOAD_TIME_MAX.as_secs())),
+        (Ok(_), Err(error)) => Err(format!("the compiler is lost: {error}")),
+        (Err(_), _) => Err(format!("not within {} s", PLUGIN_LOAD_TIME_MAX.as_secs())),
     }
 }
 
-/// The other side: compiles the component on standard input to standard output.
+/// The other side: works on what comes from standard input, and writes what becomes of it to standard output.
 ///
 /// # Errors
-/// Why it does not compile, in words for whoever uploaded it.
-pub fn compile_for_parent(instances: usize, memory_bytes_max: usize) -> Result<(), String> {
+/// Why nothing does, in words for whoever uploaded it.
+pub fn work_for_parent(work: Work) -> Result<(), String> {
     lower_priority();
     let bound = |resource, most: u64| {
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
@@ -113,19 +132,23 @@ pub fn compile_for_parent(instances: usize, memory_bytes_max: usize) -> Result<(
     bound(Resource::Data, PLUGIN_COMPILER_MEMORY_MAX)?;
     bound(Resource::Cpu, PLUGIN_COMPILER_CPU_TIME_MAX.as_secs())?;
     bound(Resource::Core, 0)?;
-    let mut component = Vec::new();
+    let mut bytes = Vec::new();
     // A module has become a component meanwhile, which is a little larger.
     let most = 2 * POLICY_COMPONENT_BYTES_MAX as u64;
-    let read = io::stdin().lock().take(most).read_to_end(&mut component);
+    let read = io::stdin().lock().take(most).read_to_end(&mut bytes);
     read.map_err(|error| format!("the plugin can't be read: {error}"))?;
-    let settings = Settings { instances, memory_bytes_max, ..Settings::default() };
-    let code = precompile(settings, &component).map_err(|error| match error {
-        LoadError::Compile(words) => words,
+    let made = match work {
+        Work::Encode => encode(&bytes),
+        Work::Compile(settings) => precompile(settings, &bytes),
+    };
+    let made = made.map_err(|error| match error {
+        // The parent says which.
+        LoadError::Types(words) | LoadError::Compile(words) => words,
         other => other.to_string(),
     })?;
     let mut out = io::stdout().lock();
-    let written = out.write_all(&code).and_then(|()| out.flush());
-    written.map_err(|error| format!("the code can't be written: {error}"))
+    let written = out.write_all(&made).and_then(|()| out.flush());
+    written.map_err(|error| format!("what was made can't be written: {error}"))
 }
 
 /// Of the thread that calls it, as Linux has it.

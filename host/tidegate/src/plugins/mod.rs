@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 
 use crate::config::{PluginsConfig, Rates};
 pub use code::KeptCode;
-pub use compiler::{ChildProcess, compile_for_parent};
+pub use compiler::{ChildProcess, Work, work_for_parent};
 use desk::Desk;
 use notes::Notes;
 pub use notes::Recorded;

@@ -30,6 +30,9 @@ CREATE VIEW v_join AS SELECT t.id, child.note FROM t LEFT JOIN child ON child.t_
 CREATE VIEW v_stable AS SELECT f_stable(id) AS a FROM t;
 CREATE VIEW v_volatile AS SELECT f_volatile(id) AS a FROM t;
 CREATE VIEW v_over_volatile AS SELECT count(*) AS a FROM v_volatile;
+CREATE VIEW v_locks AS SELECT id, v FROM t FOR UPDATE;
+CREATE VIEW v_locks_inside AS SELECT count(*) AS n FROM (SELECT 1 FROM t FOR SHARE) locked;
+CREATE VIEW v_over_locks AS SELECT max(id) AS id FROM v_locks;
 CREATE VIEW v_nextval AS SELECT nextval('s') AS a;
 CREATE VIEW v_random AS SELECT random() AS a;
 CREATE VIEW v_scratch AS SELECT a FROM scratch;

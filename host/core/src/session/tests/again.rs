@@ -139,7 +139,7 @@ fn a_server_that_says_that_it_goes_is_lost() {
 #[test]
 fn trap_109_a_read_that_stands_in_the_way_of_replay_is_run_on_the_primary() {
     for unit in units() {
-        for sqlstate in ["40001", "40P01"] {
+        for sqlstate in ["40001", "40P01", "25006"] {
             let prepare = bytes(&[parse("s1", "SELECT 'p'"), Sync]);
             let all = [prepare.clone(), bytes(&unit), afterwards()].concat();
             let mut world = splitting();

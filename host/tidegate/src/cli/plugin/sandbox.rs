@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::plugins::ChildProcess;
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
 use tidegate_core::policy::Slot;
 use tidegate_core::statement::{Shape, ShapeCache, Tags, TextSettings};
@@ -19,7 +20,8 @@ impl Sandbox {
     /// # Errors
     /// The engine can't be made.
     pub(super) fn new(slot: Slot) -> Result<Self, String> {
-        let engine = Engine::new(Settings { instances: 1, ..Settings::default() });
+        let settings = Settings { instances: 1, ..Settings::default() };
+        let engine = Engine::with_compiler(settings, Arc::new(ChildProcess));
         Ok(Self {
             engine: Arc::new(engine.map_err(|error| error.to_string())?),
             granted: Arc::new(Granted::new(slot, 1, Arc::new(Silence))),

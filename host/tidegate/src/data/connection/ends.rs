@@ -17,6 +17,8 @@ use crate::data::clients::{Cancel, CloseRequest, Idle, State};
 
 /// The server of a client that is gone is given this long to finish and be cleaned.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a client's reads are the primary's after one that was none: by then the catalogue has been read again.
+const DISPROVED_TIME: Duration = Duration::from_secs(60);
 /// A cancel that comes before its statement has begun does nothing, so it is repeated.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 const CANCELS_MAX: u32 = 20;
@@ -158,6 +160,10 @@ impl Connection {
             && matches!(self.phase, ClientPhase::Reading | ClientPhase::Replies)
         {
             self.worker.stats.reads_repeated.increment();
+            if self.session.take_disproved() {
+                self.worker.stats.reads_disproved.increment();
+                self.client.keep_from_replicas(Instant::now() + DISPROVED_TIME);
+            }
             self.from_client.input.put_back(&unit, &self.worker.buffers);
             return self.acquire_at(Target::Primary, cx);
         }
