@@ -165,19 +165,17 @@ fn exporting(name: &str) -> Vec<u8> {
     bytes
 }
 
-/// A plugin of which some interfaces claim another version: they need those that do not, and these need them.
+/// A plugin of which one interface claims another version: that package needs the others', which need it.
 fn in_a_circle(mut bytes: Vec<u8>) -> Vec<u8> {
-    for name in ["route", "lifecycle"] {
-        let (now, then) = (format!("/{name}@0.1.0"), format!("/{name}@0.2.0"));
-        let places: Vec<usize> = bytes
-            .windows(now.len())
-            .enumerate()
-            .filter_map(|(at, window)| (window == now.as_bytes()).then_some(at))
-            .collect();
-        assert!(!places.is_empty(), "{now}");
-        for at in places {
-            bytes[at..at + then.len()].copy_from_slice(then.as_bytes());
-        }
+    let (now, then) = (b"tidegate:policy/route@0.1.0", b"tidegate:policy/route@0.2.0");
+    let places: Vec<usize> = bytes
+        .windows(now.len())
+        .enumerate()
+        .filter_map(|(at, window)| (window == now).then_some(at))
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + then.len()].copy_from_slice(then);
     }
     bytes
 }
