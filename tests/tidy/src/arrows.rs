@@ -73,7 +73,7 @@ pub const CRATES: &[Layers] = &[
             &["plan"],
             &["route"],
             &["policy"],
-            &["breaker", "catalogue", "headcount", "pool", "roles", "settings", "statement"],
+            &["breaker", "catalogue", "headcount", "listen", "pool", "roles", "settings", "statement"],
             &["ids", "limits", "refusal"],
         ],
     },

@@ -180,11 +180,15 @@ impl Connection {
         let is_fed_next = self.is_about_to_be_fed();
         let Some(Lent { lease, stage }) = &mut self.lent else { return };
         let settled = self.session.settle(&mut lease.server.state, &mut self.from_client.out);
+        if matches!(settled, Settled::Keep | Settled::Release) {
+            self.session.give_ready(&mut self.from_server.out);
+        }
         match settled {
             Settled::Busy => {
                 if !self.from_client.is_clear() {
                     let _ = self.flush_to_server(cx);
                 }
+                self.heed_listen_need(cx);
             }
             Settled::Keep => self.note_pins(),
             Settled::Close => self.drop_server(),
@@ -227,6 +231,7 @@ impl Connection {
                 if let Some(Lent { lease, .. }) = self.lent.take() {
                     lease.release(fitness, now);
                 }
+                self.end_lend();
             }
         }
     }
