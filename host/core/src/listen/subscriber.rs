@@ -1,7 +1,7 @@
 //! One client that listens: its channels, and what it has not been told yet.
 
 use super::{Channel, Channels, Mark};
-use crate::limits::{NOTIFICATIONS_WAITING_BYTES_MAX, NOTIFICATION_BYTES_OVERHEAD};
+use crate::limits::{NOTIFICATION_BYTES_OVERHEAD, NOTIFICATIONS_WAITING_BYTES_MAX};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tidegate_wire::backend;

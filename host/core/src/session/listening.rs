@@ -99,7 +99,7 @@ impl Session {
     }
 
     /// Does the client wait for its ReadyForQuery, which it is told as soon as its notifications have been?
-    pub(super) fn owes_ready(&self) -> bool {
+    pub fn owes_ready(&self) -> bool {
         self.listening.owed.is_some()
     }
 
@@ -315,17 +315,21 @@ impl Session {
         if self.listening.told.is_none() || self.mode == PoolMode::Session {
             return Switching::NotNeeded;
         }
-        let pinned = self.pins.contains(Pins::LISTEN);
-        let wanted = match (pinned, self.listening.stage) {
-            // Listening by itself, hidden in a function: it stays as it is.
-            (true, Stage::Ended) => self.listening.kept.clone(),
-            (false, Stage::Ended) => self.listening.channels.clone(),
-            _ => return Switching::NotNeeded,
-        };
-        self.listening.stage = match pinned || wanted.is_empty() {
-            true => Stage::Apart,
-            false => Stage::Begun(Since::Nothing),
-        };
-        self.bring_channels(wanted, server, to_server)
+        if self.listening.stage != Stage::Ended {
+            return Switching::NotNeeded;
+        }
+        self.listening.stage = Stage::Apart;
+        if self.pins.contains(Pins::LISTEN) {
+            return self.bring_channels(self.listening.kept.clone(), server, to_server);
+        }
+        let wanted = self.listening.channels.clone();
+        let listens = !wanted.is_empty();
+        let switching = self.bring_channels(wanted, server, to_server);
+        if !listens {
+            return switching;
+        }
+        self.listening.stage = Stage::Beginning;
+        self.listening.need = Some(ListenNeed::Lend);
+        Switching::UnderWay
     }
 }

@@ -78,6 +78,11 @@ impl ServerState {
         self
     }
 
+    /// Does it listen to anything, so that it is told what nobody reads?
+    pub fn listens(&self) -> bool {
+        !self.channels.is_empty()
+    }
+
     pub fn process(&self) -> Option<i32> {
         self.process
     }

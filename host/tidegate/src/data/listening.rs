@@ -98,7 +98,12 @@ impl Listeners {
         let snapshot = |(key, listener): (&PoolKey, &Rc<Listener>)| {
             let hub = listener.hub.borrow();
             let (clients, channels) = hub.counts();
-            ListenerSnapshot { key: key.clone(), is_connected: hub.is_connected(), clients, channels }
+            ListenerSnapshot {
+                key: key.clone(),
+                is_connected: hub.is_connected(),
+                clients,
+                channels,
+            }
         };
         self.listeners.borrow().iter().map(snapshot).collect()
     }
@@ -113,6 +118,11 @@ impl Listener {
     /// Something has been changed in the hub.
     pub fn wake(&self) {
         self.changed.notify_one();
+    }
+
+    /// One that is not has forgotten everybody.
+    pub fn is_running(&self) -> bool {
+        self.runs.get()
     }
 
     pub fn leave(&self, client: ClientId) {

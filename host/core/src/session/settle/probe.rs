@@ -155,8 +155,7 @@ fn canonical((name, value): (String, Option<String>)) -> Option<(String, Option<
 }
 
 /// What the session listens to.
-const CHANNELS_SQL: &str =
-    "SELECT 'c'::pg_catalog.text,c,NULL::pg_catalog.text FROM pg_catalog.pg_listening_channels() AS c";
+const CHANNELS_SQL: &str = "SELECT 'c'::pg_catalog.text,c,NULL::pg_catalog.text FROM pg_catalog.pg_listening_channels() AS c";
 
 /// The state that cannot move between servers, as PostgreSQL's own views show it.
 const PINS_SQL: &str = "\

@@ -33,6 +33,9 @@ enum Waits {
 
 impl Connection {
     fn heard(&mut self) -> &mut Heard {
+        if self.heard.as_ref().is_some_and(|heard| !heard.listener.is_running()) {
+            self.heard = None;
+        }
         self.heard.get_or_insert_with(|| {
             let listener = self.worker.listeners.of(&self.client);
             Box::new(Heard { listener, process: None, waits: Waits::ForNothing })
@@ -45,8 +48,7 @@ impl Connection {
         let (client, told) = (self.client.id, self.client.key_pid);
         match need {
             ListenNeed::Lend => {
-                let process =
-                    self.lent.as_ref().and_then(|lent| lent.lease.server.state.process());
+                let process = self.lent.as_ref().and_then(|lent| lent.lease.server.state.process());
                 let heard = self.heard();
                 heard.process = process;
                 heard.waits = Waits::ToBeToldApart;
@@ -110,6 +112,9 @@ impl Connection {
                     // It is idle until what it has sent is looked at.
                     self.tell_notifications(usize::MAX);
                     self.session.handle_told_apart();
+                    if self.session.owes_ready() || !self.is_about_to_be_fed() {
+                        self.settle(cx);
+                    }
                     self.feed_again();
                 }
             }

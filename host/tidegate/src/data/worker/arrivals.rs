@@ -245,8 +245,8 @@ impl Worker {
         let mut bytes = Vec::new();
         welcome.borrow().write(&settings, (key_pid, &secret), &mut bytes);
         let server_settings = welcome.borrow().server_settings().clone();
-        let session =
-            Session::new(id, mode, settings, hidden).with_server_settings(server_settings)
+        let session = Session::new(id, mode, settings, hidden)
+            .with_server_settings(server_settings)
             .with_shared_listening(key_pid);
         Ok((client, session, bytes))
     }
