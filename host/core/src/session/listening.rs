@@ -23,7 +23,9 @@ use super::pins::Pins;
 use super::replies::Reply;
 use super::settle::Switching;
 use super::{Batch, Hold, Io, PoolMode, ServerState, Session};
-use crate::limits::{CHANNELS_PER_CLIENT_MAX, NOTIFICATION_BYTES_MAX};
+use crate::limits::{
+    CHANNELS_PER_CLIENT_MAX, NOTIFICATION_BYTES_MAX, NOTIFICATIONS_WAITING_BYTES_MAX,
+};
 use crate::listen::Channels;
 use crate::plan::Target;
 use crate::statement::{Effects, TextEncoding};
@@ -65,14 +67,22 @@ pub(super) struct Listening {
     told: Option<i32>,
     /// What the shared connection listens to for this client.
     channels: Channels,
-    /// What a server that the client keeps for LISTEN listens to.
-    kept: Channels,
+    rare: Option<Box<Rare>>,
     stage: Stage,
     /// A text said LISTEN since the server was last asked.
     named: Option<()>,
     /// ReadyForQuery, which the client is told when all is settled.
     owed: Option<()>,
     need: Option<ListenNeed>,
+}
+
+/// What few sessions have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// What a server that the client keeps for LISTEN listens to.
+    kept: Channels,
+    /// The client's own notifications on channels that are being handed over: they come after those that were sent before.
+    own: Vec<u8>,
 }
 
 impl Session {
@@ -228,7 +238,16 @@ impl Session {
             process if process == told => 0,
             _ => return Reply::Pass,
         };
-        io.to_client.send(|out| backend::notification_response(out, process, channel, payload));
+        let write = |out: &mut Vec<u8>| {
+            backend::notification_response(out, process, channel, payload);
+        };
+        let waits = own && self.settles_each();
+        let waiting = self.listening.rare.as_ref().map_or(0, |rare| rare.own.len());
+        if waits && waiting < NOTIFICATIONS_WAITING_BYTES_MAX {
+            write(&mut self.listening.rare.get_or_insert_default().own);
+        } else {
+            io.to_client.send(write);
+        }
         Reply::Swallow
     }
 
@@ -278,7 +297,7 @@ impl Session {
     /// The client keeps its server, which listens for it, as long as it listens.
     fn keep_server_for(&mut self, channels: Channels) {
         self.pins = self.pins.and(Pins::LISTEN);
-        self.listening.kept = channels;
+        self.listening.rare.get_or_insert_default().kept = channels;
         self.listening.channels = Channels::default();
         self.listening.need = Some(ListenNeed::Forget);
         self.listening.stage = Stage::Ended;
@@ -301,6 +320,9 @@ impl Session {
 
     /// Its server is settled: tells the client that its transaction is over, if it has not been told.
     pub fn give_ready(&mut self, to_client: &mut Gather) {
+        if let Some(rare) = self.listening.rare.take() {
+            to_client.send(|out| out.extend_from_slice(&rare.own));
+        }
         if self.listening.owed.take().is_some() {
             to_client.send(|out| backend::ready_for_query(out, TransactionStatus::Idle));
         }
@@ -320,7 +342,9 @@ impl Session {
         }
         self.listening.stage = Stage::Apart;
         if self.pins.contains(Pins::LISTEN) {
-            return self.bring_channels(self.listening.kept.clone(), server, to_server);
+            let rare = self.listening.rare.as_deref_mut();
+            let kept = rare.map(|rare| std::mem::take(&mut rare.kept)).unwrap_or_default();
+            return self.bring_channels(kept, server, to_server);
         }
         let wanted = self.listening.channels.clone();
         let listens = !wanted.is_empty();
