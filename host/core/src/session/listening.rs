@@ -231,6 +231,10 @@ impl Session {
             if shared || !own && (self.settles_each() || self.waits_for_listener()) {
                 return Reply::Swallow;
             }
+            if !self.settles_each() && !self.may_listen_unseen() {
+                // Whoever had the server before has left it listening.
+                return Reply::Swallow;
+            }
         }
         let process = match process {
             _ if own => told,
@@ -249,6 +253,12 @@ impl Session {
             io.to_client.send(write);
         }
         Reply::Swallow
+    }
+
+    fn may_listen_unseen(&self) -> bool {
+        let touched = [&self.touched, &self.probing];
+        touched.into_iter().flatten().any(|touched| touched.may_listen())
+            || self.hidden.may_leave(self.reach)
     }
 
     // --- the transaction is over --------------------------------------------------------------------------------

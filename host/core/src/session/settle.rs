@@ -77,6 +77,11 @@ impl Touched {
         self.effects.contains(Effects::PREPARES)
     }
 
+    /// May something that no text names have made the server listen?
+    pub(super) fn may_listen(&self) -> bool {
+        self.effects.intersects(Effects::UNKNOWN_SETTINGS.with(Effects::EXECUTES))
+    }
+
     /// May a later text have to be read in another way than the session's settings say?
     pub(super) fn changes_reading(&self) -> bool {
         const READING: [&str; 2] = ["standard_conforming_strings", "client_encoding"];

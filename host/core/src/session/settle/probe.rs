@@ -99,6 +99,7 @@ impl Session {
 
     pub(in crate::session) fn probe_finished(&mut self, server: &mut ServerState) {
         let Some(touched) = self.probing.take() else { return };
+        let kept = self.pins.contains(Pins::LISTEN);
         self.pins = self.pins.only(Pins::STICKY).and(touched.answer.pins);
         if touched.answer.failed.is_some() {
             // What is there is not known, so nobody else may have it.
@@ -109,10 +110,14 @@ impl Session {
             return;
         }
         let channels: Channels = touched.answer.channels.into_iter().collect();
-        server.channels = match touched.unlistens {
-            Some(()) => Channels::default(),
-            None => channels.clone(),
-        };
+        if touched.asks_for_channels.is_some() {
+            server.channels = match touched.unlistens {
+                Some(()) => Channels::default(),
+                None => channels.clone(),
+            };
+        } else if kept && !self.pins.contains(Pins::LISTEN) {
+            server.channels = Channels::default();
+        }
         let was_reset = touched.resets.is_some();
         let answered = touched.answer.settings.into_iter().filter_map(canonical);
         if touched.any_setting.is_some() {
