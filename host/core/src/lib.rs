@@ -8,6 +8,7 @@ pub mod catalogue; // what a database says about the names in a statement
 pub mod headcount; // clients of each database and user
 pub mod ids; // newtypes that cross modules
 pub mod limits; // every bound of the program, with why
+pub mod listen; // LISTEN for many clients over one connection
 pub mod plan; // statement + facts -> where it runs
 pub mod policy; // what plugins answer, checked and bound; the built-in answers
 pub mod pool; // bounds, waiters, idle, utilisation, backoff

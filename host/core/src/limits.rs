@@ -32,6 +32,24 @@ pub const OUTSTANDING_REPLIES_MAX: usize = 4_096;
 pub const UNIT_KEPT_BYTES_MAX: usize = 16 << 10;
 /// The room for it that an idle client keeps.
 pub const UNIT_KEPT_IDLE_BYTES: usize = 256;
+/// Notifications that wait for a client to end its transaction, or to read; one that has more is disconnected. PostgreSQL's
+/// own queue is one for all, and a session that does not take from it fills it for all. In bytes.
+pub const NOTIFICATIONS_WAITING_BYTES_MAX: usize = 4 << 20;
+/// What one that waits takes besides its channel and its payload, in bytes.
+pub const NOTIFICATION_BYTES_OVERHEAD: usize = 64;
+/// A NotificationResponse is shorter than this (PostgreSQL: channel 64, payload 8 000), in bytes.
+pub const NOTIFICATION_BYTES_MAX: usize = 16 << 10;
+/// A client that listens to more channels than this keeps its server, as one did before there were shared listeners.
+pub const CHANNELS_PER_CLIENT_MAX: usize = 10_000;
+/// A LISTEN waits so long for the connection that listens for it; then the client keeps its own server instead.
+pub const LISTEN_TIME_MAX: Duration = Duration::from_secs(5);
+/// Attempts to connect it again: the first pause, doubled up to the longest.
+pub const LISTENER_PAUSE_FIRST: Duration = Duration::from_millis(100);
+pub const LISTENER_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// One that is told nothing is asked this often whether it lives; its answer must come within `CONNECT_TIME_MAX`.
+pub const LISTENER_CHECK_INTERVAL: Duration = Duration::from_secs(15);
+/// A connection that nobody listens with any more is kept so long for the next.
+pub const LISTENER_IDLE_MAX: Duration = Duration::from_secs(10);
 
 // --- routing -----------------------------------------------------------------------------------------
 
@@ -208,6 +226,7 @@ pub const PROBE_PAUSE_WANTED_MAX: Duration = Duration::from_secs(2);
 pub const PROBE_PAUSE_MAX: Duration = Duration::from_secs(10);
 pub const PROBE_WANTED_TIME: Duration = Duration::from_secs(30);
 
+const _: () = assert!(LISTENER_PAUSE_FIRST.as_nanos() < LISTENER_PAUSE_MAX.as_nanos());
 const _: () = assert!(POOL_SIZE_MIN <= POOL_SIZE_MAX);
 const _: () = assert!(POOL_SIZE_MAX >= 1 && POOL_CONNECTING_MAX >= 1 && CONNECT_ATTEMPTS_MAX >= 1);
 const _: () = assert!(PROBE_PAUSE_FIRST.as_nanos() <= PROBE_PAUSE_WANTED_MAX.as_nanos());

@@ -91,6 +91,20 @@ pub fn command_complete(out: &mut Vec<u8>, command_tag: &[u8]) {
     frame::write(out, tag::COMMAND_COMPLETE, |out| write_cstr(out, command_tag));
 }
 
+/// NotificationResponse: process id, channel, payload.
+pub fn read_notification_response(body: &[u8]) -> Result<(i32, &[u8], &[u8]), Truncated> {
+    let mut reader = Reader::new(body);
+    Ok((reader.i32()?, reader.cstr()?, reader.cstr()?))
+}
+
+pub fn notification_response(out: &mut Vec<u8>, process_id: i32, channel: &[u8], payload: &[u8]) {
+    frame::write(out, tag::NOTIFICATION_RESPONSE, |out| {
+        out.extend_from_slice(&process_id.to_be_bytes());
+        write_cstr(out, channel);
+        write_cstr(out, payload);
+    });
+}
+
 pub fn parse_complete(out: &mut Vec<u8>) {
     frame::write(out, tag::PARSE_COMPLETE, |_| {});
 }

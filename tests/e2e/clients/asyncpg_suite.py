@@ -225,6 +225,28 @@ async def more_clients_than_a_pool_has_servers(_):
 
 
 @case
+async def more_clients_listen_than_a_pool_has_servers(c):
+    heard, all_heard = [], asyncio.Event()
+
+    def hear(connection, pid, channel, payload):
+        heard.append((connection, pid == connection.get_server_pid(), channel, payload))
+        if len(heard) == 80:
+            all_heard.set()
+
+    clients = [await asyncpg.connect(URL) for _ in range(40)]
+    for client in clients:
+        await client.add_listener("anews", hear)
+    await c.execute("SELECT pg_notify('anews', $1)", "from afar")
+    await clients[3].execute("NOTIFY anews, 'own'")
+    await asyncio.wait_for(all_heard.wait(), 20)
+    for number, client in enumerate(clients):
+        mine = [(own, payload) for (who, own, _, payload) in heard if who is client]
+        assert mine == [(False, "from afar"), (number == 3, "own")], mine
+        await client.remove_listener("anews", hear)
+        await client.close()
+
+
+@case
 async def a_connection_terminated_abruptly(c):
     for _ in range(10):
         other = await asyncpg.connect(URL)

@@ -290,6 +290,9 @@ def listen_and_notify(c):
         other.execute("NOTIFY news")
     heard = [(n.channel, n.payload) for n in c.notifies(timeout=10, stop_after=2)]
     assert heard == [("news", "from afar"), ("news", "")], heard
+    c.execute("NOTIFY news, 'own'")
+    own = next(c.notifies(timeout=10, stop_after=1))
+    assert (own.payload, own.pid) == ("own", c.info.backend_pid), own
     c.execute("UNLISTEN *")
     assert c.execute("SELECT count(*) FROM pg_listening_channels()").fetchone() == (0,)
 

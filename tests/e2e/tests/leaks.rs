@@ -120,11 +120,10 @@ fn a_setting_that_only_a_function_names_does_not_outlive_the_pin_either() {
 fn what_cannot_move_pins_until_it_ends() {
     let Pair { mut one, mut other, tidegate } = Pair::new("leaks_pins");
     let before = traces(&mut other);
-    let pins: [(&str, &str, &str); 7] = [
+    let pins: [(&str, &str, &str); 6] = [
         ("CREATE TEMP TABLE t (a int)", "DROP TABLE t", "temporary_objects"),
         ("CREATE TEMP TABLE t AS SELECT 1", "DISCARD TEMP", "temporary_objects"),
         ("SELECT pg_advisory_lock(7)", "SELECT pg_advisory_unlock(7)", "advisory_locks"),
-        ("LISTEN news", "UNLISTEN *", "listen"),
         (
             "BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT generate_series(1, 3); COMMIT",
             "CLOSE c",

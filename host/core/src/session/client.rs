@@ -43,6 +43,9 @@ impl Session {
     /// Takes what the client sent. Call again with the same input after `Lease` or `Replies`.
     pub fn handle_client(&mut self, input: &[u8], mut io: Io<'_>) -> ClientStep {
         let step = self.take_frames(input, &mut io);
+        if step.consumed > 0 && io.server.is_some() {
+            self.note_running();
+        }
         self.heed_told(io.to_client);
         step
     }
@@ -92,6 +95,9 @@ impl Session {
 
     /// Bounds and barriers, before a frame is looked at.
     fn must_wait(&mut self, header: Header, io: &mut Io<'_>) -> Option<ClientNext> {
+        if self.waits_for_listener() {
+            return Some(ClientNext::Replies);
+        }
         if self.expected.is_empty() {
             self.hold = Hold::Nothing;
         }

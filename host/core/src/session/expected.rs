@@ -89,6 +89,8 @@ pub(super) enum Own {
     Inspection,
     /// Ends the batch in which statements were laid open for a Query.
     LayOpen,
+    /// Has the server listen to what the client listens to.
+    Listen,
     /// Forgets another client's sequence values.
     Sequences,
     /// Ends the transaction of a client that is gone.

@@ -23,6 +23,7 @@ mod again; // a read whose replica dies
 mod client; // what a client sends
 mod defaults; // ALTER ROLE … SET
 mod expected; // the replies that are owed, in order
+mod listening; // LISTEN by a connection that is shared
 mod pins; // why a client keeps its server
 mod reading; // how texts are read
 mod replies; // what a server sends
@@ -31,6 +32,7 @@ mod state; // what is known of a server connection
 #[cfg(test)]
 mod tests;
 
+pub use listening::ListenNeed;
 pub use pins::Pins;
 pub use settle::{Gone, Settled};
 pub use state::ServerState;
@@ -326,6 +328,7 @@ pub struct Session {
     /// What a replica runs.
     kept: again::Kept,
     defaults: Defaults,
+    listening: listening::Listening,
     tally: Tally,
 }
 
@@ -377,6 +380,7 @@ impl Session {
             changes_schema: None,
             kept: again::Kept::default(),
             defaults: Defaults::default(),
+            listening: listening::Listening::default(),
             tally: Tally::default(),
         };
         session.heed_settings();
@@ -423,7 +427,8 @@ impl Session {
     pub fn work_at_stake(&self) -> Work {
         let idle = self.status == TransactionStatus::Idle;
         match self.expected.is_owed_to_client() {
-            false if idle => Work::None,
+            false if idle && !self.owes_ready() => Work::None,
+            false if idle => Work::InDoubt,
             true if idle || self.commits.is_some() => Work::InDoubt,
             _ => Work::RolledBack,
         }
@@ -435,6 +440,7 @@ impl Session {
             && self.expected.is_empty()
             && self.client_rest.0 == 0
             && self.batch == Batch::Closed
+            && !self.owes_ready()
     }
 
     /// Terminate comes after what was sent before it, as on PostgreSQL: that is done, and answered if it is read.
@@ -471,6 +477,7 @@ impl Session {
         self.chosen = client::Chosen::for_target(target);
         server.begin_lease(self.client, self.batches.past());
         self.switch_settings(server, to_server);
+        self.begin_listening(target, server, to_server);
     }
 
     /// No server could be had for the frame at the start of `input`: answers it and says how much of it is done.

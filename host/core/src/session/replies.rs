@@ -16,7 +16,7 @@ use tidegate_wire::frontend;
 /// An error longer than this passes without being looked at, in bytes.
 const ERROR_BYTES_MAX: usize = 1 << 20;
 
-enum Reply {
+pub(super) enum Reply {
     Pass,
     Swallow,
     /// All of the frame is needed before it can be judged.
@@ -137,7 +137,8 @@ impl Session {
             }
             tag::COPY_DATA | tag::COPY_DONE => self.copy_goes_on(header.tag, io),
             tag::NOTICE_RESPONSE if matches!(front, Some(Expected::Own(_))) => Reply::Swallow,
-            tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => Reply::Pass,
+            tag::NOTICE_RESPONSE => Reply::Pass,
+            tag::NOTIFICATION_RESPONSE => self.notification(header, body, io),
             // The client knows these values: they are its own, brought to this server.
             tag::PARAMETER_STATUS => match front {
                 Some(Expected::Own(own)) if *own != Own::Restore => Reply::Swallow,
@@ -206,7 +207,7 @@ impl Session {
             Some(Expected::Sync | Expected::Query { .. } | Expected::FunctionCall) => {
                 self.status = status;
                 self.batches.ended(1);
-                Reply::Pass
+                if self.withholds_ready(status) { Reply::Swallow } else { Reply::Pass }
             }
             Some(Expected::Own(Own::LayOpen)) if self.laid_open_in_vain.is_some() => {
                 self.status = status;

@@ -59,6 +59,10 @@ pub(super) struct Touched {
     restores: BTreeSet<String>,
     /// Such a text has run.
     was_reset: Option<()>,
+    /// The server is asked what it listens to,
+    asks_for_channels: Option<()>,
+    /// and stops.
+    unlistens: Option<()>,
     answer: ProbeAnswer,
 }
 
@@ -71,6 +75,11 @@ impl Touched {
 
     pub(super) fn prepares(&self) -> bool {
         self.effects.contains(Effects::PREPARES)
+    }
+
+    /// May something that no text names have made the server listen?
+    pub(super) fn may_listen(&self) -> bool {
+        self.effects.intersects(Effects::UNKNOWN_SETTINGS.with(Effects::EXECUTES))
     }
 
     /// May a later text have to be read in another way than the session's settings say?
@@ -171,6 +180,7 @@ impl Session {
         if analysis.effects.contains(Effects::DISCARD_ALL) {
             self.note_reset();
         }
+        self.note_listen(analysis.effects);
         self.touch(analysis.effects);
     }
 
@@ -274,7 +284,7 @@ impl Session {
         {
             return Settled::Busy;
         }
-        if server.status != TransactionStatus::Idle {
+        if server.status != TransactionStatus::Idle || self.waits_for_listener() {
             return Settled::Busy;
         }
         let free = self.pins.is_empty() && self.mode == PoolMode::Transaction;
@@ -286,6 +296,9 @@ impl Session {
         }
         if free && self.unlisted.is_some() {
             self.touched.get_or_insert_default();
+        }
+        if self.asks_for_channels() {
+            self.touched.get_or_insert_default().asks_for_channels = Some(());
         }
         if let Some(mut touched) = self.touched.take() {
             if touched.needs_reset() {
@@ -299,6 +312,10 @@ impl Session {
                 sql.push_str(";RESET ALL");
                 self.hold = Hold::All;
             }
+            if free && touched.asks_for_channels.is_some() {
+                touched.unlistens = Some(());
+                sql.push_str(";UNLISTEN *");
+            }
             self.probing = Some(touched);
             self.reach = Reach::Nothing;
             self.tally.probes += 1;
@@ -310,7 +327,9 @@ impl Session {
             self.reach = Reach::Nothing;
             return Settled::Release;
         }
-        if self.switch_settings(server, to_server) == Switching::UnderWay {
+        if self.switch_settings(server, to_server) == Switching::UnderWay
+            || self.keep_listening(server, to_server) == Switching::UnderWay
+        {
             return Settled::Busy;
         }
         Settled::Keep
@@ -325,7 +344,8 @@ impl Session {
             return Settled::Close;
         }
         let hidden = self.hidden.may_leave(self.reach);
-        let left = self.touched.is_some() || self.unlisted.is_some() || hidden;
+        let listens = !server.channels.is_empty();
+        let left = self.touched.is_some() || self.unlisted.is_some() || hidden || listens;
         if self.mode == PoolMode::Session || !self.pins.is_empty() || left {
             self.ask(Own::Discard, "DISCARD ALL", server, to_server);
             return Settled::Busy;

@@ -2,6 +2,7 @@
 
 use super::prepared::{Prepared, ServerPrepared};
 use crate::ids::ClientId;
+use crate::listen::Channels;
 use crate::settings::Settings;
 use std::sync::Arc;
 use tidegate_wire::backend::TransactionStatus;
@@ -31,6 +32,10 @@ pub(super) enum Sequences {
 pub struct ServerState {
     pub(super) status: TransactionStatus,
     pub(super) settings: Arc<Settings>,
+    /// Its number, as notifications name it.
+    pub(super) process: Option<i32>,
+    /// What it listens to, as far as that is not told of a client that keeps it.
+    pub(super) channels: Channels,
     pub(super) prepared: ServerPrepared,
     pub(super) unnamed: Unnamed,
     /// The session's batch in which `unnamed` was changed.
@@ -55,6 +60,8 @@ impl ServerState {
         Self {
             status: TransactionStatus::Idle,
             settings: Arc::default(),
+            process: None,
+            channels: Channels::default(),
             prepared: ServerPrepared::with_capacity(prepared_max),
             unnamed: Unnamed::Absent,
             unnamed_batch: 0,
@@ -62,6 +69,22 @@ impl ServerState {
             sequences: Sequences::Own,
             lease_mark: 0,
         }
+    }
+
+    /// The process that serves the connection.
+    #[must_use]
+    pub fn with_process(mut self, process: Option<i32>) -> Self {
+        self.process = process;
+        self
+    }
+
+    /// Does it listen to anything, so that it is told what nobody reads?
+    pub fn listens(&self) -> bool {
+        !self.channels.is_empty()
+    }
+
+    pub fn process(&self) -> Option<i32> {
+        self.process
     }
 
     pub fn status(&self) -> TransactionStatus {

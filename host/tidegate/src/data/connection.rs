@@ -5,6 +5,7 @@
 
 mod ends; // how a connection ends
 mod lent; // the server in hand: got, settled, given back
+mod notified; // who listens for it, and what it is told
 
 use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
@@ -68,6 +69,8 @@ pub struct Connection {
     cancels_left: u32,
     /// Cancel requests for the server in hand that are under way; it does not go back before they have ended.
     cancelling: Rc<Cell<usize>>,
+    /// Who listens for it, if it does.
+    heard: Option<Box<notified::Heard>>,
     /// While somebody records.
     under_way: Option<Box<UnderWay>>,
 }
@@ -106,6 +109,7 @@ impl Connection {
             goodbye: None,
             cancels_left: 0,
             cancelling: Rc::default(),
+            heard: None,
             under_way: None,
         }
     }
@@ -114,6 +118,7 @@ impl Connection {
     pub async fn run(mut self) -> CloseReason {
         let reason = poll_fn(|cx| self.poll(cx)).await;
         self.worker.pools.give_up(&self.client.slot, Instant::now());
+        self.stop_listening();
         reason
     }
 
@@ -121,6 +126,7 @@ impl Connection {
         self.client.set_waker(cx.waker());
         self.heed_requests(cx);
         self.settle_held(cx);
+        self.poll_listening(cx);
         loop {
             if let ClientPhase::Closing(reason) = self.phase {
                 return self.poll_goodbye(reason, cx);
@@ -281,6 +287,9 @@ impl Connection {
     fn pump_server(&mut self, cx: &mut Context<'_>) -> Step {
         if !self.from_server.is_clear() && self.flush_to_client(cx).is_pending() {
             return Step::Still;
+        }
+        if self.notify() {
+            return Step::Moved;
         }
         let Some(Lent { lease, .. }) = &mut self.lent else { return Step::Still };
         let wanted = self.from_server.wanted;

@@ -7,6 +7,7 @@ pub mod connection; // moves one client's bytes between its socket, the session 
 pub mod greeting; // start-up settings, ParameterStatus, the cancel key, the first ReadyForQuery
 pub mod limiting; // whom a statement counts for, and whether there is room
 pub mod listener; // sockets that listen, and which worker takes a client
+pub mod listening; // connections that listen for clients
 pub mod login; // one client from its first byte to AuthenticationOk
 mod peers; // who is at the other end of a Unix socket, and which networks are this machine's
 pub mod recording; // what runs, while somebody records

@@ -27,22 +27,23 @@ use super::clients::{Cancel, Client};
 use super::greeting::Welcomes;
 use super::limiting::Limits;
 use super::listener::{Bound, Listener, Loads};
+use super::listening::Listeners;
 use super::login::{LoginContext, Peer, Throttle};
 use super::recording::{Part, Recording};
 use super::routing::Routing;
 use crate::config;
 use crate::handover::Siblings;
 use crate::hidden::HiddenCodes;
-use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::WorkerStats;
 use crate::stream::LeftSocket;
 use crate::upstream::Credentials;
 use crate::upstream::pool::{
-    Neighbours, PoolKey, PoolMessage, PoolSnapshot, Pools, PoolsConfig, ServerLogin, SharedPools,
+    Neighbours, PoolKey, PoolMessage, Pools, PoolsConfig, ServerLogin, SharedPools,
 };
 use crate::uring;
 use crate::view::Views;
 use replication::Replicating;
+pub use upkeep::WorkerSnapshot;
 
 /// Messages one worker may have waiting.
 const MESSAGES_MAX: usize = 4_096;
@@ -272,20 +273,13 @@ impl Shared {
     }
 }
 
-/// What a worker says of itself.
-#[derive(Debug)]
-pub struct WorkerSnapshot {
-    pub worker: usize,
-    pub pools: Vec<PoolSnapshot>,
-    pub clients: Vec<ClientSnapshot>,
-}
-
 /// One worker. Everything in it belongs to its thread.
 pub struct Worker {
     pub index: usize,
     pub shared: Arc<Shared>,
     pub stats: Arc<WorkerStats>,
     pub pools: Rc<Pools>,
+    pub listeners: Listeners,
     pub buffers: Buffers,
     pub interner: RefCell<Interner>,
     clients: RefCell<FxHashMap<ClientId, Rc<Client>>>,
@@ -380,9 +374,11 @@ impl Worker {
         let (policies, limits) = (shared.policies.clone(), shared.limits.clone());
         let recording = shared.recording.clone();
         let routing = Routing::new(shared.views.clone(), policies, limits, recording, shared.seed);
+        let stats = shared.stats.get(index).cloned().unwrap_or_default();
         Rc::new(Self {
             index,
-            stats: shared.stats.get(index).cloned().unwrap_or_default(),
+            listeners: Listeners::new(stats.clone(), pools.clone()),
+            stats,
             shared,
             pools,
             buffers: Buffers::default(),
@@ -446,6 +442,7 @@ impl Worker {
                 break;
             }
         }
+        self.listeners.close();
         self.pools.close_all(Instant::now());
     }
 

@@ -51,6 +51,7 @@ const RECORDED_LABELS: [&str; 2] = ["slot", "name"];
 pub const METRICS: &[Metric] = &[
     counter("tidegate_clients_accepted_total", "Client connections accepted.", |t| t.clients_accepted),
     gauge("tidegate_clients", "Client connections open now, logging in included.", |s| s.totals.clients_open as f64),
+    gauge("tidegate_listeners", "Server connections that listen for clients: at most one for each database and user of a worker, beside the pools.", |s| s.totals.listeners_open as f64),
     counter("tidegate_logins_total", "Clients that logged in.", |t| t.logins_ok),
     counter("tidegate_logins_failed_total", "Clients that were refused at login.", |t| t.logins_failed),
     counter("tidegate_transactions_total", "Transactions that ended, committed or not; a statement outside a block is one.", |t| t.transactions),
@@ -66,6 +67,8 @@ pub const METRICS: &[Metric] = &[
     counter("tidegate_reads_repeated_total", "Reads run again on the primary since the replica that had them was lost, or cancelled them for what it replays.", |t| t.reads_repeated),
     counter("tidegate_reads_disproved_total", "Of those run again: statements that were proven to be reads and that the replica refused as writes (25006).", |t| t.reads_disproved),
     counter("tidegate_prepared_evicted_total", "Prepared statements closed on a server to keep within its bound.", |t| t.prepared_evicted),
+    counter("tidegate_listeners_lost_total", "Connections lost that listened for clients, who were told.", |t| t.listeners_lost),
+    counter("tidegate_notifications_total", "Notifications that came for clients, whatever their number.", |t| t.notifications),
     counter("tidegate_pool_waits_total", "Times a client waited for a server connection.", |t| t.pool_waits),
     counter("tidegate_pool_wait_microseconds_total", "Microseconds clients waited for server connections.", |t| t.pool_wait_micros),
     counter("tidegate_servers_opened_total", "Server connections opened.", |t| t.servers_opened),

@@ -245,6 +245,12 @@ worker_stats! {
     servers_opened,
     servers_closed,
     server_connect_failures,
+    /// A gauge: connections that listen for clients.
+    listeners_open,
+    /// Times one was lost while clients listened.
+    listeners_lost,
+    /// Notifications that came for clients.
+    notifications,
     /// Texts whose shape was known, those that were parsed, and shapes that made room for others.
     shapes_found,
     shapes_made,

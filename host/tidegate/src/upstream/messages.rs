@@ -2,6 +2,8 @@
 //! questions.
 
 use super::error::ConnectError;
+use super::socket::send;
+use crate::stream::Stream;
 use std::io;
 use tidegate_core::limits::SERVER_MESSAGE_BYTES_MAX;
 use tidegate_wire::frame::{HEADER_BYTES, Header};
@@ -10,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 const READ_BYTES: usize = 4_096;
 
 /// Messages of a stream, with the bytes read beyond the last one.
-pub(super) struct Messages<'a, S> {
+pub struct Messages<'a, S> {
     stream: &'a mut S,
     buffer: Vec<u8>,
     /// Bytes of the buffer that have been handed out.
@@ -18,7 +20,7 @@ pub(super) struct Messages<'a, S> {
 }
 
 impl<'a, S: AsyncRead + Unpin> Messages<'a, S> {
-    pub(super) fn new(stream: &'a mut S) -> Self {
+    pub fn new(stream: &'a mut S) -> Self {
         Self { stream, buffer: Vec::new(), taken: 0 }
     }
 
@@ -31,8 +33,8 @@ impl<'a, S: AsyncRead + Unpin> Messages<'a, S> {
         self.taken == self.buffer.len()
     }
 
-    /// The next message: its type and body.
-    pub(super) async fn next(&mut self) -> Result<(u8, &[u8]), ConnectError> {
+    /// The next message: its type and body. Cancel safe.
+    pub async fn next(&mut self) -> Result<(u8, &[u8]), ConnectError> {
         self.buffer.drain(..self.taken);
         self.taken = 0;
         loop {
@@ -57,5 +59,12 @@ impl<'a, S: AsyncRead + Unpin> Messages<'a, S> {
             }
             self.buffer.extend_from_slice(&chunk[..bytes]);
         }
+    }
+}
+
+impl Messages<'_, Stream> {
+    /// Sends messages of ours.
+    pub async fn send(&mut self, messages: &[u8]) -> Result<(), ConnectError> {
+        Ok(send(self.stream, messages).await?)
     }
 }

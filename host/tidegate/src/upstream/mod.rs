@@ -19,4 +19,5 @@ pub use error::{ConnectError, ServerError};
 pub use login::{
     BackendKey, NewServer, Target, bound_query, cancel, connect, say_goodbye, simple_query,
 };
+pub use messages::Messages;
 pub use passwords::{check_stored, make_verifier, nonce};

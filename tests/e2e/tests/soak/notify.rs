@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, RwLock};
 use tidegate_test_support::Message;
 
-/// Listeners at once. Each is pinned, and waits for others that need a connection of the same pool.
+/// Listeners at once: who waits for what it is owed does nothing else meanwhile.
 const LISTENERS_MAX: usize = 2;
 
 /// What one client has told the others.

@@ -91,6 +91,7 @@ impl Session {
     pub(in crate::session) fn push_end(&mut self, note: Expected) {
         self.expected.push(note);
         self.batches.sent();
+        self.hold_for_listening();
     }
 
     /// The statement for a text that is parsed now.

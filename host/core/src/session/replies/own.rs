@@ -1,6 +1,7 @@
 //! What a server answers to queries of ours: the probe, settings brought along, cleaning.
 
 use super::Reply;
+use crate::listen::Channels;
 use crate::refusal::Refusal;
 use crate::session::expected::Own;
 use crate::session::{CloseReason, Io, ServerState, Session};
@@ -63,6 +64,12 @@ impl Session {
                 io.to_client.send(|out| refusal.write(out));
                 Reply::Close(CloseReason::ServerProtocol)
             }
+            Own::Listen => {
+                if let Some(server) = io.server.as_deref_mut() {
+                    self.bring_failed(server);
+                }
+                Reply::Swallow
+            }
             Own::Rollback | Own::Discard | Own::Sequences | Own::LayOpen => {
                 Reply::Close(CloseReason::ServerProtocol)
             }
@@ -74,10 +81,11 @@ impl Session {
             Own::Switch => server.settings = self.settings.clone(),
             Own::Probe => self.probe_finished(server),
             Own::Inspection => self.inspection_finished(),
-            Own::Rollback | Own::Restore | Own::Sequences | Own::LayOpen => {}
+            Own::Rollback | Own::Restore | Own::Sequences | Own::LayOpen | Own::Listen => {}
             Own::Discard => {
                 server.statements_dropped();
                 server.settings = Arc::new(Settings::default());
+                server.channels = Channels::default();
                 self.session_cleared();
             }
         }

@@ -1,6 +1,7 @@
 //! The query that asks a server what its session holds, and what its answer means.
 
 use super::{SETTINGS_ONLY, Touched};
+use crate::listen::{Channel, Channels};
 use crate::session::pins::Pins;
 use crate::session::{ServerState, Session};
 use crate::settings::{Settings, quote_literal};
@@ -14,11 +15,12 @@ use tidegate_wire::backend::read_data_row;
 pub(super) struct ProbeAnswer {
     settings: Vec<(String, Option<String>)>,
     pins: Pins,
+    channels: Vec<Channel>,
     failed: Option<()>,
 }
 
 impl Session {
-    /// One query that answers rows of (`s`, setting, value) and (`p`, cause of a pin, NULL).
+    /// One query that answers rows of (`s`, setting, value), (`c`, channel, NULL) and (`p`, cause of a pin, NULL).
     pub(super) fn probe_sql(&self, touched: &Touched) -> String {
         let mut parts = Vec::new();
         let mut names: BTreeSet<&str> = touched.names.iter().map(String::as_str).collect();
@@ -42,7 +44,12 @@ impl Session {
                 "SELECT 's'::pg_catalog.text,{name},pg_catalog.current_setting({name},true)"
             ));
         }
-        if !SETTINGS_ONLY.contains(touched.effects.without(Effects::SESSION_AUTHORIZATION))
+        let mut effects = touched.effects;
+        if touched.asks_for_channels.is_some() {
+            parts.push(CHANNELS_SQL.to_owned());
+            effects = effects.without(Effects::LISTEN);
+        }
+        if !SETTINGS_ONLY.contains(effects.without(Effects::SESSION_AUTHORIZATION))
             || touched.effects.contains(Effects::SESSION_AUTHORIZATION)
             || !self.pins.is_empty()
         {
@@ -71,6 +78,10 @@ impl Session {
                     _ => touched.answer.failed = Some(()),
                 }
             }
+            Ok([Some(b"c"), Some(channel), _]) => match std::str::from_utf8(channel) {
+                Ok(channel) => touched.answer.channels.push(Channel::new(channel)),
+                Err(_) => touched.answer.failed = Some(()),
+            },
             Ok([Some(b"p"), Some(cause), _]) => {
                 let pin = Pins::ALL.iter().find(|(_, name)| name.as_bytes() == *cause);
                 touched.answer.pins =
@@ -88,11 +99,24 @@ impl Session {
 
     pub(in crate::session) fn probe_finished(&mut self, server: &mut ServerState) {
         let Some(touched) = self.probing.take() else { return };
+        let kept = self.pins.contains(Pins::LISTEN);
         self.pins = self.pins.only(Pins::STICKY).and(touched.answer.pins);
         if touched.answer.failed.is_some() {
             // What is there is not known, so nobody else may have it.
             self.pins = self.pins.and(Pins::SESSION_BOUND);
+            if touched.asks_for_channels.is_some() {
+                self.channels_unknown();
+            }
             return;
+        }
+        let channels: Channels = touched.answer.channels.into_iter().collect();
+        if touched.asks_for_channels.is_some() {
+            server.channels = match touched.unlistens {
+                Some(()) => Channels::default(),
+                None => channels.clone(),
+            };
+        } else if kept && !self.pins.contains(Pins::LISTEN) {
+            server.channels = Channels::default();
         }
         let was_reset = touched.resets.is_some();
         let answered = touched.answer.settings.into_iter().filter_map(canonical);
@@ -118,6 +142,10 @@ impl Session {
                 if mine == *server.settings { server.settings.clone() } else { Arc::new(mine) };
         }
         self.heed_settings();
+        if touched.asks_for_channels.is_some() {
+            self.pins = self.pins.without(Pins::LISTEN);
+            self.channels_found(channels);
+        }
     }
 }
 
@@ -130,6 +158,9 @@ fn canonical((name, value): (String, Option<String>)) -> Option<(String, Option<
     let value = value.filter(|value| !(name == "role" && value == "none"));
     Some((name, value))
 }
+
+/// What the session listens to.
+const CHANNELS_SQL: &str = "SELECT 'c'::pg_catalog.text,c,NULL::pg_catalog.text FROM pg_catalog.pg_listening_channels() AS c";
 
 /// The state that cannot move between servers, as PostgreSQL's own views show it.
 const PINS_SQL: &str = "\

@@ -4,6 +4,7 @@ mod again; // reads whose replica dies
 mod fake; // a PostgreSQL backend for a tiny language
 mod faults;
 mod limited; // statements that limits refuse
+mod listening; // LISTEN that is handed over
 mod names;
 mod program; // what a client sends
 mod random;

@@ -144,6 +144,7 @@ impl Connection {
             lease.release(Fitness::Unfit, Instant::now());
         }
         self.under_way = None;
+        self.end_lend();
         // What was on its way to it, or came from it unread, concerns nobody any more.
         self.from_client.give_up(&self.worker.buffers);
         self.from_server.drop_unread(&self.worker.buffers);

@@ -180,13 +180,20 @@ impl Connection {
         let is_fed_next = self.is_about_to_be_fed();
         let Some(Lent { lease, stage }) = &mut self.lent else { return };
         let settled = self.session.settle(&mut lease.server.state, &mut self.from_client.out);
+        if matches!(settled, Settled::Keep | Settled::Release) {
+            self.session.give_ready(&mut self.from_server.out);
+        }
         match settled {
             Settled::Busy => {
                 if !self.from_client.is_clear() {
                     let _ = self.flush_to_server(cx);
                 }
+                self.heed_listen_need(cx);
             }
-            Settled::Keep => self.note_pins(),
+            Settled::Keep => {
+                self.note_pins();
+                self.heed_listen_need(cx);
+            }
             Settled::Close => self.drop_server(),
             // Only its settings have been switched so far. Given back now, it would be switched for somebody else, and
             // with enough clients nobody would ever come to the statement itself.
@@ -207,11 +214,8 @@ impl Connection {
             Settled::Release => {
                 // Bytes that came after the last reply belong to nobody: such a connection is not trusted.
                 let left_over = self.from_server.input.len() > self.from_server.consumed;
-                let fitness = if left_over || !self.from_client.is_clear() {
-                    Fitness::Unfit
-                } else {
-                    Fitness::Fit
-                };
+                let is_clear = self.from_client.is_clear() && !lease.server.state.listens();
+                let fitness = if left_over || !is_clear { Fitness::Unfit } else { Fitness::Fit };
                 let now = Instant::now();
                 let time = now.saturating_duration_since(self.client.since.get());
                 let outcome = mem::replace(&mut self.outcome, Outcome::Success);
@@ -227,11 +231,12 @@ impl Connection {
                 if let Some(Lent { lease, .. }) = self.lent.take() {
                     lease.release(fitness, now);
                 }
+                self.end_lend();
             }
         }
     }
 
-    fn is_about_to_be_fed(&self) -> bool {
+    pub(super) fn is_about_to_be_fed(&self) -> bool {
         !self.from_client.input.is_empty()
             && matches!(self.phase, ClientPhase::Reading | ClientPhase::Replies)
     }

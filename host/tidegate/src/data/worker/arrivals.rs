@@ -244,9 +244,9 @@ impl Worker {
         let mode = session_mode(settled.config.pool_settings(&database, &user).mode);
         let mut bytes = Vec::new();
         welcome.borrow().write(&settings, (key_pid, &secret), &mut bytes);
-        let server_settings = welcome.borrow().server_settings().clone();
-        let session =
-            Session::new(id, mode, settings, hidden).with_server_settings(server_settings);
+        let session = Session::new(id, mode, settings, hidden)
+            .with_server_settings(welcome.borrow().server_settings().clone())
+            .with_shared_listening(key_pid);
         Ok((client, session, bytes))
     }
 

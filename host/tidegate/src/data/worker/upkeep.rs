@@ -9,11 +9,20 @@ use tidegate_core::ids::ServerId;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::CloseReason;
 
-use super::{Life, Worker, WorkerSnapshot};
+use super::{Life, Worker};
 use crate::data::clients::{Client, CloseRequest, Encrypted, Idle};
 use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::ErrorKind;
+use crate::upstream::pool::PoolSnapshot;
 use crate::upstream::{BackendKey, Target};
+
+/// What a worker says of itself.
+#[derive(Debug)]
+pub struct WorkerSnapshot {
+    pub worker: usize,
+    pub pools: Vec<PoolSnapshot>,
+    pub clients: Vec<ClientSnapshot>,
+}
 
 impl Worker {
     pub(super) fn forget(&self, client: &Client, reason: CloseReason) {
@@ -67,6 +76,7 @@ impl Worker {
         }
         while self.tasks.borrow_mut().try_join_next().is_some() {}
         self.routing.borrow_mut().recorder.maintain(now);
+        self.listeners.maintain();
         self.end_idle_clients(now);
     }
 

@@ -120,6 +120,17 @@ impl PoolCell {
         &self.key
     }
 
+    /// Where its connections go, and with what they log in.
+    pub fn route(&self) -> (Arc<Target>, Credentials) {
+        let inner = self.inner.borrow();
+        (Arc::clone(&inner.target), inner.credentials.clone())
+    }
+
+    /// Is nobody to connect, since an operator holds its clients?
+    pub fn is_held(&self) -> bool {
+        self.shared.is_paused()
+    }
+
     pub fn counts(&self) -> Counts {
         self.inner.borrow().pool.counts()
     }

@@ -33,6 +33,7 @@ const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 
 impl Server {
     pub(super) fn new(id: ServerId, new: NewServer, target: Arc<Target>, now: Instant) -> Self {
+        let process = new.backend_key.as_ref().map(|key| key.pid);
         Self {
             id,
             stream: new.stream,
@@ -40,7 +41,7 @@ impl Server {
             parameters: new.parameters,
             target,
             opened_at: now,
-            state: ServerState::new(PREPARED_PER_SERVER_MAX),
+            state: ServerState::new(PREPARED_PER_SERVER_MAX).with_process(process),
         }
     }
 
