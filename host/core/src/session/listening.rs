@@ -44,6 +44,13 @@ pub enum ListenNeed {
     Forget,
 }
 
+/// Whether a client goes on being told what it listens to, after its server has not taken LISTEN or UNLISTEN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hearing {
+    Goes,
+    Fails,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
     #[default]
@@ -67,6 +74,8 @@ pub(super) struct Listening {
     told: Option<i32>,
     /// What the shared connection listens to for this client.
     channels: Channels,
+    /// What the server in hand is being brought to listen to.
+    bringing: Option<Channels>,
     rare: Option<Box<Rare>>,
     stage: Stage,
     /// A text said LISTEN since the server was last asked.
@@ -156,7 +165,7 @@ impl Session {
         to_server: &mut Gather,
     ) -> Switching {
         let Some(sql) = server.channels.switch_sql(&wanted) else { return Switching::NotNeeded };
-        server.channels = wanted;
+        self.listening.bringing = Some(wanted);
         self.ask(Own::Listen, &sql, server, to_server);
         Switching::UnderWay
     }
@@ -168,12 +177,25 @@ impl Session {
         }
     }
 
-    /// The server does not take LISTEN: it is no primary, or no longer.
-    pub(super) fn bring_failed(&mut self, server: &mut ServerState) {
-        server.channels = Channels::default();
+    /// What it was asked has been answered.
+    pub(super) fn brought(&mut self, server: &mut ServerState) {
+        if let Some(channels) = self.listening.bringing.take() {
+            server.channels = channels;
+        }
+    }
+
+    /// The server has not taken it: it is no primary, or it was cancelled. It listens to what it did before: the whole text
+    /// is one transaction.
+    pub(super) fn bring_failed(&mut self) -> Hearing {
+        let wanted = self.listening.bringing.take();
+        if self.pins.contains(Pins::LISTEN) && wanted.is_some_and(|wanted| !wanted.is_empty()) {
+            // Nobody else listens for it.
+            return Hearing::Fails;
+        }
         if !self.pins.contains(Pins::LISTEN) {
             self.listening.stage = Stage::Apart;
         }
+        Hearing::Goes
     }
 
     // --- something runs -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ use super::Reply;
 use crate::listen::Channels;
 use crate::refusal::Refusal;
 use crate::session::expected::Own;
+use crate::session::listening::Hearing;
 use crate::session::{CloseReason, Io, ServerState, Session};
 use crate::settings::Settings;
 use std::sync::Arc;
@@ -65,10 +66,14 @@ impl Session {
                 Reply::Close(CloseReason::ServerProtocol)
             }
             Own::Listen => {
-                if let Some(server) = io.server.as_deref_mut() {
-                    self.bring_failed(server);
+                if self.bring_failed() == Hearing::Goes {
+                    return Reply::Swallow;
                 }
-                Reply::Swallow
+                let refusal =
+                    Refusal::fatal("08006", "the server no longer listens for this session")
+                        .hint("Reconnect and LISTEN again: notifications may have been lost.");
+                io.to_client.send(|out| refusal.write(out));
+                Reply::Close(CloseReason::ServerProtocol)
             }
             Own::Rollback | Own::Discard | Own::Sequences | Own::LayOpen => {
                 Reply::Close(CloseReason::ServerProtocol)
@@ -81,7 +86,8 @@ impl Session {
             Own::Switch => server.settings = self.settings.clone(),
             Own::Probe => self.probe_finished(server),
             Own::Inspection => self.inspection_finished(),
-            Own::Rollback | Own::Restore | Own::Sequences | Own::LayOpen | Own::Listen => {}
+            Own::Rollback | Own::Restore | Own::Sequences | Own::LayOpen => {}
+            Own::Listen => self.brought(server),
             Own::Discard => {
                 server.statements_dropped();
                 server.settings = Arc::new(Settings::default());

@@ -2,10 +2,13 @@
 
 use crate::ids::ClientId;
 use crate::plan::{PrimaryOnly, Target};
+use crate::refusal::Refusal;
 use crate::session::gather::Gather;
 use crate::session::hidden::HiddenCode;
 use crate::session::prepared::Interner;
-use crate::session::{Io, ListenNeed, Pins, PoolMode, ServerState, Session, Settled};
+use crate::session::{
+    CloseReason, Io, ListenNeed, Pins, PoolMode, ServerNext, ServerState, Session, Settled,
+};
 use std::sync::Arc;
 use tidegate_wire::backend::{self, TransactionStatus};
 use tidegate_wire::frontend;
@@ -223,6 +226,51 @@ fn without_a_shared_connection_the_server_is_kept() {
     assert!(pair.session.pins().contains(Pins::LISTEN));
     let heard = pair.answer(|out| backend::notification_response(out, 6, b"a", b"heard"));
     assert_eq!(heard, "A");
+}
+
+/// An error, as a cancel makes it.
+fn cancelled(out: &mut Vec<u8>) {
+    Refusal::error("57014", "canceling statement due to user request").write(out);
+    backend::ready_for_query(out, TransactionStatus::Idle);
+}
+
+#[test]
+fn a_server_that_has_not_taken_it_listens_to_what_it_did_before() {
+    let mut pair = Pair::listening();
+    pair.lend();
+    assert_eq!(pair.answer(cancelled), "");
+    assert!(!pair.server.listens(), "it never did");
+    pair.server.channels = ["a"].into_iter().collect();
+    let mut pair = Pair { session: Pair::new().session, ..pair };
+    assert_eq!(pair.lend(), "UNLISTEN *|");
+    assert!(pair.server.listens());
+    assert_eq!(pair.answer(cancelled), "");
+    assert!(pair.server.listens(), "it still does");
+}
+
+#[test]
+fn who_is_not_heard_for_by_anybody_is_told() {
+    let mut pair = Pair::new();
+    pair.lend();
+    pair.ask("LISTEN a");
+    pair.answer(|out| done(out, b"LISTEN", TransactionStatus::Idle));
+    pair.settle();
+    pair.found(&["a"]);
+    pair.session.handle_listen_refused();
+    assert_eq!(pair.settle(), (Settled::Busy, "LISTEN \"a\";|".to_owned()));
+    let mut input = Vec::new();
+    Refusal::error("57014", "canceling statement due to user request").write(&mut input);
+    let (mut to_server, mut to_client) = (Gather::default(), Gather::default());
+    let io = Io {
+        server: Some(&mut pair.server),
+        interner: &mut pair.interner,
+        router: &mut PrimaryOnly,
+        to_server: &mut to_server,
+        to_client: &mut to_client,
+    };
+    let step = pair.session.handle_server(&input, io);
+    assert_eq!(step.next, ServerNext::Close(CloseReason::ServerProtocol));
+    assert_eq!(tags(&to_client.to_bytes(&input)), "E");
 }
 
 #[test]
