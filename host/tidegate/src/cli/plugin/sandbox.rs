@@ -8,7 +8,12 @@ use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
 use tidegate_core::policy::Slot;
 use tidegate_core::statement::{Shape, ShapeCache, Tags, TextSettings};
 use tidegate_grammar::PostgresGrammar;
-use tidegate_policy::{Engine, Generation, Granted, Settings, Silence, Source};
+use tidegate_policy::{
+    Compiler as _, Engine, Generation, Granted, LoadError, Settings, Silence, Source,
+};
+
+/// The version of a core module, behind the four bytes that all WebAssembly begins with; a component has another.
+const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
 
 /// An engine, with what it grants to the plugins of one slot.
 pub(super) struct Sandbox {
@@ -20,8 +25,7 @@ impl Sandbox {
     /// # Errors
     /// The engine can't be made.
     pub(super) fn new(slot: Slot) -> Result<Self, String> {
-        let settings = Settings { instances: 1, ..Settings::default() };
-        let engine = Engine::with_compiler(settings, Arc::new(ChildProcess));
+        let engine = Engine::new(Settings { instances: 1, ..Settings::default() });
         Ok(Self {
             engine: Arc::new(engine.map_err(|error| error.to_string())?),
             granted: Arc::new(Granted::new(slot, 1, Arc::new(Silence))),
@@ -38,9 +42,13 @@ impl Sandbox {
         bytes: &[u8],
         settings: &str,
     ) -> Result<Generation, String> {
+        let failed = |error: LoadError| format!("{}: {error}", error.check());
+        if bytes.get(4..8) == Some(&CORE_MODULE) {
+            // Types that are made to break their reader break another process.
+            ChildProcess.encode(bytes).map_err(failed)?;
+        }
         let source = Source { slot, bytes, settings };
-        Generation::load(&self.engine, &self.granted, source)
-            .map_err(|error| format!("{}: {error}", error.check()))
+        Generation::load(&self.engine, &self.granted, source).map_err(failed)
     }
 }
 
