@@ -155,7 +155,7 @@ impl Registry {
         verdict
     }
 
-    fn answer<P: PartialEq + Told>(
+    fn answer<P: Told>(
         &self,
         slot: Slot,
         asker: Asker<'_>,
@@ -181,7 +181,7 @@ impl Registry {
     }
 
     /// Asks a shadow the same, and notes what it would have done otherwise.
-    fn compare<P: PartialEq + Told>(
+    fn compare<P: Told>(
         &self,
         own: &SlotView,
         slot: Slot,
@@ -197,7 +197,7 @@ impl Registry {
             return;
         }
         match ask(shadow) {
-            Ok(other) => trial.compare(*plan == other, || Difference {
+            Ok(other) => trial.compare(plan.comes_to(&other, question.shape), || Difference {
                 question: question.shape.normalized.clone(),
                 active: plan.told(),
                 candidate: other.told(),

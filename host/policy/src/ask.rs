@@ -75,7 +75,7 @@ impl Generation {
     /// The shares of replicas from now on.
     pub fn weigh(&self, replicas: &[ReplicaMetrics]) -> Result<Vec<Weight>, Fault> {
         let wit: Vec<route::ReplicaMetrics> = replicas.iter().map(Into::into).collect();
-        let weights = ask!(self, Pace::Plan, Routing, |exports, store| {
+        let weights = ask!(self, Pace::Weigh, Routing, |exports, store| {
             exports.tidegate_policy_route().call_weigh(store, &wit)
         })?;
         Ok(check_weights(weights.into_iter().map(Into::into).collect(), replicas)?)

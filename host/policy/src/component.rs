@@ -33,10 +33,17 @@ pub(crate) enum Linked {
     Advising(advising::AdvisingPre<Guest>),
 }
 
+/// What every file of WebAssembly begins with: four bytes that say so, and a version.
+const HEAD_BYTES: usize = 8;
+
 /// Checks and compiles. Takes tens of milliseconds and more: not for a thread that serves statements.
 pub(crate) fn check(engine: &Engine, slot: Slot, bytes: &[u8]) -> Result<Checked, LoadError> {
-    if !(8..=POLICY_COMPONENT_BYTES_MAX).contains(&bytes.len()) {
-        return Err(LoadError::Size { bytes: bytes.len(), most: POLICY_COMPONENT_BYTES_MAX });
+    let length = bytes.len();
+    if length < HEAD_BYTES {
+        return Err(LoadError::Short { bytes: length, least: HEAD_BYTES });
+    }
+    if length > POLICY_COMPONENT_BYTES_MAX {
+        return Err(LoadError::Size { bytes: length, most: POLICY_COMPONENT_BYTES_MAX });
     }
     let component = as_component(engine, bytes)?;
     let names = Names::read(&component)?;

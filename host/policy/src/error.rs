@@ -9,8 +9,10 @@ use tidegate_core::policy::Slot;
 pub enum LoadError {
     /// The engine itself could not be made.
     Engine(String),
-    /// Larger than allowed, or empty; both in bytes.
+    /// Larger than allowed; both in bytes.
     Size { bytes: usize, most: usize },
+    /// Nothing, or less than the head that every such file has; in bytes.
+    Short { bytes: usize, least: usize },
     /// Not WebAssembly, or broken.
     Parse(String),
     /// A core module that does not say what world it is for.
@@ -42,7 +44,7 @@ impl LoadError {
     pub fn check(&self) -> &'static str {
         match self {
             LoadError::Engine(_) => "engine",
-            LoadError::Size { .. } => "size",
+            LoadError::Size { .. } | LoadError::Short { .. } => "size",
             LoadError::Parse(_) => "parse",
             LoadError::Types(_) => "types",
             LoadError::NoWorld | LoadError::World { .. } => "world",
@@ -60,7 +62,13 @@ impl fmt::Display for LoadError {
         match self {
             LoadError::Engine(error) => write!(f, "the engine could not be made: {error}"),
             LoadError::Size { bytes, most } => {
-                write!(f, "the plugin has {bytes} bytes; it must have between 8 and {most}")
+                write!(f, "the plugin has {bytes} bytes, more than {most}")
+            }
+            LoadError::Short { bytes: 0, .. } => {
+                f.write_str("nothing was sent: the plugin's file is empty")
+            }
+            LoadError::Short { bytes, least } => {
+                write!(f, "the plugin has {bytes} bytes; no WebAssembly has fewer than {least}")
             }
             LoadError::Parse(error) => write!(f, "the plugin is not WebAssembly: {error}"),
             LoadError::Types(error) => write!(

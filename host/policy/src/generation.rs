@@ -59,6 +59,7 @@ pub const PLAN_TIMES: [Duration; 7] = [
 #[derive(Default)]
 struct Counts {
     calls: AtomicU64,
+    weighings: AtomicU64,
     plans: AtomicU64,
     plan_nanos: AtomicU64,
     /// By the shortest of `PLAN_TIMES` that they took no longer than; the last for all others.
@@ -130,6 +131,10 @@ impl Generation {
         self.number
     }
 
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// Is it the one that comes with Tidegate, with no settings? Then it is known what it never says.
     pub fn is_untouched(&self) -> bool {
         self.is_untouched
@@ -162,6 +167,11 @@ impl Generation {
 
     pub fn calls(&self) -> u64 {
         self.counts.calls.load(Ordering::Relaxed)
+    }
+
+    /// Calls for the shares of replicas, for which no statement waits.
+    pub fn weighings(&self) -> u64 {
+        self.counts.weighings.load(Ordering::Relaxed)
     }
 
     /// Calls for plans, and how long they took together: the calls that a statement waits for longest.
@@ -212,6 +222,9 @@ impl Generation {
         call: impl FnOnce(&mut Instance) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
         self.counts.calls.fetch_add(1, Ordering::Relaxed);
+        if pace == Pace::Weigh {
+            self.counts.weighings.fetch_add(1, Ordering::Relaxed);
+        }
         let mut place = self.shard();
         let instance = match &mut *place {
             Some(instance) => instance,

@@ -21,6 +21,8 @@ use wasmtime::Store;
 pub(crate) enum Pace {
     /// Once per shape.
     Plan,
+    /// Now and then, for the shares of replicas.
+    Weigh,
     /// Once per execution.
     Decide,
     /// Nobody waits.
@@ -31,7 +33,7 @@ impl Pace {
     /// Until the first look.
     fn time(self, settings: &Settings) -> Duration {
         match self {
-            Pace::Plan => settings.plan_time_max,
+            Pace::Plan | Pace::Weigh => settings.plan_time_max,
             Pace::Decide => settings.decide_time_max,
             Pace::Background => POLICY_BACKGROUND_TIME_MAX,
         }
@@ -40,7 +42,7 @@ impl Pace {
     /// From then on.
     fn cpu(self) -> Duration {
         match self {
-            Pace::Plan | Pace::Decide => POLICY_CPU_TIME_MAX,
+            Pace::Plan | Pace::Weigh | Pace::Decide => POLICY_CPU_TIME_MAX,
             Pace::Background => POLICY_BACKGROUND_TIME_MAX,
         }
     }

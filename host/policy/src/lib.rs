@@ -42,6 +42,7 @@ pub use generation::{Generation, PLAN_TIMES, Source};
 pub use granted::Granted;
 pub use plan::{Decision, Plan, Subject};
 pub use registry::{Change, ChangeError, Reader, Registry, SlotView, View};
+pub use rehearsal::Unfit;
 pub use trial::{Difference, Outcome, Side, Trial};
 
 #[cfg(test)]

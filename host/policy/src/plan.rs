@@ -10,11 +10,12 @@ use tidegate_core::policy::cache::{ExpiryMode, WriteMode};
 use tidegate_core::policy::faults::FaultKind;
 use tidegate_core::policy::index::Suggestion;
 use tidegate_core::policy::limit::{self, LimitPlan};
-use tidegate_core::policy::route::{self, Fallback, RoutePlan, RouteTarget};
+use tidegate_core::policy::route::{self, Fallback, RoutePlan, RouteTarget, Safety};
 use tidegate_core::policy::{
     AskId, Bucket, CachePlan, CacheRule, OverLimit, Scope, Slot, Template, Weight, builtin,
 };
 use tidegate_core::pool::Priority;
+use tidegate_core::statement::Shape;
 
 /// Everything that a plan may depend on.
 #[derive(Clone, Copy, Debug)]
@@ -35,11 +36,20 @@ pub enum Plan {
 }
 
 /// An answer in words for people: what differences between two versions are told in.
-pub(crate) trait Told {
+pub(crate) trait Told: PartialEq {
     fn told(&self) -> Box<str>;
+
+    /// Whether the host follows both in the same way, for statements of this shape.
+    fn comes_to(&self, other: &Self, _shape: &Shape) -> bool {
+        self == other
+    }
 }
 
 impl Told for RoutePlan {
+    fn comes_to(&self, other: &Self, shape: &Shape) -> bool {
+        effective(self, shape) == effective(other, shape)
+    }
+
     fn told(&self) -> Box<str> {
         Plan::Route(self.clone()).to_string().into()
     }
@@ -85,6 +95,17 @@ impl Told for Vec<Weight> {
     }
 }
 
+/// The plan as far as the host follows it. That functions and views only read cannot be seen here, so a statement counts
+/// as a read when its text says so.
+fn effective(plan: &RoutePlan, shape: &Shape) -> RoutePlan {
+    let safety = if shape.is_plain_read() { Safety::ReadsOnly } else { Safety::PrimaryOnly };
+    let target = match plan.bind(safety) {
+        RouteTarget::BuiltIn => builtin::route(safety),
+        target => target.clone(),
+    };
+    RoutePlan { target, ..plan.clone() }
+}
+
 /// What a plan that asks was told for one execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -111,6 +132,14 @@ impl Plan {
             | Plan::Cache(CachePlan::Ask(id, _), _)
             | Plan::Limit(LimitPlan::Ask(id, ..)) => Some(*id),
             Plan::Route(_) | Plan::Cache(..) | Plan::Limit(_) => None,
+        }
+    }
+
+    /// What it comes to for statements of this shape: the same for plans that the host follows in the same way.
+    pub fn effective(&self, shape: &Shape) -> Plan {
+        match self {
+            Plan::Route(plan) => Plan::Route(effective(plan, shape)),
+            other => other.clone(),
         }
     }
 

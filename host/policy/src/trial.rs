@@ -85,7 +85,7 @@ impl Trial {
         self.different.load(Ordering::Relaxed)
     }
 
-    /// The first hundred of them.
+    /// The first hundred that are unlike: workers ask for themselves, and what several of them are told is kept once.
     pub fn differences(&self) -> Vec<Difference> {
         lock(&self.first).iter().cloned().collect()
     }
@@ -99,7 +99,10 @@ impl Trial {
         self.different.fetch_add(1, Ordering::Relaxed);
         let mut first = lock(&self.first);
         if first.len() < POLICY_DIFFERENCES_MAX {
-            first.push_back(difference());
+            let difference = difference();
+            if !first.contains(&difference) {
+                first.push_back(difference);
+            }
         }
     }
 

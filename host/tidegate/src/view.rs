@@ -65,16 +65,22 @@ impl Views {
         self.sender.borrow().clone()
     }
 
-    pub fn publish(&self, view: View) {
-        self.sender.send_replace(Arc::new(view));
+    /// Replaces the view by one that differs in this.
+    pub fn update(&self, change: impl FnOnce(&mut View)) {
+        self.sender.send_modify(|view| change(Arc::make_mut(view)));
     }
 
-    /// A client uses this database. Beyond `CATALOGUES_MAX` its statements stay on the primary.
+    /// A client has logged in to this database. Beyond `CATALOGUES_MAX` its statements stay on the primary.
     pub fn want(&self, database: &Arc<str>) {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         if wanted.len() < CATALOGUES_MAX {
             wanted.insert(database.clone());
         }
+    }
+
+    /// There is no such database any more: nobody wants it until the next client logs in to it.
+    pub fn forget(&self, database: &Arc<str>) {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(database);
     }
 
     pub fn wanted(&self) -> Vec<Arc<str>> {
@@ -91,10 +97,6 @@ impl Views {
     /// A policy is asked about somebody, and is to be told their roles.
     pub fn want_roles(&self) {
         self.roles_wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
-    }
-
-    pub fn wants_roles(&self) -> bool {
-        *self.roles_wanted.borrow()
     }
 
     /// Resolves when they are wanted.

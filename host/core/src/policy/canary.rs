@@ -62,6 +62,8 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Reason; 3] = [Reason::Faults, Reason::Errors, Reason::Latency];
+
     pub fn name(self) -> &'static str {
         match self {
             Reason::Faults => "faults",

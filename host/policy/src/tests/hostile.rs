@@ -55,6 +55,20 @@ fn an_endless_loop_ends() {
     assert!(begin.elapsed() < Duration::from_secs(5));
 }
 
+#[test]
+fn a_rehearsal_that_fails_says_of_what_and_which_limit() {
+    let words = |plugin: &Generation| plugin.rehearse().unwrap_err().to_string();
+    let looped = words(&hostile(r#"{"plan": "loop"}"#));
+    let asked = "asked about `SELECT a FROM t WHERE id = $1`: deadline, a call may take 5ms";
+    assert!(looped.contains(asked) && looped.contains("plugins.plan_time_max"), "{looped}");
+    let hog = words(&patient("memory"));
+    assert!(hog.contains("memory, an instance may have 16777216 bytes"), "{hog}");
+    let shares = words(&hostile(r#"{"weigh": "nobody"}"#));
+    assert!(shares.contains("asked for the shares of replica-1 and replica-2: answer"), "{shares}");
+    let panicked = words(&hostile(r#"{"plan": "panic"}"#));
+    assert!(panicked.contains("trap") && !panicked.contains("as told"), "{panicked}");
+}
+
 /// A plugin may make Tidegate slower. It is no fault, so an operator has to see it.
 #[test]
 fn one_that_is_slow_within_its_time_answers_and_its_times_tell() {

@@ -11,8 +11,12 @@ fn check(bytes: &[u8]) -> LoadError {
 
 #[test]
 fn a_file_must_have_a_size_that_makes_sense() {
-    for bytes in [0, 7, POLICY_COMPONENT_BYTES_MAX + 1] {
-        assert_eq!(check(&vec![0; bytes]).check(), "size");
+    for (bytes, words) in
+        [(0, "empty"), (7, "fewer than 8"), (POLICY_COMPONENT_BYTES_MAX + 1, "more than")]
+    {
+        let error = check(&vec![0; bytes]);
+        assert_eq!(error.check(), "size");
+        assert!(error.to_string().contains(words), "{error}");
     }
     let settings = " ".repeat(POLICY_SETTINGS_BYTES_MAX + 1);
     let long = load(Slot::Routing, HOSTILE_ROUTING, &settings).err().unwrap();

@@ -1,8 +1,9 @@
 //! The registry while it is asked: whole changes, shadows, canaries, what outlives a swap.
 
-use super::{HOSTILE_ROUTING, asker, question, registry, select};
+use super::{HOSTILE_ROUTING, asker, question, registry, replica, select, update};
 use crate::{
-    AnswerSource, Asker, Change, ChangeError, Generation, Outcome, Registry, Source, embedded,
+    AnswerSource, Asker, Change, ChangeError, Generation, Outcome, PLAN_TIMES, Registry, Source,
+    embedded,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use tidegate_core::policy::canary::{Share, Verdict};
 use tidegate_core::policy::route::{RoutePlan, RouteTarget};
 use tidegate_core::policy::seat::{Mode, SeatError};
 use tidegate_core::policy::{CachePlan, Slot};
+use tidegate_core::statement::Shape;
 
 fn routing(registry: &Registry, plan: &str) -> Arc<Generation> {
     let settings = format!(r#"{{"plan": "{plan}"}}"#);
@@ -179,6 +181,50 @@ fn a_shadow_is_asked_and_compared_and_answers_nobody() {
     registry.change(&[(Slot::Routing, Change::Promote)]).unwrap();
     assert_eq!(registry.view().slot(Slot::Routing).active().unwrap().number(), shadow.number());
     assert_eq!(notes.with("Swapped").len(), 2);
+}
+
+#[test]
+fn what_comes_to_the_same_is_no_difference_and_one_difference_is_kept_once() {
+    let (registry, _) = registry();
+    let parts = [
+        (Slot::Routing, Change::Activate(routing(&registry, ""))),
+        (Slot::Routing, Change::TryOut(routing(&registry, "as tagged"), Mode::Shadow(all()))),
+    ];
+    registry.change(&parts).unwrap();
+    let view = registry.view();
+    let ask = |shape: &Shape| registry.plan_route(asker(&view), question(shape), &[]).plan;
+    let read = ask(&select("orders"));
+    assert!(matches!(read.target, RouteTarget::Replicas(_)), "{read:?}");
+    let trial = view.slot(Slot::Routing).trial().unwrap();
+    // Replicas, or as the host would: for a read that is the same, and for a write nobody's word counts.
+    ask(&update("orders"));
+    assert_eq!((trial.compared(), trial.different()), (2, 0), "{:?}", trial.differences());
+    registry.change(&[(Slot::Routing, Change::Withdraw)]).unwrap();
+    let primary =
+        (Slot::Routing, Change::TryOut(routing(&registry, "primary"), Mode::Shadow(all())));
+    registry.change(&[primary]).unwrap();
+    let view = registry.view();
+    let trial = view.slot(Slot::Routing).trial().unwrap();
+    // As several workers ask, each for itself.
+    for shape in [select("orders"), select("orders"), update("orders")] {
+        registry.plan_route(asker(&view), question(&shape), &[]);
+    }
+    assert_eq!((trial.compared(), trial.different(), trial.differences().len()), (3, 2, 1));
+}
+
+#[test]
+fn calls_for_shares_are_no_calls_for_plans() {
+    let (registry, _) = registry();
+    let router = default(&registry, Slot::Routing, "");
+    let change = Change::Activate(Arc::clone(&router));
+    registry.change(&[(Slot::Routing, change)]).unwrap();
+    let view = registry.view();
+    registry.plan_route(asker(&view), question(&select("orders")), &[]);
+    for _ in 0..3 {
+        registry.weigh(&view, &[replica("a", 1.0, 1.0)]);
+    }
+    assert_eq!((router.calls(), router.plans().0, router.weighings()), (4, 1, 3));
+    assert!(router.plans_within()[PLAN_TIMES.len() - 1] <= 1, "nor in the histogram");
 }
 
 #[test]

@@ -95,7 +95,7 @@ pub(super) async fn order(control: &dyn Control, order: Order, who: Who) -> Resu
 
 fn problem(refusal: Refusal) -> Problem {
     let (status, check) = match refusal.kind {
-        RefusalKind::Check("size") => (StatusCode::PAYLOAD_TOO_LARGE, Some("size")),
+        RefusalKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Some("size")),
         RefusalKind::Check(check) => (StatusCode::UNPROCESSABLE_ENTITY, Some(check)),
         RefusalKind::Conflict => (StatusCode::CONFLICT, None),
         RefusalKind::Busy => (StatusCode::SERVICE_UNAVAILABLE, None),

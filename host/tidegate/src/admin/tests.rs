@@ -44,6 +44,7 @@ fn slot_report(slot: Slot) -> SlotReport {
         signed: false,
         bytes: 8,
         calls: 2,
+        weighings: 1,
         plans: 1,
         plan_microseconds: 3,
         plans_within: [1; 7],

@@ -201,7 +201,7 @@ pub(super) const KEYS: &[Key] = &[
     key("rates", "administrators", Example(r#"["postgres"]"#), Restart, "Database users, or roles that users are members of, that are counted and never refused."),
 
     key("log", "format", Value(r#""text""#), Restart, "`text` or `json`."),
-    key("log", "filter", Value(r#""info""#), Live, "Levels, for all or by module: `info`, `info,tidegate::upstream=debug`."),
+    key("log", "filter", Value(r#""info""#), Live, "Levels, for all or by module: `info`, `info,tidegate::upstream=debug`. Orders over the admin API (the target `tidegate::audit`) are logged whatever it says, unless it names them: `warn,tidegate::audit=off`."),
 ];
 
 const fn key(

@@ -10,6 +10,7 @@ use tidegate_core::limits::CATALOGUE_ROWS_MAX;
 use tidegate_core::session::hidden::{Findings, Hides, INSPECTION};
 
 use super::Watched;
+use super::schedule::Schedule;
 use crate::hidden::HiddenCodes;
 use crate::upstream::{Asker, ConnectError};
 use crate::view::Known;
@@ -18,6 +19,8 @@ use crate::view::Known;
 pub(super) const REREAD_INTERVAL: Duration = Duration::from_secs(60);
 /// A database whose schema changes all the time is not read more often than this.
 pub(super) const REREAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// What PostgreSQL says of a database that does not exist.
+const UNDEFINED_DATABASE: &str = "3D000";
 
 /// The catalogues of the databases that clients use.
 pub(super) struct Catalogues {
@@ -28,7 +31,27 @@ pub(super) struct Catalogues {
 struct Database {
     asker: Asker,
     known: Option<Known>,
-    read_at: Option<Instant>,
+    schedule: Schedule,
+}
+
+/// What came of a look at one database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refreshed {
+    /// It is not time yet.
+    No,
+    /// It was read, or could not be.
+    Yes,
+    /// There is no such database: nobody reads it until somebody wants it again.
+    Gone,
+}
+
+/// What came of a reading.
+enum Reading {
+    Read(Catalogue),
+    /// Too large, or not understood.
+    Unusable,
+    Gone,
+    Failed(ConnectError),
 }
 
 impl Catalogues {
@@ -44,40 +67,36 @@ impl Catalogues {
         self.databases.iter().filter_map(known).collect()
     }
 
-    /// Reads what is new, changed or old. `schema` counts the changes that have passed.
+    /// Reads a database's catalogue when it is new, changed or old. `schema` counts the changes that have passed.
     pub(super) async fn refresh(
         &mut self,
-        wanted: Vec<Arc<str>>,
+        name: &Arc<str>,
         schema: u64,
         hidden: &HiddenCodes,
-    ) {
-        for name in wanted {
-            let (config, target) = &self.settled;
-            let database = self.databases.entry(name.clone()).or_insert_with(|| {
-                let mut asker = Asker::new(config, 0, target.clone(), "tidegate: catalogue");
-                asker.database = name.clone();
-                Database { asker, known: None, read_at: None }
-            });
-            let now = Instant::now();
-            let age = database.read_at.map(|read_at| now.saturating_duration_since(read_at));
-            let changed = database.known.as_ref().is_none_or(|known| known.schema != schema);
-            let due = match age {
-                None => true,
-                Some(age) => age >= REREAD_INTERVAL || (changed && age >= REREAD_INTERVAL_MIN),
-            };
-            if due {
-                database.read_at = Some(now);
-                let code = hidden.get(&name);
-                let claimed = code.as_deref().map(|code| (code, code.claim_anyway()));
-                database.known = database.read(schema).await;
-                // With the catalogue reads begin to use replicas, and sessions there can't ask.
-                if let Some((code, claim)) = claimed
-                    && database.known.is_some()
-                {
-                    code.settle(&claim, database.inspect().await);
-                }
-            }
+    ) -> Refreshed {
+        let (config, target) = &self.settled;
+        let database = self.databases.entry(name.clone()).or_insert_with(|| {
+            let mut asker = Asker::new(config, 0, target.clone(), "tidegate: catalogue");
+            asker.database = name.clone();
+            Database { asker, known: None, schedule: Schedule::default() }
+        });
+        let is_changed = database.known.as_ref().is_none_or(|known| known.schema != schema);
+        if !database.schedule.is_due(is_changed, Instant::now()) {
+            return Refreshed::No;
         }
+        let code = hidden.get(name);
+        let claimed = code.as_deref().map(|code| (code, code.claim_anyway()));
+        let refreshed = database.refresh(schema).await;
+        // With the catalogue reads begin to use replicas, and sessions there can't ask.
+        if let Some((code, claim)) = claimed
+            && database.known.is_some()
+        {
+            code.settle(&claim, database.inspect().await);
+        }
+        if refreshed == Refreshed::Gone {
+            self.databases.remove(name);
+        }
+        refreshed
     }
 }
 
@@ -98,33 +117,65 @@ impl Database {
         findings.hides()
     }
 
-    async fn read(&mut self, schema: u64) -> Option<Known> {
-        let database = self.asker.database.clone();
-        let built = match read_catalogue(&mut self.asker).await {
-            Ok(Some(catalogue)) => {
-                tracing::debug!(%database, names = catalogue.len(), "catalogue read");
+    async fn refresh(&mut self, schema: u64) -> Refreshed {
+        let began = Instant::now();
+        let reading = read_catalogue(&mut self.asker).await;
+        // Seldom needed, so it does not hold a place on the server.
+        self.asker.close();
+        let database = &*self.asker.database;
+        let is_first = !self.schedule.is_failing();
+        self.known = match reading {
+            Reading::Read(catalogue) => {
+                tracing::debug!(database, names = catalogue.len(), "catalogue read");
+                if !is_first {
+                    tracing::info!(database, "the catalogue is read again");
+                }
+                self.schedule.handle_reading(began);
                 Some(Known { catalogue: Arc::new(catalogue), schema })
             }
-            Ok(None) => {
-                tracing::warn!(
-                    %database,
-                    rows_max = CATALOGUE_ROWS_MAX,
-                    "the catalogue is too large to keep, or not understood: reads stay on the primary"
+            Reading::Gone => {
+                tracing::info!(
+                    database,
+                    "there is no such database: its catalogue is read when somebody logs in to it"
                 );
-                None
+                return Refreshed::Gone;
             }
-            Err(error) => {
-                tracing::warn!(%database, %error, "cannot read the catalogue: reads stay on the primary");
+            failed => {
+                if is_first {
+                    tell(database, &failed);
+                }
+                self.schedule.handle_failure(Instant::now());
                 None
             }
         };
-        // Seldom needed, so it does not hold a place on the server.
-        self.asker.close();
-        built
+        Refreshed::Yes
     }
 }
 
-async fn read_catalogue(asker: &mut Asker) -> Result<Option<Catalogue>, ConnectError> {
+fn tell(database: &str, failed: &Reading) {
+    match failed {
+        Reading::Failed(error) => {
+            tracing::warn!(database, %error, "cannot read the catalogue: reads stay on the primary");
+        }
+        Reading::Unusable => tracing::warn!(
+            database,
+            rows_max = CATALOGUE_ROWS_MAX,
+            "the catalogue is too large to keep, or not understood: reads stay on the primary"
+        ),
+        Reading::Read(_) | Reading::Gone => {}
+    }
+}
+
+async fn read_catalogue(asker: &mut Asker) -> Reading {
+    match ask_catalogue(asker).await {
+        Ok(Some(catalogue)) => Reading::Read(catalogue),
+        Ok(None) => Reading::Unusable,
+        Err(ConnectError::Refused(error)) if error.sqlstate == UNDEFINED_DATABASE => Reading::Gone,
+        Err(error) => Reading::Failed(error),
+    }
+}
+
+async fn ask_catalogue(asker: &mut Asker) -> Result<Option<Catalogue>, ConnectError> {
     let counts = asker.ask(COUNT_SQL).await?;
     let rows = counts.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
     if rows.is_none_or(|rows: usize| rows > CATALOGUE_ROWS_MAX) {
@@ -134,7 +185,9 @@ async fn read_catalogue(asker: &mut Asker) -> Result<Option<Catalogue>, ConnectE
     let sql = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {FUNCTIONS_SQL}; {RELATIONS_SQL}; {HIDDEN_SQL}; COMMIT"
     );
-    Ok(build(&asker.ask(&sql).await?))
+    let rows = asker.ask(&sql).await?;
+    // Away from this thread: half a million rows take longer than a round of the watcher may.
+    Ok(tokio::task::spawn_blocking(move || build(&rows)).await.ok().flatten())
 }
 
 /// `None` when a row is not as the query makes it.

@@ -2,8 +2,12 @@
 
 mod catalogues; // what databases say about names
 mod memberships; // which roles are members of which
+mod schedule; // when a catalogue is read again
 mod watcher; // how fresh the replicas are
 mod weighing; // their shares of reads
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +17,8 @@ use std::time::Duration;
 use tidegate_core::route::ReplicaView;
 use tidegate_policy::Registry;
 use tokio::sync::watch;
+
+use catalogues::Refreshed;
 
 use crate::config::{Config, Reads};
 use crate::hidden::HiddenCodes;
@@ -65,41 +71,56 @@ async fn run(input: Input) {
     }
 }
 
-/// Rounds without end.
+/// Three tasks without end, none of which waits for another.
 async fn watch_cluster(input: &Input, watched: &Watched) {
     // What was seen under another configuration is void, but for the roles: who is nobody's member for a moment is limited.
     let roles = input.views.latest().roles.clone();
-    input.views.publish(View { roles, ..View::default() });
+    input.views.update(|view| *view = View { roles, ..View::default() });
     let splits = watched.config.routing.reads == Reads::Split;
     if splits && !watched.config.cluster.replicas.is_empty() {
-        watch_replicas(input, watched).await;
+        let replicas = watch_replicas(input, watched);
+        tokio::join!(replicas, read_catalogues(input, watched), watch_roles(input, watched));
     } else {
+        // Where there is no choice of servers, nothing but what policies of limits are told.
         watch_roles(input, watched).await;
     }
 }
 
 async fn watch_replicas(input: &Input, watched: &Watched) {
-    let Input { views, schema, policies, hidden, .. } = input;
+    let Input { views, policies, .. } = input;
     let names: Arc<[Arc<str>]> =
         watched.targets.iter().skip(1).map(|target| target.name.clone()).collect();
     let mut watcher = watcher::Watcher::new(watched, policies.clone());
-    let mut catalogues = catalogues::Catalogues::new(watched);
-    let mut memberships = memberships::Memberships::new(watched, views.latest().roles.clone());
     let mut tick = ticks(WATCH_INTERVAL);
     loop {
         tick.tick().await;
         let replicas: Vec<ReplicaView> = watcher.round().await;
-        let schema = schema.load(Ordering::Relaxed);
-        catalogues.refresh(views.wanted(), schema, hidden).await;
-        if views.wants_roles() {
-            memberships.refresh(schema, views).await;
-        }
-        let (names, catalogues) = (names.clone(), catalogues.known());
-        views.publish(View { replicas, names, catalogues, roles: memberships.known() });
+        views.update(|view| {
+            view.replicas = replicas;
+            view.names = names.clone();
+        });
     }
 }
 
-/// Where there is no choice of servers, nothing but what policies of limits are told.
+/// One database after the other, of those in which clients have logged in.
+async fn read_catalogues(input: &Input, watched: &Watched) {
+    let Input { views, schema, hidden, .. } = input;
+    let mut catalogues = catalogues::Catalogues::new(watched);
+    let mut tick = ticks(WATCH_INTERVAL);
+    loop {
+        tick.tick().await;
+        for name in views.wanted() {
+            let schema = schema.load(Ordering::Relaxed);
+            match catalogues.refresh(&name, schema, hidden).await {
+                Refreshed::No => continue,
+                Refreshed::Yes => {}
+                Refreshed::Gone => views.forget(&name),
+            }
+            views.update(|view| view.catalogues = catalogues.known());
+        }
+    }
+}
+
 async fn watch_roles(input: &Input, watched: &Watched) {
     let Input { views, schema, .. } = input;
     let mut memberships = memberships::Memberships::new(watched, views.latest().roles.clone());
@@ -108,7 +129,7 @@ async fn watch_roles(input: &Input, watched: &Watched) {
     loop {
         tick.tick().await;
         if memberships.refresh(schema.load(Ordering::Relaxed), views).await {
-            views.publish(View { roles: memberships.known(), ..View::default() });
+            views.update(|view| view.roles = memberships.known());
         }
     }
 }

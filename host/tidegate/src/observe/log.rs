@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use tracing::Subscriber;
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{Directive, EnvFilter};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
@@ -11,6 +11,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, reload};
 
 use crate::config::{LogConfig, LogFormat};
+
+/// The target of orders over the admin API: who gave them, and what came of them. Written whatever the filter says, unless
+/// it names this.
+const AUDIT: &str = "tidegate::audit";
 
 /// Changes the filter of a running process. The format stays: readers of the log rely on it.
 #[derive(Clone)]
@@ -66,7 +70,13 @@ where
 /// # Errors
 /// A sentence that says what can't be read.
 pub fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
-    EnvFilter::builder().parse(filter).map_err(|error| format!("not a log filter: {error}"))
+    let parsed = EnvFilter::builder().parse(filter);
+    let parsed = parsed.map_err(|error| format!("not a log filter: {error}"))?;
+    if filter.contains(AUDIT) {
+        return Ok(parsed);
+    }
+    let audit: Result<Directive, _> = format!("{AUDIT}=info").parse();
+    Ok(parsed.add_directive(audit.map_err(|error| format!("not a log filter: {error}"))?))
 }
 
 #[cfg(test)]
@@ -119,6 +129,31 @@ mod tests {
         assert_eq!((&first["message"], &first["round"]), (&"a \"quoted\" line".into(), &1.into()));
         let last: serde_json::Value = serde_json::from_str(&lines[2]).unwrap();
         assert_eq!((&last["level"], &last["round"]), (&"DEBUG".into(), &2.into()));
+    }
+
+    #[test]
+    fn orders_are_logged_whatever_the_filter_says_unless_it_names_them() {
+        let count = |filter: &str| {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let config = LogConfig { format: LogFormat::Text, filter: filter.to_owned() };
+            let (subscriber, handle) = subscriber(&config, move || writer.clone(), false).unwrap();
+            let order = || tracing::info!(target: "tidegate::audit", what = "promote", "order");
+            tracing::subscriber::with_default(subscriber, || {
+                order();
+                tracing::info!("something else");
+                handle.set_filter(filter).unwrap();
+                order();
+            });
+            let written = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+            (written.matches("promote").count(), written.matches("else").count())
+        };
+        assert_eq!(count("warn"), (2, 0));
+        assert_eq!(count("off"), (2, 0));
+        assert_eq!(count("error,tidegate::upstream=debug"), (2, 0));
+        assert_eq!(count("info"), (2, 1));
+        assert_eq!(count("warn,tidegate::audit=off"), (0, 0));
+        assert_eq!(count("info,tidegate::audit=warn"), (0, 1));
     }
 
     #[test]

@@ -3,14 +3,16 @@
 //! `docs/metrics.md` is [`markdown`] of the table; a test holds the two together. A scrape fills a
 //! recorder of its own, so that a pool that is gone is gone from `/metrics` too.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use metrics::{Key, KeyName, Label, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use tidegate_core::policy::canary::Reason;
 use tidegate_core::policy::faults::FaultKind;
 use tidegate_policy::PLAN_TIMES;
 
-use super::snapshot::{PluginSnapshot, PoolSnapshot, Snapshot};
+use super::snapshot::{PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, Snapshot};
 use super::stats::{CounterLabel, ErrorKind, PinReason, PlanSlot, WorkerTotals};
 
 /// One metric.
@@ -36,6 +38,14 @@ enum Read {
     PluginPlanTimes,
     /// A gauge for each version of a plugin.
     PluginMemory,
+    /// A counter for each slot of plugins.
+    Slot(fn(&PluginSlotSnapshot) -> u64),
+    /// The same by a label, the last of these.
+    SlotBy(
+        &'static str,
+        &'static [&'static str],
+        fn(&PluginSlotSnapshot) -> &BTreeMap<&'static str, u64>,
+    ),
     /// What plugins record themselves.
     Recorded,
 }
@@ -44,6 +54,9 @@ const POOL_LABELS: [&str; 4] = ["database", "user", "server", "role"];
 const PLUGIN_LABELS: [&str; 4] = ["slot", "state", "plugin", "generation"];
 const FAULT_LABELS: [&str; 5] = ["slot", "state", "plugin", "generation", "fault"];
 const TIME_LABELS: [&str; 5] = ["slot", "state", "plugin", "generation", "le"];
+const SLOT_LABELS: [&str; 1] = ["slot"];
+const SLOT_FAULT_LABELS: [&str; 2] = ["slot", "fault"];
+const SLOT_REASON_LABELS: [&str; 2] = ["slot", "reason"];
 const RECORDED_LABELS: [&str; 2] = ["slot", "name"];
 
 /// The table, in the order of the documentation.
@@ -94,14 +107,18 @@ pub const METRICS: &[Metric] = &[
     counter("tidegate_shapes_evicted_total", "Shapes that were forgotten to make room for others.", |t| t.shapes_evicted),
     counter_by::<PlanSlot>("tidegate_plans_found_total", "Statements whose plan was known already: nobody was asked.", "slot", |t| &t.plans_found),
     counter_by::<PlanSlot>("tidegate_plans_made_total", "Plans made and kept, by a plugin or Tidegate itself: the rate of hits is found / (found + made).", "slot", |t| &t.plans_made),
-    plugin("tidegate_plugin_calls_total", "Calls of a version of a plugin, of every kind.", |p| p.calls),
-    plugin("tidegate_plugin_plans_total", "Of these, those for plans, which are made once for each shape of statements.", |p| p.plans),
+    plugin("tidegate_plugin_calls_total", "Calls of a version of a plugin, of every kind, those of its self-test included.", |p| p.calls),
+    plugin("tidegate_plugin_weighings_total", "Of these, those for the shares of replicas, about one a second.", |p| p.weighings),
+    plugin("tidegate_plugin_plans_total", "Of these, those for plans, which each worker asks for once for each shape of statements (and whom it runs for, where that matters).", |p| p.plans),
     plugin("tidegate_plugin_plan_microseconds_total", "Microseconds that those took.", |p| p.plan_micros),
     Metric { name: "tidegate_plugin_plan_seconds_bucket", help: "Calls for plans that took no longer than `le` seconds.", read: Read::PluginPlanTimes },
     Metric { name: "tidegate_plugin_memory_bytes", help: "Memory of its largest instance; there is one for each thread.", read: Read::PluginMemory },
     plugin("tidegate_plugin_compared_total", "Questions that a shadow and the active version both answered.", |p| p.compared),
     plugin("tidegate_plugin_different_total", "Of these, those that they answered differently.", |p| p.different),
-    Metric { name: "tidegate_plugin_faults_total", help: "Calls that gave no usable answer: the host answered itself.", read: Read::PluginFaults },
+    Metric { name: "tidegate_plugin_faults_total", help: "Calls of a version that is loaded which gave no usable answer: the host answered itself.", read: Read::PluginFaults },
+    Metric { name: "tidegate_plugin_slot_faults_total", help: "The same of all versions that a slot has had since the process began: what alerts watch.", read: Read::SlotBy("fault", &SLOT_FAULT_LABELS, |s| &s.faults) },
+    Metric { name: "tidegate_plugin_quarantines_total", help: "Versions that failed too often and were taken out of a slot.", read: Read::Slot(|s| s.quarantines) },
+    Metric { name: "tidegate_plugin_canaries_given_up_total", help: "Canaries of a slot that Tidegate gave up.", read: Read::SlotBy("reason", &SLOT_REASON_LABELS, |s| &s.canaries_given_up) },
     Metric { name: "tidegate_plugin_recorded", help: "What plugins count or measure themselves, under their own names.", read: Read::Recorded },
     gauge("tidegate_databases_hidden_state", "Databases with triggers, defaults, views, operators or the like that may leave state in sessions: a probe follows what may have run one.", |s| s.databases_hidden_state as f64),
     gauge("tidegate_workers", "Data-plane threads.", |s| s.workers as f64),
@@ -146,6 +163,8 @@ impl Metric {
             | Read::CounterBy(..)
             | Read::Plugin(_)
             | Read::PluginFaults
+            | Read::Slot(_)
+            | Read::SlotBy(..)
             | Read::PluginPlanTimes => "counter",
             Read::Gauge(_) | Read::Pool(_) | Read::PluginMemory | Read::Recorded => "gauge",
         }
@@ -160,6 +179,8 @@ impl Metric {
             Read::Plugin(_) | Read::PluginMemory => &PLUGIN_LABELS,
             Read::PluginPlanTimes => &TIME_LABELS,
             Read::PluginFaults => &FAULT_LABELS,
+            Read::Slot(_) => &SLOT_LABELS,
+            Read::SlotBy(_, labels, _) => labels,
             Read::Recorded => &RECORDED_LABELS,
         }
     }
@@ -188,29 +209,10 @@ impl Metric {
                     gauge(pool_labels(pool), read(pool));
                 }
             }
-            Read::Plugin(read) => {
-                for plugin in &snapshot.plugins {
-                    counter(plugin_labels(plugin), read(plugin));
-                }
-            }
-            Read::PluginFaults => {
-                for plugin in &snapshot.plugins {
-                    for (fault, count) in &plugin.faults {
-                        let mut labels = plugin_labels(plugin);
-                        labels.push(Label::new("fault", *fault));
-                        counter(labels, *count);
-                    }
-                }
-            }
-            Read::PluginPlanTimes => {
-                for plugin in &snapshot.plugins {
-                    let bounds = PLAN_TIMES.map(|most| most.as_secs_f64().to_string());
-                    let within = bounds.into_iter().zip(plugin.plans_within);
-                    for (most, count) in within.chain([("+Inf".to_owned(), plugin.plans)]) {
-                        let mut labels = plugin_labels(plugin);
-                        labels.push(Label::new("le", most));
-                        counter(labels, count);
-                    }
+            Read::Recorded => {
+                for own in &snapshot.recorded {
+                    let labels = [("slot", own.slot.to_owned()), ("name", own.name.clone())];
+                    gauge(labels.map(|(name, value)| Label::new(name, value)).into(), own.value);
                 }
             }
             Read::PluginMemory => {
@@ -218,12 +220,47 @@ impl Metric {
                     gauge(plugin_labels(plugin), plugin.memory_bytes as f64);
                 }
             }
-            Read::Recorded => {
-                for own in &snapshot.recorded {
-                    let labels = [("slot", own.slot.to_owned()), ("name", own.name.clone())];
-                    gauge(labels.map(|(name, value)| Label::new(name, value)).into(), own.value);
+            Read::Slot(read) => {
+                for slot in &snapshot.plugin_slots {
+                    counter(vec![Label::new("slot", slot.slot)], read(slot));
                 }
             }
+            Read::SlotBy(label, _, read) => {
+                for slot in &snapshot.plugin_slots {
+                    for (value, count) in read(slot) {
+                        let labels =
+                            vec![Label::new("slot", slot.slot), Label::new(*label, *value)];
+                        counter(labels, *count);
+                    }
+                }
+            }
+            Read::Plugin(_) | Read::PluginFaults | Read::PluginPlanTimes => {
+                snapshot.plugins.iter().for_each(|plugin| self.record_plugin(plugin, &counter));
+            }
+        }
+    }
+
+    fn record_plugin(&self, plugin: &PluginSnapshot, counter: &dyn Fn(Vec<Label>, u64)) {
+        let labelled = |name: &'static str, value: String| {
+            let mut labels = plugin_labels(plugin);
+            labels.push(Label::new(name, value));
+            labels
+        };
+        match &self.read {
+            Read::Plugin(read) => counter(plugin_labels(plugin), read(plugin)),
+            Read::PluginFaults => {
+                for (fault, count) in &plugin.faults {
+                    counter(labelled("fault", (*fault).to_owned()), *count);
+                }
+            }
+            Read::PluginPlanTimes => {
+                let bounds = PLAN_TIMES.map(|most| most.as_secs_f64().to_string());
+                let within = bounds.into_iter().zip(plugin.plans_within);
+                for (most, count) in within.chain([("+Inf".to_owned(), plugin.plans)]) {
+                    counter(labelled("le", most), count);
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -275,11 +312,16 @@ pub fn markdown() -> String {
     }
     out.push_str("\n## Values of labels\n\n");
     let faults = FaultKind::ALL.map(FaultKind::name);
-    let labels =
-        [("kind", ErrorKind::LABELS), ("reason", PinReason::LABELS), ("fault", &faults[..])];
+    let reasons = Reason::ALL.map(Reason::name);
+    let labels = [
+        ("`kind`", ErrorKind::LABELS),
+        ("`reason` of `tidegate_pins_total`", PinReason::LABELS),
+        ("`reason` of `tidegate_plugin_canaries_given_up_total`", &reasons[..]),
+        ("`fault`", &faults[..]),
+    ];
     for (label, values) in labels {
         let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
-        let _ = writeln!(out, "- `{label}`: {}.", values.join(", "));
+        let _ = writeln!(out, "- {label}: {}.", values.join(", "));
     }
     out
 }

@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub pools: Vec<PoolSnapshot>,
     pub clients: Vec<ClientSnapshot>,
     pub servers: Vec<ServerSnapshot>,
+    /// Slots of plugins, whoever is in them.
+    pub plugin_slots: Vec<PluginSlotSnapshot>,
     /// Versions of plugins that are loaded.
     pub plugins: Vec<PluginSnapshot>,
     /// What plugins count themselves.
@@ -154,6 +156,18 @@ pub struct ServerSnapshot {
     pub prepared: usize,
 }
 
+/// What has happened in one slot of plugins since the process began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PluginSlotSnapshot {
+    pub slot: &'static str,
+    /// Versions that were taken out.
+    pub quarantines: u64,
+    /// By why.
+    pub canaries_given_up: BTreeMap<&'static str, u64>,
+    /// By kind.
+    pub faults: BTreeMap<&'static str, u64>,
+}
+
 /// One version of a plugin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PluginSnapshot {
@@ -163,6 +177,8 @@ pub struct PluginSnapshot {
     pub plugin: String,
     pub generation: u64,
     pub calls: u64,
+    /// Calls for the shares of replicas.
+    pub weighings: u64,
     /// Calls for plans, and how long they took together.
     pub plans: u64,
     pub plan_micros: u64,

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::metrics::{METRICS, markdown, render};
-use super::snapshot::{PluginSnapshot, PoolSnapshot, RecordedSnapshot, Snapshot};
+use super::snapshot::{
+    PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, RecordedSnapshot, Snapshot,
+};
 use super::stats::{ErrorKind, PinReason, WorkerStats, WorkerTotals};
 
 fn snapshot() -> Snapshot {
@@ -32,17 +34,25 @@ fn snapshot() -> Snapshot {
         plugin: "mine".to_owned(),
         generation: 3,
         calls: 9,
+        weighings: 3,
         plans: 6,
         plans_within: [1, 2, 3, 4, 5, 5, 5],
         memory_bytes: 65_536,
         faults: [("trap", 2)].into(),
         ..PluginSnapshot::default()
     };
+    let slot = PluginSlotSnapshot {
+        slot: "routing",
+        quarantines: 1,
+        canaries_given_up: [("latency", 2)].into(),
+        faults: [("trap", 20)].into(),
+    };
     let recorded = RecordedSnapshot { slot: "caching", name: "hits".to_owned(), value: 1.5 };
     Snapshot {
         workers: 2,
         totals,
         pools: vec![pool],
+        plugin_slots: vec![slot],
         plugins: vec![plugin],
         recorded: vec![recorded],
         ..Snapshot::default()
@@ -85,6 +95,14 @@ fn values_and_labels_reach_the_text_and_labels_are_escaped() {
     assert!(text.contains(&format!("tidegate_plugin_calls_total{{{own}}} 9\n")), "{text}");
     let faults = format!("tidegate_plugin_faults_total{{{own},fault=\"trap\"}} 2\n");
     assert!(text.contains(&faults), "{text}");
+    assert!(text.contains(&format!("tidegate_plugin_weighings_total{{{own}}} 3\n")), "{text}");
+    for whole in [
+        "tidegate_plugin_quarantines_total{slot=\"routing\"} 1\n",
+        "tidegate_plugin_canaries_given_up_total{slot=\"routing\",reason=\"latency\"} 2\n",
+        "tidegate_plugin_slot_faults_total{slot=\"routing\",fault=\"trap\"} 20\n",
+    ] {
+        assert!(text.contains(whole), "{text}");
+    }
     for (most, count) in [("0.00001", 1), ("0.0005", 4), ("0.05", 5), ("+Inf", 6)] {
         let bucket =
             format!("tidegate_plugin_plan_seconds_bucket{{{own},le=\"{most}\"}} {count}\n");

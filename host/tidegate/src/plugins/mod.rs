@@ -32,7 +32,7 @@ pub use code::KeptCode;
 pub use compiler::{ChildProcess, Work, work_for_parent};
 use desk::Desk;
 use notes::Notes;
-pub use notes::Recorded;
+pub use notes::{Happened, Recorded};
 pub use order::{Intake, Order, Refusal, RefusalKind, Who};
 pub use report::{
     CandidateReport, DifferenceReport, HistoryEntry, SlotDetail, SlotReport, VersionReport,
@@ -116,6 +116,11 @@ impl Plugins {
     pub fn slot(&self, slot: Slot) -> SlotDetail {
         let (view, desk) = (self.registry.view(), self.desk());
         report::detail(slot, &view, &desk, &self.config)
+    }
+
+    /// What has happened in each slot since the process began.
+    pub fn happened(&self) -> Vec<Happened> {
+        self.notes.happened()
     }
 
     /// The metrics that plugins keep themselves.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use hyper::body::Bytes;
 use tidegate_core::policy::Slot;
 use tidegate_core::policy::seat::Mode;
-use tidegate_policy::{ChangeError, Fault, LoadError};
+use tidegate_policy::{ChangeError, LoadError, Unfit};
 
 use crate::config::Signature;
 
@@ -103,6 +103,8 @@ pub struct Refusal {
 pub enum RefusalKind {
     /// The plugin failed this check.
     Check(&'static str),
+    /// The plugin is larger than allowed.
+    TooLarge,
     /// Nothing to promote, nothing to go back to, pinned.
     Conflict,
     /// Too many orders at once.
@@ -133,6 +135,7 @@ impl Refusal {
     pub fn name(&self) -> &'static str {
         match self.kind {
             RefusalKind::Check(check) => check,
+            RefusalKind::TooLarge => "size",
             RefusalKind::Conflict => "conflict",
             RefusalKind::Busy => "busy",
             RefusalKind::Storage => "storage",
@@ -140,18 +143,19 @@ impl Refusal {
     }
 
     /// What a plugin did wrong when it was asked for the first time. Its own words stay in the log.
-    pub(super) fn rehearsal(fault: &Fault) -> Self {
-        let detail = format!(
-            "the plugin failed when it was tried: {}; the log says more",
-            fault.kind.name()
-        );
-        Self::check("self-test", detail)
+    pub(super) fn rehearsal(unfit: &Unfit) -> Self {
+        Self::check("self-test", unfit.to_string())
     }
 }
 
 impl From<LoadError> for Refusal {
     fn from(error: LoadError) -> Self {
-        Self::check(error.check(), error.to_string())
+        match error {
+            LoadError::Size { .. } => {
+                Self { kind: RefusalKind::TooLarge, detail: error.to_string() }
+            }
+            error => Self::check(error.check(), error.to_string()),
+        }
     }
 }
 

@@ -41,6 +41,8 @@ pub struct VersionReport {
     pub signed: bool,
     pub bytes: usize,
     pub calls: u64,
+    /// Calls for the shares of replicas.
+    pub weighings: u64,
     /// Calls for plans, and how long they took together.
     pub plans: u64,
     pub plan_microseconds: u64,
@@ -166,6 +168,7 @@ fn version(generation: &Generation, desk: &Desk) -> VersionReport {
         signed: origin.is_some_and(|origin| origin.signature.is_some()),
         bytes: generation.bytes(),
         calls: generation.calls(),
+        weighings: generation.weighings(),
         plans,
         plan_microseconds: u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
         plans_within: generation.plans_within(),

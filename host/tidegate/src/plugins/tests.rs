@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use tidegate_core::policy::Slot;
 use tidegate_core::policy::builtin::Limits;
-use tidegate_core::policy::canary::Share;
+use tidegate_core::policy::canary::{Reason, Share};
 use tidegate_core::policy::faults::FaultKind;
 use tidegate_core::policy::seat::Mode;
 use tidegate_policy::{Change, Event, MetricKind, embedded};
@@ -369,6 +369,29 @@ fn what_the_registry_does_by_itself_is_written_down_and_told() {
     assert!(newest.outcome.contains("quarantined after trap faults"), "{}", newest.outcome);
     drop(plugins);
     assert_eq!(settings(&started(&config)).as_deref(), Some(FIRST));
+}
+
+#[test]
+fn what_happened_in_a_slot_is_counted_whatever_becomes_of_the_version() {
+    let plugins = started(&config(None));
+    let kind = FaultKind::Deadline;
+    for generation in 1..4 {
+        plugins.notes.handle(Slot::Routing, &Event::Fault { generation, kind, detail: "" });
+    }
+    let quarantined = Event::Quarantined { generation: 3, last: kind, restored: None };
+    plugins.notes.handle(Slot::Routing, &quarantined);
+    let given_up = Event::RolledBack { generation: 4, reason: Reason::Latency };
+    plugins.notes.handle(Slot::Caching, &given_up);
+    // Another version answers; none of those is loaded any more.
+    order(&plugins, upload(FIRST)).unwrap();
+    let [routing, caching, ..] = &plugins.happened()[..] else { panic!("four slots") };
+    assert_eq!(
+        (routing.slot, routing.quarantines, routing.faults["deadline"]),
+        (Slot::Routing, 1, 3)
+    );
+    assert_eq!((routing.faults["trap"], routing.canaries_given_up["latency"]), (0, 0));
+    assert_eq!((caching.slot, caching.quarantines), (Slot::Caching, 0));
+    assert_eq!(caching.canaries_given_up["latency"], 1);
 }
 
 #[test]

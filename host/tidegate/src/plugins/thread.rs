@@ -93,9 +93,10 @@ impl Plugins {
             _ => return Err(Refusal::conflict("nothing to load")),
         };
         let generation = self.compile(slot, &bytes, settings)?;
-        generation.rehearse().map_err(|fault| {
-            tracing::warn!(slot = slot.name(), %fault, "a plugin failed its self-test");
-            Refusal::rehearsal(&fault)
+        generation.rehearse().map_err(|unfit| {
+            let (slot, fault) = (slot.name(), &unfit.fault);
+            tracing::warn!(slot, %fault, "a plugin failed its self-test");
+            Refusal::rehearsal(&unfit)
         })?;
         Ok(Loaded { generation, origin, bytes })
     }

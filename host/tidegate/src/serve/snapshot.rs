@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 use super::pausing;
 use crate::data::worker::{Message, Settled, Shared, WorkerSnapshot};
 use crate::observe::snapshot::{
-    PluginSnapshot, PoolSnapshot, RecordedSnapshot, Scope, ServerSnapshot, Snapshot,
+    PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, RecordedSnapshot, Scope, ServerSnapshot,
+    Snapshot,
 };
 use crate::plugins::{Plugins, VersionReport};
 use crate::upstream::pool::ServerPlace;
@@ -161,6 +162,13 @@ pub(super) fn add_plugins(snapshot: &mut Snapshot, plugins: &Plugins) {
             ..plugin(name, candidate.mode, &candidate.version)
         }));
     }
+    let happened = plugins.happened().into_iter();
+    snapshot.plugin_slots.extend(happened.map(|own| PluginSlotSnapshot {
+        slot: own.slot.name(),
+        quarantines: own.quarantines,
+        canaries_given_up: own.canaries_given_up,
+        faults: own.faults,
+    }));
     let recorded = plugins.recorded().into_iter();
     snapshot.recorded.extend(recorded.map(|own| RecordedSnapshot {
         slot: own.slot,
@@ -176,6 +184,7 @@ fn plugin(slot: &'static str, state: &'static str, version: &VersionReport) -> P
         plugin: version.name.clone(),
         generation: version.generation,
         calls: version.calls,
+        weighings: version.weighings,
         plans: version.plans,
         plan_micros: version.plan_microseconds,
         plans_within: version.plans_within,

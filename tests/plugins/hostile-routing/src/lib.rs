@@ -46,6 +46,7 @@ impl Routing for Hostile {
             "every other" if state::add("turn", 1, 0).unwrap_or(0) % 2 == 0 => panic!("my turn"),
             "echo" => RoutePlan::reject(format!("{shape:?}").chars().take(500).collect::<String>()),
             "ask" => RoutePlan::ask(7),
+            "primary" => RoutePlan::primary(),
             "as tagged" => as_tagged(shape),
             "random" => RoutePlan::primary().label(host::random().to_string()),
             _ => RoutePlan::replicas(),

@@ -95,7 +95,8 @@ fn a_refusal_says_what_is_wrong_and_which_check_failed() {
     let api = started();
     let cases = [
         (RefusalKind::Check("world"), 422, "world".into()),
-        (RefusalKind::Check("size"), 413, "size".into()),
+        (RefusalKind::Check("size"), 422, "size".into()),
+        (RefusalKind::TooLarge, 413, "size".into()),
         (RefusalKind::Conflict, 409, serde_json::Value::Null),
         (RefusalKind::Busy, 503, serde_json::Value::Null),
         (RefusalKind::Storage, 507, serde_json::Value::Null),

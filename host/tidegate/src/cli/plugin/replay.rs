@@ -3,8 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use tidegate_core::policy::route::Safety;
-use tidegate_core::policy::{RoutePlan, RouteTarget, Slot, builtin};
+use tidegate_core::policy::Slot;
 use tidegate_core::statement::Shape;
 use tidegate_policy::bindings::since_v0_1::types::{Identity, SessionFlags, Tag};
 use tidegate_policy::{Execution, Generation, Plan, Question, Subject, samples};
@@ -119,7 +118,7 @@ impl Asked {
 impl Answered {
     fn of(plan: &Plan, shape: &Shape, decided: Option<String>) -> Self {
         let mut words = plan.to_string();
-        let mut effect = effective(plan, shape).to_string();
+        let mut effect = plan.effective(shape).to_string();
         if let Some(decided) = decided {
             let _ = write!(words, " → {decided}");
             // Whatever it decides, what may write stays on the primary.
@@ -134,18 +133,6 @@ impl Answered {
         let words = format!("fault: {}", words.lines().next().unwrap_or_default());
         Self { effect: words.clone(), words, is_fault: true }
     }
-}
-
-/// The plan as far as the host follows it. That functions and views only read cannot be seen here, so a statement counts
-/// as a read when its text says so.
-fn effective(plan: &Plan, shape: &Shape) -> Plan {
-    let Plan::Route(route) = plan else { return plan.clone() };
-    let safety = if shape.is_plain_read() { Safety::ReadsOnly } else { Safety::PrimaryOnly };
-    let target = match route.bind(safety) {
-        RouteTarget::BuiltIn => builtin::route(safety),
-        target => target.clone(),
-    };
-    Plan::Route(RoutePlan { target, ..route.clone() })
 }
 
 fn execution(id: u32, shape: &Shape) -> Execution {

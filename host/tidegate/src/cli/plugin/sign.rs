@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use zeroize::Zeroizing;
 
@@ -16,6 +16,10 @@ use crate::config::{PublicKey, Signature};
 const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
 const END: &str = "-----END PRIVATE KEY-----";
 const KEY_BYTES_MAX: usize = 10_000;
+/// PKCS#8 of version 1 up to the 32 bytes of the key itself, as RFC 8410 (7) has it. Version 2, with the public key in it,
+/// is what OpenSSL 3.0 does not read.
+const PKCS8_V1: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+const SEED_BYTES: usize = 32;
 
 /// What to do without a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +76,11 @@ fn read_key(path: &Path) -> Result<Ed25519KeyPair, String> {
 /// For its owner alone.
 fn make(path: &Path) -> Result<(), String> {
     let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
-        .map_err(|_| "the system gave no random bytes")?;
-    let body = Zeroizing::new(BASE64.encode(key.as_ref()));
+    let mut key = Zeroizing::new([0; PKCS8_V1.len() + SEED_BYTES]);
+    let (head, seed) = key.split_at_mut(PKCS8_V1.len());
+    head.copy_from_slice(&PKCS8_V1);
+    SystemRandom::new().fill(seed).map_err(|_| "the system gave no random bytes")?;
+    let body = Zeroizing::new(BASE64.encode(key.as_slice()));
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let mut opened = opened.map_err(|error| fail(&error))?;
     writeln!(opened, "{BEGIN}\n{}\n{END}", *body).map_err(|error| fail(&error))

@@ -1,5 +1,7 @@
 //! Tools for who writes plugins.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Parser;
 use tidegate_policy::embedded;
 
@@ -145,6 +147,30 @@ fn a_signature_is_by_the_key_that_was_made_and_of_the_whole_file() {
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&key).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_key_that_is_made_is_what_openssl_reads_and_older_ones_still_sign() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, key) = (dir.path().join("a.wasm"), dir.path().join("key.pem"));
+    std::fs::write(&file, b"a plugin").unwrap();
+    let told = sign::run(&file, &key, sign::Missing::Make).unwrap();
+    let pem = std::fs::read_to_string(&key).unwrap();
+    let lines: Vec<&str> = pem.lines().collect();
+    let [_, body, _] = lines[..] else { panic!("{} lines", lines.len()) };
+    let der = BASE64.decode(body).unwrap();
+    assert_eq!(der.len(), 48, "of version 1: without the public key");
+    assert!(der.starts_with(b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20"));
+    let args = ["pkey", "-pubout", "-outform", "DER", "-in", key.to_str().unwrap()];
+    if let Ok(output) = std::process::Command::new("openssl").args(args).output() {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let public = BASE64.encode(&output.stdout[output.stdout.len() - 32..]);
+        assert!(told.contains(&public), "{told}, not {public}");
+    }
+    let second = ring::signature::Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new());
+    let older = dir.path().join("older");
+    std::fs::write(&older, second.unwrap()).unwrap();
+    assert!(sign::run(&file, &older, sign::Missing::Fail).unwrap().contains("plugins.keys"));
 }
 
 #[test]

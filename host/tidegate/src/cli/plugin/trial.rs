@@ -21,7 +21,7 @@ pub(super) fn run(
     let begun = Instant::now();
     let generation = sandbox.load(slot, bytes, settings)?;
     let loaded = begun.elapsed();
-    generation.rehearse().map_err(|fault| format!("self-test: {fault}"))?;
+    generation.rehearse().map_err(|unfit| format!("self-test: {unfit}\n{}", unfit.fault.detail))?;
     let info = generation.info();
     let calls = generation.calls();
     let told = format!(

@@ -189,7 +189,6 @@ impl Worker {
         let (database, user): (Arc<str>, Arc<str>) =
             (logged_in.database.as_str().into(), logged_in.user.as_str().into());
         let counted = Counted::enter(&self.shared, &settled.config.quotas, &database, &user)?;
-        self.shared.views.want(&database);
         if let Some(identity) = settled.login.users.identity(&user) {
             self.shared.settle_identity(&user, identity);
         }
@@ -212,6 +211,8 @@ impl Worker {
             Some(settings) => settings,
             None => self.ask_for_settings(&write_pool, id, wanted, &welcome, &hidden).await?,
         };
+        // Not before: a server has said that there is such a database.
+        self.shared.views.want(&database);
         let holder = Holder { worker: self.index, client: id };
         let Some((key_pid, secret)) = self.shared.keys.issue(holder, logged_in.minor) else {
             return Err(Refusal::fatal(

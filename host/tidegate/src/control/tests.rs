@@ -1,0 +1,160 @@
+//! The control plane against a server that is none: it answers what a test needs, and counts what it is asked.
+
+use std::sync::Arc;
+
+use tidegate_policy::{Engine, Registry, Settings, Silence, Sink};
+use tidegate_wire::backend::{self, TransactionStatus};
+use tidegate_wire::frame;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::catalogues::{Catalogues, Refreshed};
+use super::*;
+use crate::config::raw::{At, Raw};
+use crate::config::{ConfigSource, ServerUrl, flag_value};
+use crate::tls::ServerTls;
+
+/// What the server has seen so far.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// Databases that somebody asked about to read their catalogues, once for each connection.
+    catalogues: Vec<String>,
+    /// Questions on other connections since the first of those.
+    others: usize,
+}
+
+/// What it says to whoever wants a catalogue: `gone` does not exist, `starting` is refused for a while, others get no answer.
+fn refusal(database: &str) -> Option<&'static [u8]> {
+    match database {
+        "gone" => Some(b"SFATAL\0VFATAL\0C3D000\0Mdatabase \"gone\" does not exist\0\0"),
+        "starting" => Some(b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"),
+        _ => None,
+    }
+}
+
+async fn serve(mut stream: TcpStream, seen: watch::Sender<Seen>) -> std::io::Result<()> {
+    let mut startup = vec![0; usize::try_from(stream.read_u32().await?).unwrap() - 4];
+    stream.read_exact(&mut startup).await?;
+    let startup = String::from_utf8_lossy(&startup[4..]).into_owned();
+    let parts: Vec<&str> = startup.split('\0').collect();
+    let parameter = |name| parts.chunks(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
+    if parameter("application_name") == Some("tidegate: catalogue") {
+        let database = parameter("database").unwrap();
+        seen.send_modify(|seen| seen.catalogues.push(database.to_owned()));
+        if let Some(fields) = refusal(database) {
+            let mut out = Vec::new();
+            frame::write(&mut out, b'E', |out| out.extend_from_slice(fields));
+            return stream.write_all(&out).await;
+        }
+        return std::future::pending().await;
+    }
+    let mut out = b"R\0\0\0\x08\0\0\0\0".to_vec();
+    backend::ready_for_query(&mut out, TransactionStatus::Idle);
+    loop {
+        stream.write_all(&out).await?;
+        stream.read_u8().await?;
+        let mut query = vec![0; usize::try_from(stream.read_u32().await?).unwrap() - 4];
+        stream.read_exact(&mut query).await?;
+        seen.send_modify(|seen| seen.others += usize::from(!seen.catalogues.is_empty()));
+        out.clear();
+        backend::row_description_text(&mut out, &["position"]);
+        backend::data_row(&mut out, &[Some(b"0/1000")]);
+        backend::command_complete(&mut out, b"SELECT 1");
+        backend::ready_for_query(&mut out, TransactionStatus::Idle);
+    }
+}
+
+/// Primary and replica in one.
+async fn server() -> (Watched, watch::Receiver<Seen>) {
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (seen, told) = watch::channel(Seen::default());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, seen.clone()));
+        }
+    });
+    let server = |name, host: &str| {
+        let url = format!("postgres://app@{host}:{port}/shop?sslmode=disable");
+        At::flag(name, flag_value::<ServerUrl>(&url).unwrap())
+    };
+    let mut raw = Raw::default();
+    raw.cluster.primary = Some(server("--primary", "127.0.0.1"));
+    raw.cluster.replicas = vec![server("--replica", "127.0.0.2")];
+    let config = Arc::new(ConfigSource::new(None, raw).read().unwrap());
+    let target = |server: &ServerUrl| {
+        let tls = ServerTls::new(server.sslmode, None, None).unwrap();
+        Arc::new(Target { name: server.name.as_str().into(), address: server.address.clone(), tls })
+    };
+    let servers = std::iter::once(&config.cluster.primary).chain(&config.cluster.replicas);
+    let targets = servers.map(target).collect();
+    (Watched { config, targets }, told)
+}
+
+fn input(watched: Watched) -> (Input, Arc<Watched>) {
+    let sink: Arc<dyn Sink> = Arc::new(Silence);
+    let engine = Arc::new(Engine::new(Settings::default()).unwrap());
+    let watched = Arc::new(watched);
+    let input = Input {
+        views: Arc::default(),
+        watched: watch::channel(watched.clone()).1,
+        schema: Arc::default(),
+        policies: Arc::new(Registry::new(engine, 1, &sink)),
+        hidden: Arc::default(),
+    };
+    (input, watched)
+}
+
+#[tokio::test]
+async fn a_database_that_is_gone_is_asked_about_once_for_each_login() {
+    let (watched, seen) = server().await;
+    let (input, watched) = input(watched);
+    let gone: Arc<str> = "gone".into();
+    let mut views = input.views.subscribe();
+    let logins = async {
+        for login in 1..4 {
+            input.views.want(&gone);
+            views.changed().await.unwrap();
+            assert!(input.views.wanted().is_empty());
+            assert_eq!(seen.borrow().catalogues.len(), login);
+        }
+    };
+    tokio::select! {
+        () = read_catalogues(&input, &watched) => {}
+        () = logins => {}
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_read_is_not_asked_about_at_each_look() {
+    let (watched, seen) = server().await;
+    let mut catalogues = Catalogues::new(&watched);
+    let hidden = HiddenCodes::default();
+    let first = catalogues.refresh(&"starting".into(), 0, &hidden).await;
+    assert_eq!((first, catalogues.known().len()), (Refreshed::Yes, 0));
+    // No schema change makes it worth a try.
+    for schema in 0..10 {
+        let again = catalogues.refresh(&"starting".into(), schema, &hidden).await;
+        assert_eq!(again, Refreshed::No);
+    }
+    assert_eq!(seen.borrow().catalogues, ["starting"]);
+}
+
+#[tokio::test]
+async fn replicas_are_watched_while_a_catalogue_takes_its_time() {
+    let (watched, mut seen) = server().await;
+    let (input, watched) = input(watched);
+    input.views.want(&"slow".into());
+    let rounds = async {
+        let enough = |seen: &Seen| seen.others >= 12 || seen.catalogues.len() > 1;
+        seen.wait_for(enough).await.unwrap().clone()
+    };
+    tokio::select! {
+        () = watch_cluster(&input, &watched) => {}
+        seen = rounds => {
+            assert_eq!(seen.catalogues, ["slow"], "after {} questions", seen.others);
+            assert_eq!(input.views.latest().replicas.len(), 1);
+        }
+    }
+}
