@@ -85,7 +85,8 @@ async fn server() -> (Watched, watch::Receiver<Seen>) {
     let config = Arc::new(ConfigSource::new(None, raw).read().unwrap());
     let target = |server: &ServerUrl| {
         let tls = ServerTls::new(server.sslmode, None, None).unwrap();
-        Arc::new(Target { name: server.name.as_str().into(), address: server.address.clone(), tls })
+        let (name, address) = (server.name.as_str().into(), server.address.clone());
+        Arc::new(Target { name, address, tls, protocol: server.max_protocol_version })
     };
     let servers = std::iter::once(&config.cluster.primary).chain(&config.cluster.replicas);
     let targets = servers.map(target).collect();

@@ -3,17 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::plugins::ChildProcess;
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
 use tidegate_core::policy::Slot;
 use tidegate_core::statement::{Shape, ShapeCache, Tags, TextSettings};
 use tidegate_grammar::PostgresGrammar;
-use tidegate_policy::{
-    Compiler as _, Engine, Generation, Granted, LoadError, Settings, Silence, Source,
-};
-
-/// The version of a core module, behind the four bytes that all WebAssembly begins with; a component has another.
-const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
+use tidegate_policy::{Engine, Generation, Granted, Settings, Silence, Source};
 
 /// An engine, with what it grants to the plugins of one slot.
 pub(super) struct Sandbox {
@@ -42,13 +36,9 @@ impl Sandbox {
         bytes: &[u8],
         settings: &str,
     ) -> Result<Generation, String> {
-        let failed = |error: LoadError| format!("{}: {error}", error.check());
-        if bytes.get(4..8) == Some(&CORE_MODULE) {
-            // Types that are made to break their reader break another process.
-            ChildProcess.encode(bytes).map_err(failed)?;
-        }
         let source = Source { slot, bytes, settings };
-        Generation::load(&self.engine, &self.granted, source).map_err(failed)
+        Generation::load(&self.engine, &self.granted, source)
+            .map_err(|error| format!("{}: {error}", error.check()))
     }
 }
 
