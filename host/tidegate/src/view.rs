@@ -70,7 +70,8 @@ impl Views {
         self.sender.send_modify(|view| change(Arc::make_mut(view)));
     }
 
-    /// A client has logged in to this database. Beyond `CATALOGUES_MAX` its statements stay on the primary.
+    /// A client has logged in to this database, so a server has said that there is one. Beyond `CATALOGUES_MAX` its statements
+    /// stay on the primary.
     pub fn want(&self, database: &Arc<str>) {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         if wanted.len() < CATALOGUES_MAX {

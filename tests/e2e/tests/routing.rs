@@ -118,6 +118,22 @@ fn each_statement_runs_where_it_must() {
     assert!(wrong.is_empty(), "{} of {count} ran elsewhere:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+#[test]
+fn the_catalogue_of_a_database_that_does_not_exist_is_asked_for_by_nobody() {
+    let cluster = shared_cluster();
+    let database = database_with_schema(cluster, "existing");
+    let tidegate = tidegate(cluster, &database, &pool_of(5));
+    let refused = Client::try_connect(&tidegate.url(ROLE, "nodb4"), &[]).err().unwrap();
+    assert!(refused.describe().contains("3D000"), "{}", refused.describe());
+    let observer = Observer::of(cluster, &database);
+    let mut split = Split { tidegate, database, observer, marks: 0 };
+    // The databases are read one after the other.
+    split.wait_until_split();
+    let log = split.tidegate.log();
+    let about = |line: &&str| line.contains("nodb4") && line.contains("catalogue");
+    assert_eq!(log.lines().find(about), None);
+}
+
 /// The places of the servers that so many new sessions read from; the primary is 0.
 fn read_from(split: &mut Split, sessions: usize) -> BTreeSet<usize> {
     let read = |_| {

@@ -119,6 +119,10 @@ fn the_tutorial_does_what_it_says() {
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}\n{errors}");
+    assert!(
+        !errors.contains("`tidegate-sdk` (lib) generated"),
+        "warnings for a newcomer: {errors}"
+    );
     let blocks: Vec<&str> = told.split("== ").skip(1).collect();
     assert_eq!(blocks.len(), steps.len(), "{told}");
     let block = |command: &str| {

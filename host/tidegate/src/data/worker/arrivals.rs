@@ -211,7 +211,6 @@ impl Worker {
             Some(settings) => settings,
             None => self.ask_for_settings(&write_pool, id, wanted, &welcome, &hidden).await?,
         };
-        // Not before: a server has said that there is such a database.
         self.shared.views.want(&database);
         let holder = Holder { worker: self.index, client: id };
         let Some((key_pid, secret)) = self.shared.keys.issue(holder, logged_in.minor) else {
