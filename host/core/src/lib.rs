@@ -5,10 +5,11 @@
 
 pub mod breaker; // circuit breaker per pool
 pub mod catalogue; // what a database says about the names in a statement
+pub mod channels; // what a session listens to
 pub mod headcount; // clients of each database and user
 pub mod ids; // newtypes that cross modules
 pub mod limits; // every bound of the program, with why
-pub mod listen; // LISTEN for many clients over one connection
+
 pub mod plan; // statement + facts -> where it runs
 pub mod policy; // what plugins answer, checked and bound; the built-in answers
 pub mod pool; // bounds, waiters, idle, utilisation, backoff

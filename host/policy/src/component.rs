@@ -61,15 +61,6 @@ fn as_component(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
     if Parser::is_component(bytes) { Ok(bytes.to_vec()) } else { engine.encode(bytes) }
 }
 
-/// The component that a valid core module with embedded types describes. Types that are made to may overflow the stack: see
-/// [`crate::Compiler`].
-pub fn encode(module: &[u8]) -> Result<Vec<u8>, LoadError> {
-    let encoder = wit_component::ComponentEncoder::default();
-    let mut encoder =
-        encoder.module(module).map_err(|error| LoadError::Types(format!("{error:#}")))?;
-    encoder.encode().map_err(|error| LoadError::Types(format!("{error:#}")))
-}
-
 /// What a component imports and exports, by name.
 #[derive(Debug, Default)]
 struct Names {

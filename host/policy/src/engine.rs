@@ -1,7 +1,6 @@
 //! The sandbox: one wasmtime engine with a pool of memories, and the thread that looks after running plugins.
 
 use crate::bindings::since_v0_1::{clock, log, metrics, random, state};
-use crate::component::encode;
 use crate::defaults::EMBEDDED;
 use crate::error::LoadError;
 use crate::guest::Guest;
@@ -156,6 +155,15 @@ impl Drop for Engine {
             ticker.stop();
         }
     }
+}
+
+/// The component that a valid core module with embedded types describes. Types that are made to may overflow the stack: see
+/// [`Compiler`].
+pub fn encode(module: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let encoder = wit_component::ComponentEncoder::default();
+    let mut encoder =
+        encoder.module(module).map_err(|error| LoadError::Types(format!("{error:#}")))?;
+    encoder.encode().map_err(|error| LoadError::Types(format!("{error:#}")))
 }
 
 /// What a [`Compiler`] gives back: the machine code of a component, for an engine with these settings.

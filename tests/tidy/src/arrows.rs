@@ -77,7 +77,7 @@ pub const CRATES: &[Layers] = &[
                 "breaker",
                 "catalogue",
                 "headcount",
-                "listen",
+                "channels",
                 "pool",
                 "roles",
                 "settings",

@@ -10,6 +10,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("tidegate-hba", &[]),
     ("tidegate-core", &[]),
     ("tidegate-limiter", &[]),
+    ("tidegate-listen", &[]),
     ("tidegate-grammar", &["pg_raw_parse"]),
 ];
 
@@ -106,6 +107,7 @@ pub fn check_std(files: &[File]) -> Vec<String> {
             "host/grammar/src/",
             "host/hba/src/",
             "host/limiter/src/",
+            "host/listen/src/",
             "host/wire/src/",
         ]
         .iter()

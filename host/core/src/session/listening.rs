@@ -1,5 +1,5 @@
 //! LISTEN without keeping a server: what a client listens to is found at the end of its transaction, and handed over to a
-//! connection that listens for many ([`crate::listen`]).
+//! connection that listens for many (the crate `tidegate-listen`).
 //!
 //! The server runs LISTEN and UNLISTEN themselves, and so decides about transactions, savepoints and errors. A client that
 //! listens gets a server that listens to the same, as it gets one with its settings; at the end of each of its transactions
@@ -23,10 +23,10 @@ use super::pins::Pins;
 use super::replies::Reply;
 use super::settle::Switching;
 use super::{Batch, Hold, Io, PoolMode, ServerState, Session};
+use crate::channels::Channels;
 use crate::limits::{
     CHANNELS_PER_CLIENT_MAX, NOTIFICATION_BYTES_MAX, NOTIFICATIONS_WAITING_BYTES_MAX,
 };
-use crate::listen::Channels;
 use crate::plan::Target;
 use crate::statement::{Effects, TextEncoding};
 use tidegate_wire::backend::{self, TransactionStatus};

@@ -1,8 +1,8 @@
 //! What is known of one server connection's session, whoever is using it.
 
 use super::prepared::{Prepared, ServerPrepared};
+use crate::channels::Channels;
 use crate::ids::ClientId;
-use crate::listen::Channels;
 use crate::settings::Settings;
 use std::sync::Arc;
 use tidegate_wire::backend::TransactionStatus;

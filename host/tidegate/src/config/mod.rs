@@ -23,6 +23,7 @@ mod source; // a file and flags that can be read again
 mod url; // postgres:// URLs
 pub mod users; // the users file
 mod value; // text to values, ${VAR}
+mod version; // of the protocol
 
 #[cfg(test)]
 mod tests;

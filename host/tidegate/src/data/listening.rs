@@ -2,7 +2,7 @@
 //! of its clients listens.
 //!
 //! Each worker has its own, so that what a client is told never waits for another thread, and a client's own notification
-//! comes from the connection that its own worker has just asked. What they decide is `core::listen`; here they are connected,
+//! comes from the connection that its own worker has just asked. What they decide is `host/listen`; here they are connected,
 //! read and written, and clients are woken.
 
 use std::cell::{Cell, RefCell};
@@ -15,7 +15,7 @@ use tidegate_core::limits::{
     CONNECT_TIME_MAX, LISTENER_CHECK_INTERVAL, LISTENER_IDLE_MAX, LISTENER_PAUSE_FIRST,
     LISTENER_PAUSE_MAX,
 };
-use tidegate_core::listen::Hub;
+use tidegate_listen::Hub;
 use tidegate_wire::backend::{self, tag};
 use tidegate_wire::frontend;
 use tokio::sync::Notify;

@@ -1,7 +1,7 @@
 //! What a server answers to queries of ours: the probe, settings brought along, cleaning.
 
 use super::Reply;
-use crate::listen::Channels;
+use crate::channels::Channels;
 use crate::refusal::Refusal;
 use crate::session::expected::Own;
 use crate::session::listening::Hearing;

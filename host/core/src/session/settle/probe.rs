@@ -1,7 +1,7 @@
 //! The query that asks a server what its session holds, and what its answer means.
 
 use super::{SETTINGS_ONLY, Touched};
-use crate::listen::{Channel, Channels};
+use crate::channels::{Channel, Channels};
 use crate::session::pins::Pins;
 use crate::session::{ServerState, Session};
 use crate::settings::{Settings, quote_literal};

@@ -5,10 +5,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Context;
 
+use tidegate_core::channels::Channels;
 use tidegate_core::limits::LISTEN_TIME_MAX;
-use tidegate_core::listen::{Channels, Mark, Standing};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::ListenNeed;
+use tidegate_listen::{Mark, Standing};
 
 use super::{ClientPhase, Connection};
 use crate::data::clients::CloseRequest;

@@ -1,7 +1,7 @@
 use super::*;
-use crate::limits::NOTIFICATIONS_WAITING_BYTES_MAX;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use tidegate_core::limits::NOTIFICATIONS_WAITING_BYTES_MAX;
 use tidegate_wire::backend;
 use tidegate_wire::frame::HEADER_BYTES;
 

@@ -21,19 +21,18 @@
 //! Verbs: `want`, `lend`, `give_back`, `leave` by clients; `handle_*` and `poll_query` by the connection; `take_woken` says whom
 //! to look at again, and then `is_settled`, `is_told_apart`, `has_notifications` and `standing` say why.
 
-mod channels; // sets of channels
 mod subscriber; // one client's queue
 #[cfg(test)]
 mod tests;
 
-pub use channels::{Channel, Channels};
 pub use subscriber::Standing;
 
-use crate::ids::ClientId;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use subscriber::{Notification, Subscriber};
+use tidegate_core::channels::{Channel, Channels};
+use tidegate_core::ids::ClientId;
 
 /// A point in the notifications of a hub.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

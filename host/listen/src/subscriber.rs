@@ -1,9 +1,10 @@
 //! One client that listens: its channels, and what it has not been told yet.
 
-use super::{Channel, Channels, Mark};
-use crate::limits::{NOTIFICATION_BYTES_OVERHEAD, NOTIFICATIONS_WAITING_BYTES_MAX};
+use super::Mark;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use tidegate_core::channels::{Channel, Channels};
+use tidegate_core::limits::{NOTIFICATION_BYTES_OVERHEAD, NOTIFICATIONS_WAITING_BYTES_MAX};
 use tidegate_wire::backend;
 
 /// Whether a client has been told everything.

@@ -18,11 +18,13 @@ impl Channel {
         &self.0
     }
 
-    pub(super) fn write_listen(&self, sql: &mut String) {
+    /// Appends `LISTEN`, with the name quoted, and a semicolon.
+    pub fn write_listen(&self, sql: &mut String) {
         self.write("LISTEN ", sql);
     }
 
-    pub(super) fn write_unlisten(&self, sql: &mut String) {
+    /// Appends `UNLISTEN`, likewise.
+    pub fn write_unlisten(&self, sql: &mut String) {
         self.write("UNLISTEN ", sql);
     }
 
