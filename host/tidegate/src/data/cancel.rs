@@ -12,6 +12,7 @@
 //! A request for another Tidegate is forwarded to it with bit 31 set, and one that has it set goes no further.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use subtle::ConstantTimeEq as _;
@@ -76,8 +77,8 @@ impl CancelKeys {
             // Positive like a process id: some drivers print it, some parse it.
             let pid = i32::from(self.own) << NUMBER_BITS | number;
             let secret = secret.get(..bytes)?.to_vec();
-            if !keys.contains_key(&pid) {
-                keys.insert(pid, (secret.clone(), holder));
+            if let Entry::Vacant(free) = keys.entry(pid) {
+                free.insert((secret.clone(), holder));
                 return Some((pid, secret));
             }
         }
