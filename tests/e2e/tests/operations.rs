@@ -181,6 +181,20 @@ fn trap_85_changed_defaults_of_roles_and_databases_hold_for_the_next_session() {
 }
 
 #[test]
+fn a_database_that_no_client_is_connected_to_can_be_dropped() {
+    let (database, dropped) = (test_database("drops"), test_database("dropped"));
+    let toml = pool_of(2).replace("workers = 1", "workers = 2");
+    let tidegate = tidegate(shared_cluster(), &database, &toml);
+    for _ in 0..4 {
+        let mut client = Client::connect(&tidegate.url(ROLE, &dropped));
+        assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    }
+    let mut client = Client::connect(&tidegate.url(ROLE, &database));
+    client.send(pipeline().query(&format!("DROP DATABASE {dropped}")));
+    client.expect("C ZI");
+}
+
+#[test]
 fn a_drain_lets_transactions_end_and_tells_the_idle() {
     let database = test_database("drain");
     let mut tidegate = tidegate(shared_cluster(), &database, &pool_of(2));

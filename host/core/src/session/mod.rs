@@ -328,6 +328,7 @@ pub struct Session {
     /// What a replica runs.
     kept: again::Kept,
     defaults: Defaults,
+    vacated: Vec<String>,
     listening: listening::Listening,
     tally: Tally,
 }
@@ -380,6 +381,7 @@ impl Session {
             changes_schema: None,
             kept: again::Kept::default(),
             defaults: Defaults::default(),
+            vacated: Vec::new(),
             listening: listening::Listening::default(),
             tally: Tally::default(),
         };

@@ -131,6 +131,11 @@ const PARSES_OTHERWISE: Effects =
     ANY_SETTING.with(Effects::SETS).with(Effects::SESSION_AUTHORIZATION);
 
 impl Session {
+    /// Databases that went to the server to be dropped since the last call.
+    pub fn take_vacated(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.vacated)
+    }
+
     /// Notes what a text that goes to the server may do.
     pub(super) fn note_effects(&mut self, analysis: &Analysis) {
         let reach = Reach::of(analysis);
@@ -150,6 +155,7 @@ impl Session {
         {
             self.changes_schema = Some(());
         }
+        self.vacated.extend_from_slice(&analysis.vacated);
         self.defaults.handle_text(&analysis.start_defaults, self.settings.get("role"));
         if !analysis.names.is_empty() || analysis.effects.intersects(PARSES_OTHERWISE) {
             self.settings_now = SettingsNow::InDoubt;

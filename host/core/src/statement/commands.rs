@@ -101,7 +101,7 @@ impl Reader<'_> {
                 Effects::DDL
             }
             Kind::Create | Kind::OtherDdl | Kind::Truncate => Effects::DDL,
-            Kind::Drop => Effects::DDL | Effects::DROPS,
+            Kind::Drop => self.dropped(),
             Kind::Replication => Effects::SESSION_BOUND,
             _ => Effects::NONE,
         };

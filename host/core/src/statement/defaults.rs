@@ -1,7 +1,7 @@
-//! ALTER ROLE … SET, ALTER DATABASE … SET: what sessions begin with from then on.
+//! ALTER ROLE … SET, ALTER DATABASE … SET: what sessions begin with from then on. DROP DATABASE.
 
 use super::words as w;
-use super::{Reader, RoleNamed, StartDefaults};
+use super::{Effects, Reader, RoleNamed, StartDefaults};
 
 impl Reader<'_> {
     /// Looks at what follows ALTER; the reader stays where it is.
@@ -15,6 +15,15 @@ impl Reader<'_> {
         if matches!(ahead.word(), w::SET | w::RESET) {
             self.analysis.start_defaults.push(defaults);
         }
+    }
+
+    /// What follows DROP.
+    pub(super) fn dropped(&mut self) -> Effects {
+        if self.take(w::DATABASE) && (!self.take(w::IF) || self.take(w::EXISTS)) {
+            let name = self.identifier(self.lexer.token);
+            self.analysis.vacated.extend(name);
+        }
+        Effects::DDL | Effects::DROPS
     }
 
     fn of_role(&mut self) -> StartDefaults {

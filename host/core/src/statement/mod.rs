@@ -70,6 +70,8 @@ pub struct Analysis {
     pub prepared: Vec<PreparedTouched>,
     /// Whose sessions begin with other settings when the text has run; usually empty.
     pub start_defaults: Vec<StartDefaults>,
+    /// Databases that the text drops, which nobody may be connected to then; usually empty.
+    pub vacated: Vec<String>,
     /// Present when the text is exactly one statement and that is about a virtual setting.
     pub tidegate: Option<Box<TidegateCommand>>,
 }

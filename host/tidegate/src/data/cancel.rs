@@ -3,12 +3,16 @@
 //! The process id of a key says which Tidegate it is of:
 //!
 //! ```text
-//! bit 31     bits 30 to 23              bits 22 to 0
-//! forwarded  `peer_id`, 0 without one   random, not zero
+//! bit 31     bits 30 to 23              bit 22     bits 21 to 0
+//! forwarded  `peer_id`, 0 without one   1          random
 //! ```
+//! So it is above every process id that Linux gives out: a client that takes it for its server's process and asks for the
+//! end of that (`pg_terminate_backend`) hits nobody else's.
+//!
 //! A request for another Tidegate is forwarded to it with bit 31 set, and one that has it set goes no further.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use subtle::ConstantTimeEq as _;
@@ -21,6 +25,8 @@ const SECRET_BYTES: usize = 4;
 const SECRET_BYTES_LONG: usize = 32;
 
 const NUMBER_BITS: u32 = 23;
+/// Linux's process ids are below this (`PID_MAX_LIMIT`).
+const NUMBER_MIN: i32 = 1 << 22;
 const FORWARDED: i32 = i32::MIN;
 
 /// Where a cancel request leads.
@@ -50,7 +56,7 @@ pub enum Concerned {
 /// The other Tidegates, by `peer_id`.
 pub type Peers = HashMap<u8, Arc<Target>>;
 
-/// Draws of a process id before we give up: with a million clients one draw in eight collides.
+/// Draws of a process id before we give up: with a million clients one draw in four collides.
 const DRAWS_MAX: usize = 32;
 
 impl CancelKeys {
@@ -67,12 +73,12 @@ impl CancelKeys {
             let mut random = [0_u8; 4 + SECRET_BYTES_LONG];
             getrandom::fill(&mut random).ok()?;
             let (number, secret) = random.split_first_chunk::<4>()?;
-            let number = i32::from_be_bytes(*number) & ((1 << NUMBER_BITS) - 1);
+            let number = i32::from_be_bytes(*number) & (NUMBER_MIN - 1) | NUMBER_MIN;
             // Positive like a process id: some drivers print it, some parse it.
             let pid = i32::from(self.own) << NUMBER_BITS | number;
             let secret = secret.get(..bytes)?.to_vec();
-            if number != 0 && !keys.contains_key(&pid) {
-                keys.insert(pid, (secret.clone(), holder));
+            if let Entry::Vacant(free) = keys.entry(pid) {
+                free.insert((secret.clone(), holder));
                 return Some((pid, secret));
             }
         }
@@ -125,6 +131,18 @@ mod tests {
             assert_eq!(keys.judge(pid ^ 1, &secret), Concerned::Nobody);
             keys.revoke(pid);
             assert_eq!(keys.judge(pid, &secret), Concerned::Nobody);
+        }
+    }
+
+    #[test]
+    fn no_key_has_the_number_of_a_process() {
+        for own in [0, 1, 255] {
+            let keys = CancelKeys::new(own);
+            for _ in 0..1000 {
+                let (pid, _) = keys.issue(HOLDER, 0).unwrap();
+                assert!(pid >= 1 << 22, "{pid}");
+                assert_eq!(pid >> NUMBER_BITS, i32::from(own));
+            }
         }
     }
 

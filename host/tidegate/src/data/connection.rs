@@ -253,6 +253,7 @@ impl Connection {
             }
             (step, self.lent.is_some())
         };
+        self.worker.shared.pools.vacate(&self.session.take_vacated());
         self.from_client.consumed = step.consumed;
         if step.consumed > 0
             && let Some(lent) = &mut self.lent

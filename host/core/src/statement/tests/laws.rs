@@ -158,6 +158,8 @@ proptest! {
         prop_assert_eq!(together.prepared, prepared);
         let defaults: Vec<_> = each.iter().flat_map(|one| one.start_defaults.clone()).collect();
         prop_assert_eq!(together.start_defaults, defaults);
+        let vacated: Vec<_> = each.iter().flat_map(|one| one.vacated.clone()).collect();
+        prop_assert_eq!(together.vacated, vacated);
     }
 
     #[test]

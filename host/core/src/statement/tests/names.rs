@@ -158,6 +158,20 @@ fn virtual_settings_are_commands_when_alone() {
 }
 
 #[test]
+fn databases_that_nobody_may_be_connected_to() {
+    for (sql, expected) in [
+        ("DROP DATABASE Shop", vec!["shop"]),
+        ("drop database if exists \"A b\" with (force)", vec!["A b"]),
+        ("DROP DATABASE a; DROP DATABASE IF EXISTS b", vec!["a", "b"]),
+        ("DROP TABLE database", vec![]),
+        ("ALTER DATABASE b SET x.y TO 1", vec![]),
+        ("SELECT 'DROP DATABASE a'", vec![]),
+    ] {
+        assert_eq!(analyse(sql.as_bytes()).vacated, expected, "{sql}");
+    }
+}
+
+#[test]
 fn trap_85_whose_sessions_begin_with_other_settings() {
     let of = |role: RoleNamed, database: Option<&str>| {
         vec![StartDefaults { role, database: database.map(str::to_owned) }]

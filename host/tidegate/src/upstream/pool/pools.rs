@@ -146,6 +146,7 @@ impl Pools {
             })
         };
         if let Some(cell) = known {
+            cell.shared.set_vacated(false);
             let was_refused = {
                 let mut inner = cell.inner.borrow_mut();
                 inner.credentials = credentials.clone();
@@ -214,7 +215,9 @@ impl Pools {
         let checked_at = self.checked_at.get();
         let checks =
             checked_at.is_none_or(|at| now.saturating_duration_since(at) >= CHECK_INTERVAL);
+        let mut vacated = false;
         for cell in self.all() {
+            vacated |= cell.shared.is_vacated();
             cell.inner.borrow_mut().learn(&cell.shared, self.home.worker, now);
             if checks {
                 cell.check_idle();
@@ -227,6 +230,8 @@ impl Pools {
         }
         if checks {
             self.checked_at.set(Some(now));
+        }
+        if checks || vacated {
             self.retire_unused(now);
         }
     }
@@ -284,7 +289,8 @@ impl Pools {
                 return true;
             }
             let unused = now.saturating_duration_since(inner.used_at);
-            if !inner.pool.is_empty() && unused < inner.pool.config().idle_max {
+            let is_kept = unused < inner.pool.config().idle_max && !kept.cell.shared.is_vacated();
+            if is_kept && !inner.pool.is_empty() {
                 return true;
             }
             retired.push(Rc::clone(&kept.cell));

@@ -47,6 +47,8 @@ pub(super) struct SharedPool {
     generation: AtomicU64,
     /// Whether an operator holds its clients.
     is_paused: AtomicBool,
+    /// Whether its database is about to be dropped: a part that no client holds closes what it has.
+    is_vacated: AtomicBool,
     /// Whether the utilisation warning stands, so that only one worker logs it.
     pub(super) is_warned: AtomicBool,
     /// By worker, as each last told.
@@ -83,6 +85,18 @@ impl SharedPools {
         });
     }
 
+    /// These databases are about to be dropped, for which nobody may be connected to them; the server
+    /// waits five seconds for that. Parts of their pools that no client holds are given up at their workers' next ticks.
+    pub fn vacate(&self, databases: &[String]) {
+        if !databases.is_empty() {
+            self.for_each(|key, pool| {
+                if databases.iter().any(|name| **name == *key.database) {
+                    pool.set_vacated(true);
+                }
+            });
+        }
+    }
+
     pub(super) fn for_each(&self, mut visit: impl FnMut(&PoolKey, &SharedPool)) {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         pools.iter().for_each(|(key, pool)| visit(key, pool));
@@ -98,6 +112,7 @@ impl SharedPools {
                 taken: AtomicUsize::new(0),
                 quotas: quotas.of(key),
                 generation: AtomicU64::new(0),
+                is_vacated: AtomicBool::new(false),
                 is_paused: AtomicBool::new(pauses.is_paused(&key.database)),
                 is_warned: AtomicBool::new(false),
                 parts: (0..self.workers).map(|_| SharedPart::default()).collect(),
@@ -201,6 +216,15 @@ impl SharedPool {
         let next = |taken: usize| taken.checked_sub(1);
         let before = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         debug_assert!(before.is_ok(), "a place was given back twice");
+    }
+
+    pub(super) fn is_vacated(&self) -> bool {
+        self.is_vacated.load(Ordering::Relaxed)
+    }
+
+    /// A client that comes meanwhile is one more reason why its database can't be dropped.
+    pub(super) fn set_vacated(&self, vacated: bool) {
+        self.is_vacated.store(vacated, Ordering::Relaxed);
     }
 
     pub(super) fn is_paused(&self) -> bool {

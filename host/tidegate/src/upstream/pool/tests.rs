@@ -230,6 +230,24 @@ fn a_warmed_pool_has_its_minimum_and_stays() {
 }
 
 #[test]
+fn before_a_database_is_dropped_its_connections_close_unless_a_client_is_there() {
+    run(async {
+        let f = Fixture::new(1, 5);
+        let pool = f.pool();
+        let lease = f.lease(&pool, 1).await.unwrap();
+        lease.release(Fitness::Fit, Instant::now());
+        let database = pool.key.database.to_string();
+        f.shared.vacate(std::slice::from_ref(&database));
+        f.pools().maintain(Instant::now());
+        assert_eq!(f.taken(PoolKind::Write), 1, "a client holds the pool");
+        drop(pool);
+        f.shared.vacate(&["another".to_owned()]);
+        f.pools().maintain(Instant::now());
+        assert_eq!(f.taken(PoolKind::Write), 0, "below its minimum");
+    });
+}
+
+#[test]
 fn dead_idle_connections_are_never_lent() {
     run(async {
         let f = Fixture::new(0, 5);
