@@ -86,8 +86,19 @@ impl Soaker<'_> {
         let payload = format!("{}:{session}:to myself", self.me);
         self.quiet(&format!("NOTIFY {}, '{payload}'", channel(self.index)), 'I')?;
         let heard = self.listening.as_ref().is_some_and(|now| now.heard.contains(&payload));
-        assert!(heard, "{} did not hear itself", self.me);
-        Ok(())
+        if heard { Ok(()) } else { self.lose_listener() }
+    }
+
+    /// It did not hear itself, so who listened for it was lost: it is told that next, and nothing else.
+    fn lose_listener(&mut self) -> Result<(), Gone> {
+        let mut told = String::new();
+        while let Some(message) = self.client.read_message_or_end() {
+            assert_eq!(message.tag, b'E', "{} did not hear itself, and got {message:?}", self.me);
+            told.push_str(&message.describe());
+            drop(self.judge(&message));
+        }
+        assert!(!told.is_empty(), "{} did not hear itself, and was not told why", self.me);
+        Err(Gone)
     }
 
     /// Nobody may send to this client any more; then all that was sent is waited for.

@@ -120,21 +120,15 @@ impl Connection {
                 }
             }
             Waits::ToBeSettled(mark, deadline) => {
-                let hub = heard.listener.hub.borrow();
-                let is_settled = hub.is_settled(client, *mark);
-                let is_lost = matches!(hub.standing(client), Standing::Lost(_));
-                drop(hub);
+                let is_settled = heard.listener.hub.borrow().is_settled(client, *mark);
                 if !is_settled && deadline.as_mut().poll(cx).is_pending() {
                     return;
                 }
                 heard.waits = Waits::ForNothing;
                 if is_settled {
-                    // Before the client is told that its transaction is over.
+                    // Before the client is told that its transaction is over. If its listener was lost it is told so next: how its
+                    // transaction has ended comes first.
                     self.tell_notifications(usize::MAX);
-                    if is_lost && self.session.owes_ready() {
-                        // What it has notified itself of may be among what is lost: it is not told that all is well.
-                        return self.client.request_close(CloseRequest::Now(Rc::new(lost())));
-                    }
                     self.session.handle_listened();
                 } else {
                     self.session.handle_listen_refused();
