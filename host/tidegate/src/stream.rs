@@ -9,56 +9,23 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::uring::{self, Elsewhere, Family, UringSocket};
+use crate::uring::{self, Family, UringSocket};
 
 /// A connected plain socket.
 #[derive(Debug)]
 pub enum Socket {
-    Tcp(OnReactor<TcpStream>),
-    Unix(OnReactor<UnixStream>),
+    Tcp(TcpStream),
+    Unix(UnixStream),
     /// One of them, on its thread's ring.
     Uring(UringSocket),
-}
-
-/// A socket on its thread's reactor, where the ring must not keep it waiting.
-#[derive(Debug)]
-pub struct OnReactor<S> {
-    socket: S,
-    _counted: Elsewhere,
-}
-
-impl<S> From<S> for OnReactor<S> {
-    fn from(socket: S) -> Self {
-        Self { socket, _counted: Elsewhere::here() }
-    }
-}
-
-impl<S> OnReactor<S> {
-    fn into_inner(self) -> S {
-        self.socket
-    }
-}
-
-impl<S> std::ops::Deref for OnReactor<S> {
-    type Target = S;
-
-    fn deref(&self) -> &S {
-        &self.socket
-    }
-}
-
-impl<S> std::ops::DerefMut for OnReactor<S> {
-    fn deref_mut(&mut self) -> &mut S {
-        &mut self.socket
-    }
 }
 
 impl Socket {
     /// Takes it off this thread's reactor or ring, so that another thread may have it.
     pub fn leave(self) -> Result<LeftSocket, Self> {
         let left = match self {
-            Socket::Tcp(tcp) => tcp.into_inner().into_std().map(LeftSocket::Tcp),
-            Socket::Unix(unix) => unix.into_inner().into_std().map(LeftSocket::Unix),
+            Socket::Tcp(tcp) => tcp.into_std().map(LeftSocket::Tcp),
+            Socket::Unix(unix) => unix.into_std().map(LeftSocket::Unix),
             Socket::Uring(mut socket) => match (socket.leave(), socket.family()) {
                 (Some(fd), Family::Tcp) => Ok(LeftSocket::Tcp(fd.into())),
                 (Some(fd), Family::Unix) => Ok(LeftSocket::Unix(fd.into())),
@@ -71,8 +38,8 @@ impl Socket {
     /// Onto this thread's ring, if it has one.
     fn on_ring(self) -> io::Result<Self> {
         let (fd, family) = match self {
-            Socket::Tcp(tcp) => (tcp.into_inner().into_std()?.into(), Family::Tcp),
-            Socket::Unix(unix) => (unix.into_inner().into_std()?.into(), Family::Unix),
+            Socket::Tcp(tcp) => (tcp.into_std()?.into(), Family::Tcp),
+            Socket::Unix(unix) => (unix.into_std()?.into(), Family::Unix),
             Socket::Uring(socket) => return Ok(Socket::Uring(socket)),
         };
         match (UringSocket::adopt(fd, family), family) {
@@ -96,8 +63,8 @@ impl LeftSocket {
     /// Puts it on this thread's reactor.
     pub fn arrive(self) -> io::Result<Socket> {
         match self {
-            LeftSocket::Tcp(tcp) => Ok(Socket::Tcp(TcpStream::from_std(tcp)?.into())),
-            LeftSocket::Unix(unix) => Ok(Socket::Unix(UnixStream::from_std(unix)?.into())),
+            LeftSocket::Tcp(tcp) => Ok(Socket::Tcp(TcpStream::from_std(tcp)?)),
+            LeftSocket::Unix(unix) => Ok(Socket::Unix(UnixStream::from_std(unix)?)),
             LeftSocket::Failed(error) => Err(error),
         }
     }
@@ -139,11 +106,11 @@ macro_rules! on_socket {
     ($self:expr, $inner:ident => $call:expr) => {
         match $self.get_mut() {
             Socket::Tcp(inner) => {
-                let $inner = Pin::new(&mut **inner);
+                let $inner = Pin::new(inner);
                 $call
             }
             Socket::Unix(inner) => {
-                let $inner = Pin::new(&mut **inner);
+                let $inner = Pin::new(inner);
                 $call
             }
             Socket::Uring(inner) => {

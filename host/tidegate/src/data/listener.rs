@@ -124,11 +124,11 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((crate::stream::Socket::Tcp(stream.into()), Peer::Tcp(address)))
+                Ok((crate::stream::Socket::Tcp(stream), Peer::Tcp(address)))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((crate::stream::Socket::Unix(stream.into()), Peer::Unix))
+                Ok((crate::stream::Socket::Unix(stream), Peer::Unix))
             }
         }
     }

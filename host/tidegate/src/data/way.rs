@@ -152,7 +152,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let (ours, theirs) = tokio::join!(
-            TlsAcceptor::from(Arc::new(server.unwrap())).accept(Socket::Unix(ours.into())),
+            TlsAcceptor::from(Arc::new(server.unwrap())).accept(Socket::Unix(ours)),
             TlsConnector::from(Arc::new(client)).connect(name, theirs)
         );
         (Stream::TlsAccepted(Box::new(ours.unwrap())), theirs.unwrap())
@@ -203,7 +203,7 @@ mod tests {
     async fn what_goes_out_late_is_no_longer_wanted() {
         let buffers = Buffers::default();
         let (ours, mut reader) = UnixStream::pair().unwrap();
-        let mut to = Stream::Plain(Socket::Unix(ours.into()));
+        let mut to = Stream::Plain(Socket::Unix(ours));
         let mut way = Way::new(Input::default());
         forward(&mut way, &vec![7; BYTES], &buffers);
         let flush = |way: &mut Way, to: &mut Stream, cx: &mut Context<'_>| {

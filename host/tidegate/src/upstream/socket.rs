@@ -140,7 +140,7 @@ async fn open_socket(address: &ServerAddress, deadline: Instant) -> Result<Socke
     match address {
         ServerAddress::Unix { dir, port } => {
             let path = dir.join(format!(".s.PGSQL.{port}"));
-            Ok(Socket::Unix(UnixStream::connect(path).await?.into()))
+            Ok(Socket::Unix(UnixStream::connect(path).await?))
         }
         ServerAddress::Tcp { host, port } => {
             let addresses: Vec<SocketAddr> =
@@ -155,7 +155,7 @@ async fn open_socket(address: &ServerAddress, deadline: Instant) -> Result<Socke
                 match timeout(share, TcpStream::connect(address)).await {
                     Ok(Ok(tcp)) => {
                         prepare(&tcp)?;
-                        return Ok(Socket::Tcp(tcp.into()));
+                        return Ok(Socket::Tcp(tcp));
                     }
                     Ok(Err(error)) => last = error,
                     Err(_) => last = io::ErrorKind::TimedOut.into(),

@@ -5,18 +5,13 @@
 //! tasks run -- they queue sends and receives -- before_park: one io_uring_enter -- epoll_wait -- after_unpark: completions wake tasks
 //! ```
 //!
-//! While answers come promptly and all sockets of the thread are on its ring, that one call also waits for them, and the
-//! `epoll_wait` only looks ([`patience`], [`elsewhere`]).
-//!
 //! tokio stays the runtime: an eventfd, which the kernel signals when something has completed, wakes its reactor. A
 //! socket on the ring has the same traits as tokio's, so nothing above [`crate::stream`] knows which it has. Long results
 //! leave the ring: a socket that fills a buffer is read by plain system calls into the reader's own large one, until it
 //! runs dry; so is written what is larger than [`owner::DIRECT_BYTES_MIN`].
 
-mod elsewhere; // sockets that are not on the ring
 mod io; // one socket
 mod owner; // what its owner asks for
-mod patience; // whether to wait in the ring
 mod provided; // buffers that the kernel takes
 mod ring; // what is under way, and what came of it
 mod socket;
@@ -30,7 +25,6 @@ use std::os::fd::OwnedFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-pub use elsewhere::Elsewhere;
 use ring::Ring;
 pub use socket::{Family, UringSocket};
 
@@ -81,10 +75,9 @@ impl Drop for Installed {
     }
 }
 
-/// When the tasks have run: sends what they queued, and may wait a moment for what comes of it. To be called where the
-/// runtime is about to wait for events; it does not, where that has woken a task.
+/// When the tasks have run: sends what they queued. To be called where the runtime is about to wait for events.
 pub fn before_park() {
-    turn(|ring| ring.submit_and_wait(Elsewhere::is_none_here()));
+    turn(Ring::submit_and_arm);
 }
 
 /// When the runtime has waited: wakes the tasks whose sends and receives are done.

@@ -12,7 +12,6 @@ use rustix::io::Errno;
 use slab::Slab;
 
 use super::io::{End, Io, Owner, Reads, Receiving, keep};
-use super::patience::{Patience, TIME_MAX};
 use super::provided::{self, Provided};
 
 /// Calls of the kernel until what was cancelled has ended, before it is given up.
@@ -66,14 +65,6 @@ pub(super) struct Ring {
     completed: VecDeque<(u64, i32, u32)>,
     pub(super) woken: Vec<Waker>,
     pub(super) spare: Vec<Vec<u8>>,
-    /// Sends that the kernel has not been told of: most complete at once.
-    sends_queued: usize,
-    patience: Patience,
-    /// Something completed before the runtime was to wait.
-    is_ahead: bool,
-    /// How often that was so.
-    #[cfg(test)]
-    pub(super) times_ahead: usize,
     /// Signalled by the kernel, watched by the runtime.
     signal: OwnedFd,
 }
@@ -102,11 +93,6 @@ impl Ring {
             completed: VecDeque::new(),
             woken: Vec::new(),
             spare: Vec::new(),
-            sends_queued: 0,
-            patience: Patience::default(),
-            is_ahead: false,
-            #[cfg(test)]
-            times_ahead: 0,
             signal,
         };
         Ok((ring, watched))
@@ -118,29 +104,10 @@ impl Ring {
         Key { place, ring: self.id }
     }
 
-    /// Tells the kernel what the tasks have asked for, and waits a moment for what comes of it if that has been worth it
-    /// lately: one system call then takes the place of three. `alone`: nothing but the ring has anything for this thread
-    /// that could not wait for [`TIME_MAX`].
-    pub(super) fn submit_and_wait(&mut self, alone: bool) {
-        self.submit_sends();
-        let is_waiting = !self.has_completed() && !self.sockets.is_empty();
-        if alone && is_waiting && self.patience.waits() {
-            let expected = self.sends_queued + 1;
-            self.enter_for(expected);
-            self.is_ahead = !self.woken.is_empty();
-            self.patience.came(self.is_ahead);
-            #[cfg(test)]
-            (self.times_ahead += usize::from(self.is_ahead));
-        }
-        if !self.is_ahead {
-            self.submit_and_arm();
-        }
-    }
-
     /// Tells the kernel what the tasks have asked for, and has it signal what completes from here on.
     ///
     /// Whom it wakes may be nobody, so the signal is always on in the end, and nothing that came before it is left.
-    fn submit_and_arm(&mut self) {
+    pub(super) fn submit_and_arm(&mut self) {
         for _ in 0..ROUNDS_MAX {
             self.submit_sends();
             if self.has_work() {
@@ -161,10 +128,6 @@ impl Ring {
 
     /// Takes what has completed.
     pub(super) fn complete(&mut self) {
-        if mem::take(&mut self.is_ahead) {
-            // The signal is off, and the tasks have what came.
-            return;
-        }
         self.uring.completion().disable_eventfd();
         if self.has_work() {
             self.enter();
@@ -219,18 +182,17 @@ impl Ring {
         mem::forget(self);
     }
 
-    /// Is there a completion unread?
-    fn has_completed(&mut self) -> bool {
-        !self.completed.is_empty() || !self.uring.completion().is_empty()
-    }
-
     /// Is there anything that a call of the kernel would move on, or a completion unread?
     fn has_work(&mut self) -> bool {
-        if self.has_completed() {
+        if !self.completed.is_empty() {
             return true;
         }
         let submissions = self.uring.submission();
-        !submissions.is_empty() || submissions.taskrun() || submissions.cq_overflow()
+        if !submissions.is_empty() || submissions.taskrun() || submissions.cq_overflow() {
+            return true;
+        }
+        drop(submissions);
+        !self.uring.completion().is_empty()
     }
 
     fn submit_sends(&mut self) {
@@ -257,7 +219,6 @@ impl Ring {
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build();
         self.push(&entry.user_data(user_data(key, SEND)));
-        self.sends_queued += 1;
     }
 
     pub(super) fn end_receiving(&mut self, key: usize) {
@@ -299,21 +260,6 @@ impl Ring {
     /// Tells the kernel what was asked, lets it complete what it can, and deals with that.
     pub(super) fn enter(&mut self) {
         self.enter_kernel();
-        self.deal();
-    }
-
-    /// The same, and waits until so many requests have completed, for no longer than [`TIME_MAX`].
-    fn enter_for(&mut self, completions: usize) {
-        self.sends_queued = 0;
-        let longest = types::Timespec::from(TIME_MAX);
-        let args = types::SubmitArgs::new().timespec(&longest);
-        let entered = self.uring.submitter().submit_with_args(completions, &args);
-        self.take_completed(entered);
-        self.deal();
-    }
-
-    /// Deals with what has completed.
-    fn deal(&mut self) {
         while let Some((data, result, flags)) = self.completed.pop_front() {
             let key = usize::try_from(data >> 8).unwrap_or(usize::MAX);
             match data & 0xff {
@@ -326,20 +272,14 @@ impl Ring {
 
     /// Tells the kernel what was asked, and takes what it has completed.
     fn enter_kernel(&mut self) {
-        self.sends_queued = 0;
         let length = self.uring.submission().len();
         let to_submit = u32::try_from(length).unwrap_or(u32::MAX);
         // SAFETY: no argument is passed, so nothing but the queue is read, whose requests `push` vouches for.
         let entered = unsafe {
             self.uring.submitter().enter::<libc::sigset_t>(to_submit, 0, ENTER_GETEVENTS, None)
         };
-        self.take_completed(entered);
-    }
-
-    fn take_completed(&mut self, entered: io::Result<usize>) {
-        const HARMLESS: [i32; 4] = [libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ETIME];
         if let Err(error) = entered
-            && !error.raw_os_error().is_some_and(|errno| HARMLESS.contains(&errno))
+            && !matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY))
         {
             tracing::error!(%error, "io_uring does not take requests");
         }

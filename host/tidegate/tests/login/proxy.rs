@@ -140,7 +140,7 @@ async fn serve(tcp: TcpStream, peer: Peer, context: &LoginContext) -> &'static s
         throttle: &throttle,
         make_room,
     };
-    let mut client = match login(Socket::Tcp(tcp.into()), peer, context, door).await {
+    let mut client = match login(Socket::Tcp(tcp), peer, context, door).await {
         LoginOutcome::Done(client) => client,
         LoginOutcome::Cancel { .. } => return "cancel",
         LoginOutcome::Closed(reason) => return reason.label(),

@@ -48,7 +48,7 @@ impl Connect for FakeConnect {
             let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
             fake.accepted.borrow_mut().push(accepted.unwrap().0);
             Ok(NewServer {
-                stream: Stream::Plain(Socket::Tcp(client.unwrap().into())),
+                stream: Stream::Plain(Socket::Tcp(client.unwrap())),
                 backend_key: Some(BackendKey { pid: 7, secret: vec![1, 2, 3, 4] }),
                 parameters: vec![("TimeZone".to_owned(), "UTC".to_owned())],
             })
