@@ -63,6 +63,9 @@ pub const REPLICA_LAG_MAX: Duration = Duration::from_secs(5);
 pub const REPLICA_LAG_RETURN: Duration = Duration::from_secs(2);
 /// Databases whose catalogue is kept; statements of others stay on the primary.
 pub const CATALOGUES_MAX: usize = 64;
+/// A change of a schema that did not pass through Tidegate, or is hidden in a function, is seen after this: what is known of a
+/// database is asked for anew.
+pub const SCHEMA_SEEN_TIME_MAX: Duration = Duration::from_secs(60);
 /// Functions and relations of one database beyond which its catalogue is not kept (some 100 bytes each).
 pub const CATALOGUE_ROWS_MAX: usize = 500_000;
 /// Tables of one statement that policies of advice are told of, and the columns, values and indexes of these.

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tidegate_core::limits::SCHEMA_SEEN_TIME_MAX;
 use tidegate_core::session::hidden::{HiddenCode, Hides};
 
-/// Changes of schemas that did not pass through Tidegate are seen after this.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 /// A database whose schema changes all the time is not asked more often than this.
 const ASK_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
@@ -64,7 +63,7 @@ impl HiddenCodes {
                 database.told = hides;
                 tell(name, hides);
             }
-            if !is_due(database.refreshed_at, REFRESH_INTERVAL) {
+            if !is_due(database.refreshed_at, SCHEMA_SEEN_TIME_MAX) {
                 return true;
             }
             database.refreshed_at = now;
@@ -132,10 +131,10 @@ mod tests {
         drop(codes.of(&"other".into(), now));
         codes.maintain(now);
         assert_eq!(codes.lock().len(), 2, "somebody may come back soon");
-        codes.maintain(now + REFRESH_INTERVAL);
+        codes.maintain(now + SCHEMA_SEEN_TIME_MAX);
         assert_eq!(codes.lock().len(), 1);
         drop(code);
-        codes.maintain(now + 2 * REFRESH_INTERVAL);
+        codes.maintain(now + 2 * SCHEMA_SEEN_TIME_MAX);
         assert!(codes.lock().is_empty());
     }
 }

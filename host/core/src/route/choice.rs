@@ -24,7 +24,8 @@ pub enum Place {
 /// What a session has done, as far as it matters to where its next read may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadFacts {
-    /// When the last statement that may have written was acknowledged.
+    /// When the last statement that may have written was acknowledged; yet to come where its reads are to stay on the primary
+    /// until then.
     pub wrote_at: Option<Instant>,
     /// Where the last statement ran, and when it was over: what it saw must not be unseen.
     pub saw: Option<(Place, Instant)>,

@@ -15,8 +15,6 @@ use crate::hidden::HiddenCodes;
 use crate::upstream::{Asker, ConnectError};
 use crate::view::Known;
 
-/// Changes of schemas that did not pass through Tidegate are seen after this.
-pub(super) const REREAD_INTERVAL: Duration = Duration::from_secs(60);
 /// A database whose schema changes all the time is not read more often than this.
 pub(super) const REREAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// What PostgreSQL says of a database that does not exist.

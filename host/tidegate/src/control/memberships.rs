@@ -6,7 +6,9 @@ use tidegate_core::limits::ROLE_GRANTS_MAX;
 use tidegate_core::roles::Roles;
 
 use super::Watched;
-use super::catalogues::{REREAD_INTERVAL, REREAD_INTERVAL_MIN};
+use tidegate_core::limits::SCHEMA_SEEN_TIME_MAX;
+
+use super::catalogues::REREAD_INTERVAL_MIN;
 use crate::upstream::Asker;
 use crate::view::{KnownRoles, Views};
 
@@ -50,7 +52,7 @@ impl Memberships {
         let now = Instant::now();
         let due = self.read_at.is_none_or(|read_at| {
             let age = now.saturating_duration_since(read_at);
-            let interval = if self.failed { RETRY_INTERVAL } else { REREAD_INTERVAL };
+            let interval = if self.failed { RETRY_INTERVAL } else { SCHEMA_SEEN_TIME_MAX };
             age >= interval || (self.schema != schema && age >= REREAD_INTERVAL_MIN)
         });
         if !due {

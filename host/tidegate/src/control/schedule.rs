@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::catalogues::{REREAD_INTERVAL, REREAD_INTERVAL_MIN};
+use tidegate_core::limits::SCHEMA_SEEN_TIME_MAX;
+
+use super::catalogues::REREAD_INTERVAL_MIN;
 
 /// After a first failure it is tried again in this time, and in twice the time after each further one.
 const RETRY_INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -34,7 +36,7 @@ impl Schedule {
         match *self {
             Self::Never => true,
             Self::Read { at } => {
-                age(at) >= REREAD_INTERVAL || (is_changed && age(at) >= REREAD_INTERVAL_MIN)
+                age(at) >= SCHEMA_SEEN_TIME_MAX || (is_changed && age(at) >= REREAD_INTERVAL_MIN)
             }
             Self::Failing { at, pause } => age(at) >= pause,
         }

@@ -71,14 +71,18 @@ async fn serve(mut stream: TcpStream, seen: watch::Sender<Seen>) -> std::io::Res
 
 /// Primary and replica in one.
 async fn server() -> (Watched, watch::Receiver<Seen>) {
-    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let primary = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = primary.local_addr().unwrap().port();
+    let replica = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
     let (seen, told) = watch::channel(Seen::default());
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, seen.clone()));
-        }
-    });
+    for listener in [primary, replica] {
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, seen.clone()));
+            }
+        });
+    }
     let server = |name, host: &str| {
         let url = format!("postgres://app@{host}:{port}/shop?sslmode=disable");
         At::flag(name, flag_value::<ServerUrl>(&url).unwrap())

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use tidegate_core::limits::SCHEMA_SEEN_TIME_MAX;
 use tidegate_core::plan::Target;
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
@@ -17,8 +18,6 @@ use crate::data::clients::{Cancel, CloseRequest, Idle, State};
 
 /// The server of a client that is gone is given this long to finish and be cleaned.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long a client's reads are the primary's after one that was none: by then the catalogue has been read again.
-const DISPROVED_TIME: Duration = Duration::from_secs(60);
 /// A cancel that comes before its statement has begun does nothing, so it is repeated.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 const CANCELS_MAX: u32 = 20;
@@ -163,7 +162,7 @@ impl Connection {
             self.worker.stats.reads_repeated.increment();
             if self.session.take_disproved() {
                 self.worker.stats.reads_disproved.increment();
-                self.client.keep_from_replicas(Instant::now() + DISPROVED_TIME);
+                self.client.keep_from_replicas(Instant::now() + SCHEMA_SEEN_TIME_MAX);
             }
             self.from_client.input.put_back(&unit, &self.worker.buffers);
             return self.acquire_at(Target::Primary, cx);
