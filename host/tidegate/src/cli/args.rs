@@ -82,6 +82,9 @@ pub(super) enum Command {
     /// Replace server connections as they come free
     #[command(after_help = super::pausing::RECONNECT_EXAMPLES)]
     Reconnect(super::pausing::PoolsArgs),
+    /// Make a component of one plugin, for a Tidegate that started this process
+    #[command(hide = true)]
+    EncodePlugin,
     /// Compile one plugin, for a Tidegate that started this process
     #[command(hide = true)]
     CompilePlugin(CompilePluginArgs),
@@ -91,12 +94,9 @@ pub(super) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CompilePluginArgs {
-    /// Makes a component of a core module, and does not compile it
-    #[arg(long, conflicts_with_all = ["instances", "memory_bytes_max"])]
-    pub(super) encode: bool,
-    #[arg(long, default_value_t = 1)]
+    #[arg(long)]
     pub(super) instances: usize,
-    #[arg(long, default_value_t = 0)]
+    #[arg(long)]
     pub(super) memory_bytes_max: usize,
 }
 

@@ -46,7 +46,10 @@ pub fn main() -> Exit {
         Command::Pause(args) => pausing::pause(&args),
         Command::Resume(args) => pausing::resume(&args),
         Command::Reconnect(args) => pausing::reconnect(&args),
-        Command::CompilePlugin(args) => run_compiler(&args),
+        Command::EncodePlugin => run_work(Work::Encode),
+        Command::CompilePlugin(CompilePluginArgs { instances, memory_bytes_max }) => {
+            run_work(Work::Compile(Settings { instances, memory_bytes_max, ..Settings::default() }))
+        }
         Command::Version => {
             say(&format!("tidegate {}\n", env!("CARGO_PKG_VERSION")));
             Exit::Ok
@@ -71,14 +74,7 @@ fn run_serve(args: ServeCommand) -> Exit {
     serve::run(config, source, beginning)
 }
 
-fn run_compiler(args: &CompilePluginArgs) -> Exit {
-    let work = match args.encode {
-        true => Work::Encode,
-        false => {
-            let (instances, memory_bytes_max) = (args.instances, args.memory_bytes_max);
-            Work::Compile(Settings { instances, memory_bytes_max, ..Settings::default() })
-        }
-    };
+fn run_work(work: Work) -> Exit {
     match work_for_parent(work) {
         Ok(()) => Exit::Ok,
         Err(message) => {

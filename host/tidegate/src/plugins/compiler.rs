@@ -61,10 +61,10 @@ unsafe impl Compiler for ChildProcess {
 
 fn start(work: Work) -> io::Result<Child> {
     let mut command = Command::new(THIS_PROGRAM);
-    command.arg("compile-plugin");
     match work {
-        Work::Encode => command.arg("--encode"),
+        Work::Encode => command.arg("encode-plugin"),
         Work::Compile(settings) => command
+            .arg("compile-plugin")
             .arg(format!("--instances={}", settings.instances))
             .arg(format!("--memory-bytes-max={}", settings.memory_bytes_max)),
     };
