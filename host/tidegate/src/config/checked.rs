@@ -17,7 +17,7 @@ use super::plugins::PluginsConfig;
 use super::quotas::Quotas;
 use super::rates::Rates;
 use super::users::Users;
-pub use super::version::ProtocolVersion;
+use super::version::ProtocolVersion;
 use crate::tls::{AcceptFiles, ClientCertificates};
 pub use crate::tls::{ChannelBinding, OwnCertificate, RootCertificates, SslMode, SslNegotiation};
 

@@ -39,3 +39,4 @@ pub use source::{ConfigSource, DEFAULT_FILE};
 pub use url::parse_server_url;
 pub use users::{UserSecret, Users};
 pub(crate) use value::FromText;
+pub use version::ProtocolVersion;

@@ -8,10 +8,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::checked::{
-    ChannelBinding, OwnCertificate, ProtocolVersion, RootCertificates, Secret, ServerAddress,
-    ServerUrl, SslMode, SslNegotiation,
+    ChannelBinding, OwnCertificate, RootCertificates, Secret, ServerAddress, ServerUrl, SslMode,
+    SslNegotiation,
 };
 use super::error::nearest;
+use super::version::ProtocolVersion;
 
 const PORT_DEFAULT: u16 = 5432;
 const PARAMETERS: [&str; 12] = [

@@ -97,7 +97,7 @@ impl Soaker<'_> {
             told.push_str(&message.describe());
             drop(self.judge(&message));
         }
-        assert!(!told.is_empty(), "{} did not hear itself, and was not told why", self.me);
+        assert!(told.contains("08006"), "{} did not hear itself, and was told {told:?}", self.me);
         Err(Gone)
     }
 

@@ -41,10 +41,11 @@ impl Pair {
         queries(&to_server.to_bytes(&[]))
     }
 
-    /// The client sends a Query; what reaches the server.
-    fn ask(&mut self, sql: &str) -> String {
-        let mut input = Vec::new();
-        frontend::query(&mut input, sql.as_bytes());
+    /// Something arrives; what becomes of it, and what goes to the server and to the client.
+    fn handle<T>(
+        &mut self,
+        arrives: impl FnOnce(&mut Session, Io<'_>) -> T,
+    ) -> (T, Gather, Gather) {
         let (mut to_server, mut to_client) = (Gather::default(), Gather::default());
         let io = Io {
             server: Some(&mut self.server),
@@ -53,7 +54,14 @@ impl Pair {
             to_server: &mut to_server,
             to_client: &mut to_client,
         };
-        let step = self.session.handle_client(&input, io);
+        (arrives(&mut self.session, io), to_server, to_client)
+    }
+
+    /// The client sends a Query; what reaches the server.
+    fn ask(&mut self, sql: &str) -> String {
+        let mut input = Vec::new();
+        frontend::query(&mut input, sql.as_bytes());
+        let (step, to_server, _) = self.handle(|session, io| session.handle_client(&input, io));
         assert_eq!(step.consumed, to_server.bytes());
         queries(&to_server.to_bytes(&input))
     }
@@ -62,15 +70,8 @@ impl Pair {
     fn answer(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut input = Vec::new();
         write(&mut input);
-        let (mut to_server, mut to_client) = (Gather::default(), Gather::default());
-        let io = Io {
-            server: Some(&mut self.server),
-            interner: &mut self.interner,
-            router: &mut PrimaryOnly,
-            to_server: &mut to_server,
-            to_client: &mut to_client,
-        };
-        let step = self.session.handle_server(&input, io);
+        let (step, to_server, to_client) =
+            self.handle(|session, io| session.handle_server(&input, io));
         assert_eq!((step.consumed, to_server.bytes()), (input.len(), 0));
         tags(&to_client.to_bytes(&input))
     }
@@ -260,15 +261,7 @@ fn who_is_not_heard_for_by_anybody_is_told() {
     assert_eq!(pair.settle(), (Settled::Busy, "LISTEN \"a\";|".to_owned()));
     let mut input = Vec::new();
     Refusal::error("57014", "canceling statement due to user request").write(&mut input);
-    let (mut to_server, mut to_client) = (Gather::default(), Gather::default());
-    let io = Io {
-        server: Some(&mut pair.server),
-        interner: &mut pair.interner,
-        router: &mut PrimaryOnly,
-        to_server: &mut to_server,
-        to_client: &mut to_client,
-    };
-    let step = pair.session.handle_server(&input, io);
+    let (step, _, to_client) = pair.handle(|session, io| session.handle_server(&input, io));
     assert_eq!(step.next, ServerNext::Close(CloseReason::ServerProtocol));
     assert_eq!(tags(&to_client.to_bytes(&input)), "E");
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::checked::*;
 use super::super::url::parse_server_url;
+use super::super::version::ProtocolVersion;
 
 fn tcp(host: &str, port: u16) -> ServerAddress {
     ServerAddress::Tcp { host: host.to_owned(), port }
