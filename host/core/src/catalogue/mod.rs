@@ -20,7 +20,8 @@ pub enum Unsafe {
     ServerSpecific,
     /// A view, policy or child table that uses one of these.
     Through,
-    /// A sequence, foreign table, or unlogged or temporary table: not the same on a replica.
+    /// A sequence, foreign table, or unlogged or temporary table, which is not the same on a replica; a view or policy that locks
+    /// rows, which works on none.
     NotReplicated,
     /// The catalogue has no such name (yet).
     UnknownName,
