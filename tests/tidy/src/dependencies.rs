@@ -11,6 +11,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("tidegate-core", &[]),
     ("tidegate-limiter", &[]),
     ("tidegate-listen", &[]),
+    ("tidegate-cluster", &[]),
     ("tidegate-grammar", &["pg_raw_parse"]),
 ];
 
@@ -108,6 +109,7 @@ pub fn check_std(files: &[File]) -> Vec<String> {
             "host/hba/src/",
             "host/limiter/src/",
             "host/listen/src/",
+            "host/cluster/src/",
             "host/wire/src/",
         ]
         .iter()

@@ -1,0 +1,35 @@
+//! Which server of a cluster is its primary, and what is done when it dies: decisions alone.
+//!
+//! Each server is asked again and again what it is ([`Observation`]), or why it cannot be asked ([`Fault`]). From that the
+//! [`Machine`] decides whether statements for the primary are held, whether another server has become primary meanwhile, whether
+//! a replica is to be promoted, and which ([`elect`]). The shell performs the [`Action`]s and says how they ended.
+//!
+//! ```text
+//!            a fault that may be its end            replicas miss it, too            promoted
+//!  Steady ───────────────────────────────▶ Suspect ────────────────────▶ Fencing ─▶ Promoting ─▶ Adopt
+//!    ▲ ◀───────────── it answers ──────────── │                                                   ▲
+//!    │                                        └── another server is the primary, on a newer timeline ─┘
+//! Unknown (at the start)
+//! ```
+//!
+//! After `Adopt` the shell puts the servers in their new order and begins anew with the [`Memory`].
+
+mod conninfo; // primary_conninfo for another primary
+mod elect; // whom to promote
+mod machine; // what is done
+mod observation; // what a server says of itself
+mod policy; // what is configured, and what is kept from one order of servers to the next
+mod switchover; // an operator wants another primary
+mod witness; // do the replicas miss the primary, too?
+
+#[cfg(test)]
+mod simulation; // whole clusters with faults, many seeds
+#[cfg(test)]
+mod tests;
+
+pub use conninfo::{ConninfoError, point_to};
+pub use elect::{Elected, Elector, NotEligible, elect};
+pub use machine::{Action, Machine, Notice, Order, Status};
+pub use observation::{Fault, Observation, Receiver, Role};
+pub use policy::{Fencing, Memory, Mode, Policy};
+pub use witness::{Testimony, testimony};

@@ -1,0 +1,145 @@
+//! An operator wants another primary: without loss, and with a short pause.
+//!
+//! ```text
+//! Draining ── nothing of the primary is lent ──▶ Settling ── it writes no more, up to here ──▶ CatchingUp
+//!    └─────── too slow, or a step fails: the primary stays ◀──┘                       │ the replica has it all
+//!                                                                                     ▼ Promoting
+//! ```
+
+use super::machine::{Action, Machine, Notice, Order, State};
+use super::observation::{Fault, Role};
+use super::policy::Mode;
+use std::time::{Duration, Instant};
+use tidegate_core::route::Lsn;
+
+/// Transactions in progress are given this long, and the replica the same to have all of the log.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+const CATCH_UP_TIME_MAX: Duration = Duration::from_secs(10);
+const PROMOTION_TIME_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Switch {
+    to: usize,
+    since: Instant,
+    stage: Stage,
+}
+
+/// Whether the primary may write again when a switchover is given up. Not when the replica may become primary yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Undo {
+    Yes,
+    No,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Draining,
+    Settling,
+    CatchingUp { end: Lsn },
+    Promoting,
+}
+
+impl Machine {
+    /// Starts a switchover.
+    ///
+    /// # Errors
+    /// Why not, as a sentence.
+    pub fn order(&mut self, order: Order, now: Instant) -> Result<(), &'static str> {
+        let Order::Switchover { to } = order;
+        if self.policy.mode != Mode::Embedded {
+            return Err("Tidegate promotes nobody here: failover.mode is not \"embedded\"");
+        }
+        if self.state != State::Steady {
+            return Err("the cluster is not steady: wait until it is");
+        }
+        let to = match to {
+            Some(0) => return Err("it is the primary already"),
+            Some(to) => self.may_read(to).then_some(to),
+            None => (1..self.members.len())
+                .filter(|member| self.may_read(*member))
+                .max_by_key(|member| self.seen(*member).and_then(|seen| seen.position())),
+        };
+        let to = to.ok_or("no replica that follows the primary is there for it")?;
+        self.state = State::Switching(Switch { to, since: now, stage: Stage::Draining });
+        self.tell(Notice::SwitchingOver { to });
+        self.hold();
+        Ok(())
+    }
+
+    /// Nothing of the primary is lent any more.
+    pub fn handle_drained(&mut self, now: Instant) {
+        if let State::Switching(switch) = &mut self.state
+            && switch.stage == Stage::Draining
+        {
+            (switch.stage, switch.since) = (Stage::Settling, now);
+            self.push(Action::Settle);
+        }
+    }
+
+    /// It writes no more, and has written up to here; or that could not be had.
+    pub fn handle_settled(&mut self, end: Option<Lsn>, now: Instant) {
+        let State::Switching(switch) = &mut self.state else { return };
+        if switch.stage != Stage::Settling {
+            return;
+        }
+        match end {
+            Some(end) => {
+                (switch.stage, switch.since) = (Stage::CatchingUp { end }, now);
+                self.switch_on(now);
+            }
+            None => self.give_up_switch("the primary could not be brought to rest", Undo::Yes),
+        }
+    }
+
+    /// Does a switchover wait for transactions to end?
+    pub fn is_draining(&self) -> bool {
+        matches!(self.state, State::Switching(Switch { stage: Stage::Draining, .. }))
+    }
+
+    pub(super) fn switch_on(&mut self, now: Instant) {
+        let State::Switching(switch) = self.state else { return };
+        let lasted = now.saturating_duration_since(switch.since);
+        match switch.stage {
+            Stage::Draining if lasted > DRAIN_TIME_MAX => {
+                self.give_up_switch("transactions in progress did not end in time", Undo::No);
+            }
+            Stage::Draining | Stage::Settling if !self.is_primary_well() => {
+                self.give_up_switch("the primary does not answer any more", Undo::Yes);
+            }
+            Stage::CatchingUp { end } => {
+                let replayed = self.seen(switch.to).map(|seen| &seen.role);
+                let Some(Role::Replica { replayed, .. }) = replayed else {
+                    return self.give_up_switch("the replica does not answer any more", Undo::Yes);
+                };
+                if replayed.is_some_and(|replayed| replayed >= end) {
+                    let stage = Stage::Promoting;
+                    self.state = State::Switching(Switch { stage, since: now, ..switch });
+                    self.tell(Notice::Promoting { member: switch.to });
+                    self.push(Action::Promote { member: switch.to });
+                } else if lasted > CATCH_UP_TIME_MAX {
+                    self.give_up_switch("the replica did not catch up in time", Undo::Yes);
+                }
+            }
+            // Whoever is gone forgets that it was to become primary (`RemovePromoteSignalFiles` at its next start).
+            Stage::Promoting if self.fault(switch.to) == Some(Fault::Refused) => {
+                self.give_up_switch("the replica is gone", Undo::Yes);
+            }
+            Stage::Promoting if lasted > PROMOTION_TIME_MAX => {
+                self.give_up_switch(
+                    "the replica did not become primary in time, and may do so yet: the old primary stays read-only",
+                    Undo::No,
+                );
+            }
+            Stage::Draining | Stage::Settling | Stage::Promoting => {}
+        }
+    }
+
+    pub(super) fn give_up_switch(&mut self, why: &'static str, undo: Undo) {
+        if undo == Undo::Yes {
+            self.push(Action::Unsettle);
+        }
+        self.push(Action::Tell(Notice::SwitchedNot(why)));
+        self.state = State::Steady;
+        self.release();
+    }
+}

@@ -1,0 +1,164 @@
+//! The parts by themselves.
+
+use super::*;
+use proptest::prelude::*;
+use std::time::{Duration, Instant};
+use tidegate_core::route::Lsn;
+
+fn replica(received: u64, replayed: u64, receiver: Receiver) -> Observation {
+    let role = Role::Replica {
+        received: Some(Lsn(received)),
+        replayed: Some(Lsn(replayed)),
+        receiver,
+        paused: false,
+    };
+    Observation { system: 7, timeline: 1, role }
+}
+
+fn primary(timeline: u32) -> Observation {
+    Observation { system: 7, timeline, role: Role::Primary { written: Lsn(100) } }
+}
+
+#[test]
+fn replicas_testify() {
+    let (gone, streaming) = (replica(1, 1, Receiver::Gone), replica(1, 1, Receiver::Streaming));
+    let hidden = replica(1, 1, Receiver::Hidden);
+    let cases: [(&[Option<&Observation>], Testimony); 8] = [
+        (&[], Testimony::TooFew),
+        (&[Some(&gone)], Testimony::Gone),
+        (&[Some(&gone), None], Testimony::Gone),
+        (&[Some(&gone), None, None], Testimony::TooFew),
+        (&[Some(&gone), Some(&streaming)], Testimony::Streaming),
+        (&[Some(&hidden), None], Testimony::Hidden),
+        (&[Some(&hidden), Some(&gone)], Testimony::Gone),
+        (&[None, None], Testimony::TooFew),
+    ];
+    for (known, expected) in cases {
+        assert_eq!(testimony(known.iter().copied(), 1), expected, "{known:?}");
+    }
+    // Who receives on an older timeline receives from somebody else.
+    assert_eq!(testimony([Some(&streaming)], 2), Testimony::Gone);
+}
+
+#[test]
+fn what_stands_against_a_replica_is_told() {
+    let memory =
+        Memory { system: Some(7), timeline: 1, written: Lsn(3 << 20), ..Memory::default() };
+    let other = Observation { system: 8, ..replica(3 << 20, 0, Receiver::Gone) };
+    let behind = replica(1 << 20, 1 << 20, Receiver::Gone);
+    let older = Observation { timeline: 3, ..replica(3 << 20, 0, Receiver::Gone) };
+    let lone = primary(1);
+    let seen = [None, Some(&other), Some(&behind), Some(&older), Some(&lone)];
+    let electors = seen.into_iter().enumerate().map(|(at, seen)| Elector { member: at + 1, seen });
+    let elected = elect(electors, &memory, &Policy::default());
+    assert_eq!(elected.member, None);
+    assert_eq!(
+        elected.against,
+        [
+            (1, NotEligible::NoAnswer),
+            (2, NotEligible::OtherSystem),
+            (3, NotEligible::Lags { bytes: 2 << 20 }),
+            (4, NotEligible::OtherTimeline { timeline: 3 }),
+            (5, NotEligible::NoReplica),
+        ]
+    );
+    for (_, reason) in elected.against {
+        assert!(!reason.sentence().is_empty());
+    }
+}
+
+#[test]
+fn nobody_is_promoted_without_a_fence_that_is_required() {
+    for (has_fence, fenced) in [(false, false), (true, false), (true, true)] {
+        let start = Instant::now();
+        let policy = Policy {
+            mode: Mode::Embedded,
+            fencing: Fencing::Required,
+            has_fence,
+            ..Policy::default()
+        };
+        let mut machine = Machine::new(policy, Memory::default(), 2, start);
+        machine.handle_observed(0, primary(1), start);
+        machine.handle_observed(1, replica(100, 100, Receiver::Streaming), start);
+        let mut actions = Vec::new();
+        for round in 0..100_u32 {
+            let now = start + Duration::from_millis(10) * round;
+            machine.handle_fault(0, Fault::Refused, now);
+            machine.handle_observed(1, replica(100, 100, Receiver::Gone), now);
+            while let Some(action) = machine.poll_action() {
+                if let Action::Fence { member: 0 } = action {
+                    machine.handle_fenced(fenced, now);
+                }
+                actions.push(action);
+            }
+        }
+        let promoted = actions.contains(&Action::Promote { member: 1 });
+        assert_eq!(promoted, fenced, "{actions:?}");
+        let fences = actions.iter().filter(|action| matches!(action, Action::Fence { .. })).count();
+        assert_eq!(fences, usize::from(has_fence), "a fence that fails is not tried again at once");
+    }
+}
+
+#[test]
+fn two_promoted_servers_are_nobody() {
+    let start = Instant::now();
+    let policy = Policy { mode: Mode::Follow, ..Policy::default() };
+    let mut machine = Machine::new(policy, Memory::default(), 3, start);
+    machine.handle_observed(0, primary(1), start);
+    machine.handle_fault(0, Fault::Refused, start);
+    machine.handle_observed(1, primary(2), start);
+    let adopted = std::iter::from_fn(|| machine.poll_action())
+        .any(|action| action == Action::Adopt { member: 1 });
+    assert!(adopted);
+    let policy = Policy { mode: Mode::Follow, ..Policy::default() };
+    let mut machine = Machine::new(policy, Memory::default(), 3, start);
+    machine.handle_observed(1, primary(2), start);
+    machine.handle_observed(2, primary(2), start);
+    machine.handle_fault(0, Fault::Refused, start);
+    let actions: Vec<Action> = std::iter::from_fn(|| machine.poll_action()).collect();
+    assert!(!actions.iter().any(|action| matches!(action, Action::Adopt { .. })), "{actions:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    // Property 5: nobody is promoted who has less of the log than another that could be.
+    #[test]
+    fn the_best_is_elected(
+        replicas in proptest::collection::vec((0..40_u64, 0..40_u64, any::<bool>(), 1..3_u32), 0..6),
+        written in 0..60_u64, lag_max in 0..60_u64,
+    ) {
+        let memory = Memory { system: Some(7), timeline: 2, written: Lsn(written), ..Memory::default() };
+        let policy = Policy { lag_bytes_max: lag_max, ..Policy::default() };
+        let seen: Vec<Observation> = replicas
+            .iter()
+            .map(|(received, replayed, paused, timeline)| Observation {
+                system: 7,
+                timeline: *timeline,
+                role: Role::Replica {
+                    received: Some(Lsn(*received)),
+                    replayed: Some(Lsn(*received.min(replayed))),
+                    receiver: Receiver::Gone,
+                    paused: *paused,
+                },
+            })
+            .collect();
+        let electors = seen.iter().enumerate().map(|(at, seen)| Elector { member: at + 1, seen: Some(seen) });
+        let elected = elect(electors, &memory, &policy);
+        let may = |(received, _, paused, timeline): &(u64, u64, bool, u32)| {
+            !*paused && *timeline == 2 && written.saturating_sub(*received) <= lag_max
+        };
+        let most = replicas.iter().filter(|replica| may(replica)).map(|(received, ..)| *received).max();
+        let chosen = elected.member.map(|member| &replicas[member - 1]);
+        prop_assert_eq!(chosen.map(|(received, ..)| *received), most);
+        if let Some(chosen) = chosen {
+            prop_assert!(may(chosen));
+            let least = |received: u64| {
+                let equals = replicas.iter().filter(|other| may(other) && other.0 == received);
+                equals.map(|other| received.saturating_sub(other.1)).min()
+            };
+            prop_assert_eq!(Some(chosen.0.saturating_sub(chosen.1)), least(chosen.0));
+        }
+        prop_assert_eq!(elected.against.len(), replicas.iter().filter(|replica| !may(replica)).count());
+    }
+}
