@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_place_changes_and_the_rest_stays() {
-        let before = "user=postgres passfile='/home/p q/.pgpass' channel_binding=prefer host=10.0.0.1 hostaddr=10.0.0.1 port = 5432 \
+        let before = "user=postgres passfile='/var/p q/pgpass' channel_binding=prefer host=10.0.0.1 hostaddr=10.0.0.1 port = 5432 \
                       application_name='it''s'";
         // Two quotes in a row end one value; what follows must be a keyword again.
         assert_eq!(point_to(before, "h", 1), Err(ConninfoError));
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(
             point_to(&before, "/tmp/a b", 5433).as_deref(),
             Ok(
-                r"host='/tmp/a b' port=5433 user=postgres passfile='/home/p q/.pgpass' channel_binding=prefer application_name='it\'s'"
+                r"host='/tmp/a b' port=5433 user=postgres passfile='/var/p q/pgpass' channel_binding=prefer application_name='it\'s'"
             )
         );
         assert_eq!(point_to("", "h", 1).as_deref(), Ok("host=h port=1"));

@@ -382,7 +382,9 @@ impl Machine {
             _ => return,
         }
         if self.is_primary_well() {
-            if waited || self.members.iter().all(is_heard) {
+            // Whoever knows the timeline need not hear the others to tell a leftover.
+            let knows = self.memory.timeline > 0;
+            if knows || waited || self.members.iter().all(is_heard) {
                 self.steady();
             }
         } else {
@@ -391,7 +393,7 @@ impl Machine {
     }
 
     /// It answers as the primary that it should be, or its trouble is none that ends a server.
-    pub(super) fn is_primary_well(&self) -> bool {
+    pub fn is_primary_well(&self) -> bool {
         let Some(primary) = self.members.first() else { return true };
         match (&primary.trouble, &primary.seen) {
             (Some(trouble), _) => !trouble.fault.is_grave(),

@@ -60,7 +60,7 @@ impl Default for Policy {
 }
 
 /// What is known of the cluster whatever the order of its servers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Of the first primary that was seen. A server of another system is none of this cluster's.
     pub system: Option<u64>,

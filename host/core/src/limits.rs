@@ -53,6 +53,9 @@ pub const LISTENER_IDLE_MAX: Duration = Duration::from_secs(10);
 
 // --- routing -----------------------------------------------------------------------------------------
 
+/// What was decided about a cluster, for whoever asks; older events are in the log alone.
+pub const CLUSTER_EVENTS_MAX: usize = 100;
+
 /// Positions of the primary's log that are remembered to tell how fresh replicas are. At five a second this is more than
 /// twice as far back as a replica may lag and still be read.
 pub const FRESHNESS_SAMPLES_MAX: usize = 64;

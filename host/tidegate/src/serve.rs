@@ -5,6 +5,7 @@ mod handover; // from one process to the next
 mod pausing; // pause, resume, reconnect
 mod readiness; // can the primary be reached?
 mod record; // what runs, for a while
+mod roles; // another server in the place of the primary
 mod snapshot; // what the workers and plugins are doing
 
 use std::io;
@@ -16,17 +17,17 @@ use std::time::{Duration, Instant};
 use tidegate_core::policy::Slot;
 use tidegate_policy::Compiler;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admin::{
-    self, Answer, Control, Phase, PoolsOrder, PoolsReport, RecordOrder, ReloadReport,
+    self, Answer, ClusterReport, Control, Phase, PoolsOrder, PoolsReport, RecordOrder, ReloadReport,
 };
-use crate::config::{Config, ConfigSource, IoDriver, Listen, diff};
-use crate::control::{self, Watched};
+use crate::config::{Config, ConfigSource, IoDriver, Listen, ServerAddress, diff};
+use crate::control::{self, SwitchoverOrder, Watched};
 use crate::data::limiting::Limits;
 use crate::data::listener::Bound;
 use crate::data::login::draw_secret;
-use crate::data::worker::{self, Message, Settled, Shared};
+use crate::data::worker::{self, Message, Settled, Shared, Transactions};
 use crate::exit::Exit;
 use crate::explain::{ExplainQuestion, Explanation};
 use crate::observe::log;
@@ -43,6 +44,8 @@ use readiness::Readiness;
 
 /// After the grace has ended, clients are given this long to be told.
 const CUT_TIME_MAX: Duration = Duration::from_secs(3);
+/// Orders about the cluster that may wait.
+const ORDERS_MAX: usize = 4;
 
 /// Serves until told to stop, with the process's signals.
 pub fn run(config: Config, source: ConfigSource, beginning: Beginning) -> Exit {
@@ -98,6 +101,9 @@ pub struct Handle {
     settled: RwLock<Arc<Settled>>,
     /// The control plane's part of it.
     watched: watch::Sender<Arc<Watched>>,
+    /// The server that has taken the place of the primary that is configured.
+    adopted: Mutex<Option<ServerAddress>>,
+    orders: mpsc::Sender<SwitchoverOrder>,
     reloading: Mutex<()>,
     drain: Notify,
     draining: AtomicBool,
@@ -141,6 +147,14 @@ impl Server {
         let (shared, receivers) =
             Shared::new(config.workers, config.peer_id, seed, policies, limits, siblings);
         shared.pools.set_quotas(settle::server_quotas(&config));
+        let told = Arc::downgrade(&shared);
+        shared.pools.set_nudge(move || {
+            if let Some(shared) = told.upgrade() {
+                // Whoever does not take it looks at its next tick.
+                shared.nudge();
+            }
+        });
+        let (orders, ordered) = mpsc::channel(ORDERS_MAX);
         let control = Arc::new(Handle {
             shared: shared.clone(),
             plugins,
@@ -148,6 +162,8 @@ impl Server {
             source,
             settled: RwLock::new(settled.clone()),
             watched: watch::Sender::new(watched(&settled)),
+            adopted: Mutex::default(),
+            orders,
             reloading: Mutex::default(),
             drain: Notify::new(),
             draining: AtomicBool::new(false),
@@ -159,7 +175,7 @@ impl Server {
             fake_secret,
             readiness: Arc::default(),
         });
-        control.start_control_plane()?;
+        control.start_control_plane(ordered)?;
         if let Some(open) = &mut handover {
             handover::serve(open, control.clone())?;
         }
@@ -355,13 +371,24 @@ impl Handle {
     }
 
     /// It ends with the handle, whose drop closes `watched`.
-    fn start_control_plane(&self) -> Result<(), (Exit, String)> {
+    fn start_control_plane(
+        self: &Arc<Self>,
+        orders: mpsc::Receiver<SwitchoverOrder>,
+    ) -> Result<(), (Exit, String)> {
+        let handle = Arc::downgrade(self);
+        let adopt = move |name: &str| match handle.upgrade() {
+            Some(handle) => handle.adopt(name),
+            None => Err("Tidegate is stopping".to_owned()),
+        };
         let input = control::Input {
             views: self.shared.views.clone(),
             watched: self.watched.subscribe(),
             schema: self.shared.schema.clone(),
             policies: self.shared.policies.clone(),
             hidden: self.shared.hidden.clone(),
+            pools: self.shared.pools.clone(),
+            adopt: Box::new(adopt),
+            orders,
         };
         let started = control::start(input).map(drop);
         started.map_err(|error| (Exit::Failure, format!("cannot start the control plane: {error}")))
@@ -383,13 +410,14 @@ impl Handle {
         };
         let config = self.source.read().map_err(words)?;
         let old = self.settled();
-        let (config, report) = diff::in_force(&old.config, config);
+        let (config, report) = diff::in_force(&old.config, self.in_roles(config));
         let settled =
             Arc::new(settle::settle(config, self.fake_secret).map_err(|message| vec![message])?);
         *self.settled.write().unwrap_or_else(PoisonError::into_inner) = settled.clone();
         self.watched.send_replace(watched(&settled));
         self.shared.pools.set_quotas(settle::server_quotas(&settled.config));
-        let retiring = self.shared.retiring(&old.config.cluster, &settled.config.cluster);
+        let (before, now) = (&old.config.cluster, &settled.config.cluster);
+        let retiring = self.shared.retiring(before, now, Transactions::Finish, None);
         self.shared.tell_all(|| Message::Reload(settled.clone(), retiring.clone()));
         Ok(report)
     }
@@ -405,6 +433,13 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 impl Shared {
+    /// Has every worker look at what is ordered, if it has room for the word.
+    fn nudge(&self) {
+        for sender in &self.senders {
+            let _ = sender.try_send(Message::Heed(oneshot::channel().0));
+        }
+    }
+
     /// Tells every worker. A worker whose queue is full for so long is stuck; that is logged.
     fn tell_all(&self, message: impl Fn() -> Message) {
         for (index, sender) in self.senders.iter().enumerate() {
@@ -476,6 +511,22 @@ impl Control for Handle {
 
     fn order_pools(&self, order: PoolsOrder, who: Who) -> Answer<Result<PoolsReport, String>> {
         Box::pin(pausing::run(self.shared.clone(), order, who))
+    }
+
+    fn cluster(&self) -> Option<ClusterReport> {
+        self.shared.views.latest().topology.as_deref().map(ClusterReport::from)
+    }
+
+    fn switchover(&self, to: Option<String>, who: Who) -> Answer<Result<(), String>> {
+        let named = to.as_deref().unwrap_or("whoever is best");
+        tracing::info!(target: "tidegate::audit", %who, to = named, "switchover");
+        let orders = self.orders.clone();
+        Box::pin(async move {
+            let gone = || "Tidegate is stopping".to_owned();
+            let (answer, answered) = oneshot::channel();
+            orders.try_send(SwitchoverOrder { to, answer }).map_err(|_| gone())?;
+            answered.await.map_err(|_| gone())?
+        })
     }
 
     fn drain(&self) {

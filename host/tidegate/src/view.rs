@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use rustc_hash::FxHashMap;
 use tidegate_core::catalogue::Catalogue;
 use tidegate_core::limits::CATALOGUES_MAX;
 use tidegate_core::roles::Roles;
-use tidegate_core::route::ReplicaView;
+use tidegate_core::route::{Lsn, ReplicaView};
 use tokio::sync::watch;
 
 /// Tags that policies are told of. A plan holds for one shape with these tags.
@@ -31,6 +32,48 @@ pub struct KnownRoles {
     pub stamp: u64,
 }
 
+/// One server, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberView {
+    pub name: Arc<str>,
+    pub address: Arc<str>,
+    /// Writes go there.
+    pub is_in_force: bool,
+    /// By its own word; `None`: it does not answer.
+    pub is_primary: Option<bool>,
+    pub timeline: Option<u32>,
+    /// Written, or received.
+    pub position: Option<Lsn>,
+    /// Of a replica.
+    pub lag: Option<Duration>,
+    pub serves_reads: bool,
+    /// Why it does not answer.
+    pub fault: Option<&'static str>,
+}
+
+/// What was decided about the cluster, and when.
+#[derive(Clone, Debug)]
+pub struct ClusterEvent {
+    pub at: SystemTime,
+    pub level: tracing::Level,
+    pub text: Arc<str>,
+}
+
+/// The cluster, for people.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    /// `steady`, `suspect`, `promoting`, …
+    pub state: &'static str,
+    /// Statements for the primary wait.
+    pub is_held: bool,
+    /// `failover.mode`.
+    pub mode: &'static str,
+    /// The primary in force, then the others.
+    pub members: Vec<MemberView>,
+    /// The last ones, oldest first.
+    pub events: Vec<ClusterEvent>,
+}
+
 /// The replicas, catalogues and roles as they were last seen.
 #[derive(Clone, Debug, Default)]
 pub struct View {
@@ -41,6 +84,8 @@ pub struct View {
     pub catalogues: FxHashMap<Arc<str>, Known>,
     /// `None` until somebody has wanted them and they were read.
     pub roles: Option<KnownRoles>,
+    /// `None` where there are no replicas.
+    pub topology: Option<Arc<Topology>>,
 }
 
 /// Between the control plane, which writes, and the workers, which read and say what they need.

@@ -4,6 +4,7 @@
 mod auth; // who gets in, and how
 mod chains; // one Tidegate behind another
 mod clients; // applications in other languages, and PostgreSQL's own programs
+mod failover; // primaries that die, and who takes over
 mod faults; // servers that die, clients that vanish, pools that are full
 mod flow; // one side reads more slowly than the other sends
 mod guests; // policies in other languages

@@ -2,11 +2,18 @@
 
 use crate::limits;
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// A position in the write-ahead log, in bytes. Source: PostgreSQL's `pg_lsn`, `high/low` in hexadecimal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
+    }
+}
 
 impl Lsn {
     /// Reads PostgreSQL's text form, `16/B374D848`.
@@ -80,6 +87,11 @@ impl Freshness {
         self.replicas.get(replica).copied().flatten()
     }
 
+    /// When the primary last said how far it was.
+    pub fn last_asked(&self) -> Option<Instant> {
+        self.samples.back().map(|sample| sample.asked_at)
+    }
+
     /// Nothing of what was known holds: the primary is another.
     pub fn forget(&mut self) {
         self.samples.clear();
@@ -122,6 +134,7 @@ mod tests {
     fn positions_read_as_postgresql_writes_them() {
         assert_eq!(Lsn::parse("16/B374D848"), Some(Lsn(0x16_B374_D848)));
         assert_eq!(Lsn::parse("0/0"), Some(Lsn(0)));
+        assert_eq!(Lsn(0x16_B374_D848).to_string(), "16/B374D848");
         for bad in ["", "16", "16/", "/1", "x/1", "1/2/3", "100000000/0"] {
             assert_eq!(Lsn::parse(bad), None, "{bad}");
         }

@@ -4,6 +4,7 @@
 //! It knows the rest of the process only through [`Control`].
 
 mod clients; // GET /api/v1/clients
+mod cluster; // GET /api/v1/cluster, POST /api/v1/cluster/switchover
 mod config; // GET /api/v1/config
 mod drain; // POST /api/v1/drain
 mod explain; // POST /api/v1/explain
@@ -35,6 +36,7 @@ pub use crate::config::diff::ReloadReport;
 use crate::explain::{ExplainQuestion, Explanation};
 use crate::observe::snapshot::{Scope, Snapshot};
 use crate::plugins::{Order, Outcome, SlotDetail, SlotReport, Who};
+pub use cluster::{ClusterReport, EventReport, ServerReport, SwitchoverQuestion};
 pub use pausing::{PoolsOrder, PoolsQuestion, PoolsReport, PoolsVerb};
 pub use server::{AdminHandle, start};
 use tidegate_core::policy::Slot;
@@ -86,6 +88,15 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// Why nothing was done, as a sentence.
     fn order_pools(&self, order: PoolsOrder, who: Who) -> Answer<Result<PoolsReport, String>>;
+
+    /// The servers as they were last seen; `None` where there is but one, or nothing was heard yet.
+    fn cluster(&self) -> Option<ClusterReport>;
+
+    /// Begins to make another server the primary; `None`: whoever is best.
+    ///
+    /// # Errors
+    /// Why it has not begun, as a sentence.
+    fn switchover(&self, to: Option<String>, who: Who) -> Answer<Result<(), String>>;
 
     /// Starts what SIGTERM starts: no new clients, the others end, the process exits. Returns at
     /// once.

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use super::plugins::Plain;
 use super::reply::{Problem, Reply};
 use super::{
-    Control, PoolsVerb, clients, config, drain, explain, metrics, openapi, pausing, plugins, pools,
+    Control, PoolsVerb, clients, cluster, config, drain, explain, metrics, openapi, pausing, plugins, pools,
     probes, record, reload, servers,
 };
 use crate::config::{AdminConfig, MetricsAccess, Secret};
@@ -41,6 +41,8 @@ pub(super) enum Resource {
     Record,
     Explain,
     Drain,
+    Cluster,
+    Switchover,
     PoolsOrder(PoolsVerb),
     Openapi,
     Plugins,
@@ -82,6 +84,8 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::POST, "/api/v1/record", Access::Token, Resource::Record),
     route(Method::POST, "/api/v1/explain", Access::Token, Resource::Explain),
     route(Method::POST, "/api/v1/drain", Access::Token, Resource::Drain),
+    route(Method::GET, "/api/v1/cluster", Access::Token, Resource::Cluster),
+    route(Method::POST, "/api/v1/cluster/switchover", Access::Token, Resource::Switchover),
     route(Method::POST, "/api/v1/pause", Access::Token, Resource::PoolsOrder(PoolsVerb::Pause)),
     route(Method::POST, "/api/v1/resume", Access::Token, Resource::PoolsOrder(PoolsVerb::Resume)),
     route(Method::POST, "/api/v1/reconnect", Access::Token, Resource::PoolsOrder(PoolsVerb::Reconnect)),
@@ -268,6 +272,8 @@ impl Router {
             Resource::Record => record::post(control, query, who).await,
             Resource::Explain => explain::post(control, &body).await,
             Resource::Drain => Ok(drain::post(control, who)),
+            Resource::Cluster => cluster::get(control),
+            Resource::Switchover => cluster::switchover(control, &body, who).await,
             Resource::PoolsOrder(verb) => pausing::post(control, verb, &body, who).await,
             Resource::Plugins => Ok(plugins::list(control)),
             Resource::Plugin => plugins::get(control, slot),

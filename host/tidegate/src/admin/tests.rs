@@ -118,6 +118,17 @@ impl Control for Fake {
         Box::pin(async move { Ok(PoolsReport { done, open: 3, ..PoolsReport::default() }) })
     }
 
+    fn cluster(&self) -> Option<ClusterReport> {
+        let server = ServerReport { name: "primary".to_owned(), ..ServerReport::default() };
+        Some(ClusterReport { primary: "primary".to_owned(), servers: vec![server], ..Default::default() })
+    }
+
+    fn switchover(&self, to: Option<String>, _: Who) -> Answer<Result<(), String>> {
+        let is_known = to.as_deref().is_none_or(|name| name == "replica-1");
+        self.orders.lock().unwrap().push(format!("switchover {to:?}"));
+        Box::pin(async move { if is_known { Ok(()) } else { Err("no such server".to_owned()) } })
+    }
+
     fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config)
     }

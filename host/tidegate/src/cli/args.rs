@@ -74,6 +74,11 @@ pub(super) enum Command {
     /// Say what Tidegate and its policies make of a statement, without running it
     #[command(after_help = super::explain::EXAMPLES)]
     Explain(super::explain::ExplainArgs),
+    /// Show the servers of a running Tidegate: roles, timelines, lag, and what was decided
+    Topology(super::cluster::TopologyArgs),
+    /// Make another server the primary, without loss
+    #[command(after_help = super::cluster::SWITCHOVER_EXAMPLES)]
+    Switchover(super::cluster::SwitchoverArgs),
     /// Hold a database's clients, let its transactions end and close its server connections
     #[command(after_help = super::pausing::PAUSE_EXAMPLES)]
     Pause(super::pausing::PauseArgs),

@@ -2,6 +2,7 @@
 
 mod args; // flags, help texts
 mod check; // tidegate check
+mod cluster; // tidegate topology, switchover
 mod explain; // tidegate explain
 mod init; // tidegate init
 mod pausing; // tidegate pause, resume, reconnect
@@ -43,6 +44,8 @@ pub fn main() -> Exit {
         Command::Plugin(args) => plugin::run(args.command),
         Command::Record(args) => record::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Topology(args) => cluster::topology(&args),
+        Command::Switchover(args) => cluster::switchover(&args),
         Command::Pause(args) => pausing::pause(&args),
         Command::Resume(args) => pausing::resume(&args),
         Command::Reconnect(args) => pausing::reconnect(&args),

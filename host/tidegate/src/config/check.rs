@@ -38,6 +38,8 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
         raw.pools.into_iter().map(|written| checker.pool_override(written, &pool)).collect();
     let quotas = checker.quotas(raw.quotas);
     let routing = checker.routing(raw.routing);
+    let replicas = cluster.as_ref().map_or(0, |cluster| cluster.replicas.len());
+    let failover = checker.failover(raw.failover, replicas);
     let plugins = checker.plugins(raw.plugins, raw.pins);
     let tls = checker.tls(raw.tls);
     let auth = checker.auth(raw.auth, &tls);
@@ -58,6 +60,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
             pools,
             quotas,
             routing,
+            failover,
             plugins,
             auth,
             tls,

@@ -15,6 +15,7 @@ pub use tidegate_wire::auth::Secret;
 
 use super::plugins::PluginsConfig;
 use super::quotas::Quotas;
+use super::failover::FailoverSettings;
 use super::rates::Rates;
 use super::users::Users;
 use super::version::ProtocolVersion;
@@ -40,6 +41,7 @@ pub struct Config {
     pub pools: Vec<PoolOverride>,
     pub quotas: Quotas,
     pub routing: RoutingSettings,
+    pub failover: FailoverSettings,
     pub plugins: PluginsConfig,
     pub auth: AuthConfig,
     pub tls: ClientTls,
@@ -104,6 +106,15 @@ impl ClusterConfig {
     pub fn server(&self, instance: usize) -> &ServerUrl {
         let replica = instance.checked_sub(1).and_then(|index| self.replicas.get(index));
         replica.unwrap_or(&self.primary)
+    }
+
+    /// The same servers, with another of them in the place of the primary. Unchanged if it is none of them.
+    #[must_use]
+    pub fn led_by(mut self, address: &ServerAddress) -> Self {
+        if let Some(leader) = self.replicas.iter_mut().find(|server| server.address == *address) {
+            std::mem::swap(&mut self.primary, leader);
+        }
+        self
     }
 }
 

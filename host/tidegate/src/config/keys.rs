@@ -75,6 +75,11 @@ pub(super) const TABLES: &[(&str, &str)] = &[
          primary.",
     ),
     (
+        "failover",
+        "Which server is the primary when the configured one dies, hangs or is demoted. It takes replicas; the user of the \
+         servers' URLs must see and do what it needs: docs/failover.md.",
+    ),
+    (
         "plugins",
         "Policies as WebAssembly. Those that come with Tidegate are in place unless others were uploaded (`tidegate plugin \
          push`) or are pinned below.",
@@ -157,6 +162,17 @@ pub(super) const KEYS: &[Key] = &[
     key("routing", "reads", Value(r#""split""#), Live, "`split`: a statement that is proven to be nothing but a read runs on a replica that shows everything this client has written and seen; everything else on the primary. `primary`: everything."),
     key("routing", "lag_max", Value(r#""5s""#), Live, "A replica that is further behind the primary serves no reads."),
     key("routing", "lag_return", Value(r#""2s""#), Live, "One that was too far behind serves reads again when it is less than this behind."),
+
+    key("failover", "mode", Value(r#""follow""#), Live, "`off`: the primary is the one that is configured. `follow`: somebody else promotes (Patroni, an operator), Tidegate sees it and sends writes there. `embedded`: Tidegate promotes the best replica when the primary is gone; one Tidegate for one cluster, and no other manager beside it."),
+    key("failover", "hold_max", Value(r#""10s""#), Live, "While the primary may be gone, statements for it are held this long at most; then they fail as they would without."),
+    key("failover", "silent_max", Value(r#""3s""#), Live, "A primary that does not answer, or cannot be reached, is given this long before it counts as gone; one whose machine refuses connections is not."),
+    key("failover", "restart_max", Value(r#""5s""#), Live, "The same for one that is being stopped, starts, or recovers from a crash: it may be back in a moment."),
+    key("failover", "lag_bytes_max", Value("1048576"), Live, "A replica that lacks more of what the primary is known to have written is not promoted."),
+    key("failover", "interval_min", Value(r#""60s""#), Live, "After a failover none follows for so long."),
+    key("failover", "fencing", Value(r#""best-effort""#), Live, "`required`: nobody is promoted unless `fence_command` has said that the old primary is stopped. `best-effort`: it runs if there is one, and Tidegate sends nothing to the old primary in any case."),
+    key("failover", "fence_command", Example(r#"["/usr/local/bin/fence", "--now"]"#), Live, "Stops the old primary before another is promoted; 0 is success. `TIDEGATE_SERVER`, `TIDEGATE_HOST` and `TIDEGATE_PORT` in its environment say which."),
+    key("failover", "fence_timeout", Value(r#""10s""#), Live, "The command is given this long."),
+    key("failover", "rejoin_command", Example(r#"["/usr/local/bin/rejoin"]"#), Live, "Makes an old primary a replica of the new one (pg_rewind, pg_basebackup) when it has been replaced; the environment has `TIDEGATE_PRIMARY_HOST` and `TIDEGATE_PRIMARY_PORT` besides."),
 
     key("plugins", "state_dir", Example(r#""/var/lib/tidegate""#), Restart, "Where uploaded plugins are kept, so that they are there after a restart; made if it is not there. Unless written, they are gone at the end of the process."),
     key("plugins", "signatures", Value(r#""off""#), Restart, "Ed25519 signatures of uploads: `off`: not looked at; `optional`: one that is there must be good; `required`: no upload without."),

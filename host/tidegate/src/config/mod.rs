@@ -9,6 +9,7 @@ mod check; // from written to checked
 pub mod checked; // what the rest of the program sees
 pub mod diff; // what a reload changes
 pub mod docs; // pages generated from tables
+mod failover; // failover: types and checks
 mod error; // what is wrong, where, and what was meant
 pub mod init; // the commented tidegate.toml
 mod keys; // every key, documented
@@ -30,6 +31,7 @@ mod tests;
 
 pub use checked::*;
 pub use error::{ConfigError, Origin, Problem};
+pub use failover::{FailoverMode, FailoverSettings, FencingWord};
 pub use peers::{Peer, PeerAddress};
 pub use plugins::{FileHash, Pin, PluginsConfig, PublicKey, Signature, Signatures};
 pub use quotas::{Quota, Quotas, Whose};

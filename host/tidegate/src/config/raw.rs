@@ -9,6 +9,7 @@ use super::checked::{
     TrustRemote,
 };
 use super::error::Origin;
+use super::failover::{FailoverMode, FencingWord};
 use super::peers::PeerAddress;
 use super::plugins::{FileHash, PublicKey, Signatures};
 use tidegate_core::policy::Slot;
@@ -49,6 +50,7 @@ pub struct Raw {
     pub pools: Vec<RawOverride>,
     pub quotas: Vec<RawQuota>,
     pub routing: RawRouting,
+    pub failover: RawFailover,
     pub plugins: RawPlugins,
     pub pins: Vec<RawPin>,
     pub auth: RawAuth,
@@ -113,6 +115,20 @@ pub struct RawRouting {
     pub reads: Option<At<Reads>>,
     pub lag_max: Option<At<Duration>>,
     pub lag_return: Option<At<Duration>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawFailover {
+    pub mode: Option<At<FailoverMode>>,
+    pub hold_max: Option<At<Duration>>,
+    pub silent_max: Option<At<Duration>>,
+    pub restart_max: Option<At<Duration>>,
+    pub lag_bytes_max: Option<At<usize>>,
+    pub interval_min: Option<At<Duration>>,
+    pub fencing: Option<At<FencingWord>>,
+    pub fence_command: Vec<At<String>>,
+    pub fence_timeout: Option<At<Duration>>,
+    pub rejoin_command: Vec<At<String>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
-    At, Raw, RawAdmin, RawAuth, RawCluster, RawHandover, RawLimits, RawLog, RawOverride, RawPeer,
+    At, Raw, RawAdmin, RawAuth, RawCluster, RawFailover, RawHandover, RawLimits, RawLog, RawOverride, RawPeer,
     RawPin, RawPlugins, RawPool, RawQuota, RawRates, RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
@@ -88,6 +88,7 @@ impl Reader<'_> {
             pools: self.overrides(&mut root),
             quotas: self.quotas(&mut root),
             routing: self.table(&mut root, "routing", Self::routing),
+            failover: self.table(&mut root, "failover", Self::failover),
             plugins: self.table(&mut root, "plugins", Self::plugins),
             pins: self.pins(&mut root),
             auth: self.table(&mut root, "auth", Self::auth),
@@ -139,6 +140,21 @@ impl Reader<'_> {
             reads: self.value(table, "reads"),
             lag_max: self.value(table, "lag_max"),
             lag_return: self.value(table, "lag_return"),
+        }
+    }
+
+    fn failover(&mut self, table: &mut Table<'_, '_>) -> RawFailover {
+        RawFailover {
+            mode: self.value(table, "mode"),
+            hold_max: self.value(table, "hold_max"),
+            silent_max: self.value(table, "silent_max"),
+            restart_max: self.value(table, "restart_max"),
+            lag_bytes_max: self.value(table, "lag_bytes_max"),
+            interval_min: self.value(table, "interval_min"),
+            fencing: self.value(table, "fencing"),
+            fence_command: self.list(table, "fence_command"),
+            fence_timeout: self.value(table, "fence_timeout"),
+            rejoin_command: self.list(table, "rejoin_command"),
         }
     }
 

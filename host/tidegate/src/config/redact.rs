@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::checked::{
     AuthConfig, AuthMethod, Config, LimitSettings, Listen, MetricsAccess, PoolSettings, TrustRemote,
 };
+use super::failover::{FailoverMode, FailoverSettings, FencingWord};
 use super::peers::Peer;
 use super::plugins::PluginsConfig;
 use super::quotas::{Quota, Quotas, Whose};
@@ -54,6 +55,7 @@ pub fn redacted(config: &Config) -> Value {
             "lag_max": duration(config.routing.lag_max),
             "lag_return": duration(config.routing.lag_return),
         },
+        "failover": failover(&config.failover),
         "plugins": plugins(&config.plugins),
         "pins": pins(&config.plugins),
         "auth": auth(&config.auth),
@@ -76,6 +78,22 @@ pub fn redacted(config: &Config) -> Value {
         },
         "limits": limits(&config.limits),
         "log": { "format": config.log.format.as_str(), "filter": config.log.filter },
+    })
+}
+
+fn failover(failover: &FailoverSettings) -> Value {
+    let policy = &failover.policy;
+    json!({
+        "mode": FailoverMode(policy.mode).as_str(),
+        "hold_max": duration(policy.hold_max),
+        "silent_max": duration(policy.silent_max),
+        "restart_max": duration(policy.restart_max),
+        "lag_bytes_max": policy.lag_bytes_max,
+        "interval_min": duration(policy.interval_min),
+        "fencing": FencingWord(policy.fencing).as_str(),
+        "fence_command": failover.fence_command,
+        "fence_timeout": duration(failover.fence_timeout),
+        "rejoin_command": failover.rejoin_command,
     })
 }
 

@@ -1,9 +1,13 @@
-//! CONTROL PLANE: watches the replicas and reads catalogues on a thread of its own; nothing in `data` waits for it.
+//! CONTROL PLANE: watches the servers, replaces a primary that is gone, and reads catalogues, on a thread of its own; nothing in
+//! `data` waits for it.
 
+mod acts; // what a failover takes, on the servers themselves
 mod catalogues; // what databases say about names
+mod cluster; // the servers under watch, and what is done about them
 mod memberships; // which roles are members of which
+mod probe; // one server, asked again and again
 mod schedule; // when a catalogue is read again
-mod watcher; // how fresh the replicas are
+mod told; // what people are told, in words
 mod weighing; // their shares of reads
 
 #[cfg(test)]
@@ -14,19 +18,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tidegate_core::route::ReplicaView;
+use tidegate_cluster::Mode;
 use tidegate_policy::Registry;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::LocalSet;
 
 use catalogues::Refreshed;
 
 use crate::config::{Config, Reads};
 use crate::hidden::HiddenCodes;
-use crate::upstream::{Asker, Target};
+use crate::upstream::pool::SharedPools;
+use crate::upstream::Target;
 use crate::view::{View, Views};
 
-/// How often replicas are asked how far they have come. A session's read may use a replica this much after its write, and
-/// the time to replay, at the earliest.
+/// How often it is looked whether a catalogue is wanted.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The part of a configuration that this is about.
@@ -46,6 +51,20 @@ pub struct Input {
     pub schema: Arc<AtomicU64>,
     pub policies: Arc<Registry>,
     pub hidden: Arc<HiddenCodes>,
+    /// Where statements for the primary are held.
+    pub pools: Arc<SharedPools>,
+    /// Puts the server of this name in the place of the primary, for the whole process.
+    pub adopt: Box<dyn Fn(&str) -> Result<(), String> + Send>,
+    pub orders: mpsc::Receiver<SwitchoverOrder>,
+}
+
+/// An operator wants another primary.
+#[derive(Debug)]
+pub struct SwitchoverOrder {
+    /// The server's name; `None`: whoever is best.
+    pub to: Option<String>,
+    /// Whether it has begun, or why not.
+    pub answer: oneshot::Sender<Result<(), String>>,
 }
 
 /// Starts the thread. It ends when the sender of `watched` is dropped.
@@ -55,51 +74,66 @@ pub struct Input {
 pub fn start(input: Input) -> std::io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("tidegate-control".to_owned()).spawn(move || {
-        runtime.block_on(run(input));
+        LocalSet::new().block_on(&runtime, run(input));
     })
 }
 
-async fn run(input: Input) {
+async fn run(mut input: Input) {
     let mut configurations = input.watched.clone();
+    let mut standing = cluster::Standing::default();
+    let mut orders = std::mem::replace(&mut input.orders, mpsc::channel(1).1);
     loop {
         let watched = configurations.borrow_and_update().clone();
         // All branches are cancel safe: connections are dropped, and a new round begins with the new configuration.
         tokio::select! {
             changed = configurations.changed() => if changed.is_err() { return },
-            () = watch_cluster(&input, &watched) => {}
+            () = watch_cluster(&input, &watched, &mut standing, &mut orders) => {}
         }
     }
 }
 
 /// Three tasks without end, none of which waits for another.
-async fn watch_cluster(input: &Input, watched: &Watched) {
+async fn watch_cluster(
+    input: &Input,
+    watched: &Watched,
+    standing: &mut cluster::Standing,
+    orders: &mut mpsc::Receiver<SwitchoverOrder>,
+) {
     // What was seen under another configuration is void, but for the roles: who is nobody's member for a moment is limited.
     let roles = input.views.latest().roles.clone();
     input.views.update(|view| *view = View { roles, ..View::default() });
-    let splits = watched.config.routing.reads == Reads::Split;
-    if splits && !watched.config.cluster.replicas.is_empty() {
-        let replicas = watch_replicas(input, watched);
-        tokio::join!(replicas, read_catalogues(input, watched), watch_roles(input, watched));
-    } else {
-        // Where there is no choice of servers, nothing but what policies of limits are told.
-        watch_roles(input, watched).await;
+    let has_replicas = !watched.config.cluster.replicas.is_empty();
+    let splits = has_replicas && watched.config.routing.reads == Reads::Split;
+    let fails_over = has_replicas && watched.config.failover.policy.mode != Mode::Off;
+    let cluster = async {
+        if splits || fails_over {
+            cluster::watch(input, watched, standing, orders).await;
+        } else {
+            refuse_orders(orders).await;
+        }
+    };
+    let catalogues = async {
+        if splits {
+            read_catalogues(input, watched).await;
+        } else {
+            std::future::pending().await
+        }
+    };
+    // The first ends when roles could not be changed: then all begin anew. All branches are cancel safe.
+    tokio::select! {
+        () = cluster => {}
+        () = catalogues => {}
+        () = watch_roles(input, watched) => {}
     }
 }
 
-async fn watch_replicas(input: &Input, watched: &Watched) {
-    let Input { views, policies, .. } = input;
-    let names: Arc<[Arc<str>]> =
-        watched.targets.iter().skip(1).map(|target| target.name.clone()).collect();
-    let mut watcher = watcher::Watcher::new(watched, policies.clone());
-    let mut tick = ticks(WATCH_INTERVAL);
-    loop {
-        tick.tick().await;
-        let replicas: Vec<ReplicaView> = watcher.round().await;
-        views.update(|view| {
-            view.replicas = replicas;
-            view.names = names.clone();
-        });
+/// Where there is nobody who could be primary instead.
+async fn refuse_orders(orders: &mut mpsc::Receiver<SwitchoverOrder>) {
+    while let Some(SwitchoverOrder { answer, .. }) = orders.recv().await {
+        // Who asked may have gone.
+        let _ = answer.send(Err("no replica is configured".to_owned()));
     }
+    std::future::pending().await
 }
 
 /// One database after the other, of those in which clients have logged in.

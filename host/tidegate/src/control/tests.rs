@@ -62,8 +62,11 @@ async fn serve(mut stream: TcpStream, seen: watch::Sender<Seen>) -> std::io::Res
         stream.read_exact(&mut query).await?;
         seen.send_modify(|seen| seen.others += usize::from(!seen.catalogues.is_empty()));
         out.clear();
-        backend::row_description_text(&mut out, &["position"]);
-        backend::data_row(&mut out, &[Some(b"0/1000")]);
+        // A primary, in the order of what is asked.
+        backend::row_description_text(&mut out, &["system", "is", "w", "rc", "rp", "tl", "r", "p"]);
+        let row: [Option<&[u8]>; 8] =
+            [Some(b"7"), Some(b"f"), Some(b"0/1000"), None, None, Some(b"1"), Some(b"gone"), Some(b"f")];
+        backend::data_row(&mut out, &row);
         backend::command_complete(&mut out, b"SELECT 1");
         backend::ready_for_query(&mut out, TransactionStatus::Idle);
     }
@@ -111,6 +114,9 @@ fn input(watched: Watched) -> (Input, Arc<Watched>) {
         schema: Arc::default(),
         policies: Arc::new(Registry::new(engine, 1, &sink)),
         hidden: Arc::default(),
+        pools: SharedPools::new(1),
+        adopt: Box::new(|name| Err(format!("{name} is never adopted here"))),
+        orders: mpsc::channel(1).1,
     };
     (input, watched)
 }
@@ -159,8 +165,12 @@ async fn replicas_are_watched_while_a_catalogue_takes_its_time() {
         let enough = |seen: &Seen| seen.others >= 12 || seen.is_given_up;
         seen.wait_for(enough).await.unwrap().clone()
     };
+    let mut standing = cluster::Standing::default();
+    let (_sender, mut orders) = mpsc::channel(1);
+    let watch = watch_cluster(&input, &watched, &mut standing, &mut orders);
+    let tasks = LocalSet::new();
     tokio::select! {
-        () = watch_cluster(&input, &watched) => {}
+        () = tasks.run_until(watch) => {}
         seen = rounds => {
             assert!(!seen.is_given_up, "after {} questions", seen.others);
             assert_eq!(seen.catalogues, ["slow"]);

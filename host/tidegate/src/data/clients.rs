@@ -86,6 +86,8 @@ pub struct Client {
     pub limited_since: Cell<Option<Instant>>,
     cancel: RefCell<Option<Cancel>>,
     close: RefCell<Option<CloseRequest>>,
+    /// Its server may be the primary no more.
+    leaves: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -190,6 +192,7 @@ impl Client {
             limited_since: Cell::default(),
             cancel: RefCell::default(),
             close: RefCell::default(),
+            leaves: Cell::new(false),
             waker: RefCell::default(),
         })
     }
@@ -252,6 +255,16 @@ impl Client {
     }
 
     /// A request to close it now replaces one to close it later, not the other way round.
+    /// If it holds a connection to what was the primary and is no more, it loses it.
+    pub fn leave_server(&self) {
+        self.leaves.set(true);
+        self.wake();
+    }
+
+    pub fn take_leave(&self) -> bool {
+        self.leaves.take()
+    }
+
     pub fn request_close(&self, request: CloseRequest) {
         let mut known = self.close.borrow_mut();
         if !matches!(*known, Some(CloseRequest::Now(_))) {

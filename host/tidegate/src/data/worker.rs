@@ -38,7 +38,7 @@ use crate::observe::stats::WorkerStats;
 use crate::stream::LeftSocket;
 use crate::upstream::Credentials;
 use crate::upstream::pool::{
-    Neighbours, PoolKey, PoolMessage, Pools, PoolsConfig, ServerLogin, SharedPools,
+    Neighbours, PoolKey, PoolMessage, Pools, PrimaryHold, PoolsConfig, ServerLogin, SharedPools,
 };
 use crate::uring;
 use crate::view::Views;
@@ -93,6 +93,19 @@ pub struct Retiring {
     pools: Arc<SharedPools>,
     /// By `PoolKey::instance`: whose target is another now.
     instances: Vec<usize>,
+    transactions: Transactions,
+    /// Until then, where another server is the primary.
+    #[expect(dead_code, reason = "dropping it is what counts")]
+    hold: Option<PrimaryHold>,
+}
+
+/// What becomes of transactions on a primary that is none any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transactions {
+    /// They run to their ends.
+    Finish,
+    /// They are lost with it: nothing that it says is believed.
+    Lost,
 }
 
 impl Drop for Retiring {
@@ -183,11 +196,13 @@ impl Shared {
         &self,
         old: &config::ClusterConfig,
         new: &config::ClusterConfig,
+        transactions: Transactions,
+        hold: Option<PrimaryHold>,
     ) -> Arc<Retiring> {
         let count = 1 + old.replicas.len().max(new.replicas.len());
         let changed = |i: &usize| !old.server(*i).is_reached_like(new.server(*i));
         let instances = (0..count).filter(changed).collect();
-        Arc::new(Retiring { pools: self.pools.clone(), instances })
+        Arc::new(Retiring { pools: self.pools.clone(), instances, transactions, hold })
     }
 
     /// What fingerprints begin with in this process.
@@ -466,6 +481,9 @@ impl Worker {
             }
             Message::Reload(settled, retiring) => {
                 self.reload(settled);
+                if retiring.transactions == Transactions::Lost {
+                    self.clients.borrow().values().for_each(|client| client.leave_server());
+                }
                 drop(retiring);
             }
             Message::Heed(done) => {

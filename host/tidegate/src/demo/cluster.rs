@@ -283,10 +283,12 @@ fn build_replica(
     let name = format!("replica-{number}");
     let slot = format!("replica_{number}");
     let node = Node::new(installation, &name, scratch.path().join(&name));
+    // The socket asks for no password; another primary, by TCP, will.
     let connection = format!(
-        "host={} port={} user=postgres application_name={name}",
+        "host={} port={} user=postgres password={} application_name={name}",
         primary.socket_directory().display(),
-        primary.port()
+        primary.port(),
+        password_of("postgres")
     );
     let mut backup = installation.server("pg_basebackup");
     backup

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::credentials::Credentials;
-use super::error::ConnectError;
+use super::error::{ConnectError, ServerError};
 use super::login::{NewServer, Target, connect, simple_query};
+use super::messages::Messages;
 use crate::config::Config;
+use tidegate_wire::backend::tag;
 
 /// Nothing a user could have created is found by name with these.
 const SETTINGS: [(&str, &str); 2] = [
@@ -69,6 +71,23 @@ impl Asker {
         let rows = simple_query(&mut server, sql).await?;
         self.server = Some(server);
         Ok(rows)
+    }
+
+    /// Resolves when the server ends the connection, to what it said last; never while there is none. Cancel safe, but for a
+    /// notice that arrives in pieces.
+    pub async fn ended(&mut self) -> Option<ServerError> {
+        let Some(server) = &mut self.server else { return std::future::pending().await };
+        let mut messages = Messages::new(&mut server.stream);
+        let last_word = loop {
+            match messages.next().await {
+                Ok((tag::ERROR_RESPONSE, body)) => break Some(ServerError::read(body)),
+                // Notices and changes of settings.
+                Ok(_) => {}
+                Err(_) => break None,
+            }
+        };
+        self.server = None;
+        last_word
     }
 
     /// Gives the connection's place on the server back.

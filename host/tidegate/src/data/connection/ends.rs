@@ -9,6 +9,7 @@ use tidegate_core::limits::SCHEMA_SEEN_TIME_MAX;
 use tidegate_core::plan::Target;
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
+use tidegate_core::route::Place;
 use tidegate_core::session::{CloseReason, Gone, Work};
 use tokio::io::AsyncWrite as _;
 
@@ -37,6 +38,9 @@ impl Connection {
                 self.cancel_on_server(Some(cancel));
             }
         }
+        if self.client.take_leave() && self.is_with_old_primary() {
+            self.server_gone(cx);
+        }
         if matches!(self.phase, ClientPhase::Gone(..) | ClientPhase::Closing(_)) {
             return;
         }
@@ -55,6 +59,15 @@ impl Connection {
             self.from_server.out.send(|out| refusal.write(out));
         }
         self.close(CloseReason::ShuttingDown);
+    }
+
+    /// Is its server one that was the primary, and is none of the primary in force?
+    fn is_with_old_primary(&self) -> bool {
+        let Some(Lent { lease, .. }) = &self.lent else { return false };
+        let settled = self.worker.settled();
+        let primary = settled.pools.targets.first();
+        self.asked.place == Place::Primary
+            && primary.is_some_and(|primary| primary.address != lease.server.target.address)
     }
 
     /// Nothing moves: notes since when, and gives back what an idle client does not need.

@@ -126,9 +126,9 @@ impl PoolCell {
         (Arc::clone(&inner.target), inner.credentials.clone())
     }
 
-    /// Is nobody to connect, since an operator holds its clients?
+    /// Is nobody to connect, since its clients are held?
     pub fn is_held(&self) -> bool {
-        self.shared.is_paused()
+        self.shared.is_paused() || self.instance.is_held()
     }
 
     pub fn counts(&self) -> Counts {
@@ -161,7 +161,7 @@ impl PoolCell {
     fn try_acquire(self: &Rc<Self>, slot: &Rc<WaitSlot>, now: Instant) -> Tried {
         let mut inner = self.inner.borrow_mut();
         let inner = &mut *inner;
-        inner.heed(&self.shared, now);
+        inner.heed(&self.shared, &self.instance, now);
         if let Some(refusal) = self.refused_at_once(inner, slot.patience(), now) {
             inner.totals.refused += 1;
             return Tried::Ended(Acquired::Refused(refusal));
@@ -217,7 +217,7 @@ impl PoolCell {
     pub(super) fn release(self: &Rc<Self>, server: Box<Server>, fitness: Fitness, now: Instant) {
         let released = {
             let mut inner = self.inner.borrow_mut();
-            inner.heed(&self.shared, now);
+            inner.heed(&self.shared, &self.instance, now);
             inner.pool.handle_released(server.id, fitness, now, &mut self.budget())
         };
         self.place(server, released, now);
@@ -454,10 +454,16 @@ impl PoolCell {
 
 impl Inner {
     /// What the other workers and operators did meanwhile, and tells them what there is here.
-    pub(super) fn learn(&mut self, shared: &SharedPool, worker: WorkerId, now: Instant) {
+    pub(super) fn learn(
+        &mut self,
+        shared: &SharedPool,
+        instance: &SharedInstance,
+        worker: WorkerId,
+        now: Instant,
+    ) {
         let counts = self.pool.counts();
         self.pool.handle_elsewhere(shared.exchange(worker, counts));
-        self.heed(shared, now);
+        self.heed(shared, instance, now);
         if counts.in_use > 0 {
             self.used_at = now;
         }

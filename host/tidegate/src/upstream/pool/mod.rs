@@ -24,7 +24,7 @@ mod tests;
 pub use cell::PoolCell;
 pub use connect::{Connect, Connecting, ServerLogin};
 pub use lease::{Lease, Patience, WaitSlot};
-pub use pause::Held;
+pub use pause::{Held, PrimaryHold};
 pub use pools::{Acquired, Pools, PoolsConfig};
 pub use quota::{QuotaLimits, QuotaOf, RoomIn};
 pub use server::{MovedServer, Server};

@@ -84,7 +84,7 @@ fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Inst
             tracing::warn!(target_server = target, database, user, error, "cannot connect");
         }
         // Connections elsewhere decide whether the waiters are told.
-        inner.learn(&cell.shared, cell.home.worker, now);
+        inner.learn(&cell.shared, &cell.instance, cell.home.worker, now);
         if failure.failure != OpenFailure::Passing {
             cell.instance.handle_answered();
         }

@@ -4,9 +4,10 @@
 //! next tick at the latest, or at once when it is told to (`Pools::maintain`).
 
 use super::cell::Inner;
-use super::shared::{SharedPool, SharedPools};
+use super::shared::{SharedInstance, SharedPool, SharedPools};
 use super::{PoolCell, PoolKey};
-use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 use tidegate_core::pool::{Pauses, TooManyNames};
 
@@ -66,6 +67,56 @@ impl SharedPools {
     }
 }
 
+/// While it lives, clients of the primary's pools are held, as by a pause: it is not certain that it is the primary.
+#[derive(Debug)]
+pub struct PrimaryHold {
+    pools: Arc<SharedPools>,
+    instance: Arc<SharedInstance>,
+}
+
+impl SharedPools {
+    /// Holds the clients of the primary's pools. From any thread.
+    pub fn hold_primary(self: &Arc<Self>) -> PrimaryHold {
+        let instance = self.instance(0);
+        instance.holds.fetch_add(1, Ordering::Relaxed);
+        PrimaryHold { pools: Arc::clone(self), instance }
+    }
+
+    /// What has every worker look at once whether its clients are held. The first one given counts.
+    pub fn set_nudge(&self, nudge: impl Fn() + Send + Sync + 'static) {
+        let _ = self.nudge.set(Box::new(nudge));
+    }
+
+    /// Of the connections to the primary, those that are lent, as the workers last told.
+    pub fn primary_in_use(&self) -> usize {
+        let mut in_use = 0;
+        self.for_each(|key, pool| {
+            if key.instance == 0 {
+                in_use += pool.in_use();
+            }
+        });
+        in_use
+    }
+}
+
+impl Drop for PrimaryHold {
+    fn drop(&mut self) {
+        let before = self.instance.holds.fetch_sub(1, Ordering::Release);
+        if before == 1
+            && let Some(nudge) = self.pools.nudge.get()
+        {
+            nudge();
+        }
+    }
+}
+
+impl SharedInstance {
+    pub(super) fn is_held(&self) -> bool {
+        // Who sees that the last hold has ended sees what was changed before.
+        self.holds.load(Ordering::Acquire) > 0
+    }
+}
+
 /// Whether the pool is of this database; none is every one.
 fn is_of(key: &PoolKey, database: Option<&str>) -> bool {
     database.is_none_or(|wanted| wanted == &*key.database)
@@ -74,16 +125,18 @@ fn is_of(key: &PoolKey, database: Option<&str>) -> bool {
 impl Inner {
     /// Does what operators have ordered meanwhile.
     #[inline]
-    pub(super) fn heed(&mut self, shared: &SharedPool, now: Instant) {
+    pub(super) fn heed(&mut self, shared: &SharedPool, instance: &SharedInstance, now: Instant) {
+        // In this order: a hold ends after the generation has changed.
+        let is_held = shared.is_paused() || instance.is_held();
         self.pool.set_generation(shared.generation());
-        if shared.is_paused() != self.pool.is_paused() {
-            self.turn(shared, now);
+        if is_held != self.pool.is_paused() {
+            self.turn(is_held, now);
         }
     }
 
     #[cold]
-    fn turn(&mut self, shared: &SharedPool, now: Instant) {
-        if shared.is_paused() {
+    fn turn(&mut self, is_held: bool, now: Instant) {
+        if is_held {
             self.pool.pause(now);
         } else {
             self.pool.resume(now);

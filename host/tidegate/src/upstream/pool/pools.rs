@@ -218,7 +218,7 @@ impl Pools {
         let mut vacated = false;
         for cell in self.all() {
             vacated |= cell.shared.is_vacated();
-            cell.inner.borrow_mut().learn(&cell.shared, self.home.worker, now);
+            cell.inner.borrow_mut().learn(&cell.shared, &cell.instance, self.home.worker, now);
             if checks {
                 cell.check_idle();
             }

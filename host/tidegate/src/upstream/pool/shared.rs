@@ -4,7 +4,7 @@ use super::quota::{Quota, QuotaOf, Quotas, RoomIn};
 use super::{MovedServer, PoolKey};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tidegate_core::ids::ServerId;
 use tidegate_core::limits::QUOTA_PATIENCE;
@@ -13,7 +13,6 @@ use tidegate_core::pool::{
 };
 
 /// The counts of all pools. A worker locks it when it first sees a pool, never after.
-#[derive(Debug)]
 pub struct SharedPools {
     workers: usize,
     next_server: AtomicU64,
@@ -23,6 +22,8 @@ pub struct SharedPools {
     /// Locked after `pools`.
     pub(super) quotas: Mutex<Quotas>,
     next_pool: AtomicU64,
+    /// Has the workers look at what is ordered, when it is not to wait for their ticks.
+    pub(super) nudge: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// By `PoolKey::instance`. As many as ever were configured at a time.
     instances: Mutex<FxHashMap<usize, Arc<SharedInstance>>>,
 }
@@ -35,6 +36,8 @@ pub(super) struct SharedInstance {
     is_lost: AtomicBool,
     /// How often the server has come back.
     recoveries: AtomicU64,
+    /// How many reasons there are to hold clients of its pools, while it is not certain which server it is.
+    pub(super) holds: AtomicUsize,
 }
 
 /// The counts of one pool over all workers.
@@ -62,6 +65,12 @@ struct SharedPart {
     in_use: AtomicUsize,
 }
 
+impl std::fmt::Debug for SharedPools {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedPools").field("workers", &self.workers).finish_non_exhaustive()
+    }
+}
+
 impl SharedPools {
     pub fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -71,6 +80,7 @@ impl SharedPools {
             pauses: Mutex::default(),
             quotas: Mutex::default(),
             next_pool: AtomicU64::new(1),
+            nudge: OnceLock::new(),
             instances: Mutex::default(),
         })
     }

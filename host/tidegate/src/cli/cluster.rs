@@ -1,0 +1,141 @@
+//! `tidegate topology`, `switchover`: the servers behind a running Tidegate.
+
+use std::fmt::Write as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hyper::Method;
+
+use super::plugin::api::{Admin, Request};
+use crate::admin::{ClusterReport, ServerReport, SwitchoverQuestion};
+use crate::config::flag_value;
+use crate::exit::Exit;
+
+pub(super) const SWITCHOVER_EXAMPLES: &str = "\
+Examples:
+  tidegate switchover
+  tidegate switchover --to replica-2
+
+Statements for the primary are held, transactions in progress run to their end, the primary is made
+read-only, and the replica is promoted when it has all of its log: nothing is lost. The old primary
+stays read-only until failover.rejoin_command, or somebody, makes it a replica.";
+
+/// How often it is looked how far a switchover is.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct TopologyArgs {
+    #[command(flatten)]
+    admin: Admin,
+    /// Print what the admin API says
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct SwitchoverArgs {
+    #[command(flatten)]
+    admin: Admin,
+    /// The server that becomes primary [default: the replica that has most of the log]
+    #[arg(long, value_name = "SERVER")]
+    to: Option<String>,
+    /// How long to wait for the end
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = flag_value::<Duration>)]
+    wait: Duration,
+}
+
+pub(super) fn topology(args: &TopologyArgs) -> Exit {
+    match read(&args.admin) {
+        Err(words) => fail(&words),
+        Ok((raw, _)) if args.json => {
+            super::say(&format!("{raw}\n"));
+            Exit::Ok
+        }
+        Ok((_, report)) => {
+            super::say(&told(&report));
+            Exit::Ok
+        }
+    }
+}
+
+pub(super) fn switchover(args: &SwitchoverArgs) -> Exit {
+    let before = match read(&args.admin) {
+        Err(words) => return fail(&words),
+        Ok((_, report)) => report,
+    };
+    let began = Instant::now();
+    if let Err(words) = order(args) {
+        return fail(&words);
+    }
+    while began.elapsed() < args.wait {
+        let Ok((_, now)) = read(&args.admin) else { continue };
+        if now.state == "steady" && now.primary != before.primary {
+            let waited = began.elapsed().as_millis();
+            super::say(&format!("{} is the primary now, after {waited} ms\n", now.primary));
+            return Exit::Ok;
+        }
+        if now.state == "steady" {
+            let last = now.events.last().map_or("it was given up", |event| event.text.as_str());
+            return fail(last);
+        }
+        thread::park_timeout(LOOK_INTERVAL);
+    }
+    fail("it has not ended in time; `tidegate topology` tells more")
+}
+
+fn order(args: &SwitchoverArgs) -> Result<(), String> {
+    let question = SwitchoverQuestion { to: args.to.clone() };
+    let body = serde_json::to_vec(&question).map_err(|error| error.to_string())?;
+    let path = "/api/v1/cluster/switchover".to_owned();
+    args.admin.ask(Request { body, ..Request::new(Method::POST, path) }).map(drop)
+}
+
+/// As it was sent, and as it is meant.
+fn read(admin: &Admin) -> Result<(String, ClusterReport), String> {
+    let answer = admin.ask(Request::new(Method::GET, "/api/v1/cluster".to_owned()))?;
+    let report = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
+    Ok((String::from_utf8_lossy(&answer).into_owned(), report))
+}
+
+fn fail(words: &str) -> Exit {
+    eprintln!("tidegate: {words}");
+    Exit::Failure
+}
+
+/// A line for each server, then what was decided.
+fn told(report: &ClusterReport) -> String {
+    let held = if report.held { "; statements for the primary wait" } else { "" };
+    let mut out = format!("{}, failover.mode = \"{}\"{held}\n\n", report.state, report.mode);
+    for server in &report.servers {
+        let _ = writeln!(out, "{}", line(server, server.name == report.primary));
+    }
+    if !report.events.is_empty() {
+        out.push('\n');
+    }
+    for event in &report.events {
+        let _ = writeln!(out, "{:<5} {}", event.level, event.text);
+    }
+    out
+}
+
+fn line(server: &ServerReport, is_in_force: bool) -> String {
+    let mark = if is_in_force { '*' } else { ' ' };
+    let role = server.role.as_deref().unwrap_or("?");
+    let mut line = format!("{mark} {:<12} {:<22} {role:<8}", server.name, server.address);
+    if let Some(timeline) = server.timeline {
+        let _ = write!(line, " timeline {timeline}");
+    }
+    if let Some(position) = &server.position {
+        let _ = write!(line, ", {position}");
+    }
+    if let Some(lag) = server.lag_ms {
+        let _ = write!(line, ", {lag} ms behind");
+    }
+    if server.serves_reads {
+        line.push_str(", serves reads");
+    }
+    if let Some(fault) = &server.fault {
+        let _ = write!(line, " {fault}");
+    }
+    line
+}

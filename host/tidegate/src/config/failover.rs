@@ -1,0 +1,110 @@
+//! `[failover]`: which server is the primary when the one that is configured dies.
+
+use std::time::Duration;
+
+use tidegate_cluster::{Fencing, Mode, Policy};
+
+use super::check::{Checker, or};
+use super::raw::{At, RawFailover};
+use super::value::{Context, FromText, choice};
+
+/// A command that fences is given this long unless the configuration says otherwise.
+const FENCE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// `[failover]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FailoverSettings {
+    pub policy: Policy,
+    /// Program and arguments; empty: none.
+    pub fence_command: Vec<String>,
+    pub fence_timeout: Duration,
+    pub rejoin_command: Vec<String>,
+}
+
+/// `failover.mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailoverMode(pub Mode);
+
+impl FailoverMode {
+    pub const ALL: [Self; 3] = [Self(Mode::Off), Self(Mode::Follow), Self(Mode::Embedded)];
+
+    pub fn as_str(self) -> &'static str {
+        match self.0 {
+            Mode::Off => "off",
+            Mode::Follow => "follow",
+            Mode::Embedded => "embedded",
+        }
+    }
+}
+
+impl FromText for FailoverMode {
+    const EXPECTED: &'static str = "off, follow or embedded";
+
+    fn from_text(text: &str, _: Context<'_>) -> Result<Self, String> {
+        choice(text, &Self::ALL, Self::as_str)
+    }
+}
+
+/// `failover.fencing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FencingWord(pub Fencing);
+
+impl FencingWord {
+    pub const ALL: [Self; 2] = [Self(Fencing::BestEffort), Self(Fencing::Required)];
+
+    pub fn as_str(self) -> &'static str {
+        match self.0 {
+            Fencing::BestEffort => "best-effort",
+            Fencing::Required => "required",
+        }
+    }
+}
+
+impl FromText for FencingWord {
+    const EXPECTED: &'static str = "best-effort or required";
+
+    fn from_text(text: &str, _: Context<'_>) -> Result<Self, String> {
+        choice(text, &Self::ALL, Self::as_str)
+    }
+}
+
+impl Checker {
+    pub(super) fn failover(&mut self, written: RawFailover, replicas: usize) -> FailoverSettings {
+        let default = Policy::default();
+        let words = |command: &[At<String>]| -> Vec<String> {
+            command.iter().map(|word| word.value.clone()).collect()
+        };
+        let (fence_command, rejoin_command) =
+            (words(&written.fence_command), words(&written.rejoin_command));
+        if let Some(At { value: FailoverMode(Mode::Embedded), origin }) = &written.mode
+            && replicas == 0
+        {
+            let message = "there is no replica to promote: name them in cluster.replicas";
+            self.contradiction(origin, "failover.mode", message);
+        }
+        if let Some(At { value: FencingWord(Fencing::Required), origin }) = &written.fencing
+            && fence_command.is_empty()
+        {
+            let message = "nothing could stop the old primary, so nobody would ever be promoted: \
+                           write failover.fence_command";
+            self.contradiction(origin, "failover.fencing", message);
+        }
+        let lag_bytes_max =
+            self.bounded("failover.lag_bytes_max", written.lag_bytes_max, 0..=usize::MAX, 1 << 20);
+        FailoverSettings {
+            policy: Policy {
+                mode: written.mode.map_or(default.mode, |mode| mode.value.0),
+                fencing: written.fencing.map_or(default.fencing, |word| word.value.0),
+                has_fence: !fence_command.is_empty(),
+                hold_max: or(&written.hold_max, default.hold_max),
+                silent_max: or(&written.silent_max, default.silent_max),
+                restart_max: or(&written.restart_max, default.restart_max),
+                lag_bytes_max: lag_bytes_max as u64,
+                interval_min: or(&written.interval_min, default.interval_min),
+            },
+            fence_command,
+            fence_timeout: or(&written.fence_timeout, FENCE_TIME_MAX),
+            rejoin_command,
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What a failover takes, on the servers themselves.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tidegate_cluster::{Observation, point_to};
+use tidegate_core::route::Lsn;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::probe::observe;
+use crate::config::ServerAddress;
+use crate::upstream::{Asker, ConnectError};
+
+/// One statement of ours is given this long.
+const STATEMENT_TIME_MAX: Duration = Duration::from_secs(5);
+/// How often a replica is asked whether it is a primary yet.
+const PROMOTION_LOOK: Duration = Duration::from_millis(5);
+/// A promotion that is asked for in the moment in which the receiver dies is slept over for `wal_retrieve_retry_interval`
+/// (5 s), unless a reload wakes the start-up process.
+const PROMOTION_NUDGE: Duration = Duration::from_millis(30);
+const PROMOTION_TIME_MAX: Duration = Duration::from_secs(60);
+/// A server is made a replica again within this: a base backup may be part of it.
+const REJOIN_TIME_MAX: Duration = Duration::from_secs(3600);
+
+/// How a promotion ended.
+#[derive(Debug)]
+pub(super) enum Promotion {
+    Done(Observation),
+    /// It was never asked for.
+    Refused(String),
+    /// It was asked for, and what came of it is not known.
+    InDoubt(String),
+}
+
+async fn run(asker: &mut Asker, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+    match timeout(STATEMENT_TIME_MAX, asker.ask(sql)).await {
+        Ok(Ok(rows)) => Ok(rows),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("it did not answer in time".to_owned()),
+    }
+}
+
+/// Makes a replica the primary.
+pub(super) async fn promote(mut replica: Asker) -> Promotion {
+    match timeout(STATEMENT_TIME_MAX, replica.ask("SELECT pg_catalog.pg_promote(false)")).await {
+        Ok(Ok(_)) => {}
+        // It has said no, or could not be told.
+        Ok(Err(error @ (ConnectError::Refused(_) | ConnectError::Policy(_)))) => {
+            return Promotion::Refused(error.to_string());
+        }
+        Ok(Err(error)) => return Promotion::InDoubt(error.to_string()),
+        Err(_) => return Promotion::InDoubt("it did not answer in time".to_owned()),
+    }
+    let deadline = Instant::now() + PROMOTION_TIME_MAX;
+    let mut nudge_at = Instant::now() + PROMOTION_NUDGE;
+    while Instant::now() < deadline {
+        match observe(&mut replica).await {
+            Ok(seen) if seen.is_primary() => return Promotion::Done(seen),
+            _ => {}
+        }
+        if Instant::now() >= nudge_at {
+            // Whether it may be nudged or not, it becomes primary.
+            let _ = run(&mut replica, "SELECT pg_catalog.pg_reload_conf()").await;
+            nudge_at = Instant::now() + PROMOTION_NUDGE;
+        }
+        sleep(PROMOTION_LOOK).await;
+    }
+    Promotion::InDoubt("it is no primary yet".to_owned())
+}
+
+/// Has a replica receive from another primary: no restart is needed since PostgreSQL 13.
+pub(super) async fn repoint(
+    mut replica: Asker,
+    mut primary: Asker,
+    address: ServerAddress,
+) -> Result<(), String> {
+    let settings = run(
+        &mut replica,
+        "SELECT pg_catalog.current_setting('primary_conninfo'), pg_catalog.current_setting('primary_slot_name')",
+    )
+    .await?;
+    let setting = |column: usize| -> Option<String> { settings.first()?.get(column)?.clone() };
+    let (conninfo, slot) =
+        (setting(0).unwrap_or_default(), setting(1).filter(|slot| !slot.is_empty()));
+    let (host, port) = place_of(&address);
+    let wanted = point_to(&conninfo, &host, port).map_err(|error| error.to_string())?;
+    if let Some(slot) = slot {
+        // Without it the replica asks for it every five seconds, for ever.
+        let slot = literal(&slot);
+        let sql = format!(
+            "SELECT pg_catalog.pg_create_physical_replication_slot({slot}, true) \
+             WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot})"
+        );
+        run(&mut primary, &sql).await?;
+    }
+    run(&mut replica, &format!("ALTER SYSTEM SET primary_conninfo = {}", literal(&wanted))).await?;
+    run(&mut replica, "SELECT pg_catalog.pg_reload_conf()").await?;
+    Ok(())
+}
+
+/// What `settle` has changed, as it was: `None` where nothing was written by ALTER SYSTEM.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Before(Vec<(String, String)>);
+
+/// The settings that keep a primary from writing.
+const FENCES: [(&str, &str); 2] = [
+    ("default_transaction_read_only", "on"),
+    ("synchronous_standby_names", "ANY 1 (tidegate_switches_over)"),
+];
+
+/// Brings the primary to rest: no session but ours, no commit that is told to anybody; answers how far it has written.
+///
+/// A session may set `default_transaction_read_only` off for itself; a commit that waits for a standby that nobody is cannot be
+/// told to its client, whatever it sets.
+pub(super) async fn settle(mut primary: Asker, before: &mut Before) -> Result<Lsn, String> {
+    let written = run(
+        &mut primary,
+        "SELECT name, setting FROM pg_catalog.pg_settings WHERE sourcefile LIKE '%postgresql.auto.conf' \
+         AND name IN ('default_transaction_read_only', 'synchronous_standby_names')",
+    )
+    .await?;
+    let pair = |row: Vec<Option<String>>| {
+        let mut columns = row.into_iter().flatten();
+        Some((columns.next()?, columns.next()?))
+    };
+    before.0 = written.into_iter().filter_map(pair).collect();
+    for (name, value) in FENCES {
+        run(&mut primary, &format!("ALTER SYSTEM SET {name} = {}", literal(value))).await?;
+    }
+    for sql in [
+        "SELECT pg_catalog.pg_reload_conf()",
+        "SELECT pg_catalog.pg_terminate_backend(pid, 1000) FROM pg_catalog.pg_stat_activity \
+         WHERE backend_type = 'client backend' AND application_name NOT LIKE 'tidegate: %'",
+        "CHECKPOINT",
+    ] {
+        run(&mut primary, sql).await?;
+    }
+    let rows = run(&mut primary, "SELECT pg_catalog.pg_current_wal_insert_lsn()").await?;
+    let end = rows.first().and_then(|row| row.first()?.as_deref().and_then(Lsn::parse));
+    end.ok_or_else(|| "it does not say how far it has written".to_owned())
+}
+
+/// The server may write again, should it be a primary.
+pub(super) async fn unsettle(mut server: Asker, before: Before) -> Result<(), String> {
+    for (name, _) in FENCES {
+        let sql = match before.0.iter().find(|(known, _)| known == name) {
+            Some((_, value)) => format!("ALTER SYSTEM SET {name} = {}", literal(value)),
+            None => format!("ALTER SYSTEM RESET {name}"),
+        };
+        run(&mut server, &sql).await?;
+    }
+    run(&mut server, "SELECT pg_catalog.pg_reload_conf()").await?;
+    Ok(())
+}
+
+/// A command of the operator's about one server.
+#[derive(Clone, Debug)]
+pub(super) struct Hook {
+    pub(super) command: Vec<String>,
+    pub(super) name: String,
+    pub(super) address: ServerAddress,
+    /// The new primary, where that is known.
+    pub(super) primary: Option<ServerAddress>,
+    pub(super) time_max: Duration,
+}
+
+impl Hook {
+    /// To make an old primary a replica.
+    pub(super) fn rejoin(
+        command: Vec<String>,
+        name: String,
+        address: ServerAddress,
+        primary: ServerAddress,
+    ) -> Self {
+        Self { command, name, address, primary: Some(primary), time_max: REJOIN_TIME_MAX }
+    }
+
+    /// Runs it to its end.
+    pub(super) async fn run(self) -> Result<(), String> {
+        let (program, arguments) = self.command.split_first().ok_or("there is no command")?;
+        let (host, port) = place_of(&self.address);
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .env("TIDEGATE_SERVER", &self.name)
+            .env("TIDEGATE_HOST", host)
+            .env("TIDEGATE_PORT", port.to_string());
+        if let Some(primary) = &self.primary {
+            let (host, port) = place_of(primary);
+            command
+                .env("TIDEGATE_PRIMARY_HOST", host)
+                .env("TIDEGATE_PRIMARY_PORT", port.to_string());
+        }
+        let mut child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
+        match timeout(self.time_max, child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(format!("{program}: {status}")),
+            Ok(Err(error)) => Err(format!("{program}: {error}")),
+            Err(_) => Err(format!("{program} did not end within {:?}", self.time_max)),
+        }
+    }
+}
+
+fn place_of(address: &ServerAddress) -> (String, u16) {
+    match address {
+        ServerAddress::Tcp { host, port } => (host.clone(), *port),
+        ServerAddress::Unix { dir, port } => (dir.display().to_string(), *port),
+    }
+}
+
+/// As a literal, whatever `standard_conforming_strings` is.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
+}

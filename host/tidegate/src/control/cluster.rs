@@ -1,0 +1,455 @@
+//! One cluster under watch: what its servers say goes to the decisions of `tidegate-cluster`, and what these decide is done.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate_cluster::{Action, Fault, Machine, Memory, Mode, Order, Role, Status};
+use tidegate_core::limits::CLUSTER_EVENTS_MAX;
+use tidegate_core::route::{Freshness, LagGate, Lsn, ReplicaView};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::acts::{self, Before, Hook, Promotion};
+use super::probe::{Report, probe};
+use super::told;
+use super::weighing::Weighing;
+use super::{Input, SwitchoverOrder, Watched};
+use crate::config::{FailoverMode, Reads, ServerAddress};
+use crate::upstream::pool::PrimaryHold;
+use crate::upstream::Asker;
+use crate::view::{ClusterEvent, MemberView, Topology};
+
+/// Reports that wait; each probe waits for its own to be taken.
+const REPORTS_MAX: usize = 64;
+/// How often it is looked whether a switchover's transactions have ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// After a change of roles that failed, what is seen is judged anew after this.
+const ADOPT_AGAIN: Duration = Duration::from_secs(1);
+
+/// What outlives a configuration and an order of servers.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    memory: Memory,
+    /// Statements for the primary wait while this is there.
+    hold: Option<PrimaryHold>,
+    /// Of the servers that were watched.
+    addresses: Vec<ServerAddress>,
+    /// The primary that a switchover has brought to rest, and what was changed there.
+    settled: Option<(ServerAddress, Before)>,
+    /// The primary that was replaced, until it has been told to rejoin.
+    replaced: Option<ServerAddress>,
+    events: Vec<ClusterEvent>,
+}
+
+/// What came of an action.
+enum Done {
+    Fenced(Result<(), String>),
+    Promoted(usize, Promotion),
+    Repointed(usize, Result<(), String>),
+    Settled(Result<Lsn, String>, Before),
+    Unsettled(Result<(), String>),
+    Rejoined(usize, Result<(), String>),
+}
+
+/// Watches until the configuration changes.
+pub(super) async fn watch(
+    input: &Input,
+    watched: &Watched,
+    standing: &mut Standing,
+    orders: &mut mpsc::Receiver<SwitchoverOrder>,
+) {
+    let mut cluster = Cluster::new(input, watched, standing);
+    loop {
+        cluster.perform();
+        if cluster.is_over {
+            return tokio::time::sleep(ADOPT_AGAIN).await;
+        }
+        let wake_at = cluster.wake_at();
+        // All branches are cancel safe.
+        tokio::select! {
+            Some(report) = cluster.reports.recv() => cluster.handle_report(report),
+            Some(Ok(done)) = cluster.acts.join_next() => cluster.handle_done(done),
+            Some(order) = orders.recv() => cluster.handle_order(order),
+            () = tokio::time::sleep_until(wake_at.into()) => {}
+        }
+        cluster.look();
+    }
+}
+
+struct Cluster<'a> {
+    input: &'a Input,
+    watched: &'a Watched,
+    standing: &'a mut Standing,
+    machine: Machine,
+    freshness: Freshness,
+    gates: Vec<LagGate>,
+    weighing: Weighing,
+    /// As last told in the log.
+    usable: Vec<bool>,
+    names: Arc<[Arc<str>]>,
+    reports: mpsc::Receiver<Report>,
+    urgent: watch::Sender<bool>,
+    #[expect(dead_code, reason = "dropping it ends them")]
+    probes: JoinSet<()>,
+    acts: JoinSet<Done>,
+    /// The roles could not be changed: begin anew.
+    is_over: bool,
+}
+
+impl<'a> Cluster<'a> {
+    fn new(input: &'a Input, watched: &'a Watched, standing: &'a mut Standing) -> Self {
+        let (config, targets) = (&watched.config, &watched.targets);
+        let addresses: Vec<ServerAddress> =
+            targets.iter().map(|target| target.address.clone()).collect();
+        if !addresses.iter().any(|address| standing.addresses.contains(address)) {
+            // Another cluster altogether.
+            (standing.memory, standing.settled) = (Memory::default(), None);
+        }
+        standing.addresses = addresses;
+        let now = Instant::now();
+        let policy = config.failover.policy.clone();
+        let machine = Machine::new(policy, standing.memory, targets.len(), now);
+        let (sender, reports) = mpsc::channel(REPORTS_MAX);
+        let urgent = watch::Sender::new(machine.is_urgent());
+        let mut probes = JoinSet::new();
+        for (member, target) in targets.iter().enumerate() {
+            let asker = Asker::new(config, member, target.clone(), "tidegate: health");
+            probes.spawn_local(probe(asker, member, sender.clone(), urgent.subscribe()));
+        }
+        let replicas = targets.len().saturating_sub(1);
+        let names: Arc<[Arc<str>]> = targets.iter().skip(1).map(|t| t.name.clone()).collect();
+        let gate = LagGate::new(config.routing.lag_max, config.routing.lag_return);
+        let primary = targets.first().map_or_else(|| "".into(), |target| target.name.clone());
+        Self {
+            freshness: Freshness::new(replicas),
+            gates: vec![gate; replicas],
+            usable: vec![false; replicas],
+            weighing: Weighing::new(input.policies.clone(), primary, names.to_vec()),
+            acts: JoinSet::new(),
+            is_over: false,
+            input,
+            watched,
+            standing,
+            machine,
+            names,
+            reports,
+            urgent,
+            probes,
+        }
+    }
+
+    fn wake_at(&self) -> Instant {
+        let now = Instant::now();
+        if self.machine.is_draining() {
+            return now + DRAIN_LOOK;
+        }
+        self.machine.wake_at(now).unwrap_or(now + Duration::from_secs(1))
+    }
+
+    fn asker(&self, member: usize) -> Option<Asker> {
+        let target = self.watched.targets.get(member)?.clone();
+        Some(Asker::new(&self.watched.config, member, target, "tidegate: failover"))
+    }
+
+    fn name(&self, member: usize) -> &str {
+        self.watched.targets.get(member).map_or("?", |target| &target.name)
+    }
+
+    // --- what was heard ------------------------------------------------------
+
+    fn handle_report(&mut self, report: Report) {
+        let Report { member, asked_at, outcome } = report;
+        let now = Instant::now();
+        let replica = member.checked_sub(1);
+        match outcome {
+            Ok((seen, took)) => {
+                let position = seen.position();
+                let is_primary = seen.is_primary();
+                self.machine.handle_observed(member, seen.clone(), now);
+                match (replica, position) {
+                    (None, Some(written)) if is_primary => {
+                        self.freshness.primary_wrote(asked_at, written);
+                    }
+                    (Some(replica), _) if self.machine.may_read(member) => {
+                        self.weighing.measured(replica, took);
+                        if let Role::Replica { replayed: Some(replayed), .. } = seen.role {
+                            self.freshness.replica_replayed(replica, replayed);
+                        }
+                    }
+                    (Some(replica), _) => self.freshness.replica_lost(replica),
+                    (None, _) => {}
+                }
+            }
+            Err(fault) => {
+                self.machine.handle_fault(member, fault, now);
+                if let Some(replica) = replica {
+                    self.freshness.replica_lost(replica);
+                }
+            }
+        }
+    }
+
+    fn handle_order(&mut self, order: SwitchoverOrder) {
+        let SwitchoverOrder { to, answer } = order;
+        let to = match to {
+            Some(name) => {
+                let place = self.watched.targets.iter().position(|target| *target.name == *name);
+                let Some(place) = place else {
+                    let _ = answer.send(Err(format!("there is no server \"{name}\"")));
+                    return;
+                };
+                Some(place)
+            }
+            None => None,
+        };
+        let ordered = self.machine.order(Order::Switchover { to }, Instant::now());
+        // Who asked may have gone.
+        let _ = answer.send(ordered.map_err(str::to_owned));
+    }
+
+    /// After each event: time has passed.
+    fn look(&mut self) {
+        let now = Instant::now();
+        if self.machine.is_draining() && self.input.pools.primary_in_use() == 0 {
+            self.machine.handle_drained(now);
+        }
+        self.machine.tick(now);
+        self.standing.memory = *self.machine.memory();
+        if self.machine.status() == Status::Steady && self.standing.replaced.is_some() {
+            self.rejoin_replaced();
+        }
+        self.urgent.send_if_modified(|urgent| {
+            std::mem::replace(urgent, self.machine.is_urgent()) != self.machine.is_urgent()
+        });
+        self.publish(now);
+    }
+
+    /// What the data plane sees, and the admin API.
+    fn publish(&mut self, now: Instant) {
+        // Nobody knows how far a replica is behind a primary that does not answer: then it is as far as it was.
+        let as_of = if self.machine.is_primary_well() { None } else { self.freshness.last_asked() };
+        let now_for_lag = as_of.unwrap_or(now);
+        let mut replicas: Vec<ReplicaView> =
+            (0..self.gates.len()).map(|index| self.replica(index, now_for_lag)).collect();
+        self.weighing.weigh(&mut replicas, now);
+        let splits = self.watched.config.routing.reads == Reads::Split;
+        let topology = Arc::new(self.topology(&replicas, now_for_lag));
+        self.input.views.update(|view| {
+            view.names = self.names.clone();
+            view.topology = Some(topology);
+            if splits {
+                view.replicas = replicas;
+            }
+        });
+    }
+
+    fn replica(&mut self, index: usize, now: Instant) -> ReplicaView {
+        let fresh_as_of = self.freshness.as_of(index).filter(|_| self.machine.may_read(index + 1));
+        let lag = fresh_as_of.map(|as_of| now.saturating_duration_since(as_of));
+        let usable = self.gates.get_mut(index).is_some_and(|gate| gate.update(lag));
+        if self.usable.get(index).is_some_and(|before| *before != usable) {
+            self.usable[index] = usable;
+            let replica = self.name(index + 1);
+            match (usable, lag) {
+                (true, _) => tracing::info!(replica, "reads may use the replica"),
+                (false, Some(lag)) => {
+                    tracing::warn!(replica, lag_ms = lag.as_millis(), "reads leave the replica: it lags");
+                }
+                (false, None) => {
+                    tracing::warn!(replica, "reads leave the replica: it does not answer as a replica of the primary");
+                }
+            }
+        }
+        ReplicaView { fresh_as_of, usable, weight: 0 }
+    }
+
+    fn topology(&self, replicas: &[ReplicaView], now: Instant) -> Topology {
+        let member = |(member, target): (usize, &Arc<crate::upstream::Target>)| {
+            let seen = self.machine.seen(member);
+            let replica = member.checked_sub(1).and_then(|index| replicas.get(index));
+            let lag = replica.and_then(|replica| replica.fresh_as_of);
+            MemberView {
+                name: target.name.clone(),
+                address: target.address.to_string().into(),
+                is_in_force: member == 0,
+                is_primary: seen.map(|seen| seen.is_primary()),
+                timeline: seen.map(|seen| seen.timeline),
+                position: seen.and_then(|seen| seen.position()),
+                lag: lag.map(|as_of| now.saturating_duration_since(as_of)),
+                serves_reads: replica.is_some_and(|replica| replica.usable),
+                fault: self.machine.fault(member).map(Fault::label),
+            }
+        };
+        Topology {
+            state: self.machine.status().label(),
+            is_held: self.machine.is_held(),
+            mode: FailoverMode(self.watched.config.failover.policy.mode).as_str(),
+            members: self.watched.targets.iter().enumerate().map(member).collect(),
+            events: self.standing.events.clone(),
+        }
+    }
+
+    // --- what is done --------------------------------------------------------
+
+    fn perform(&mut self) {
+        while let Some(action) = self.machine.poll_action() {
+            match action {
+                Action::Hold => self.standing.hold = Some(self.input.pools.hold_primary()),
+                Action::Release => self.standing.hold = None,
+                Action::Fence { member } => self.fence(member),
+                Action::Promote { member } => {
+                    if let Some(asker) = self.asker(member) {
+                        self.acts.spawn_local(async move {
+                            Done::Promoted(member, acts::promote(asker).await)
+                        });
+                    }
+                }
+                Action::Adopt { member } => self.adopt(member),
+                Action::Repoint { member } => self.repoint(member),
+                Action::Settle => {
+                    if let Some(asker) = self.asker(0) {
+                        self.acts.spawn_local(async move {
+                            let mut before = Before::default();
+                            let settled = acts::settle(asker, &mut before).await;
+                            Done::Settled(settled, before)
+                        });
+                    }
+                }
+                Action::Unsettle => self.unsettle(0),
+                Action::Tell(notice) => {
+                    let text = told::sentence(&notice, |member| self.name(member).to_owned());
+                    self.tell(told::level(&notice), text);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, level: tracing::Level, text: String) {
+        match level {
+            tracing::Level::ERROR => tracing::error!("{text}"),
+            tracing::Level::WARN => tracing::warn!("{text}"),
+            _ => tracing::info!("{text}"),
+        }
+        let events = &mut self.standing.events;
+        if events.len() >= CLUSTER_EVENTS_MAX {
+            events.remove(0);
+        }
+        events.push(ClusterEvent { at: std::time::SystemTime::now(), level, text: text.into() });
+    }
+
+    fn fence(&mut self, member: usize) {
+        let failover = &self.watched.config.failover;
+        let Some(target) = self.watched.targets.get(member) else { return };
+        let hook = Hook {
+            command: failover.fence_command.clone(),
+            name: target.name.to_string(),
+            address: target.address.clone(),
+            primary: None,
+            time_max: failover.fence_timeout,
+        };
+        self.acts.spawn_local(async move { Done::Fenced(hook.run().await) });
+    }
+
+    fn repoint(&mut self, member: usize) {
+        let address = self.watched.targets.first().map(|target| target.address.clone());
+        if let (Some(replica), Some(primary), Some(address)) =
+            (self.asker(member), self.asker(0), address)
+        {
+            self.acts.spawn_local(async move {
+                Done::Repointed(member, acts::repoint(replica, primary, address).await)
+            });
+        }
+    }
+
+    fn unsettle(&mut self, member: usize) {
+        let address = self.watched.targets.get(member).map(|target| &target.address);
+        let settled = self.standing.settled.take_if(|(settled, _)| Some(&*settled) == address);
+        let before = settled.map(|(_, before)| before).unwrap_or_default();
+        if let Some(asker) = self.asker(member) {
+            self.acts.spawn_local(async move {
+                Done::Unsettled(acts::unsettle(asker, before).await)
+            });
+        }
+    }
+
+    fn adopt(&mut self, member: usize) {
+        self.standing.memory = *self.machine.memory();
+        self.standing.replaced = self.watched.targets.first().map(|t| t.address.clone());
+        let name = self.name(member).to_owned();
+        if let Err(error) = (self.input.adopt)(&name) {
+            self.tell(tracing::Level::ERROR, format!("\"{name}\" cannot be taken for the primary: {error}"));
+            self.is_over = true;
+        }
+    }
+
+    fn handle_done(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Fenced(outcome) => {
+                if let Err(error) = &outcome {
+                    self.tell(tracing::Level::ERROR, format!("the old primary could not be fenced: {error}"));
+                }
+                self.machine.handle_fenced(outcome.is_ok(), now);
+            }
+            Done::Promoted(member, Promotion::Done(seen)) => {
+                self.machine.handle_observed(member, seen, now);
+            }
+            Done::Promoted(member, Promotion::Refused(error)) => {
+                let name = self.name(member).to_owned();
+                self.tell(tracing::Level::ERROR, format!("\"{name}\" refuses to become primary: {error}"));
+                self.machine.handle_promotion_failed(member, now);
+            }
+            Done::Promoted(member, Promotion::InDoubt(error)) => {
+                let name = self.name(member).to_owned();
+                self.tell(tracing::Level::WARN, format!("whether \"{name}\" becomes primary is not known: {error}"));
+            }
+            Done::Repointed(member, Err(error)) => {
+                let name = self.name(member).to_owned();
+                self.tell(tracing::Level::ERROR, format!("\"{name}\" could not be told who is primary: {error}"));
+            }
+            Done::Settled(outcome, before) => {
+                if let Err(error) = &outcome {
+                    self.tell(tracing::Level::ERROR, format!("the primary could not be brought to rest: {error}"));
+                }
+                self.standing.settled = self.watched.targets.first().map(|t| (t.address.clone(), before));
+                self.machine.handle_settled(outcome.ok(), now);
+            }
+            Done::Unsettled(Err(error)) => {
+                self.tell(tracing::Level::ERROR, format!("settings of the switchover could not be taken back: {error}"));
+            }
+            Done::Rejoined(member, outcome) => self.handle_rejoined(member, outcome),
+            Done::Repointed(_, Ok(())) | Done::Unsettled(Ok(())) => {}
+        }
+    }
+
+    /// The primary that was replaced is to become a replica of the one in force.
+    fn rejoin_replaced(&mut self) {
+        let Some(address) = self.standing.replaced.take() else { return };
+        if self.watched.config.failover.policy.mode != Mode::Embedded {
+            return;
+        }
+        let command = self.watched.config.failover.rejoin_command.clone();
+        let place = self.watched.targets.iter().position(|target| target.address == address);
+        let primary = self.watched.targets.first().map(|target| target.address.clone());
+        if let (false, Some(member @ 1..), Some(primary)) = (command.is_empty(), place, primary) {
+            let name = self.name(member).to_owned();
+            self.tell(tracing::Level::INFO, format!("\"{name}\" is to rejoin as a replica"));
+            let hook = Hook::rejoin(command, name, address, primary);
+            self.acts.spawn_local(async move { Done::Rejoined(member, hook.run().await) });
+        }
+    }
+
+    fn handle_rejoined(&mut self, member: usize, outcome: Result<(), String>) {
+        let name = self.name(member).to_owned();
+        match outcome {
+            Ok(()) => {
+                self.tell(tracing::Level::INFO, format!("\"{name}\" has rejoined"));
+                // It is a replica now, and may be a primary again one day.
+                self.unsettle(member);
+            }
+            Err(error) => {
+                self.tell(tracing::Level::ERROR, format!("\"{name}\" could not rejoin: {error}"));
+            }
+        }
+    }
+}

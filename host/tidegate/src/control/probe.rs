@@ -1,0 +1,190 @@
+//! One server, asked again and again what it is.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use tidegate_cluster::{Fault, Observation, Receiver, Role};
+use tidegate_core::route::Lsn;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::upstream::{Asker, ConnectError, ServerError};
+
+/// How often servers are asked. A session's read may use a replica this much after its write, and the time to replay, at the
+/// earliest.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// The same while it is not certain which server is the primary.
+const INTERVAL_URGENT: Duration = Duration::from_millis(25);
+/// A server that does not answer within this is silent.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// What a server is and how far it has come, in one question that any user may ask; who may not see the receiver's state is told
+/// that there is one. Source: "Recovery Information Functions", "Control Data Functions" and `pg_stat_wal_receiver` in
+/// PostgreSQL's documentation. The timeline of a primary is that of the file it writes: the control data know it only after
+/// the next checkpoint.
+const WHAT_SQL: &str = "\
+SELECT s.system_identifier, p.is_replica, p.written, p.received, p.replayed, \
+  CASE WHEN NOT p.is_replica THEN ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(p.written), 1, 8))::bit(32)::bigint \
+       ELSE coalesce(r.received_tli, c.timeline_id) END, \
+  CASE WHEN r.pid IS NULL THEN 'gone' ELSE coalesce(r.status, 'hidden') END, \
+  p.is_replica AND pg_catalog.pg_is_wal_replay_paused() \
+FROM (SELECT pg_catalog.pg_is_in_recovery() AS is_replica, \
+        CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn() END AS written, \
+        pg_catalog.pg_last_wal_receive_lsn() AS received, pg_catalog.pg_last_wal_replay_lsn() AS replayed OFFSET 0) p \
+  CROSS JOIN pg_catalog.pg_control_system() s CROSS JOIN pg_catalog.pg_control_checkpoint() c \
+  LEFT JOIN pg_catalog.pg_stat_wal_receiver r ON true";
+
+/// What came of asking one server.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) member: usize,
+    /// Before the question was sent.
+    pub(super) asked_at: Instant,
+    /// The answer, and how long it took.
+    pub(super) outcome: Result<(Observation, Duration), Fault>,
+}
+
+/// Asks for ever. Ends when nobody listens.
+pub(super) async fn probe(
+    mut asker: Asker,
+    member: usize,
+    reports: mpsc::Sender<Report>,
+    mut urgent: watch::Receiver<bool>,
+) {
+    loop {
+        let asked_at = Instant::now();
+        let outcome = observe(&mut asker).await.map(|seen| (seen, asked_at.elapsed()));
+        let is_well = outcome.is_ok();
+        if reports.send(Report { member, asked_at, outcome }).await.is_err() {
+            return;
+        }
+        let pause = if *urgent.borrow_and_update() { INTERVAL_URGENT } else { INTERVAL };
+        // All branches are cancel safe.
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = urgent.changed() => if changed.is_err() { return },
+            last_word = asker.ended(), if is_well => {
+                // The system tells of a server that dies at once, long before the next question is due.
+                let fault = last_word.as_ref().map_or(Fault::Closed, fault_of_error);
+                let report = Report { member, asked_at: Instant::now(), outcome: Err(fault) };
+                if reports.send(report).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Asks once.
+pub(super) async fn observe(asker: &mut Asker) -> Result<Observation, Fault> {
+    match timeout(ANSWER_TIME_MAX, asker.ask(WHAT_SQL)).await {
+        Ok(Ok(rows)) => rows.first().and_then(|row| read(row)).ok_or(Fault::Odd),
+        Ok(Err(error)) => {
+            tracing::debug!(server = &*asker.target.name, %error, "cannot ask what it is");
+            Err(fault_of(&error))
+        }
+        Err(_) => Err(Fault::Silent),
+    }
+}
+
+fn read(row: &[Option<String>]) -> Option<Observation> {
+    let text = |column: usize| row.get(column)?.as_deref();
+    let position = |column: usize| text(column).and_then(Lsn::parse);
+    let role = match text(1)? {
+        "f" => Role::Primary { written: position(2)? },
+        _ => Role::Replica {
+            received: position(3),
+            replayed: position(4),
+            receiver: match text(6)? {
+                "streaming" => Receiver::Streaming,
+                "hidden" => Receiver::Hidden,
+                _ => Receiver::Gone,
+            },
+            paused: text(7)? == "t",
+        },
+    };
+    // Written as a signed number, whatever it is.
+    let system = text(0)?.parse::<i64>().ok()?.cast_unsigned();
+    Some(Observation { system, timeline: text(5)?.parse().ok()?, role })
+}
+
+fn fault_of(error: &ConnectError) -> Fault {
+    match error {
+        ConnectError::Unreachable(error) => match error.kind() {
+            // Of a Unix socket, the file is gone.
+            ErrorKind::ConnectionRefused | ErrorKind::NotFound => Fault::Refused,
+            ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe => {
+                Fault::Closed
+            }
+            _ => Fault::Unreachable,
+        },
+        ConnectError::Timeout => Fault::Silent,
+        ConnectError::Refused(error) => fault_of_error(error),
+        ConnectError::Policy(_) => Fault::Denied,
+        ConnectError::Tls(_) | ConnectError::Protocol(_) => Fault::Odd,
+    }
+}
+
+/// Source: "PostgreSQL Error Codes"; `secure_read` in `be-secure.c`, which says 57P01 as well when the postmaster has died.
+fn fault_of_error(error: &ServerError) -> Fault {
+    match (error.sqlstate.as_str(), error.routine.as_str()) {
+        ("57P01", "secure_read" | "secure_write") => Fault::Closed,
+        ("57P01", _) => Fault::Stopping,
+        ("57P02" | "57P03", _) => Fault::Starting,
+        ("53300", _) => Fault::Denied,
+        (sqlstate, _) if sqlstate.starts_with("28") || sqlstate.starts_with("42501") => {
+            Fault::Denied
+        }
+        ("3D000", _) => Fault::Denied,
+        _ => Fault::Odd,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(sqlstate: &str, routine: &str) -> ConnectError {
+        let (sqlstate, routine) = (sqlstate.to_owned(), routine.to_owned());
+        ConnectError::Refused(Box::new(ServerError { sqlstate, routine, ..Default::default() }))
+    }
+
+    #[test]
+    fn a_server_that_is_there_is_never_called_dead() {
+        let cases = [
+            (error("57P01", "ProcessInterrupts"), Fault::Stopping),
+            (error("57P01", "secure_read"), Fault::Closed),
+            (error("57P02", "quickdie"), Fault::Starting),
+            (error("57P03", "ProcessStartupPacket"), Fault::Starting),
+            (error("53300", "InitProcess"), Fault::Denied),
+            (error("28P01", "auth_failed"), Fault::Denied),
+            (error("XX000", ""), Fault::Odd),
+            (ConnectError::Policy(String::new()), Fault::Denied),
+            (ConnectError::Timeout, Fault::Silent),
+            (ConnectError::Unreachable(ErrorKind::ConnectionRefused.into()), Fault::Refused),
+            (ConnectError::Unreachable(ErrorKind::ConnectionReset.into()), Fault::Closed),
+            (ConnectError::Unreachable(ErrorKind::HostUnreachable.into()), Fault::Unreachable),
+        ];
+        for (error, fault) in cases {
+            assert_eq!(fault_of(&error), fault, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn answers_are_read() {
+        let row = |text: &str| -> Vec<Option<String>> {
+            text.split(' ').map(|word| (word != "-").then(|| word.to_owned())).collect()
+        };
+        let primary = read(&row("-7 f 0/10 - - 3 gone f")).unwrap();
+        assert_eq!((primary.timeline, primary.role), (3, Role::Primary { written: Lsn(16) }));
+        assert_eq!(primary.system, (-7_i64).cast_unsigned());
+        let replica = read(&row("7 t - 0/20 0/1F 3 streaming t")).unwrap();
+        let (received, replayed) = (Some(Lsn(32)), Some(Lsn(31)));
+        assert_eq!(
+            replica.role,
+            Role::Replica { received, replayed, receiver: Receiver::Streaming, paused: true }
+        );
+        assert_eq!(read(&row("7 t - 0/20")), None);
+        assert_eq!(read(&[]), None);
+    }
+}

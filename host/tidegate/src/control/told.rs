@@ -1,0 +1,84 @@
+//! What people are told of a cluster, in words.
+
+use tidegate_cluster::Notice;
+use tracing::Level;
+
+/// How loud.
+pub(super) fn level(notice: &Notice) -> Level {
+    match notice {
+        Notice::Recovered
+        | Notice::Repointing { .. }
+        | Notice::SwitchingOver { .. }
+        | Notice::Promoting { .. } => Level::INFO,
+        Notice::Suspected(_) | Notice::Adopting { .. } | Notice::Outdated { .. } => Level::WARN,
+        Notice::NoPrimary
+        | Notice::Twin { .. }
+        | Notice::OtherSystem { .. }
+        | Notice::Unconfirmed(_)
+        | Notice::TooSoon
+        | Notice::Unfenced
+        | Notice::NobodyEligible(_)
+        | Notice::HeldTooLong
+        | Notice::PromotionFailed { .. }
+        | Notice::SwitchedNot(_) => Level::ERROR,
+    }
+}
+
+/// What, why, and what to do.
+pub(super) fn sentence(notice: &Notice, name: impl Fn(usize) -> String) -> String {
+    let name = |member: usize| format!("\"{}\"", name(member));
+    match notice {
+        Notice::Suspected(fault) => {
+            format!("the primary {} may be gone: {}", name(0), fault.label())
+        }
+        Notice::Recovered => format!("the primary {} is well", name(0)),
+        Notice::NoPrimary => format!(
+            "{} is no primary, though it should be; statements for the primary wait for one",
+            name(0)
+        ),
+        Notice::Outdated { member, timeline } => format!(
+            "{} is a primary on timeline {timeline}, which another has left behind: nothing is sent there; stop it and make it \
+             a replica (pg_rewind, pg_basebackup)",
+            name(*member)
+        ),
+        Notice::Twin { member } => format!(
+            "{} is a primary, too, on the same timeline: it is no replica of {} and gets no reads; one of them is configured by \
+             mistake",
+            name(*member),
+            name(0)
+        ),
+        Notice::OtherSystem { member } => format!(
+            "{} is a server of another cluster (its system identifier differs): it gets no statements; correct [cluster]",
+            name(*member)
+        ),
+        Notice::Unconfirmed(testimony) => {
+            format!("no failover: {}", testimony.label())
+        }
+        Notice::TooSoon => "no failover: the last one was less than failover.interval_min ago; see what makes primaries die, \
+                            then `tidegate cluster switchover`, or wait"
+            .to_owned(),
+        Notice::Unfenced => "no failover: failover.fencing = \"required\", and the old primary could not be stopped; stop it \
+                             by hand"
+            .to_owned(),
+        Notice::NobodyEligible(against) => {
+            let reasons: Vec<String> = against
+                .iter()
+                .map(|(member, reason)| format!("{}: {}", name(*member), reason.sentence()))
+                .collect();
+            format!("no failover: no replica can take over ({})", reasons.join("; "))
+        }
+        Notice::HeldTooLong => {
+            "statements for the primary are not held any longer (failover.hold_max), and fail".to_owned()
+        }
+        Notice::Promoting { member } => format!("{} is told to become primary", name(*member)),
+        Notice::PromotionFailed { member } => format!("{} did not become primary", name(*member)),
+        Notice::Adopting { member, timeline } => {
+            format!("{} is the primary now, on timeline {timeline}", name(*member))
+        }
+        Notice::Repointing { member } => {
+            format!("{} is told to receive from the new primary", name(*member))
+        }
+        Notice::SwitchingOver { to } => format!("switchover to {} begins", name(*to)),
+        Notice::SwitchedNot(why) => format!("no switchover: {why}"),
+    }
+}

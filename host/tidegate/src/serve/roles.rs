@@ -1,0 +1,47 @@
+//! Another server in the place of the primary, for the whole process: a reload without a file.
+
+use std::sync::{Arc, PoisonError};
+
+use super::{Handle, watched};
+use crate::config::{Config, ServerAddress};
+use crate::data::worker::{Message, Transactions};
+use crate::settle;
+
+impl Handle {
+    /// The configuration, with the server in the place of the primary that has been adopted, if it has it.
+    pub(super) fn in_roles(&self, config: Config) -> Config {
+        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*adopted {
+            Some(address) => Config { cluster: config.cluster.led_by(address), ..config },
+            None => config,
+        }
+    }
+
+    /// The server of this name is the primary from now on. Transactions on the one before are lost, and clients are held until
+    /// every worker has heard of it.
+    ///
+    /// # Errors
+    /// There is no such server, or it cannot be connected to as the configuration says; nothing has changed.
+    pub(super) fn adopt(&self, name: &str) -> Result<(), String> {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.settled();
+        let address = address_of(&old.config, name)
+            .ok_or_else(|| format!("there is no server \"{name}\""))?;
+        let config = Config::clone(&old.config);
+        let config = Config { cluster: config.cluster.led_by(&address), ..config };
+        let hold = self.shared.pools.hold_primary();
+        let settled = Arc::new(settle::settle(config, self.fake_secret)?);
+        *self.settled.write().unwrap_or_else(PoisonError::into_inner) = settled.clone();
+        *self.adopted.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+        let (before, now) = (&old.config.cluster, &settled.config.cluster);
+        let retiring = self.shared.retiring(before, now, Transactions::Lost, Some(hold));
+        self.shared.tell_all(|| Message::Reload(settled.clone(), retiring.clone()));
+        self.watched.send_replace(watched(&settled));
+        Ok(())
+    }
+}
+
+fn address_of(config: &Config, name: &str) -> Option<ServerAddress> {
+    let servers = std::iter::once(&config.cluster.primary).chain(&config.cluster.replicas);
+    servers.into_iter().find(|server| server.name == name).map(|server| server.address.clone())
+}
