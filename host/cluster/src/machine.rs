@@ -320,6 +320,9 @@ impl Machine {
 
     /// What came of `Action::Fence`.
     pub fn handle_fenced(&mut self, fenced: bool, now: Instant) {
+        if matches!(self.state, State::Switching(_)) {
+            return self.handle_stopped(fenced, now);
+        }
         let State::Fencing(of) = self.state else { return };
         self.state = State::Suspect(of);
         if fenced || self.policy.fencing == Fencing::BestEffort {

@@ -83,6 +83,10 @@ struct World {
 
 impl World {
     fn new(replicas: usize, mode: Mode) -> Self {
+        Self::with(replicas, Policy { mode, ..Policy::default() })
+    }
+
+    fn with(replicas: usize, policy: Policy) -> Self {
         let start = Instant::now();
         let server = |is_primary| Server {
             life: Life::Up,
@@ -93,7 +97,6 @@ impl World {
             paused: false,
         };
         let servers: Vec<Server> = (0..=replicas).map(|n| server(n == 0)).collect();
-        let policy = Policy { mode, ..Policy::default() };
         Self {
             machine: Machine::new(policy, Memory::default(), servers.len(), start),
             order: (0..servers.len()).collect(),
@@ -274,7 +277,24 @@ impl World {
             match action {
                 Action::Hold => self.held = true,
                 Action::Release => self.held = false,
-                Action::Fence { .. } => self.machine.handle_fenced(true, now),
+                Action::Fence { member } => {
+                    let server = &mut self.servers[self.order[member]];
+                    if server.life == Life::Up && self.settled {
+                        // The checkpoint of its shutdown.
+                        server.log.push((server.timeline, 0));
+                        let log = server.log.clone();
+                        for other in self.servers.iter_mut().filter(|other| !other.is_primary) {
+                            if other.life == Life::Up
+                                && !other.paused
+                                && log.starts_with(&other.log)
+                            {
+                                other.log.clone_from(&log);
+                            }
+                        }
+                    }
+                    self.servers[self.order[member]].life = Life::Dead;
+                    self.machine.handle_fenced(true, now);
+                }
                 Action::Promote { member } => {
                     assert!(self.held, "promoted while statements run");
                     let index = self.order[member];
@@ -445,6 +465,22 @@ fn a_switchover_loses_nothing_and_is_short() {
     assert!(world.reported_lost.is_empty());
 }
 
+#[test]
+fn a_primary_that_can_be_stopped_is_stopped_before_another_takes_over() {
+    let policy = Policy { mode: Mode::Embedded, has_fence: true, ..Policy::default() };
+    let mut world = World::with(2, policy);
+    world.run(100);
+    world.happen(Happening::Switchover);
+    world.run(100);
+    assert_ne!(world.current(), 0);
+    assert_eq!(world.servers[0].life, Life::Dead);
+    let old = world.servers[0].log.clone();
+    assert!(
+        world.servers[world.current()].log.starts_with(&old),
+        "the old one can follow as it is"
+    );
+}
+
 fn happening() -> impl Strategy<Value = Happening> {
     let n = 0..3_usize;
     prop_oneof![
@@ -473,8 +509,9 @@ proptest! {
     fn whatever_happens_no_commit_vanishes_in_silence(
         happenings in proptest::collection::vec((0..400_u64, happening()), 0..12),
         replicas in 1..4_usize,
+        has_fence: bool,
     ) {
-        let mut world = World::new(replicas, Mode::Embedded);
+        let mut world = World::with(replicas, Policy { mode: Mode::Embedded, has_fence, ..Policy::default() });
         world.run(30);
         for (pause, happening) in happenings {
             world.happen(happening);

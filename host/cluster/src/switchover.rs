@@ -1,13 +1,16 @@
 //! An operator wants another primary: without loss, and with a short pause.
 //!
 //! ```text
-//! Draining ── nothing of the primary is lent ──▶ Settling ── it writes no more, up to here ──▶ CatchingUp
-//!    └─────── too slow, or a step fails: the primary stays ◀──┘                       │ the replica has it all
-//!                                                                                     ▼ Promoting
+//! Draining ── nothing of the primary is lent ──▶ Settling ── it writes no more, up to here ──▶ Stopping (if it can be)
+//!    └─────── too slow, or a step fails: the primary stays ◀──┘                                    │
+//!                                     Promoting ◀── the replica has it all ── CatchingUp ◀─────────┘
 //! ```
+//!
+//! A primary that is stopped first ends its log with a checkpoint that the replica gets, too, so it can follow afterwards as it
+//! is. One that goes on running writes a little past the fork, and has to be rewound.
 
 use super::machine::{Action, Machine, Notice, Order, State};
-use super::observation::{Fault, Role};
+use super::observation::{Fault, Receiver, Role};
 use super::policy::Mode;
 use std::time::{Duration, Instant};
 use tidegate_core::route::Lsn;
@@ -35,7 +38,8 @@ pub(super) enum Undo {
 enum Stage {
     Draining,
     Settling,
-    CatchingUp { end: Lsn },
+    Stopping { end: Lsn },
+    CatchingUp { end: Lsn, stopped: bool },
     Promoting,
 }
 
@@ -84,10 +88,28 @@ impl Machine {
         }
         match end {
             Some(end) => {
-                (switch.stage, switch.since) = (Stage::CatchingUp { end }, now);
-                self.switch_on(now);
+                switch.since = now;
+                if self.policy.has_fence {
+                    switch.stage = Stage::Stopping { end };
+                    self.push(Action::Fence { member: 0 });
+                } else {
+                    switch.stage = Stage::CatchingUp { end, stopped: false };
+                    self.switch_on(now);
+                }
             }
             None => self.give_up_switch("the primary could not be brought to rest", Undo::Yes),
+        }
+    }
+
+    /// What came of stopping it.
+    pub(super) fn handle_stopped(&mut self, stopped: bool, now: Instant) {
+        let State::Switching(switch) = &mut self.state else { return };
+        let Stage::Stopping { end } = switch.stage else { return };
+        if stopped {
+            (switch.stage, switch.since) = (Stage::CatchingUp { end, stopped }, now);
+            self.switch_on(now);
+        } else {
+            self.give_up_switch("the primary could not be stopped", Undo::Yes);
         }
     }
 
@@ -106,12 +128,17 @@ impl Machine {
             Stage::Draining | Stage::Settling if !self.is_primary_well() => {
                 self.give_up_switch("the primary does not answer any more", Undo::Yes);
             }
-            Stage::CatchingUp { end } => {
-                let replayed = self.seen(switch.to).map(|seen| &seen.role);
-                let Some(Role::Replica { replayed, .. }) = replayed else {
+            Stage::CatchingUp { end, stopped } => {
+                let role = self.seen(switch.to).map(|seen| &seen.role);
+                let Some(Role::Replica { received, replayed, receiver, .. }) = role else {
                     return self.give_up_switch("the replica does not answer any more", Undo::Yes);
                 };
-                if replayed.is_some_and(|replayed| replayed >= end) {
+                // Its last checkpoint comes after `end`, and nothing after that.
+                let is_all = !stopped
+                    || *receiver != Receiver::Streaming
+                        && replayed >= received
+                        && *replayed > Some(end);
+                if replayed.is_some_and(|replayed| replayed >= end) && is_all {
                     let stage = Stage::Promoting;
                     self.state = State::Switching(Switch { stage, since: now, ..switch });
                     self.tell(Notice::Promoting { member: switch.to });
@@ -130,7 +157,7 @@ impl Machine {
                     Undo::No,
                 );
             }
-            Stage::Draining | Stage::Settling | Stage::Promoting => {}
+            Stage::Draining | Stage::Settling | Stage::Stopping { .. } | Stage::Promoting => {}
         }
     }
 

@@ -139,7 +139,10 @@ fn property_5_a_killed_primary_is_replaced_and_clients_see_a_pause() {
         writers.stop.store(true, Ordering::Relaxed);
         paused
     });
-    eprintln!("writes went on {paused:?} after the kill; errors: {:?}", writers.errors.lock().unwrap());
+    eprintln!(
+        "writes went on {paused:?} after the kill; errors: {:?}",
+        writers.errors.lock().unwrap()
+    );
     let name = primary_of(&tidegate);
     let promoted = cluster.replicas().iter().find(|node| node.name() == name).unwrap();
     let other = cluster.replicas().iter().find(|node| node.name() != name).unwrap();
@@ -155,7 +158,8 @@ fn property_5_a_killed_primary_is_replaced_and_clients_see_a_pause() {
     assert_eq!(idle.value("SELECT current_setting('app.me')").as_deref(), Some("idle"));
     // The other replica follows.
     wait_until(LONG, "the other replica follows the new primary", || {
-        promoted.psql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").unwrap() == "1"
+        promoted.psql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").unwrap()
+            == "1"
     });
     let mut client = Client::connect(&url);
     client.query("INSERT INTO t VALUES (0)");

@@ -21,8 +21,8 @@ use tokio::sync::Semaphore;
 use super::plugins::Plain;
 use super::reply::{Problem, Reply};
 use super::{
-    Control, PoolsVerb, clients, cluster, config, drain, explain, metrics, openapi, pausing, plugins, pools,
-    probes, record, reload, servers,
+    Control, PoolsVerb, clients, cluster, config, drain, explain, metrics, openapi, pausing,
+    plugins, pools, probes, record, reload, servers,
 };
 use crate::config::{AdminConfig, MetricsAccess, Secret};
 use crate::plugins::Who;

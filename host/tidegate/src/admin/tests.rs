@@ -120,7 +120,11 @@ impl Control for Fake {
 
     fn cluster(&self) -> Option<ClusterReport> {
         let server = ServerReport { name: "primary".to_owned(), ..ServerReport::default() };
-        Some(ClusterReport { primary: "primary".to_owned(), servers: vec![server], ..Default::default() })
+        Some(ClusterReport {
+            primary: "primary".to_owned(),
+            servers: vec![server],
+            ..Default::default()
+        })
     }
 
     fn switchover(&self, to: Option<String>, _: Who) -> Answer<Result<(), String>> {

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use tidegate_hba::Hba;
 pub use tidegate_wire::auth::Secret;
 
+use super::failover::FailoverSettings;
 use super::plugins::PluginsConfig;
 use super::quotas::Quotas;
-use super::failover::FailoverSettings;
 use super::rates::Rates;
 use super::users::Users;
 use super::version::ProtocolVersion;

@@ -170,7 +170,7 @@ pub(super) const KEYS: &[Key] = &[
     key("failover", "lag_bytes_max", Value("1048576"), Live, "A replica that lacks more of what the primary is known to have written is not promoted."),
     key("failover", "interval_min", Value(r#""60s""#), Live, "After a failover none follows for so long."),
     key("failover", "fencing", Value(r#""best-effort""#), Live, "`required`: nobody is promoted unless `fence_command` has said that the old primary is stopped. `best-effort`: it runs if there is one, and Tidegate sends nothing to the old primary in any case."),
-    key("failover", "fence_command", Example(r#"["/usr/local/bin/fence", "--now"]"#), Live, "Stops the old primary before another is promoted; 0 is success. `TIDEGATE_SERVER`, `TIDEGATE_HOST` and `TIDEGATE_PORT` in its environment say which."),
+    key("failover", "fence_command", Example(r#"["/usr/local/bin/fence", "--now"]"#), Live, "Stops the old primary before another is promoted; 0 is success. `TIDEGATE_SERVER`, `TIDEGATE_HOST` and `TIDEGATE_PORT` in its environment say which, `TIDEGATE_ACTION` why (`failover`; `switchover`: in an orderly way, so that it can follow the new one)."),
     key("failover", "fence_timeout", Value(r#""10s""#), Live, "The command is given this long."),
     key("failover", "rejoin_command", Example(r#"["/usr/local/bin/rejoin"]"#), Live, "Makes an old primary a replica of the new one (pg_rewind, pg_basebackup) when it has been replaced; the environment has `TIDEGATE_PRIMARY_HOST` and `TIDEGATE_PRIMARY_PORT` besides."),
 

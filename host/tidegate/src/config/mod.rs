@@ -9,8 +9,8 @@ mod check; // from written to checked
 pub mod checked; // what the rest of the program sees
 pub mod diff; // what a reload changes
 pub mod docs; // pages generated from tables
-mod failover; // failover: types and checks
 mod error; // what is wrong, where, and what was meant
+mod failover; // failover: types and checks
 pub mod init; // the commented tidegate.toml
 mod keys; // every key, documented
 mod peers; // other Tidegates: types and checks

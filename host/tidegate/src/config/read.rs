@@ -9,8 +9,8 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
-    At, Raw, RawAdmin, RawAuth, RawCluster, RawFailover, RawHandover, RawLimits, RawLog, RawOverride, RawPeer,
-    RawPin, RawPlugins, RawPool, RawQuota, RawRates, RawRouting, RawTls,
+    At, Raw, RawAdmin, RawAuth, RawCluster, RawFailover, RawHandover, RawLimits, RawLog,
+    RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRates, RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 

@@ -224,7 +224,11 @@ impl FromText for LogFilter {
 }
 
 /// Reads one of a closed set of names.
-pub(super) fn choice<T: Copy>(text: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T, String> {
+pub(super) fn choice<T: Copy>(
+    text: &str,
+    all: &[T],
+    name: fn(T) -> &'static str,
+) -> Result<T, String> {
     let names = || all.iter().map(|value| name(*value));
     if let Some(found) = all.iter().find(|value| name(**value) == text) {
         return Ok(*found);

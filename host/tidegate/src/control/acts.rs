@@ -160,6 +160,8 @@ pub(super) struct Hook {
     pub(super) command: Vec<String>,
     pub(super) name: String,
     pub(super) address: ServerAddress,
+    /// `failover`, `switchover` or `rejoin`.
+    pub(super) action: &'static str,
     /// The new primary, where that is known.
     pub(super) primary: Option<ServerAddress>,
     pub(super) time_max: Duration,
@@ -173,7 +175,8 @@ impl Hook {
         address: ServerAddress,
         primary: ServerAddress,
     ) -> Self {
-        Self { command, name, address, primary: Some(primary), time_max: REJOIN_TIME_MAX }
+        let primary = Some(primary);
+        Self { command, name, address, action: "rejoin", primary, time_max: REJOIN_TIME_MAX }
     }
 
     /// Runs it to its end.
@@ -186,6 +189,7 @@ impl Hook {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true)
+            .env("TIDEGATE_ACTION", self.action)
             .env("TIDEGATE_SERVER", &self.name)
             .env("TIDEGATE_HOST", host)
             .env("TIDEGATE_PORT", port.to_string());

@@ -15,8 +15,8 @@ use super::told;
 use super::weighing::Weighing;
 use super::{Input, SwitchoverOrder, Watched};
 use crate::config::{FailoverMode, Reads, ServerAddress};
-use crate::upstream::pool::PrimaryHold;
 use crate::upstream::Asker;
+use crate::upstream::pool::PrimaryHold;
 use crate::view::{ClusterEvent, MemberView, Topology};
 
 /// Reports that wait; each probe waits for its own to be taken.
@@ -253,10 +253,17 @@ impl<'a> Cluster<'a> {
             match (usable, lag) {
                 (true, _) => tracing::info!(replica, "reads may use the replica"),
                 (false, Some(lag)) => {
-                    tracing::warn!(replica, lag_ms = lag.as_millis(), "reads leave the replica: it lags");
+                    tracing::warn!(
+                        replica,
+                        lag_ms = lag.as_millis(),
+                        "reads leave the replica: it lags"
+                    );
                 }
                 (false, None) => {
-                    tracing::warn!(replica, "reads leave the replica: it does not answer as a replica of the primary");
+                    tracing::warn!(
+                        replica,
+                        "reads leave the replica: it does not answer as a replica of the primary"
+                    );
                 }
             }
         }
@@ -344,6 +351,10 @@ impl<'a> Cluster<'a> {
             command: failover.fence_command.clone(),
             name: target.name.to_string(),
             address: target.address.clone(),
+            action: match self.machine.status() {
+                Status::SwitchingOver => "switchover",
+                _ => "failover",
+            },
             primary: None,
             time_max: failover.fence_timeout,
         };
@@ -366,9 +377,8 @@ impl<'a> Cluster<'a> {
         let settled = self.standing.settled.take_if(|(settled, _)| Some(&*settled) == address);
         let before = settled.map(|(_, before)| before).unwrap_or_default();
         if let Some(asker) = self.asker(member) {
-            self.acts.spawn_local(async move {
-                Done::Unsettled(acts::unsettle(asker, before).await)
-            });
+            self.acts
+                .spawn_local(async move { Done::Unsettled(acts::unsettle(asker, before).await) });
         }
     }
 
@@ -377,7 +387,10 @@ impl<'a> Cluster<'a> {
         self.standing.replaced = self.watched.targets.first().map(|t| t.address.clone());
         let name = self.name(member).to_owned();
         if let Err(error) = (self.input.adopt)(&name) {
-            self.tell(tracing::Level::ERROR, format!("\"{name}\" cannot be taken for the primary: {error}"));
+            self.tell(
+                tracing::Level::ERROR,
+                format!("\"{name}\" cannot be taken for the primary: {error}"),
+            );
             self.is_over = true;
         }
     }
@@ -387,7 +400,10 @@ impl<'a> Cluster<'a> {
         match done {
             Done::Fenced(outcome) => {
                 if let Err(error) = &outcome {
-                    self.tell(tracing::Level::ERROR, format!("the old primary could not be fenced: {error}"));
+                    self.tell(
+                        tracing::Level::ERROR,
+                        format!("the old primary could not be fenced: {error}"),
+                    );
                 }
                 self.machine.handle_fenced(outcome.is_ok(), now);
             }
@@ -396,26 +412,42 @@ impl<'a> Cluster<'a> {
             }
             Done::Promoted(member, Promotion::Refused(error)) => {
                 let name = self.name(member).to_owned();
-                self.tell(tracing::Level::ERROR, format!("\"{name}\" refuses to become primary: {error}"));
+                self.tell(
+                    tracing::Level::ERROR,
+                    format!("\"{name}\" refuses to become primary: {error}"),
+                );
                 self.machine.handle_promotion_failed(member, now);
             }
             Done::Promoted(member, Promotion::InDoubt(error)) => {
                 let name = self.name(member).to_owned();
-                self.tell(tracing::Level::WARN, format!("whether \"{name}\" becomes primary is not known: {error}"));
+                self.tell(
+                    tracing::Level::WARN,
+                    format!("whether \"{name}\" becomes primary is not known: {error}"),
+                );
             }
             Done::Repointed(member, Err(error)) => {
                 let name = self.name(member).to_owned();
-                self.tell(tracing::Level::ERROR, format!("\"{name}\" could not be told who is primary: {error}"));
+                self.tell(
+                    tracing::Level::ERROR,
+                    format!("\"{name}\" could not be told who is primary: {error}"),
+                );
             }
             Done::Settled(outcome, before) => {
                 if let Err(error) = &outcome {
-                    self.tell(tracing::Level::ERROR, format!("the primary could not be brought to rest: {error}"));
+                    self.tell(
+                        tracing::Level::ERROR,
+                        format!("the primary could not be brought to rest: {error}"),
+                    );
                 }
-                self.standing.settled = self.watched.targets.first().map(|t| (t.address.clone(), before));
+                self.standing.settled =
+                    self.watched.targets.first().map(|t| (t.address.clone(), before));
                 self.machine.handle_settled(outcome.ok(), now);
             }
             Done::Unsettled(Err(error)) => {
-                self.tell(tracing::Level::ERROR, format!("settings of the switchover could not be taken back: {error}"));
+                self.tell(
+                    tracing::Level::ERROR,
+                    format!("settings of the switchover could not be taken back: {error}"),
+                );
             }
             Done::Rejoined(member, outcome) => self.handle_rejoined(member, outcome),
             Done::Repointed(_, Ok(())) | Done::Unsettled(Ok(())) => {}

@@ -27,8 +27,8 @@ use catalogues::Refreshed;
 
 use crate::config::{Config, Reads};
 use crate::hidden::HiddenCodes;
-use crate::upstream::pool::SharedPools;
 use crate::upstream::Target;
+use crate::upstream::pool::SharedPools;
 use crate::view::{View, Views};
 
 /// How often it is looked whether a catalogue is wanted.

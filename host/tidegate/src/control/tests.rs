@@ -64,8 +64,16 @@ async fn serve(mut stream: TcpStream, seen: watch::Sender<Seen>) -> std::io::Res
         out.clear();
         // A primary, in the order of what is asked.
         backend::row_description_text(&mut out, &["system", "is", "w", "rc", "rp", "tl", "r", "p"]);
-        let row: [Option<&[u8]>; 8] =
-            [Some(b"7"), Some(b"f"), Some(b"0/1000"), None, None, Some(b"1"), Some(b"gone"), Some(b"f")];
+        let row: [Option<&[u8]>; 8] = [
+            Some(b"7"),
+            Some(b"f"),
+            Some(b"0/1000"),
+            None,
+            None,
+            Some(b"1"),
+            Some(b"gone"),
+            Some(b"f"),
+        ];
         backend::data_row(&mut out, &row);
         backend::command_complete(&mut out, b"SELECT 1");
         backend::ready_for_query(&mut out, TransactionStatus::Idle);

@@ -38,7 +38,7 @@ use crate::observe::stats::WorkerStats;
 use crate::stream::LeftSocket;
 use crate::upstream::Credentials;
 use crate::upstream::pool::{
-    Neighbours, PoolKey, PoolMessage, Pools, PrimaryHold, PoolsConfig, ServerLogin, SharedPools,
+    Neighbours, PoolKey, PoolMessage, Pools, PoolsConfig, PrimaryHold, ServerLogin, SharedPools,
 };
 use crate::uring;
 use crate::view::Views;
