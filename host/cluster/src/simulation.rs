@@ -343,7 +343,7 @@ impl World {
             self.settled = false;
         }
         self.order.swap(0, member);
-        let (policy, memory) = (self.machine.policy.clone(), self.machine.memory().clone());
+        let (policy, memory) = (self.machine.policy.clone(), *self.machine.memory());
         self.machine = Machine::new(policy, memory, self.order.len(), self.now());
         self.perform();
     }
