@@ -56,9 +56,8 @@ impl Session {
         }
     }
 
-    /// The server in hand is lost. `Some`: take these bytes as if the client had just sent them, before what else it has
-    /// sent, and give them a server for anything. `None`: what was under way is lost with the server.
-    pub fn handle_server_lost(&mut self) -> Option<Vec<u8>> {
+    /// The server in hand is lost: what is to be run again.
+    pub(super) fn take_kept_unit(&mut self) -> Option<Vec<u8>> {
         let unit = std::mem::take(&mut self.kept.bytes);
         if unit.is_empty() || !self.has_only_unit() {
             return None;

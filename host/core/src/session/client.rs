@@ -19,7 +19,7 @@ use crate::statement::{Analysis, Effects, TidegateCommand};
 pub(super) use unit::Chosen;
 
 use statements::{deallocated_name, drops_all_statements, reaches_our_names};
-use tidegate_wire::backend::{self, TransactionStatus};
+use tidegate_wire::backend;
 use tidegate_wire::frame::{HEADER_BYTES, Header};
 use tidegate_wire::frontend::{self, tag};
 
@@ -348,7 +348,8 @@ pub(super) fn refuse_frame(
     if let Ok(Some(header)) = Header::peek(input, limits::FRAME_BYTES_MAX) {
         session.client_rest = (header.frame_bytes(), Rest::Discard);
         if matches!(header.tag, tag::QUERY | tag::FUNCTION_CALL) {
-            to_client.send(|out| backend::ready_for_query(out, TransactionStatus::Idle));
+            let status = session.status_alone();
+            to_client.send(|out| backend::ready_for_query(out, status));
         } else {
             session.batch = Batch::SkipToSync;
         }

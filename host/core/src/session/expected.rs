@@ -93,6 +93,8 @@ pub(super) enum Own {
     Listen,
     /// Forgets another client's sequence values.
     Sequences,
+    /// Has a transaction fail, as the client's has whose server was lost.
+    Fail,
     /// Ends the transaction of a client that is gone.
     Rollback,
     /// Clears the session of a client that is gone.

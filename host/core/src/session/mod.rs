@@ -24,6 +24,7 @@ mod client; // what a client sends
 mod defaults; // ALTER ROLE … SET
 mod expected; // the replies that are owed, in order
 mod listening; // LISTEN by a connection that is shared
+mod lost; // a server that is lost under its client
 mod pins; // why a client keeps its server
 mod reading; // how texts are read
 mod replies; // what a server sends
@@ -33,6 +34,7 @@ mod state; // what is known of a server connection
 mod tests;
 
 pub use listening::ListenNeed;
+pub use lost::Lost;
 pub use pins::Pins;
 pub use settle::{Gone, Settled};
 pub use state::ServerState;
@@ -248,6 +250,11 @@ impl Batches {
         self.over.wrapping_sub(1)
     }
 
+    /// Batches that are not over.
+    fn outstanding(self) -> u32 {
+        self.now.wrapping_sub(self.over)
+    }
+
     fn sent(&mut self) {
         self.now = self.now.wrapping_add(1);
     }
@@ -327,6 +334,7 @@ pub struct Session {
     changes_schema: Option<()>,
     /// What a replica runs.
     kept: again::Kept,
+    orphan: Option<lost::Orphan>,
     defaults: Defaults,
     vacated: Vec<String>,
     listening: listening::Listening,
@@ -380,6 +388,7 @@ impl Session {
             commits: None,
             changes_schema: None,
             kept: again::Kept::default(),
+            orphan: None,
             defaults: Defaults::default(),
             vacated: Vec::new(),
             listening: listening::Listening::default(),
@@ -480,6 +489,7 @@ impl Session {
         server.begin_lease(self.client, self.batches.past());
         self.switch_settings(server, to_server);
         self.begin_listening(target, server, to_server);
+        self.begin_failed(server, to_server);
     }
 
     /// No server could be had for the frame at the start of `input`: answers it and says how much of it is done.

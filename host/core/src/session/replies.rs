@@ -222,6 +222,9 @@ impl Session {
         if status == TransactionStatus::Idle && self.changes_schema.take().is_some() {
             io.interner.schema_changed();
         }
+        if status == TransactionStatus::Idle {
+            self.note_end();
+        }
         let over = self.expected.is_empty() && self.batch == Batch::Closed;
         if over && status == TransactionStatus::Idle {
             (self.drops_statements, self.commits) = (None, None);
@@ -240,6 +243,9 @@ impl Session {
             .or_else(|| error_fields::find(body, field::SEVERITY))
             .unwrap_or_default();
         if matches!(severity, b"FATAL" | b"PANIC") && body.len() == header.body_bytes as usize {
+            if is_last_word(body) {
+                return Reply::Close(CloseReason::ServerDisconnected);
+            }
             return Reply::PassAndClose(CloseReason::ServerFatal);
         }
         self.tally.errors += 1;
@@ -303,7 +309,8 @@ impl Session {
                     to_client.send(backend::close_complete)
                 }
                 Some(Expected::Answer(Answer::Ready)) => {
-                    to_client.send(|out| backend::ready_for_query(out, TransactionStatus::Idle));
+                    let status = self.status_alone();
+                    to_client.send(|out| backend::ready_for_query(out, status));
                 }
                 Some(Expected::Answer(Answer::Deallocated { undo })) => {
                     self.answer_deallocate(undo, to_client)
@@ -389,6 +396,13 @@ fn write_desynchronised(to_client: &mut Gather) {
             "Reconnect. If it happens again, please report it with the statements that led to it.",
         );
     to_client.send(|out| refusal.write(out));
+}
+
+/// The postmaster has died, and the server says so where it waits for its client: nobody has ended this very session. Source:
+/// `secure_read` in `be-secure.c`.
+fn is_last_word(body: &[u8]) -> bool {
+    error_fields::find(body, field::SQLSTATE) == Some(b"57P01")
+        && error_fields::find(body, field::ROUTINE) == Some(b"secure_read")
 }
 
 /// "cached plan must not change result type".

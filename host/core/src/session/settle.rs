@@ -63,6 +63,8 @@ pub(super) struct Touched {
     asks_for_channels: Option<()>,
     /// and stops.
     unlistens: Option<()>,
+    /// A transaction has ended since: what it touched may stand, though nobody has asked yet.
+    may_stand: Option<()>,
     answer: ProbeAnswer,
 }
 
@@ -205,6 +207,21 @@ impl Session {
         if unsendable || self.setting("search_path").is_some_and(names_temporary_schema) {
             self.pins = self.pins.and(Pins::SESSION_BOUND);
         }
+    }
+
+    /// A transaction has ended.
+    pub(super) fn note_end(&mut self) {
+        if let Some(touched) = &mut self.touched {
+            touched.may_stand = Some(());
+        }
+    }
+
+    /// Is nothing touched but settings, in the transaction that is open, with which they go?
+    pub(super) fn touches_settings_only(&self) -> bool {
+        self.touched.as_deref().is_none_or(|touched| {
+            SETTINGS_ONLY.contains(touched.effects)
+                && (touched.asks_for_channels, touched.may_stand) == (None, None)
+        })
     }
 
     /// Does something run after which settings of the start-up packet must be restored?

@@ -143,17 +143,25 @@ impl Database {
                     tell(database, &failed);
                 }
                 self.schedule.handle_failure(Instant::now());
-                None
+                // A server that cannot be asked is changed by nobody whom we serve: replicas go on with what was known, and
+                // what others have changed is seen when it is back.
+                self.known.take().filter(|_| failed.is_unanswered())
             }
         };
         Refreshed::Yes
     }
 }
 
+impl Reading {
+    fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Failed(ConnectError::Unreachable(_) | ConnectError::Timeout))
+    }
+}
+
 fn tell(database: &str, failed: &Reading) {
     match failed {
         Reading::Failed(error) => {
-            tracing::warn!(database, %error, "cannot read the catalogue: reads stay on the primary");
+            tracing::warn!(database, %error, "cannot read the catalogue: where none is known, reads stay on the primary");
         }
         Reading::Unusable => tracing::warn!(
             database,

@@ -75,6 +75,7 @@ impl Session {
                 io.to_client.send(|out| refusal.write(out));
                 Reply::Close(CloseReason::ServerProtocol)
             }
+            Own::Fail => Reply::Swallow,
             Own::Rollback | Own::Discard | Own::Sequences | Own::LayOpen => {
                 Reply::Close(CloseReason::ServerProtocol)
             }
@@ -86,7 +87,7 @@ impl Session {
             Own::Switch => server.settings = self.settings.clone(),
             Own::Probe => self.probe_finished(server),
             Own::Inspection => self.inspection_finished(),
-            Own::Rollback | Own::Restore | Own::Sequences | Own::LayOpen => {}
+            Own::Fail | Own::Rollback | Own::Restore | Own::Sequences | Own::LayOpen => {}
             Own::Listen => self.brought(server),
             Own::Discard => {
                 server.statements_dropped();

@@ -81,7 +81,7 @@ impl Session {
         }
     }
 
-    pub(super) fn put_back(&mut self, undo: Undo) {
+    pub(in crate::session) fn put_back(&mut self, undo: Undo) {
         if let Some((name, prepared)) = undo.map(|undo| *undo) {
             let since = self.batches.past();
             self.named.insert(name, Held { prepared, since });

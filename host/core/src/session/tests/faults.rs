@@ -119,7 +119,12 @@ fn a_server_vanishes_or_ends_at_every_point() {
                 world.deliver(0, delivered);
                 let Some(at) = world.clients[0].server else { continue };
                 match fatal {
-                    None => world.server_vanished(0),
+                    None => {
+                        world.server_vanished(0);
+                        if world.clients[0].closed.is_none() {
+                            world.vanish(0);
+                        }
+                    }
                     Some(sqlstate) => {
                         world.servers[at].fake.say_unasked(Some(sqlstate));
                         world.run_dry();

@@ -5,6 +5,7 @@ mod fake; // a PostgreSQL backend for a tiny language
 mod faults;
 mod limited; // statements that limits refuse
 mod listening; // LISTEN that is handed over
+mod lost; // transactions whose server is lost
 mod names;
 mod program; // what a client sends
 mod random;

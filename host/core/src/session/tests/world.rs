@@ -10,7 +10,7 @@ use crate::session::gather::Gather;
 use crate::session::hidden::HiddenCode;
 use crate::session::prepared::Interner;
 use crate::session::{
-    ClientNext, CloseReason, Gone, Io, PoolMode, ServerNext, ServerState, Session, Settled,
+    ClientNext, CloseReason, Gone, Io, Lost, PoolMode, ServerNext, ServerState, Session, Settled,
 };
 use crate::settings::Settings;
 use crate::statement::StringSyntax;
@@ -219,16 +219,27 @@ impl World {
 
     /// The shell's answer to a server connection that broke.
     pub(super) fn server_vanished(&mut self, client: usize) {
-        let again = self.clients[client].session.handle_server_lost();
+        let mut to_client = Gather::default();
+        let lost = self.clients[client].session.handle_server_lost(&mut to_client);
         self.drop_server(client);
         let (gone, closed) = (self.clients[client].gone, self.clients[client].closed.is_some());
-        if let Some(unit) = again.filter(|_| !gone && !closed) {
-            self.repeated += 1;
-            self.clients[client].input.splice(..0, unit);
-            self.lend(client, Target::Primary);
-            self.pump(client);
-        } else if !gone {
-            self.clients[client].closed.get_or_insert(CloseReason::ServerDisconnected);
+        if gone || closed {
+            return;
+        }
+        match lost {
+            Lost::Again(unit) => {
+                self.repeated += 1;
+                self.clients[client].input.splice(..0, unit);
+                self.lend(client, Target::Primary);
+                self.pump(client);
+            }
+            Lost::GoesOn => {
+                self.clients[client].received.extend(to_client.to_bytes(&[]));
+                self.pump(client);
+            }
+            Lost::Ends => {
+                self.clients[client].closed.get_or_insert(CloseReason::ServerDisconnected);
+            }
         }
     }
 
@@ -396,7 +407,9 @@ impl World {
                 }
                 ClientNext::Lease(plan) => {
                     assert!(self.clients[client].server.is_none());
-                    if let Some(refusal) = self.refusal.clone() {
+                    let one = &mut self.clients[client];
+                    let loss = one.session.take_loss(&one.input);
+                    if let Some(refusal) = loss.or_else(|| self.refusal.clone()) {
                         self.refuse(client, &refusal);
                     } else {
                         self.lend(client, plan.target);

@@ -10,12 +10,13 @@ use tidegate_core::plan::Target;
 use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::route::Place;
-use tidegate_core::session::{CloseReason, Gone, Work};
+use tidegate_core::session::{CloseReason, Gone, Lost, Work};
 use tokio::io::AsyncWrite as _;
 
 use super::lent::Lent;
 use super::{ClientPhase, Connection};
 use crate::data::clients::{Cancel, CloseRequest, Idle, State};
+use crate::observe::stats::ErrorKind;
 
 /// The server of a client that is gone is given this long to finish and be cleaned.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
@@ -164,21 +165,36 @@ impl Connection {
     }
 
     pub(super) fn server_gone(&mut self, cx: &mut Context<'_>) {
-        let again = self.session.handle_server_lost();
+        let lost = match self.phase {
+            ClientPhase::Reading | ClientPhase::Replies => {
+                self.session.handle_server_lost(&mut self.from_server.out)
+            }
+            _ => Lost::Ends,
+        };
         self.drop_server();
         if let ClientPhase::Gone(..) = self.phase {
             return;
         }
-        if let Some(unit) = again
-            && matches!(self.phase, ClientPhase::Reading | ClientPhase::Replies)
-        {
-            self.worker.stats.reads_repeated.increment();
-            if self.session.take_disproved() {
-                self.worker.stats.reads_disproved.increment();
-                self.client.keep_from_replicas(Instant::now() + SCHEMA_SEEN_TIME_MAX);
+        match lost {
+            Lost::Again(unit) => {
+                self.worker.stats.reads_repeated.increment();
+                if self.session.take_disproved() {
+                    self.worker.stats.reads_disproved.increment();
+                    self.client.keep_from_replicas(Instant::now() + SCHEMA_SEEN_TIME_MAX);
+                }
+                self.from_client.input.put_back(&unit, &self.worker.buffers);
+                return self.acquire_at(Target::Primary, cx);
             }
-            self.from_client.input.put_back(&unit, &self.worker.buffers);
-            return self.acquire_at(Target::Primary, cx);
+            Lost::GoesOn => {
+                self.worker.stats.errors.increment(ErrorKind::ServerLost);
+                self.client.status.set(self.session.status());
+                self.client.set_state(State::Idle, Instant::now());
+                self.from_client.wanted = 0;
+                self.phase = ClientPhase::Reading;
+                let _ = self.flush_to_client(cx);
+                return;
+            }
+            Lost::Ends => {}
         }
         // Inside a row no message can stand: then the end of the stream has to do.
         if self.session.is_between_replies() {

@@ -63,6 +63,9 @@ impl Connection {
             // It was chosen for something else and did not come to rest, so nobody may have it as it is.
             self.drop_server();
         }
+        if let Some(loss) = self.session.take_loss(self.from_client.input.bytes()) {
+            return self.refuse(&loss);
+        }
         let now = Instant::now();
         self.asked = match self.worker.locate(target, &self.client) {
             Ok(asked) => asked,
