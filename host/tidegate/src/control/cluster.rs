@@ -227,13 +227,13 @@ impl<'a> Cluster<'a> {
     /// What the data plane sees, and the admin API.
     fn publish(&mut self, now: Instant) {
         // Nobody knows how far a replica is behind a primary that does not answer: then it is as far as it was.
-        let as_of = if self.machine.is_primary_well() { None } else { self.freshness.last_asked() };
-        let now_for_lag = as_of.unwrap_or(now);
+        let last = if self.machine.is_primary_well() { None } else { self.freshness.last_asked() };
+        let seen = last.unwrap_or(now);
         let mut replicas: Vec<ReplicaView> =
-            (0..self.gates.len()).map(|index| self.replica(index, now_for_lag)).collect();
-        self.weighing.weigh(&mut replicas, now);
+            (0..self.gates.len()).map(|index| self.replica(index, seen)).collect();
+        self.weighing.weigh(&mut replicas, seen, now);
         let splits = self.watched.config.routing.reads == Reads::Split;
-        let topology = Arc::new(self.topology(&replicas, now_for_lag));
+        let topology = Arc::new(self.topology(&replicas, seen));
         self.input.views.update(|view| {
             view.names = self.names.clone();
             view.topology = Some(topology);

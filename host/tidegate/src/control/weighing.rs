@@ -51,14 +51,15 @@ impl Weighing {
     }
 
     /// Gives the replicas their shares, which are asked for anew now and then, and at once when one leaves or comes back.
-    pub(super) fn weigh(&mut self, replicas: &mut [ReplicaView], now: Instant) {
+    /// Lag is told as of `seen`: when the primary last said how far it was.
+    pub(super) fn weigh(&mut self, replicas: &mut [ReplicaView], seen: Instant, now: Instant) {
         let changed = replicas
             .iter()
             .zip(self.told.iter().map(|told| told.healthy).chain(std::iter::repeat(false)))
             .any(|(replica, healthy)| replica.usable != healthy);
         if now >= self.due || changed {
             self.due = now + WEIGH_INTERVAL;
-            self.told = self.metrics(replicas, now);
+            self.told = self.metrics(replicas, seen);
             self.policies.cluster_changed(Some(&self.primary), &self.told);
             let weights = self.policies.weigh(self.reader.view(), &self.told).plan;
             let names: Vec<&str> = self.names.iter().map(|name| &**name).collect();
