@@ -17,10 +17,13 @@
 mod conninfo; // primary_conninfo for another primary
 mod elect; // whom to promote
 mod machine; // what is done
+mod member; // what is known of one server
 mod observation; // what a server says of itself
 mod policy; // what is configured, and what is kept from one order of servers to the next
+mod suspicion; // a primary that may be gone
 mod switchover; // an operator wants another primary
 mod witness; // do the replicas miss the primary, too?
+mod words; // what goes in and out
 
 #[cfg(test)]
 mod simulation; // whole clusters with faults, many seeds
@@ -29,7 +32,8 @@ mod tests;
 
 pub use conninfo::{ConninfoError, point_to};
 pub use elect::{Elected, Elector, NotEligible, elect};
-pub use machine::{Action, Machine, Notice, Order, Status};
+pub use machine::Machine;
 pub use observation::{Fault, Observation, Receiver, Role};
 pub use policy::{Fencing, Memory, Mode, Policy};
 pub use witness::{Testimony, testimony};
+pub use words::{Action, Notice, Order, Status};

@@ -1,144 +1,24 @@
 //! What is done: hold, promote, follow.
 
-use super::elect::{Elector, NotEligible, elect};
+use super::member::{Member, Suspicion, Trouble};
 use super::observation::{ANSWER_AGE_MAX, Fault, Observation, Receiver, Role};
 use super::policy::{Fencing, Memory, Mode, Policy};
 use super::switchover::{Switch, Undo};
-use super::witness::{Testimony, testimony};
+use super::words::{Action, Notice, Status};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tidegate_core::route::Lsn;
 
 /// At the start the servers are given this long to say what they are before statements run.
 const START_TIME_MAX: Duration = Duration::from_secs(1);
-/// Two refusals of the machine that a primary ran on are this far apart before they count.
-const REFUSED_TIME_MIN: Duration = Duration::from_millis(20);
-/// A silent primary has to miss so many answers; after the second its statements are held.
-const MISSES_MIN: u32 = 3;
-const MISSES_HELD: u32 = 2;
 /// A step that failed is repeated after this.
-const REPEAT_TIME: Duration = Duration::from_secs(5);
+pub(super) const REPEAT_TIME: Duration = Duration::from_secs(5);
 /// A replica that was told to become primary is given this long.
 const PROMOTION_TIME_MAX: Duration = Duration::from_secs(60);
 /// For so long after another primary was adopted, replicas that receive from nobody are pointed to it.
 const REPOINT_TIME: Duration = Duration::from_secs(60);
-/// Replicas that were well so shortly before are asked whether they miss the primary.
-const KNOWN_TIME: Duration = Duration::from_secs(10);
 /// How soon to look again while something is under way.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
-
-/// What the shell is to do. Members are numbered in the order that the machine was made with: 0 is the primary.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Statements for the primary wait.
-    Hold,
-    Release,
-    /// Make sure that this server writes no more; answer with `handle_fenced`.
-    Fence {
-        member: usize,
-    },
-    /// Make it a primary; answer with `handle_promotion_failed`, or with what it says of itself.
-    Promote {
-        member: usize,
-    },
-    /// It is the primary from now on: the shell ends this machine and makes another.
-    Adopt {
-        member: usize,
-    },
-    /// Have the replica receive from the primary.
-    Repoint {
-        member: usize,
-    },
-    /// An orderly end of the primary's work, before another takes over: no more writes, and answer how far it has written
-    /// (`handle_settled`).
-    Settle,
-    /// It is the primary after all.
-    Unsettle,
-    Tell(Notice),
-}
-
-/// What people are told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// The primary may be gone.
-    Suspected(Fault),
-    /// It is well after all.
-    Recovered,
-    /// It was asked, and is no primary (any more).
-    NoPrimary,
-    /// It is a primary on an older timeline than one that was seen.
-    Outdated {
-        member: usize,
-        timeline: u32,
-    },
-    /// Another primary on the timeline of the one in force.
-    Twin {
-        member: usize,
-    },
-    /// A server of another cluster.
-    OtherSystem {
-        member: usize,
-    },
-    /// No failover: the replicas do not confirm it.
-    Unconfirmed(Testimony),
-    /// No failover: the last one was too short a time ago.
-    TooSoon,
-    /// No failover: `fencing = "required"`, and nothing has stopped the old primary.
-    Unfenced,
-    NobodyEligible(Vec<(usize, NotEligible)>),
-    /// The statements that wait are not held any longer.
-    HeldTooLong,
-    Promoting {
-        member: usize,
-    },
-    PromotionFailed {
-        member: usize,
-    },
-    Adopting {
-        member: usize,
-        timeline: u32,
-    },
-    Repointing {
-        member: usize,
-    },
-    SwitchingOver {
-        to: usize,
-    },
-    SwitchedNot(&'static str),
-}
-
-/// What an operator orders.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Another primary, without loss; `None`: whoever is best.
-    Switchover { to: Option<usize> },
-}
-
-/// For whoever asks what goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    Starting,
-    Steady,
-    Suspect,
-    Fencing,
-    Promoting,
-    SwitchingOver,
-    Adopting,
-}
-
-impl Status {
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Steady => "steady",
-            Self::Suspect => "suspect",
-            Self::Fencing => "fencing",
-            Self::Promoting => "promoting",
-            Self::SwitchingOver => "switching over",
-            Self::Adopting => "adopting",
-        }
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -149,38 +29,6 @@ pub(super) enum State {
     Promoting { member: usize, since: Instant, of: Suspicion },
     Switching(Switch),
     Adopted,
-}
-
-/// Since when the primary is suspected, and what has come of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Suspicion {
-    pub(super) since: Instant,
-    /// It has said that it stops or starts: somebody may be restarting it.
-    announced: bool,
-    /// Not before then, after a step that failed.
-    next: Instant,
-    /// Who was told to become primary, and may do so yet: nobody else is, while it may be alive.
-    asked: Option<usize>,
-}
-
-/// What is known of one server.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Member {
-    pub(super) seen: Option<(Observation, Instant)>,
-    trouble: Option<Trouble>,
-    repoint_after: Option<Instant>,
-}
-
-/// It has not answered since.
-#[derive(Clone, Copy, Debug)]
-struct Trouble {
-    fault: Fault,
-    misses: u32,
-    since: Instant,
-    /// Since when nobody listens, in an unbroken row.
-    refused_since: Option<(Instant, u32)>,
-    /// It was silent, or out of reach, from then on.
-    last: Instant,
 }
 
 /// Decides for one order of servers. getters: `status`, `memory`, `may_read`, `is_urgent`; events: `handle_*`; results:
@@ -405,116 +253,10 @@ impl Machine {
         }
     }
 
-    fn steady(&mut self) {
+    pub(super) fn steady(&mut self) {
         self.state = State::Steady;
         self.told.clear();
         self.release();
-    }
-
-    fn watch_primary(&mut self, now: Instant) {
-        if self.is_primary_well() {
-            return;
-        }
-        let trouble = self.members.first().and_then(|primary| primary.trouble);
-        let announced =
-            trouble.is_some_and(|t| matches!(t.fault, Fault::Starting | Fault::Stopping));
-        let of = Suspicion {
-            since: trouble.map_or(now, |t| t.since),
-            announced,
-            next: now,
-            asked: None,
-        };
-        self.state = State::Suspect(of);
-        self.tell(match trouble {
-            Some(trouble) => Notice::Suspected(trouble.fault),
-            None => Notice::NoPrimary,
-        });
-        self.suspect(of, now);
-    }
-
-    fn suspect(&mut self, of: Suspicion, now: Instant) {
-        if self.is_primary_well() {
-            self.steady();
-            return self.push(Action::Tell(Notice::Recovered));
-        }
-        let trouble = self.members.first().and_then(|primary| primary.trouble);
-        let lasts_long = now.saturating_duration_since(of.since) >= self.policy.hold_max;
-        if lasts_long {
-            if self.held {
-                self.release();
-                self.tell(Notice::HeldTooLong);
-            }
-        } else if trouble.is_none_or(|trouble| trouble.holds()) {
-            self.hold();
-        }
-        let Some(trouble) = trouble else { return };
-        if self.policy.mode == Mode::Embedded
-            && now >= of.next
-            && trouble.is_over(of, &self.policy, now)
-        {
-            self.fail_over(of, now);
-        }
-    }
-
-    /// The primary is gone as far as we can see: is it, and may another take its place?
-    fn fail_over(&mut self, of: Suspicion, now: Instant) {
-        let heard = self.testimony(of, now);
-        if heard != Testimony::Gone {
-            // Those that have just lost it may not have said so yet.
-            if now.saturating_duration_since(of.since) > ANSWER_AGE_MAX {
-                self.tell(Notice::Unconfirmed(heard));
-            }
-            return;
-        }
-        let is_soon = |at| now.saturating_duration_since(at) < self.policy.interval_min;
-        if self.memory.failed_over_at.is_some_and(is_soon) {
-            return self.tell(Notice::TooSoon);
-        }
-        match (self.policy.has_fence, self.policy.fencing) {
-            (true, _) => {
-                self.state = State::Fencing(of);
-                self.push(Action::Fence { member: 0 });
-            }
-            (false, Fencing::Required) => self.tell(Notice::Unfenced),
-            (false, Fencing::BestEffort) => self.choose(of, now),
-        }
-    }
-
-    fn choose(&mut self, of: Suspicion, now: Instant) {
-        if self.is_primary_well() {
-            return self.suspect(of, now);
-        }
-        let may_stand = |member: &usize| {
-            of.asked
-                .is_none_or(|asked| asked == *member || self.fault(asked) == Some(Fault::Refused))
-        };
-        let electors = (1..self.members.len())
-            .filter(may_stand)
-            .map(|member| Elector { member, seen: self.heard(member, of.since, now) });
-        let elected = elect(electors, &self.memory, &self.policy);
-        let Some(member) = elected.member else {
-            return self.tell(Notice::NobodyEligible(elected.against));
-        };
-        self.hold();
-        self.state = State::Promoting { member, since: now, of };
-        self.tell(Notice::Promoting { member });
-        self.push(Action::Promote { member });
-    }
-
-    fn testimony(&self, of: Suspicion, now: Instant) -> Testimony {
-        let known = (1..self.members.len()).filter(|member| {
-            let was_well = |at: Instant| at + KNOWN_TIME >= of.since;
-            self.members[*member].seen.as_ref().is_some_and(|(_, at)| was_well(*at))
-        });
-        testimony(known.map(|member| self.heard(member, of.since, now)), self.memory.timeline)
-    }
-
-    /// What it has said since, if that is of now.
-    fn heard(&self, member: usize, since: Instant, now: Instant) -> Option<&Observation> {
-        let member = self.members.get(member).filter(|member| member.trouble.is_none())?;
-        let (seen, at) = member.seen.as_ref()?;
-        let is_new = *at >= since && now.saturating_duration_since(*at) < ANSWER_AGE_MAX;
-        is_new.then_some(seen)
     }
 
     /// Another server that is a primary, on a newer timeline than any before.
@@ -594,12 +336,6 @@ impl Machine {
 
     // --- tools --------------------------------------------------------------
 
-    fn put_off(&mut self, now: Instant) {
-        if let State::Suspect(of) = &mut self.state {
-            of.next = now + REPEAT_TIME;
-        }
-    }
-
     pub(super) fn hold(&mut self) {
         if !std::mem::replace(&mut self.held, true) {
             self.push(Action::Hold);
@@ -622,35 +358,5 @@ impl Machine {
 
     pub(super) fn push(&mut self, action: Action) {
         self.actions.push_back(action);
-    }
-}
-
-impl Trouble {
-    /// Is it grave enough that statements wait?
-    fn holds(&self) -> bool {
-        match self.fault {
-            Fault::Refused | Fault::Unreachable | Fault::Starting | Fault::Stopping => true,
-            Fault::Silent => self.misses >= MISSES_HELD,
-            // The next attempt will say.
-            Fault::Closed | Fault::Denied | Fault::Odd => false,
-        }
-    }
-
-    /// Has it lasted long enough to call the primary gone?
-    fn is_over(&self, of: Suspicion, policy: &Policy, now: Instant) -> bool {
-        let lasted = now.saturating_duration_since(of.since);
-        match self.fault {
-            Fault::Refused if !of.announced => {
-                let is_sure = |(since, count): (Instant, u32)| {
-                    count >= 2 && self.last.saturating_duration_since(since) >= REFUSED_TIME_MIN
-                };
-                self.refused_since.is_some_and(is_sure)
-            }
-            Fault::Refused | Fault::Starting | Fault::Stopping => lasted >= policy.restart_max,
-            Fault::Silent | Fault::Unreachable => {
-                lasted >= policy.silent_max && self.misses >= MISSES_MIN
-            }
-            Fault::Closed | Fault::Denied | Fault::Odd => false,
-        }
     }
 }

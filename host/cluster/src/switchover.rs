@@ -9,9 +9,10 @@
 //! A primary that is stopped first ends its log with a checkpoint that the replica gets, too, so it can follow afterwards as it
 //! is. One that goes on running writes a little past the fork, and has to be rewound.
 
-use super::machine::{Action, Machine, Notice, Order, State};
+use super::machine::{Machine, State};
 use super::observation::{Fault, Receiver, Role};
 use super::policy::Mode;
+use super::words::{Action, Notice, Order};
 use std::time::{Duration, Instant};
 use tidegate_core::route::Lsn;
 

@@ -3,7 +3,6 @@
 //! Nothing here knows sockets, clocks, tasks, threads or randomness: `now` is an argument, deadlines and
 //! actions are results. The shell (`tidegate`) performs them.
 
-pub mod breaker; // circuit breaker per pool
 pub mod catalogue; // what a database says about the names in a statement
 pub mod channels; // what a session listens to
 pub mod headcount; // clients of each database and user
@@ -12,7 +11,6 @@ pub mod limits; // every bound of the program, with why
 
 pub mod plan; // statement + facts -> where it runs
 pub mod policy; // what plugins answer, checked and bound; the built-in answers
-pub mod pool; // bounds, waiters, idle, utilisation, backoff
 pub mod refusal; // errors of our own making, as clients see them
 pub mod roles; // which roles a user is a member of
 pub mod route; // which server a read uses

@@ -1,7 +1,7 @@
 //! Where a statement runs: the one joint decision of what it is, what its session is, and what is known of its names.
 
+use crate::ids::Priority;
 use crate::policy::limit::TransactionState;
-use crate::pool::Priority;
 use crate::refusal::Refusal;
 use crate::statement::StringSyntax;
 use std::time::Duration;

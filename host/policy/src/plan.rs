@@ -6,6 +6,7 @@ use crate::fault::Fault;
 use crate::generation::Generation;
 use std::fmt;
 use std::time::Duration;
+use tidegate_core::ids::Priority;
 use tidegate_core::policy::cache::{ExpiryMode, WriteMode};
 use tidegate_core::policy::faults::FaultKind;
 use tidegate_core::policy::index::Suggestion;
@@ -14,7 +15,6 @@ use tidegate_core::policy::route::{self, Fallback, RoutePlan, RouteTarget, Safet
 use tidegate_core::policy::{
     AskId, Bucket, CachePlan, CacheRule, OverLimit, Scope, Slot, Template, Weight, builtin,
 };
-use tidegate_core::pool::Priority;
 use tidegate_core::statement::Shape;
 
 /// Everything that a plan may depend on.

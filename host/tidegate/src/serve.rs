@@ -1,5 +1,6 @@
 //! Builds everything from a configuration, waits for signals, reloads, drains.
 
+mod asked; // what the admin API may ask
 mod explain; // what a statement would come to
 mod handover; // from one process to the next
 mod pausing; // pause, resume, reconnect
@@ -14,14 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tidegate_core::policy::Slot;
 use tidegate_policy::Compiler;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::admin::{
-    self, Answer, ClusterReport, Control, Phase, PoolsOrder, PoolsReport, RecordOrder, ReloadReport,
-};
+use crate::admin::{self, Phase, ReloadReport};
 use crate::config::{Config, ConfigSource, IoDriver, Listen, ServerAddress, diff};
 use crate::control::{self, SwitchoverOrder, Watched};
 use crate::data::limiting::Limits;
@@ -29,13 +27,9 @@ use crate::data::listener::Bound;
 use crate::data::login::draw_secret;
 use crate::data::worker::{self, Message, Settled, Shared, Transactions};
 use crate::exit::Exit;
-use crate::explain::{ExplainQuestion, Explanation};
 use crate::observe::log;
-use crate::observe::snapshot::{Scope, Snapshot};
 use crate::open_files;
-use crate::plugins::{
-    ChildProcess, KeptCode, Order, Outcome, Plugins, SlotDetail, SlotReport, Who,
-};
+use crate::plugins::{ChildProcess, KeptCode, Plugins};
 use crate::settle;
 use crate::uring;
 pub use handover::Beginning;
@@ -447,89 +441,5 @@ impl Shared {
                 tracing::error!(worker = index, %error, "a worker does not take messages");
             }
         }
-    }
-}
-
-impl Control for Handle {
-    fn phase(&self) -> Phase {
-        PHASES
-            .get(usize::from(self.phase.load(Ordering::Relaxed)))
-            .copied()
-            .unwrap_or(Phase::Stopped)
-    }
-
-    fn ready(&self) -> Answer<Result<(), String>> {
-        let (shared, settled) = (self.shared.clone(), self.settled());
-        let readiness = self.readiness.clone();
-        Box::pin(async move { readiness.check(&shared, &settled).await })
-    }
-
-    fn snapshot(&self, scope: Scope) -> Answer<Snapshot> {
-        let shared = self.shared.clone();
-        let (started_at, settled) = (self.started_at, self.settled());
-        let plugins = self.plugins.clone();
-        Box::pin(async move {
-            let mut snapshot = snapshot::take(&shared, &settled, scope, started_at).await;
-            snapshot::add_plugins(&mut snapshot, &plugins);
-            snapshot
-        })
-    }
-
-    fn config(&self) -> Arc<Config> {
-        self.settled().config.clone()
-    }
-
-    fn reload(&self) -> Answer<Result<ReloadReport, Vec<String>>> {
-        // Files are read and certificates parsed in a moment; the admin thread can wait for it.
-        let outcome = self.reload_now();
-        Box::pin(async move { outcome })
-    }
-
-    fn plugins(&self) -> Vec<SlotReport> {
-        self.plugins.slots()
-    }
-
-    fn plugin(&self, slot: Slot) -> SlotDetail {
-        self.plugins.slot(slot)
-    }
-
-    fn order_plugin(&self, order: Order, who: Who) -> Answer<Outcome> {
-        Box::pin(self.plugins.clone().order(order, who))
-    }
-
-    fn explain(&self, question: ExplainQuestion) -> Answer<Explanation> {
-        let (shared, plugins) = (self.shared.clone(), self.plugins.clone());
-        Box::pin(explain::run(shared, self.settled(), plugins, question))
-    }
-
-    fn record(&self, order: RecordOrder, who: Who) -> Option<Answer<Vec<u8>>> {
-        let round = self.shared.recording.begin()?;
-        tracing::info!(target: "tidegate::audit", %who, seconds = order.time.as_secs(), "record");
-        let policies = Arc::clone(self.plugins.registry());
-        Some(Box::pin(record::run(self.shared.clone(), policies, round, order)))
-    }
-
-    fn order_pools(&self, order: PoolsOrder, who: Who) -> Answer<Result<PoolsReport, String>> {
-        Box::pin(pausing::run(self.shared.clone(), order, who))
-    }
-
-    fn cluster(&self) -> Option<ClusterReport> {
-        self.shared.views.latest().topology.as_deref().map(ClusterReport::from)
-    }
-
-    fn switchover(&self, to: Option<String>, who: Who) -> Answer<Result<(), String>> {
-        let named = to.as_deref().unwrap_or("whoever is best");
-        tracing::info!(target: "tidegate::audit", %who, to = named, "switchover");
-        let orders = self.orders.clone();
-        Box::pin(async move {
-            let gone = || "Tidegate is stopping".to_owned();
-            let (answer, answered) = oneshot::channel();
-            orders.try_send(SwitchoverOrder { to, answer }).map_err(|_| gone())?;
-            answered.await.map_err(|_| gone())?
-        })
-    }
-
-    fn drain(&self) {
-        self.drain.notify_one();
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tidegate_core::pool::PoolConfig;
 use tidegate_core::session::login::TlsPolicy;
+use tidegate_pool::PoolConfig;
 
 use crate::config::{
     self, AuthMethod, ClientTlsMode, Config, ProtocolVersion, ServerUrl, TrustRemote,

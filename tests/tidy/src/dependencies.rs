@@ -12,6 +12,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("tidegate-limiter", &[]),
     ("tidegate-listen", &[]),
     ("tidegate-cluster", &[]),
+    ("tidegate-pool", &[]),
     ("tidegate-grammar", &["pg_raw_parse"]),
 ];
 
@@ -110,6 +111,7 @@ pub fn check_std(files: &[File]) -> Vec<String> {
             "host/limiter/src/",
             "host/listen/src/",
             "host/cluster/src/",
+            "host/pool/src/",
             "host/wire/src/",
         ]
         .iter()

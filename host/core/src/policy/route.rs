@@ -1,11 +1,11 @@
 //! Routing: what a policy may say about where a statement runs, and how far the host follows it.
 
 use super::{AskId, Nonsense, at_most, is_text};
+use crate::ids::Priority;
 use crate::limits::{
     POLICY_LABEL_BYTES_MAX, POLICY_LAG_MAX, POLICY_REASON_BYTES_MAX, POLICY_SERVERS_MAX,
     POLICY_WEIGHT_MAX,
 };
-use crate::pool::Priority;
 use std::time::Duration;
 
 /// Whether a replica could run the statement at all: what the text, the catalogue and the session say together.

@@ -20,6 +20,7 @@ pub mod login; // from the first packet to AuthenticationOk
 pub mod prepared;
 
 mod again; // a read whose replica dies
+mod batches; // which batch is being sent, and which are over
 mod client; // what a client sends
 mod defaults; // ALTER ROLE … SET
 mod expected; // the replies that are owed, in order
@@ -44,6 +45,7 @@ use crate::plan::{Plan, Router, Target};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
 use crate::statement::{StartDefaults, StringSyntax};
+use batches::Batches;
 use defaults::Defaults;
 use expected::{Copying, Expected, Queue};
 use gather::Gather;
@@ -228,40 +230,6 @@ struct Held {
     prepared: Arc<Prepared>,
     /// The batch in which it got the name.
     since: u32,
-}
-
-/// Counts batches: what ends with a ReadyForQuery. A batch that fails takes back what it named, so what an earlier batch
-/// did to a name is uncertain for the next until its ReadyForQuery has come.
-#[derive(Clone, Copy, Debug, Default)]
-struct Batches {
-    /// The one that is being sent.
-    now: u32,
-    /// The oldest that is not over.
-    over: u32,
-}
-
-impl Batches {
-    fn is_uncertain(self, batch: u32) -> bool {
-        (1..=self.now.wrapping_sub(self.over)).contains(&self.now.wrapping_sub(batch))
-    }
-
-    /// A batch that is certainly over.
-    fn past(self) -> u32 {
-        self.over.wrapping_sub(1)
-    }
-
-    /// Batches that are not over.
-    fn outstanding(self) -> u32 {
-        self.now.wrapping_sub(self.over)
-    }
-
-    fn sent(&mut self) {
-        self.now = self.now.wrapping_add(1);
-    }
-
-    fn ended(&mut self, count: u32) {
-        self.over = self.over.wrapping_add(count);
-    }
 }
 
 /// Is it known which settings are in force for what is parsed now?

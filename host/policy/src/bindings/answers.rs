@@ -2,12 +2,12 @@
 
 use super::since_v0_1::{cache, index, limit, route};
 use std::time::Duration;
+use tidegate_core::ids::Priority;
 use tidegate_core::policy::cache::{CacheRuleText, ExpiryMode, KeyPart, Tier, WriteMode};
 use tidegate_core::policy::index as advice;
 use tidegate_core::policy::limit::{BucketText, OverLimit, Scope};
 use tidegate_core::policy::route::{Fallback, ReplicaRule, RoutePlan, RouteTarget};
 use tidegate_core::policy::{ReplicaMetrics, Weight};
-use tidegate_core::pool::Priority;
 
 impl From<route::RoutePlan> for RoutePlan {
     fn from(plan: route::RoutePlan) -> RoutePlan {

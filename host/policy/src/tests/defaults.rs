@@ -7,12 +7,12 @@ use crate::bindings::since_v0_1::index::{
 use crate::bindings::since_v0_1::types::Identity;
 use crate::{EMBEDDED, Generation, LoadError, Question, embedded};
 use std::time::Duration;
+use tidegate_core::ids::Priority;
 use tidegate_core::policy::cache::{KeyPart, Tier, WriteMode};
 use tidegate_core::policy::index::Source as IndexSource;
 use tidegate_core::policy::route::RouteTarget;
 use tidegate_core::policy::template::Values;
 use tidegate_core::policy::{CachePlan, LimitPlan, OverLimit, Scope, Slot, Template};
-use tidegate_core::pool::Priority;
 use tidegate_core::statement::{Access, Comparison, Shape, ShapeKind};
 
 fn default(slot: Slot, settings: &str) -> Generation {

@@ -42,6 +42,9 @@ pub struct Watched {
     pub targets: Vec<Arc<Target>>,
 }
 
+/// Puts a server in the place of the primary.
+pub type Adopt = dyn Fn(&str) -> Result<(), String> + Send;
+
 /// What the thread works on.
 pub struct Input {
     pub views: Arc<Views>,
@@ -54,7 +57,7 @@ pub struct Input {
     /// Where statements for the primary are held.
     pub pools: Arc<SharedPools>,
     /// Puts the server of this name in the place of the primary, for the whole process.
-    pub adopt: Box<dyn Fn(&str) -> Result<(), String> + Send>,
+    pub adopt: Box<Adopt>,
     pub orders: mpsc::Receiver<SwitchoverOrder>,
 }
 

@@ -12,13 +12,13 @@ use tidegate_core::policy::limit::TransactionState;
 use tidegate_core::policy::plans::Plans;
 use tidegate_core::policy::route::{Decision, Fallback, Safety};
 use tidegate_core::policy::{RoutePlan, RouteTarget, Slot};
-use tidegate_core::pool::Priority;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::route::{Choice, ReadFacts, ReplicaView, Rotation, choose, judge_read};
 use tidegate_core::statement::{Known, ShapeCache, StringSyntax, Tags, TextEncoding, TextSettings};
 use tidegate_grammar::PostgresGrammar;
 use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
 use tidegate_policy::{AnswerSource, Asker, Execution, Outcome, Question, Reader, Registry};
+use tidegate_pool::Priority;
 use tokio::sync::watch;
 
 use super::clients::Client;

@@ -2,6 +2,7 @@
 
 mod arrivals; // how a client arrives
 mod replication; // clients with a server connection of their own
+mod retiring; // connections to where servers were
 mod upkeep; // clients that leave, deadlines, cancels, snapshots
 
 use std::cell::{Cell, RefCell};
@@ -14,10 +15,10 @@ use rustc_hash::FxHashMap;
 use tidegate_core::headcount::Headcount;
 use tidegate_core::ids::ClientId;
 use tidegate_core::limits::CONNECT_TIME_MAX;
-use tidegate_core::pool::WorkerId;
 use tidegate_core::session::prepared::{Interner, SchemaGeneration};
 use tidegate_core::statement::{RoleNamed, StartDefaults};
 use tidegate_policy::Registry;
+use tidegate_pool::WorkerId;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -38,11 +39,12 @@ use crate::observe::stats::WorkerStats;
 use crate::stream::LeftSocket;
 use crate::upstream::Credentials;
 use crate::upstream::pool::{
-    Neighbours, PoolKey, PoolMessage, Pools, PoolsConfig, PrimaryHold, ServerLogin, SharedPools,
+    Neighbours, PoolKey, PoolMessage, Pools, PoolsConfig, ServerLogin, SharedPools,
 };
 use crate::uring;
 use crate::view::Views;
 use replication::Replicating;
+pub use retiring::{Retiring, Transactions};
 pub use upkeep::WorkerSnapshot;
 
 /// Messages one worker may have waiting.
@@ -84,34 +86,6 @@ pub struct Settled {
     pub peers: Peers,
     /// The pools that the configuration itself names: filled at start, kept for ever.
     pub warm: Vec<(PoolKey, Credentials)>,
-}
-
-/// The end of a reload: when the last worker has dropped this, all open connections to the new targets, and those to
-/// the old ones are used no more. Earlier, a worker that has not heard of the reload would open new ones to the old.
-#[derive(Debug)]
-pub struct Retiring {
-    pools: Arc<SharedPools>,
-    /// By `PoolKey::instance`: whose target is another now.
-    instances: Vec<usize>,
-    transactions: Transactions,
-    /// Until then, where another server is the primary.
-    #[expect(dead_code, reason = "dropping it is what counts")]
-    hold: Option<PrimaryHold>,
-}
-
-/// What becomes of transactions on a primary that is none any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transactions {
-    /// They run to their ends.
-    Finish,
-    /// They are lost with it: nothing that it says is believed.
-    Lost,
-}
-
-impl Drop for Retiring {
-    fn drop(&mut self) {
-        self.pools.reconnect(|key| self.instances.contains(&key.instance));
-    }
 }
 
 impl std::fmt::Debug for Settled {
@@ -189,20 +163,6 @@ impl Shared {
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
         (Arc::new(shared), receivers)
-    }
-
-    /// What a reload to other targets has to retire, once all workers have it.
-    pub fn retiring(
-        &self,
-        old: &config::ClusterConfig,
-        new: &config::ClusterConfig,
-        transactions: Transactions,
-        hold: Option<PrimaryHold>,
-    ) -> Arc<Retiring> {
-        let count = 1 + old.replicas.len().max(new.replicas.len());
-        let changed = |i: &usize| !old.server(*i).is_reached_like(new.server(*i));
-        let instances = (0..count).filter(changed).collect();
-        Arc::new(Retiring { pools: self.pools.clone(), instances, transactions, hold })
     }
 
     /// What fingerprints begin with in this process.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_core::pool::Pauses;
+use tidegate_pool::Pauses;
 
 use crate::admin::{PoolsOrder, PoolsReport, PoolsVerb};
 use crate::data::worker::{Message, Shared};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_core::pool::OpenFailure;
+use tidegate_pool::OpenFailure;
 
 use crate::data::worker::{Settled, Shared};
 use crate::upstream::{self, ConnectError, Credentials};

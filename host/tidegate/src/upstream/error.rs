@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 use std::{fmt, io};
-use tidegate_core::pool::OpenFailure;
 use tidegate_core::refusal::Refusal;
+use tidegate_pool::OpenFailure;
 use tidegate_wire::error_fields::{self, field};
 
 /// Why a connection to a server did not come about.

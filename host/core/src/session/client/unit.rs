@@ -4,12 +4,12 @@
 //! runs on a replica only if all of it has arrived and all of it is proven to read.
 
 use super::{Frame, whole_body};
+use crate::ids::Priority;
 use crate::limits;
 use crate::plan::{
     END_USER_SETTING, Next, PRIORITY_SETTING, Plan, RoutePreference, Router, Target, Unit,
     priority_from_setting, target,
 };
-use crate::pool::Priority;
 use crate::session::expected::Copying;
 use crate::session::{Batch, ClientNext, Io, PoolMode, Session, SettingsNow};
 use crate::statement::Analysis;

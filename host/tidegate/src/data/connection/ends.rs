@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tidegate_core::limits::SCHEMA_SEEN_TIME_MAX;
 use tidegate_core::plan::Target;
-use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::route::Place;
 use tidegate_core::session::{CloseReason, Gone, Lost, Work};
+use tidegate_pool::Fitness;
 use tokio::io::AsyncWrite as _;
 
 use super::lent::Lent;

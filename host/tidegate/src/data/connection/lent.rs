@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use tidegate_core::plan::{Plan, Target};
 use tidegate_core::policy::route::Fallback;
-use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::route::Place;
 use tidegate_core::session::{ClientNext, Pins, Settled, Tally};
 use tidegate_policy::Outcome;
+use tidegate_pool::Fitness;
 
 use super::{ClientPhase, Connection};
 use crate::data::clients::State;

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use tidegate_core::ids::ClientId;
 use tidegate_core::plan::{Target, refuse_setting};
 use tidegate_core::policy::route::Fallback;
-use tidegate_core::pool::Fitness;
 use tidegate_core::refusal::{Refusal, Severity};
 use tidegate_core::route::{Choice, Place};
 use tidegate_core::session::hidden::HiddenCode;
 use tidegate_core::session::{CloseReason, PoolMode, Session};
+use tidegate_pool::Fitness;
 
 use super::upkeep::shutting_down;
 use super::{Life, Message, Worker};

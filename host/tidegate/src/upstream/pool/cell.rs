@@ -15,13 +15,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use tidegate_core::breaker::{Breaker, BreakerState};
 use tidegate_core::ids::{ClientId, ServerId};
-use tidegate_core::pool::{
+use tidegate_core::refusal::Refusal;
+use tidegate_pool::breaker::{Breaker, BreakerState};
+use tidegate_pool::{
     Acquire, Attempt, Begged, CloseReason, Counts, Crossing, Debt, Donation, Fitness, Pool,
     PoolAction, PoolConfig, Priority, Released, WorkerId,
 };
-use tidegate_core::refusal::Refusal;
 
 /// One pool of one worker. Found by `Pools::pool`; a client keeps it as long as it may need a
 /// connection.
@@ -453,22 +453,6 @@ impl PoolCell {
 }
 
 impl Inner {
-    /// What the other workers and operators did meanwhile, and tells them what there is here.
-    pub(super) fn learn(
-        &mut self,
-        shared: &SharedPool,
-        instance: &SharedInstance,
-        worker: WorkerId,
-        now: Instant,
-    ) {
-        let counts = self.pool.counts();
-        self.pool.handle_elsewhere(shared.exchange(worker, counts));
-        self.heed(shared, instance, now);
-        if counts.in_use > 0 {
-            self.used_at = now;
-        }
-    }
-
     /// Takes a connection that the core granted, if it is alive.
     fn take_alive(&mut self, id: ServerId, client: ClientId, now: Instant) -> Option<Box<Server>> {
         let entry = self.servers.get_mut(&id)?;

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::Instant;
 use tidegate_core::ids::{ClientId, ServerId};
-use tidegate_core::pool::{Fitness, Priority};
 use tidegate_core::refusal::Refusal;
+use tidegate_pool::{Fitness, Priority};
 
 /// A server connection in a client's hands. Give it back with `release`; dropped, the connection
 /// closes.

@@ -1,4 +1,4 @@
-//! One worker's pools of server connections: the shell around `tidegate_core::pool`.
+//! One worker's pools of server connections: the shell around `tidegate_pool`.
 //!
 //! Everything here lives on one worker thread (`Rc`, `RefCell`) inside its `LocalSet`, but for
 //! [`SharedPools`], the counts all workers share, and [`PoolMessage`], what they send each other. A

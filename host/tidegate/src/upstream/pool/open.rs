@@ -6,10 +6,10 @@ use crate::upstream::ConnectError;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
-use tidegate_core::breaker::{Breaker, BreakerState, Outcome, Permit};
 use tidegate_core::limits::{CONNECT_ATTEMPTS_MAX, CONNECT_TIME_MAX};
-use tidegate_core::pool::{Attempt, FailureCount, Jitter, OpenFailure};
 use tidegate_core::refusal::Refusal;
+use tidegate_pool::breaker::{Breaker, BreakerState, Outcome, Permit};
+use tidegate_pool::{Attempt, FailureCount, Jitter, OpenFailure};
 
 /// Why an attempt failed, as far as clients, logs and the breaker need to know.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use super::{PoolCell, PoolKey};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
-use tidegate_core::pool::{Pauses, TooManyNames};
+use tidegate_pool::{Pauses, TooManyNames, WorkerId};
 
 /// What is left of the server connections that an order is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,6 +123,22 @@ fn is_of(key: &PoolKey, database: Option<&str>) -> bool {
 }
 
 impl Inner {
+    /// What the other workers and operators did meanwhile, and tells them what there is here.
+    pub(super) fn learn(
+        &mut self,
+        shared: &SharedPool,
+        instance: &SharedInstance,
+        worker: WorkerId,
+        now: Instant,
+    ) {
+        let counts = self.pool.counts();
+        self.pool.handle_elsewhere(shared.exchange(worker, counts));
+        self.heed(shared, instance, now);
+        if counts.in_use > 0 {
+            self.used_at = now;
+        }
+    }
+
     /// Does what operators have ordered meanwhile.
     #[inline]
     pub(super) fn heed(&mut self, shared: &SharedPool, instance: &SharedInstance, now: Instant) {
@@ -141,7 +157,7 @@ impl Inner {
         } else {
             self.pool.resume(now);
             // What failed before the pause says nothing of the server that is there now.
-            self.breaker = tidegate_core::breaker::Breaker::new(now);
+            self.breaker = tidegate_pool::breaker::Breaker::new(now);
             self.last_failure = None;
         }
     }

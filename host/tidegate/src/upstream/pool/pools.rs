@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_core::limits::HANDED_OVER_IDLE_MAX;
-use tidegate_core::pool::{Budget, CloseReason, Counts, PoolConfig, WorkerId, give_up};
 use tidegate_core::refusal::Refusal;
+use tidegate_pool::{Budget, CloseReason, Counts, PoolConfig, WorkerId, give_up};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 

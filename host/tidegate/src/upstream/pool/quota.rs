@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tidegate_core::limits::QUOTA_WANT_TIME;
-use tidegate_core::pool::Pressure;
+use tidegate_pool::Pressure;
 
 /// What pools share a bound by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

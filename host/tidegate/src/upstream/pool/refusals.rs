@@ -3,8 +3,8 @@
 use super::PoolKey;
 use super::open::ConnectFailure;
 use std::time::Duration;
-use tidegate_core::pool::{Expired, OpenFailure, WaitBound, WaitRefusal};
 use tidegate_core::refusal::{Refusal, Severity};
+use tidegate_pool::{Expired, OpenFailure, WaitBound, WaitRefusal};
 
 const HINT_BUSY: &str =
     "Find what holds the connections (GET /api/v1/servers), or raise the pool's maximum.";

@@ -11,8 +11,8 @@ use std::task::{Context, Waker};
 use std::time::Instant;
 use tidegate_core::ids::ServerId;
 use tidegate_core::limits::PREPARED_PER_SERVER_MAX;
-use tidegate_core::pool::Donation;
 use tidegate_core::session::ServerState;
+use tidegate_pool::Donation;
 use tokio::io::AsyncWrite;
 
 /// One open, logged-in server connection.

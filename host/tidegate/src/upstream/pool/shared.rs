@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tidegate_core::ids::ServerId;
 use tidegate_core::limits::QUOTA_PATIENCE;
-use tidegate_core::pool::{
+use tidegate_pool::{
     Budget, Counts, Elsewhere, Generation, Pauses, Pressure, Priority, Recovery, WasLost, WorkerId,
 };
 

@@ -2,9 +2,9 @@
 
 use super::{PoolCell, PoolKey};
 use std::time::{Duration, Instant};
-use tidegate_core::breaker::BreakerState;
 use tidegate_core::ids::{ClientId, ServerId};
-use tidegate_core::pool::{CloseReason, Counts, PoolConfig, WorkerId};
+use tidegate_pool::breaker::BreakerState;
+use tidegate_pool::{CloseReason, Counts, PoolConfig, WorkerId};
 
 /// Counters of one worker's part of a pool, since it exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

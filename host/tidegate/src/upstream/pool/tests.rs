@@ -11,10 +11,10 @@ use std::future::Future;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tidegate_core::breaker::BreakerState;
 use tidegate_core::ids::ClientId;
-use tidegate_core::pool::{CloseReason, Fitness, PoolConfig, Priority, WorkerId};
 use tidegate_core::refusal::{Refusal, Severity};
+use tidegate_pool::breaker::BreakerState;
+use tidegate_pool::{CloseReason, Fitness, PoolConfig, Priority, WorkerId};
 use tidegate_wire::backend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -137,7 +137,7 @@ impl Fixture {
     }
 
     fn taken(&self, kind: PoolKind) -> usize {
-        use tidegate_core::pool::Budget;
+        use tidegate_pool::Budget;
         shared::SharedBudget(&self.shared.pool(&key(kind))).taken()
     }
 }

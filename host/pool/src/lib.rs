@@ -17,6 +17,7 @@
 
 mod actions; // poll_action, poll_timeout: what is due
 mod backoff; // pauses between failed attempts
+pub mod breaker; // circuit breaker per pool
 mod pause; // an operator holds the clients of a database
 mod place; // where a free connection goes
 mod recovery; // a lost server is probed, once for all
@@ -38,9 +39,10 @@ pub use state::Pool;
 pub use utilisation::{Crossing, Utilisation};
 pub use waiters::{Waiter, Waiters};
 
-use crate::ids::{ClientId, ServerId};
-use crate::limits;
 use std::time::{Duration, Instant};
+pub use tidegate_core::ids::Priority;
+use tidegate_core::ids::{ClientId, ServerId};
+use tidegate_core::limits;
 
 /// Server connections all parts of one pool have together, open or being opened.
 ///
@@ -79,14 +81,6 @@ pub struct WorkerId(pub usize);
 /// and are not reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub u64);
-
-/// Who is served first: the order of the variants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Priority {
-    Critical,
-    #[default]
-    Normal,
-}
 
 /// Bounds of one pool, over all workers. Durations count up to `CONFIG_DURATION_MAX`.
 #[derive(Clone, Debug, PartialEq, Eq)]

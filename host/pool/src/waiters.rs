@@ -1,10 +1,10 @@
 //! Clients that wait for a server connection: in order, critical before normal, and free to leave.
 
 use super::Priority;
-use crate::ids::ClientId;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::time::Instant;
+use tidegate_core::ids::ClientId;
 
 /// One waiting client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

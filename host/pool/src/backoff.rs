@@ -1,7 +1,7 @@
 //! Pauses between failed connection attempts: 1 s, 2 s, 4 s … up to a bound (property 16).
 
-use crate::limits::{CONNECT_BACKOFF_FIRST, CONNECT_BACKOFF_MAX};
 use std::time::{Duration, Instant};
+use tidegate_core::limits::{CONNECT_BACKOFF_FIRST, CONNECT_BACKOFF_MAX};
 
 /// A random part for one pause, drawn by the caller: 0 adds nothing, 255 adds a quarter of the
 /// pause.

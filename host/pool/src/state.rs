@@ -2,9 +2,11 @@
 
 use super::pause::Hold;
 use super::*;
-use crate::limits::{CONFIG_DURATION_MAX, CONNECT_ATTEMPTS_MAX, POOL_BEG_INTERVAL, POOL_DEBTS_MAX};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
+use tidegate_core::limits::{
+    CONFIG_DURATION_MAX, CONNECT_ATTEMPTS_MAX, POOL_BEG_INTERVAL, POOL_DEBTS_MAX,
+};
 
 /// One worker's part of a pool (see the module for its states).
 ///

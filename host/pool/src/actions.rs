@@ -2,7 +2,9 @@
 
 use super::state::{Mode, Pool, Replacement, Warming};
 use super::*;
-use crate::limits::{POOL_BEG_AFTER, POOL_BEG_INTERVAL, POOL_CONNECTING_MAX, POOL_IDLE_RECHECK};
+use tidegate_core::limits::{
+    POOL_BEG_AFTER, POOL_BEG_INTERVAL, POOL_CONNECTING_MAX, POOL_IDLE_RECHECK,
+};
 
 impl Pool {
     /// The next thing to do. Poll after every event but the hot ones (a grant, a release that

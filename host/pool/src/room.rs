@@ -2,7 +2,7 @@
 
 use super::state::Pool;
 use super::*;
-use crate::limits::{ROOM_PAUSE, ROOM_TRIES_MAX};
+use tidegate_core::limits::{ROOM_PAUSE, ROOM_TRIES_MAX};
 
 /// What a part of a pool could give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@
 //! undone.
 
 use super::*;
-use crate::limits::{CONNECT_ATTEMPTS_MAX, POOL_CONNECTING_MAX};
 use proptest::prelude::*;
 use std::cell::Cell;
 use std::rc::Rc;
+use tidegate_core::limits::{CONNECT_ATTEMPTS_MAX, POOL_CONNECTING_MAX};
 
 /// The count all parts share.
 #[derive(Clone, Default)]

@@ -1,10 +1,10 @@
 //! A circuit breaker over the last minute: stops asking a server that mostly fails, and probes it
 //! (property 42).
 
-use crate::limits::{
+use std::time::{Duration, Instant};
+use tidegate_core::limits::{
     BREAKER_CALLS_MIN, BREAKER_FAILURE_PERCENT, BREAKER_OPEN_TIME, BREAKER_WINDOW_SECS,
 };
-use std::time::{Duration, Instant};
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

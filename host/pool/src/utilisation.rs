@@ -1,6 +1,6 @@
 //! A warning when a pool is nearly used up, with hysteresis so that it does not flap (property 15).
 
-use crate::limits::{POOL_UTILISATION_CLEAR_PERCENT, POOL_UTILISATION_WARN_PERCENT};
+use tidegate_core::limits::{POOL_UTILISATION_CLEAR_PERCENT, POOL_UTILISATION_WARN_PERCENT};
 
 /// What there is to report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! Whether a server that was lost has come back: one probe at a time for all pools of all workers.
 
-use crate::limits::{
+use std::time::{Duration, Instant};
+use tidegate_core::limits::{
     CONNECT_TIME_MAX, PROBE_PAUSE_FIRST, PROBE_PAUSE_MAX, PROBE_PAUSE_WANTED_MAX, PROBE_WANTED_TIME,
 };
-use std::time::{Duration, Instant};
 
 /// One server, as all pools that connect to it see it.
 ///

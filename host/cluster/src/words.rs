@@ -1,0 +1,118 @@
+//! What goes in and out of the machine, in words.
+
+use super::elect::NotEligible;
+use super::observation::Fault;
+use super::witness::Testimony;
+
+/// What the shell is to do. Members are numbered in the order that the machine was made with: 0 is the primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Statements for the primary wait.
+    Hold,
+    Release,
+    /// Make sure that this server writes no more; answer with `handle_fenced`.
+    Fence {
+        member: usize,
+    },
+    /// Make it a primary; answer with `handle_promotion_failed`, or with what it says of itself.
+    Promote {
+        member: usize,
+    },
+    /// It is the primary from now on: the shell ends this machine and makes another.
+    Adopt {
+        member: usize,
+    },
+    /// Have the replica receive from the primary.
+    Repoint {
+        member: usize,
+    },
+    /// An orderly end of the primary's work, before another takes over: no more writes, and answer how far it has written
+    /// (`handle_settled`).
+    Settle,
+    /// It is the primary after all.
+    Unsettle,
+    Tell(Notice),
+}
+
+/// What people are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The primary may be gone.
+    Suspected(Fault),
+    /// It is well after all.
+    Recovered,
+    /// It was asked, and is no primary (any more).
+    NoPrimary,
+    /// It is a primary on an older timeline than one that was seen.
+    Outdated {
+        member: usize,
+        timeline: u32,
+    },
+    /// Another primary on the timeline of the one in force.
+    Twin {
+        member: usize,
+    },
+    /// A server of another cluster.
+    OtherSystem {
+        member: usize,
+    },
+    /// No failover: the replicas do not confirm it.
+    Unconfirmed(Testimony),
+    /// No failover: the last one was too short a time ago.
+    TooSoon,
+    /// No failover: `fencing = "required"`, and nothing has stopped the old primary.
+    Unfenced,
+    NobodyEligible(Vec<(usize, NotEligible)>),
+    /// The statements that wait are not held any longer.
+    HeldTooLong,
+    Promoting {
+        member: usize,
+    },
+    PromotionFailed {
+        member: usize,
+    },
+    Adopting {
+        member: usize,
+        timeline: u32,
+    },
+    Repointing {
+        member: usize,
+    },
+    SwitchingOver {
+        to: usize,
+    },
+    SwitchedNot(&'static str),
+}
+
+/// What an operator orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Another primary, without loss; `None`: whoever is best.
+    Switchover { to: Option<usize> },
+}
+
+/// For whoever asks what goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Starting,
+    Steady,
+    Suspect,
+    Fencing,
+    Promoting,
+    SwitchingOver,
+    Adopting,
+}
+
+impl Status {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Steady => "steady",
+            Self::Suspect => "suspect",
+            Self::Fencing => "fencing",
+            Self::Promoting => "promoting",
+            Self::SwitchingOver => "switching over",
+            Self::Adopting => "adopting",
+        }
+    }
+}
