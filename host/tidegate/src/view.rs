@@ -70,6 +70,8 @@ pub struct Topology {
     pub mode: &'static str,
     /// The primary in force, then the others.
     pub members: Vec<MemberView>,
+    /// How often another server has become the primary in force.
+    pub primary_changes: u64,
     /// The last ones, oldest first.
     pub events: Vec<ClusterEvent>,
 }

@@ -86,6 +86,9 @@ fn secrets(old: &Config, new: &Config, keys: &mut Vec<String>) {
     if password(old) != password(new) {
         keys.push("auth.query_password".to_owned());
     }
+    if old.failover.password != new.failover.password {
+        keys.push("failover.password".to_owned());
+    }
     if old.auth.hba != new.auth.hba {
         keys.push("auth.hba_file".to_owned());
     }

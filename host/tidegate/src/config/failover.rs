@@ -5,6 +5,7 @@ use std::time::Duration;
 use tidegate_cluster::{Fencing, Mode, Policy};
 
 use super::check::{Checker, or};
+use super::checked::Secret;
 use super::raw::{At, RawFailover};
 use super::value::{Context, FromText, choice};
 
@@ -19,6 +20,9 @@ pub struct FailoverSettings {
     pub fence_command: Vec<String>,
     pub fence_timeout: Duration,
     pub rejoin_command: Vec<String>,
+    /// Who asks and acts; the user of each URL unless it is there.
+    pub user: Option<String>,
+    pub password: Option<Secret>,
 }
 
 /// `failover.mode`.
@@ -82,6 +86,10 @@ impl Checker {
             let message = "there is no replica to promote: name them in cluster.replicas";
             self.contradiction(origin, "failover.mode", message);
         }
+        if let (Some(password), None) = (&written.password, &written.user) {
+            let message = "whose password it is says failover.user, which is missing";
+            self.contradiction(&password.origin, "failover.password", message);
+        }
         if let Some(At { value: FencingWord(Fencing::Required), origin }) = &written.fencing
             && fence_command.is_empty()
         {
@@ -105,6 +113,8 @@ impl Checker {
             fence_command,
             fence_timeout: or(&written.fence_timeout, FENCE_TIME_MAX),
             rejoin_command,
+            user: written.user.map(|user| user.value),
+            password: written.password.map(|password| password.value),
         }
     }
 }

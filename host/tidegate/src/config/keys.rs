@@ -174,6 +174,9 @@ pub(super) const KEYS: &[Key] = &[
     key("failover", "fence_timeout", Value(r#""10s""#), Live, "The command is given this long."),
     key("failover", "rejoin_command", Example(r#"["/usr/local/bin/rejoin"]"#), Live, "Makes an old primary a replica of the new one (pg_rewind, pg_basebackup) when it has been replaced; the environment has `TIDEGATE_PRIMARY_HOST` and `TIDEGATE_PRIMARY_PORT` besides."),
 
+    key("failover", "user", Example(r#""tidegate""#), Live, "Who asks servers what they are, and promotes; the user of each server's URL unless written."),
+    key("failover", "password", Example(r#""${FAILOVER_PASSWORD}""#), Live, "Its password."),
+
     key("plugins", "state_dir", Example(r#""/var/lib/tidegate""#), Restart, "Where uploaded plugins are kept, so that they are there after a restart; made if it is not there. Unless written, they are gone at the end of the process."),
     key("plugins", "signatures", Value(r#""off""#), Restart, "Ed25519 signatures of uploads: `off`: not looked at; `optional`: one that is there must be good; `required`: no upload without."),
     key("plugins", "keys", Example(r#"["MCowBQYDK2VwAyEAUNhY4JhezH9gQYqvDMWrWH9CwlcKiECVqejMrND2VFw="]"#), Restart, "The public keys that signatures are checked with, in base64 as `tidegate plugin sign` prints them (32 bytes, or what `openssl pkey -pubout` writes between its lines)."),

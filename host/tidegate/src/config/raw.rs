@@ -129,6 +129,8 @@ pub struct RawFailover {
     pub fence_command: Vec<At<String>>,
     pub fence_timeout: Option<At<Duration>>,
     pub rejoin_command: Vec<At<String>>,
+    pub user: Option<At<String>>,
+    pub password: Option<At<Secret>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

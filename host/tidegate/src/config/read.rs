@@ -155,6 +155,8 @@ impl Reader<'_> {
             fence_command: self.list(table, "fence_command"),
             fence_timeout: self.value(table, "fence_timeout"),
             rejoin_command: self.list(table, "rejoin_command"),
+            user: self.value(table, "user"),
+            password: self.value(table, "password"),
         }
     }
 

@@ -94,6 +94,8 @@ fn failover(failover: &FailoverSettings) -> Value {
         "fence_command": failover.fence_command,
         "fence_timeout": duration(failover.fence_timeout),
         "rejoin_command": failover.rejoin_command,
+        "user": failover.user,
+        "password": failover.password.as_ref().map(|_| "***"),
     })
 }
 

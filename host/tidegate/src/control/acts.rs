@@ -130,8 +130,11 @@ pub(super) async fn settle(mut primary: Asker, before: &mut Before) -> Result<Ls
     }
     for sql in [
         "SELECT pg_catalog.pg_reload_conf()",
-        "SELECT pg_catalog.pg_terminate_backend(pid, 1000) FROM pg_catalog.pg_stat_activity \
-         WHERE backend_type = 'client backend' AND application_name NOT LIKE 'tidegate: %'",
+        // Of superusers only a superuser may end sessions; their commits wait for the standby that nobody is.
+        "SELECT pg_catalog.pg_terminate_backend(a.pid, 1000) FROM pg_catalog.pg_stat_activity a \
+         JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
+         WHERE a.backend_type = 'client backend' AND a.application_name NOT LIKE 'tidegate: %' \
+         AND (NOT r.rolsuper OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER))",
         "CHECKPOINT",
     ] {
         run(&mut primary, sql).await?;

@@ -8,6 +8,7 @@ use tidegate_core::limits::CLUSTER_EVENTS_MAX;
 use tidegate_core::route::{Freshness, LagGate, Lsn, ReplicaView};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tracing::Level;
 
 use super::acts::{self, Before, Hook, Promotion};
 use super::probe::{Report, probe};
@@ -23,6 +24,9 @@ use crate::view::{ClusterEvent, MemberView, Topology};
 const REPORTS_MAX: usize = 64;
 /// How often it is looked whether a switchover's transactions have ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// Fewer good replicas than this, or than there are, is told.
+const REPLICAS_MIN: usize = 2;
+const SETTLE_TIME: Duration = Duration::from_secs(2);
 /// After a change of roles that failed, what is seen is judged anew after this.
 const ADOPT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -39,6 +43,10 @@ pub(super) struct Standing {
     /// The primary that was replaced, until it has been told to rejoin.
     replaced: Option<ServerAddress>,
     events: Vec<ClusterEvent>,
+    /// How often another server has become the primary in force.
+    changes: u64,
+    /// It has been said that there are too few replicas.
+    is_thin: bool,
 }
 
 /// What came of an action.
@@ -94,6 +102,7 @@ struct Cluster<'a> {
     acts: JoinSet<Done>,
     /// The roles could not be changed: begin anew.
     is_over: bool,
+    began: Instant,
 }
 
 impl<'a> Cluster<'a> {
@@ -113,7 +122,7 @@ impl<'a> Cluster<'a> {
         let urgent = watch::Sender::new(machine.is_urgent());
         let mut probes = JoinSet::new();
         for (member, target) in targets.iter().enumerate() {
-            let asker = Asker::new(config, member, target.clone(), "tidegate: health");
+            let asker = Asker::for_cluster(config, member, target.clone(), "tidegate: health");
             probes.spawn_local(probe(asker, member, sender.clone(), urgent.subscribe()));
         }
         let replicas = targets.len().saturating_sub(1);
@@ -127,6 +136,7 @@ impl<'a> Cluster<'a> {
             weighing: Weighing::new(input.policies.clone(), primary, names.to_vec()),
             acts: JoinSet::new(),
             is_over: false,
+            began: now,
             input,
             watched,
             standing,
@@ -148,7 +158,7 @@ impl<'a> Cluster<'a> {
 
     fn asker(&self, member: usize) -> Option<Asker> {
         let target = self.watched.targets.get(member)?.clone();
-        Some(Asker::new(&self.watched.config, member, target, "tidegate: failover"))
+        Some(Asker::for_cluster(&self.watched.config, member, target, "tidegate: failover"))
     }
 
     fn name(&self, member: usize) -> &str {
@@ -232,6 +242,7 @@ impl<'a> Cluster<'a> {
         let mut replicas: Vec<ReplicaView> =
             (0..self.gates.len()).map(|index| self.replica(index, seen)).collect();
         self.weighing.weigh(&mut replicas, seen, now);
+        self.count_replicas(&replicas);
         let splits = self.watched.config.routing.reads == Reads::Split;
         let topology = Arc::new(self.topology(&replicas, seen));
         self.input.views.update(|view| {
@@ -243,29 +254,44 @@ impl<'a> Cluster<'a> {
         });
     }
 
+    /// Two good replicas are what it takes to lose a server without losing sleep.
+    fn count_replicas(&mut self, replicas: &[ReplicaView]) {
+        let good = replicas.iter().filter(|replica| replica.usable).count();
+        let is_thin = good < REPLICAS_MIN.min(replicas.len());
+        // At the start, and after a change of roles, they are given a moment.
+        let settled =
+            self.began.elapsed() >= SETTLE_TIME && self.machine.status() == Status::Steady;
+        if (is_thin && !settled)
+            || std::mem::replace(&mut self.standing.is_thin, is_thin) == is_thin
+        {
+            return;
+        }
+        let all = replicas.len();
+        match is_thin {
+            true => self.tell(Level::ERROR, format!("only {good} of {all} replicas are good")),
+            false => self.tell(Level::INFO, format!("{good} of {all} replicas are good again")),
+        }
+    }
+
     fn replica(&mut self, index: usize, now: Instant) -> ReplicaView {
         let fresh_as_of = self.freshness.as_of(index).filter(|_| self.machine.may_read(index + 1));
         let lag = fresh_as_of.map(|as_of| now.saturating_duration_since(as_of));
         let usable = self.gates.get_mut(index).is_some_and(|gate| gate.update(lag));
         if self.usable.get(index).is_some_and(|before| *before != usable) {
             self.usable[index] = usable;
-            let replica = self.name(index + 1);
-            match (usable, lag) {
-                (true, _) => tracing::info!(replica, "reads may use the replica"),
+            let replica = self.name(index + 1).to_owned();
+            let (level, text) = match (usable, lag) {
+                (true, _) => (Level::INFO, format!("reads may use \"{replica}\"")),
                 (false, Some(lag)) => {
-                    tracing::warn!(
-                        replica,
-                        lag_ms = lag.as_millis(),
-                        "reads leave the replica: it lags"
-                    );
+                    let lag_ms = lag.as_millis();
+                    (Level::WARN, format!("reads leave \"{replica}\": it is {lag_ms} ms behind"))
                 }
                 (false, None) => {
-                    tracing::warn!(
-                        replica,
-                        "reads leave the replica: it does not answer as a replica of the primary"
-                    );
+                    let why = "it does not answer as a replica of the primary";
+                    (Level::WARN, format!("reads leave \"{replica}\": {why}"))
                 }
-            }
+            };
+            self.tell(level, text);
         }
         ReplicaView { fresh_as_of, usable, weight: 0 }
     }
@@ -292,6 +318,7 @@ impl<'a> Cluster<'a> {
             is_held: self.machine.is_held(),
             mode: FailoverMode(self.watched.config.failover.policy.mode).as_str(),
             members: self.watched.targets.iter().enumerate().map(member).collect(),
+            primary_changes: self.standing.changes,
             events: self.standing.events.clone(),
         }
     }
@@ -331,10 +358,10 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    fn tell(&mut self, level: tracing::Level, text: String) {
+    fn tell(&mut self, level: Level, text: String) {
         match level {
-            tracing::Level::ERROR => tracing::error!("{text}"),
-            tracing::Level::WARN => tracing::warn!("{text}"),
+            Level::ERROR => tracing::error!("{text}"),
+            Level::WARN => tracing::warn!("{text}"),
             _ => tracing::info!("{text}"),
         }
         let events = &mut self.standing.events;
@@ -387,11 +414,10 @@ impl<'a> Cluster<'a> {
         self.standing.replaced = self.watched.targets.first().map(|t| t.address.clone());
         let name = self.name(member).to_owned();
         if let Err(error) = (self.input.adopt)(&name) {
-            self.tell(
-                tracing::Level::ERROR,
-                format!("\"{name}\" cannot be taken for the primary: {error}"),
-            );
+            self.tell(Level::ERROR, format!("\"{name}\" cannot be taken for the primary: {error}"));
             self.is_over = true;
+        } else {
+            self.standing.changes += 1;
         }
     }
 
@@ -401,7 +427,7 @@ impl<'a> Cluster<'a> {
             Done::Fenced(outcome) => {
                 if let Err(error) = &outcome {
                     self.tell(
-                        tracing::Level::ERROR,
+                        Level::ERROR,
                         format!("the old primary could not be fenced: {error}"),
                     );
                 }
@@ -412,30 +438,27 @@ impl<'a> Cluster<'a> {
             }
             Done::Promoted(member, Promotion::Refused(error)) => {
                 let name = self.name(member).to_owned();
-                self.tell(
-                    tracing::Level::ERROR,
-                    format!("\"{name}\" refuses to become primary: {error}"),
-                );
+                self.tell(Level::ERROR, format!("\"{name}\" refuses to become primary: {error}"));
                 self.machine.handle_promotion_failed(member, now);
             }
             Done::Promoted(member, Promotion::InDoubt(error)) => {
                 let name = self.name(member).to_owned();
                 self.tell(
-                    tracing::Level::WARN,
+                    Level::WARN,
                     format!("whether \"{name}\" becomes primary is not known: {error}"),
                 );
             }
             Done::Repointed(member, Err(error)) => {
                 let name = self.name(member).to_owned();
                 self.tell(
-                    tracing::Level::ERROR,
+                    Level::ERROR,
                     format!("\"{name}\" could not be told who is primary: {error}"),
                 );
             }
             Done::Settled(outcome, before) => {
                 if let Err(error) = &outcome {
                     self.tell(
-                        tracing::Level::ERROR,
+                        Level::ERROR,
                         format!("the primary could not be brought to rest: {error}"),
                     );
                 }
@@ -445,7 +468,7 @@ impl<'a> Cluster<'a> {
             }
             Done::Unsettled(Err(error)) => {
                 self.tell(
-                    tracing::Level::ERROR,
+                    Level::ERROR,
                     format!("settings of the switchover could not be taken back: {error}"),
                 );
             }
@@ -465,7 +488,7 @@ impl<'a> Cluster<'a> {
         let primary = self.watched.targets.first().map(|target| target.address.clone());
         if let (false, Some(member @ 1..), Some(primary)) = (command.is_empty(), place, primary) {
             let name = self.name(member).to_owned();
-            self.tell(tracing::Level::INFO, format!("\"{name}\" is to rejoin as a replica"));
+            self.tell(Level::INFO, format!("\"{name}\" is to rejoin as a replica"));
             let hook = Hook::rejoin(command, name, address, primary);
             self.acts.spawn_local(async move { Done::Rejoined(member, hook.run().await) });
         }
@@ -475,12 +498,12 @@ impl<'a> Cluster<'a> {
         let name = self.name(member).to_owned();
         match outcome {
             Ok(()) => {
-                self.tell(tracing::Level::INFO, format!("\"{name}\" has rejoined"));
+                self.tell(Level::INFO, format!("\"{name}\" has rejoined"));
                 // It is a replica now, and may be a primary again one day.
                 self.unsettle(member);
             }
             Err(error) => {
-                self.tell(tracing::Level::ERROR, format!("\"{name}\" could not rejoin: {error}"));
+                self.tell(Level::ERROR, format!("\"{name}\" could not rejoin: {error}"));
             }
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct Front {
     pub(super) admin_token_file: PathBuf,
     pub(super) primary: String,
     pub(super) replicas: Vec<String>,
+    /// Who asks servers what they are, and promotes; and the password.
+    pub(super) keeper: (&'static str, String),
 }
 
 impl Front {
@@ -47,12 +49,20 @@ impl Front {
     }
 
     fn text(&self) -> String {
+        let (keeper, password) = &self.keeper;
+        let failover = match self.replicas.is_empty() {
+            true => String::new(),
+            false => format!(
+                "[failover]\nmode = \"embedded\"\nuser = {keeper:?}\npassword = {password:?}\n\n"
+            ),
+        };
         let replicas: Vec<String> = self.replicas.iter().map(|url| format!("{url:?}")).collect();
         format!(
             "# Tidegate as `tidegate demo` runs it.\n\
              listen = [\"{}\"]\n\n\
              [cluster]\nprimary = {:?}\nreplicas = [{}]\n\n\
              [admin]\naddress = \"{}\"\n\n\
+             {failover}\
              [limits]\nclients_max = 500\nshutdown_grace = \"2s\"\n\n\
              [rates]\nper_end_user = 5\n\n\
              [log]\nfilter = \"warn\"\n",
@@ -120,6 +130,7 @@ mod tests {
             admin_token_file: token,
             primary: "postgres://app:app-password@127.0.0.1:15432/shop".to_owned(),
             replicas: vec!["postgres://app:app-password@127.0.0.1:15433/shop".to_owned()],
+            keeper: ("tidegate", "tidegate-password".to_owned()),
         };
         let (config, _) = front.configure(folder.path()).unwrap();
         assert_eq!(config.cluster.replicas.len(), 1);

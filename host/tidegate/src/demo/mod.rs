@@ -28,6 +28,13 @@ use std::time::Instant;
 const DATABASE: &str = "shop";
 const ROLE: &str = "app";
 const SHOP: &str = include_str!("shop.sql");
+/// Who asks the servers what they are, and promotes: with the rights that docs/failover.md asks for.
+const KEEPER: &str = "tidegate";
+const KEEPER_RIGHTS: &str = "\
+    ALTER ROLE tidegate REPLICATION; \
+    GRANT pg_monitor, pg_signal_backend, pg_checkpoint TO tidegate; \
+    GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer), pg_reload_conf() TO tidegate; \
+    GRANT ALTER SYSTEM ON PARAMETER primary_conninfo, default_transaction_read_only, synchronous_standby_names TO tidegate;";
 
 /// What the command line may say.
 #[derive(Debug, Clone, Default)]
@@ -74,8 +81,10 @@ fn make_cluster(options: &DemoOptions) -> Result<Cluster, ClusterError> {
     let cluster = step(&what, || Cluster::start(&wanted))?;
     step("filling it with a small shop's data", || {
         cluster.create_role(ROLE)?;
+        cluster.create_role(KEEPER)?;
         cluster.create_database(DATABASE, "postgres")?;
         cluster.primary().psql_in(DATABASE, SHOP)?;
+        cluster.primary().psql_in(DATABASE, KEEPER_RIGHTS)?;
         cluster.wait_until_caught_up()
     })?;
     Ok(cluster)
@@ -106,6 +115,7 @@ fn make_front(options: &DemoOptions, cluster: &Cluster) -> Result<Front, String>
         admin_token_file: token_file,
         primary: cluster.primary().url(ROLE, DATABASE),
         replicas: cluster.replicas().iter().map(|node| node.url(ROLE, DATABASE)).collect(),
+        keeper: (KEEPER, password_of(KEEPER)),
     })
 }
 
@@ -162,6 +172,7 @@ Try:
   BEGIN; UPDATE products SET stock = stock - 1 WHERE id = 7 RETURNING name, stock; ROLLBACK;
   SET statement_timeout = '2s'; PREPARE p AS SELECT name FROM products WHERE id = $1; EXECUTE p(3);
   SELECT name FROM products WHERE id = 7 /* user_id='me' */;   -- six times: this user has five a minute
+  kill -9 $(head -1 {primary}/postmaster.pid)   -- and go on: a replica takes over; tidegate topology shows it
   curl -H \"Authorization: Bearer $(cat {token_file})\" http://{admin}/api/v1/pools
 
 Ctrl-C stops everything.
@@ -169,6 +180,7 @@ Ctrl-C stops everything.
         seconds = begun.elapsed().as_secs_f64(),
         servers = servers.join(", "),
         psql = psql.display(),
+        primary = cluster.primary().data_directory().display(),
     )
 }
 

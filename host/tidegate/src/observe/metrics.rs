@@ -12,7 +12,7 @@ use tidegate_core::policy::canary::Reason;
 use tidegate_core::policy::faults::FaultKind;
 use tidegate_policy::PLAN_TIMES;
 
-use super::snapshot::{PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, Snapshot};
+use super::snapshot::{MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, Snapshot};
 use super::stats::{CounterLabel, ErrorKind, PinReason, PlanSlot, WorkerTotals};
 
 /// One metric.
@@ -30,6 +30,10 @@ enum Read {
     CounterBy(&'static str, &'static [&'static str], fn(&WorkerTotals) -> &[u64]),
     /// A gauge for each pool.
     Pool(fn(&PoolSnapshot) -> f64),
+    /// A counter of the process that no worker has.
+    Process(fn(&Snapshot) -> u64),
+    /// A gauge for each server of the cluster, where it has a value.
+    Member(fn(&MemberSnapshot) -> Option<f64>),
     /// A counter for each version of a plugin that is loaded.
     Plugin(fn(&PluginSnapshot) -> u64),
     /// The same by kind of fault.
@@ -54,6 +58,7 @@ const POOL_LABELS: [&str; 4] = ["database", "user", "server", "role"];
 const PLUGIN_LABELS: [&str; 4] = ["slot", "state", "plugin", "generation"];
 const FAULT_LABELS: [&str; 5] = ["slot", "state", "plugin", "generation", "fault"];
 const TIME_LABELS: [&str; 5] = ["slot", "state", "plugin", "generation", "le"];
+const MEMBER_LABELS: [&str; 1] = ["server"];
 const SLOT_LABELS: [&str; 1] = ["slot"];
 const SLOT_FAULT_LABELS: [&str; 2] = ["slot", "fault"];
 const SLOT_REASON_LABELS: [&str; 2] = ["slot", "reason"];
@@ -120,6 +125,12 @@ pub const METRICS: &[Metric] = &[
     Metric { name: "tidegate_plugin_quarantines_total", help: "Versions that failed too often and were taken out of a slot.", read: Read::Slot(|s| s.quarantines) },
     Metric { name: "tidegate_plugin_canaries_given_up_total", help: "Canaries of a slot that Tidegate gave up.", read: Read::SlotBy("reason", &SLOT_REASON_LABELS, |s| &s.canaries_given_up) },
     Metric { name: "tidegate_plugin_recorded", help: "What plugins count or measure themselves, under their own names.", read: Read::Recorded },
+    member("tidegate_server_up", "Whether the server of the cluster answers.", |m| Some(f64::from(u8::from(m.is_up)))),
+    member("tidegate_server_primary", "Whether writes go there.", |m| Some(f64::from(u8::from(m.is_primary)))),
+    member("tidegate_server_serves_reads", "Whether reads may go there: it follows the primary, and not too far behind.", |m| Some(f64::from(u8::from(m.serves_reads)))),
+    member("tidegate_server_lag_seconds", "How far the replica is behind the primary.", |m| m.lag_seconds),
+    gauge("tidegate_primary_held", "Whether statements for the primary wait until it is certain which server it is.", |s| f64::from(u8::from(s.primary_held))),
+    Metric { name: "tidegate_primary_changes_total", help: "How often another server has become the primary, by whomever.", read: Read::Process(|s| s.primary_changes) },
     gauge("tidegate_databases_hidden_state", "Databases with triggers, defaults, views, operators or the like that may leave state in sessions: a probe follows what may have run one.", |s| s.databases_hidden_state as f64),
     gauge("tidegate_workers", "Data-plane threads.", |s| s.workers as f64),
     gauge("tidegate_workers_silent", "Workers that did not answer this scrape in time: what they hold is missing from the gauges of pools.", |s| s.workers_silent as f64),
@@ -151,6 +162,14 @@ const fn plugin(
     Metric { name, help, read: Read::Plugin(read) }
 }
 
+const fn member(
+    name: &'static str,
+    help: &'static str,
+    read: fn(&MemberSnapshot) -> Option<f64>,
+) -> Metric {
+    Metric { name, help, read: Read::Member(read) }
+}
+
 const fn pool(name: &'static str, help: &'static str, read: fn(&PoolSnapshot) -> f64) -> Metric {
     Metric { name, help, read: Read::Pool(read) }
 }
@@ -160,20 +179,26 @@ impl Metric {
     pub fn kind(&self) -> &'static str {
         match self.read {
             Read::Counter(_)
+            | Read::Process(_)
             | Read::CounterBy(..)
             | Read::Plugin(_)
             | Read::PluginFaults
             | Read::Slot(_)
             | Read::SlotBy(..)
             | Read::PluginPlanTimes => "counter",
-            Read::Gauge(_) | Read::Pool(_) | Read::PluginMemory | Read::Recorded => "gauge",
+            Read::Gauge(_)
+            | Read::Member(_)
+            | Read::Pool(_)
+            | Read::PluginMemory
+            | Read::Recorded => "gauge",
         }
     }
 
     /// The names of its labels.
     pub fn labels(&self) -> &[&'static str] {
         match &self.read {
-            Read::Counter(_) | Read::Gauge(_) => &[],
+            Read::Counter(_) | Read::Process(_) | Read::Gauge(_) => &[],
+            Read::Member(_) => &MEMBER_LABELS,
             Read::CounterBy(label, ..) => std::slice::from_ref(label),
             Read::Pool(_) => &POOL_LABELS,
             Read::Plugin(_) | Read::PluginMemory => &PLUGIN_LABELS,
@@ -197,6 +222,14 @@ impl Metric {
         match &self.read {
             Read::Counter(read) => counter(Vec::new(), read(&snapshot.totals)),
             Read::Gauge(read) => gauge(Vec::new(), read(snapshot)),
+            Read::Process(read) => counter(Vec::new(), read(snapshot)),
+            Read::Member(read) => {
+                for member in &snapshot.cluster {
+                    if let Some(value) = read(member) {
+                        gauge(vec![Label::new("server", member.server.clone())], value);
+                    }
+                }
+            }
             Read::CounterBy(label, names, read) => {
                 let values = read(&snapshot.totals);
                 for (index, name) in names.iter().enumerate() {

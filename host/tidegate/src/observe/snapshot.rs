@@ -33,6 +33,12 @@ pub struct Snapshot {
     pub totals: WorkerTotals,
     /// What operators hold.
     pub paused: PausedSnapshot,
+    /// Empty where there is but one server.
+    pub cluster: Vec<MemberSnapshot>,
+    /// Statements for the primary wait until it is certain which server it is.
+    pub primary_held: bool,
+    /// How often another server has become the primary in force.
+    pub primary_changes: u64,
     pub pools: Vec<PoolSnapshot>,
     pub clients: Vec<ClientSnapshot>,
     pub servers: Vec<ServerSnapshot>,
@@ -42,6 +48,20 @@ pub struct Snapshot {
     pub plugins: Vec<PluginSnapshot>,
     /// What plugins count themselves.
     pub recorded: Vec<RecordedSnapshot>,
+}
+
+/// One server of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct MemberSnapshot {
+    /// `primary`, `replica-1`, …, whatever it is now.
+    pub server: String,
+    /// It answers.
+    pub is_up: bool,
+    /// Writes go there.
+    pub is_primary: bool,
+    pub serves_reads: bool,
+    /// Of a replica, where it is known.
+    pub lag_seconds: Option<f64>,
 }
 
 /// Which databases are paused.

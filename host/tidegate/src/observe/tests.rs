@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::metrics::{METRICS, markdown, render};
 use super::snapshot::{
-    PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, RecordedSnapshot, Snapshot,
+    MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, RecordedSnapshot, Snapshot,
 };
 use super::stats::{ErrorKind, PinReason, WorkerStats, WorkerTotals};
 
@@ -48,9 +48,13 @@ fn snapshot() -> Snapshot {
         faults: [("trap", 20)].into(),
     };
     let recorded = RecordedSnapshot { slot: "caching", name: "hits".to_owned(), value: 1.5 };
+    let server = "replica-1".to_owned();
+    let member = MemberSnapshot { server, lag_seconds: Some(0.5), ..MemberSnapshot::default() };
     Snapshot {
         workers: 2,
         totals,
+        cluster: vec![member],
+        primary_changes: 4,
         pools: vec![pool],
         plugin_slots: vec![slot],
         plugins: vec![plugin],

@@ -7,11 +7,12 @@ use tokio::sync::oneshot;
 use super::pausing;
 use crate::data::worker::{Message, Settled, Shared, WorkerSnapshot};
 use crate::observe::snapshot::{
-    PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, RecordedSnapshot, Scope, ServerSnapshot,
-    Snapshot,
+    MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, RecordedSnapshot, Scope,
+    ServerSnapshot, Snapshot,
 };
 use crate::plugins::{Plugins, VersionReport};
 use crate::upstream::pool::ServerPlace;
+use crate::view::MemberView;
 
 /// A worker answers for a snapshot within this, or is counted as silent.
 const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(2);
@@ -30,6 +31,7 @@ pub(super) async fn take(
         paused: pausing::told(&shared.pools.pauses()),
         ..Snapshot::default()
     };
+    add_cluster(&mut snapshot, shared);
     let mut asked = Vec::new();
     for sender in &shared.senders {
         let (reply, answer) = oneshot::channel();
@@ -52,6 +54,20 @@ pub(super) async fn take(
         snapshot.totals.add(&stats.totals());
     }
     snapshot
+}
+
+fn add_cluster(snapshot: &mut Snapshot, shared: &Shared) {
+    let Some(topology) = shared.views.latest().topology.clone() else { return };
+    let member = |member: &MemberView| MemberSnapshot {
+        server: member.name.to_string(),
+        is_up: member.is_primary.is_some(),
+        is_primary: member.is_in_force,
+        serves_reads: member.serves_reads,
+        lag_seconds: member.lag.map(|lag| lag.as_secs_f64()),
+    };
+    snapshot.cluster = topology.members.iter().map(member).collect();
+    snapshot.primary_held = topology.is_held;
+    snapshot.primary_changes = topology.primary_changes;
 }
 
 fn add_worker(snapshot: &mut Snapshot, worker: WorkerSnapshot, settled: &Settled, scope: Scope) {

@@ -54,6 +54,23 @@ impl Asker {
         }
     }
 
+    /// For questions about the cluster, and what is done about it: as the user whom `[failover]` names, if it names one.
+    pub fn for_cluster(
+        config: &Config,
+        instance: usize,
+        target: Arc<Target>,
+        application: &'static str,
+    ) -> Self {
+        let asker = Self::new(config, instance, target, application);
+        let failover = &config.failover;
+        let Some(user) = failover.user.clone() else { return asker };
+        let credentials = match &failover.password {
+            Some(password) => Credentials::Password(password.clone()),
+            None => Credentials::None,
+        };
+        Self { user, credentials, ..asker }
+    }
+
     /// Runs statements and yields the rows of all of them.
     ///
     /// # Errors

@@ -138,7 +138,7 @@ fn what_cannot_move_ends_its_client() {
 fn a_setting_of_which_nobody_knows_whether_it_stands_ends_its_client() {
     let mut world = World::new(&[map(&[])]);
     let got = world.ask(0, &bytes(&[q("SET timezone = 'A'"), q("BEGIN")]));
-    assert_eq!(got, ["S TimeZone=A", "C SET", "Z I", "C BEGIN", "Z T"]);
+    assert_eq!(got.last().map(String::as_str), Some("Z T"), "{got:?}");
     world.server_vanished(0);
     assert_eq!(world.clients[0].closed, Some(CloseReason::ServerDisconnected));
 }
