@@ -1,6 +1,7 @@
 //! Benchmarks: `micro` for single functions, `proxy` for Tidegate beside PostgreSQL itself and PgBouncer, others for single promises.
 
 mod analysis; // what a statement's shape costs
+mod failover; // how long clients stand still
 mod json; // the results for machines
 mod load; // pgbench
 mod memory; // what idle clients and a long result cost
@@ -37,6 +38,8 @@ enum What {
     Policy,
     /// pgbench through Tidegate with and without policies, replicas and limits, interleaved; and a hundred swaps under load.
     Policies(policies::Options),
+    /// How long writes and reads stand still when the primary is killed, hangs, or is replaced by order.
+    Failover(failover::Options),
     /// pgbench direct, through PgBouncer and through Tidegate, interleaved in one run.
     Proxy(run::Options),
     /// A million different statements: memory, and what known ones cost before and after.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         }
         What::Policy => policy::run().map_err(|error| error.to_string()),
         What::Policies(options) => policies::run(&options),
+        What::Failover(options) => failover::run(&options),
         What::Proxy(options) => run::run(&options),
         What::Statements(options) => statements::run(&options),
     };
