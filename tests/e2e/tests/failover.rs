@@ -223,6 +223,8 @@ fn a_hung_primary_is_replaced_when_its_replicas_miss_it_and_serves_nobody_when_i
     let tidegate = tidegate(&cluster, "mode = \"embedded\"\nhold_max = \"60s\"");
     wait_until_steady(&tidegate);
     wait_until_writable(&url(&tidegate), 1);
+    let mut listens = Client::connect(&url(&tidegate));
+    listens.query("LISTEN c");
     let mut held = Client::connect(&url(&tidegate));
     held.query("BEGIN");
     held.query("INSERT INTO t VALUES (2)");
@@ -238,6 +240,8 @@ fn a_hung_primary_is_replaced_when_its_replicas_miss_it_and_serves_nobody_when_i
     held.expect("E:25P02 ZE");
     held.send(pipeline().query("COMMIT"));
     assert_eq!(held.expect("C ZI")[0].describe(), "C ROLLBACK");
+    // Whoever listens is told that notifications may have been lost, without asking.
+    listens.expect("E:08006 (end)");
     cluster.primary().resume();
     let log = || tidegate.log();
     wait_until(LONG, "the old primary is found to be a leftover", || {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tidegate_test_support::{
-    Client, Cluster, ClusterError, ClusterOptions, Durability, Node, Tidegate, TidegateOptions, pipeline,
-    wait_until,
+    Client, Cluster, ClusterError, ClusterOptions, Durability, Node, Tidegate, TidegateOptions,
+    pipeline, wait_until,
 };
 
 const LONG: Duration = Duration::from_secs(60);

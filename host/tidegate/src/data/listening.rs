@@ -108,6 +108,11 @@ impl Listeners {
         self.listeners.borrow().iter().map(snapshot).collect()
     }
 
+    /// The primary is another server: who listens to the one before hears nothing any more.
+    pub fn leave_primary(&self) {
+        self.listeners.borrow().values().for_each(|listener| listener.wake());
+    }
+
     /// The worker ends.
     pub fn close(&self) {
         self.tasks.borrow_mut().abort_all();
@@ -249,7 +254,7 @@ impl Listener {
                 }
                 continue;
             }
-            if !Arc::ptr_eq(&target, &self.pool.route().0) {
+            if target.address != self.pool.route().0.address {
                 return Err(ConnectError::Policy("the primary is another server now".to_owned()));
             }
             // All branches are cancel safe.

@@ -443,6 +443,8 @@ impl Worker {
                 self.reload(settled);
                 if retiring.transactions == Transactions::Lost {
                     self.clients.borrow().values().for_each(|client| client.leave_server());
+                    self.listeners.leave_primary();
+                    self.cut_replicating();
                 }
                 drop(retiring);
             }
