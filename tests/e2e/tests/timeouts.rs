@@ -126,3 +126,42 @@ fn a_client_that_waits_or_works_is_not_idle() {
         waits.expect("T D C ZI");
     }
 }
+
+#[test]
+fn a_statement_that_runs_too_long_is_cancelled_and_its_client_told_why() {
+    let (tidegate, url) = limited("statement", "statement_timeout", &pool_of(2));
+    let long = "SELECT pg_sleep(60)";
+    let mut client = Client::connect(&url);
+    let extended = pipeline().parse("", long, &[]).bind("", "", &[]).execute("").sync();
+    for (sent, tags) in [(pipeline().query(long), "T E:57014 ZI"), (extended, "1 2 E:57014 ZI")] {
+        client.send(sent);
+        let messages = client.expect(tags);
+        let error = &messages[messages.len() - 2];
+        assert_eq!(
+            error.field(b'M').as_deref(),
+            Some("canceling statement due to statement timeout")
+        );
+        assert!(error.field(b'H').unwrap().contains("limits.statement_timeout"), "{error:?}");
+    }
+    // In a transaction each statement has its own time, and time without a statement is none.
+    client.query("BEGIN");
+    let short = format!("SELECT pg_sleep({})", 0.6 * LIMIT.as_secs_f64());
+    for _ in 0..3 {
+        client.query(&short);
+    }
+    assert!(client.is_silent_for(LIMIT * 3 / 2));
+    client.query("SELECT 1");
+    client.send(pipeline().query(long).query("ROLLBACK"));
+    client.expect("T E:57014 ZE C ZI");
+    // Whoever waits before others has a limit of their own, here none; a cancel by hand is told as ever.
+    client.query("SET tidegate.priority = 'critical'");
+    client.query(&self::long());
+    client.send(pipeline().query(long));
+    wait_for_state(&tidegate, "active");
+    client.cancel();
+    let error = client.expect("T E:57014 ZI").remove(1);
+    assert_eq!(error.field(b'M').as_deref(), Some("canceling statement due to user request"));
+    let metrics = tidegate.admin_get("/metrics").body;
+    let counted = metrics.lines().find(|line| line.contains("kind=\"statement_timeout\""));
+    assert_eq!(counted.and_then(|line| line.rsplit(' ').next()), Some("3"));
+}

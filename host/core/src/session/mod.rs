@@ -26,6 +26,7 @@ mod defaults; // ALTER ROLE … SET
 mod expected; // the replies that are owed, in order
 mod listening; // LISTEN by a connection that is shared
 mod lost; // a server that is lost under its client
+mod overdue; // a statement that has run too long
 mod pins; // why a client keeps its server
 mod reading; // how texts are read
 mod replies; // what a server sends
@@ -303,6 +304,8 @@ pub struct Session {
     /// What a replica runs.
     kept: again::Kept,
     orphan: Option<lost::Orphan>,
+    /// What runs is being cancelled since it has run for this long.
+    overdue: Option<Duration>,
     defaults: Defaults,
     vacated: Vec<String>,
     listening: listening::Listening,
@@ -357,6 +360,7 @@ impl Session {
             changes_schema: None,
             kept: again::Kept::default(),
             orphan: None,
+            overdue: None,
             defaults: Defaults::default(),
             vacated: Vec::new(),
             listening: listening::Listening::default(),

@@ -207,6 +207,7 @@ impl Session {
             Some(Expected::Sync | Expected::Query { .. } | Expected::FunctionCall) => {
                 self.status = status;
                 self.batches.ended(1);
+                self.forget_overdue();
                 if self.withholds_ready(status) { Reply::Swallow } else { Reply::Pass }
             }
             Some(Expected::Own(Own::LayOpen)) if self.laid_open_in_vain.is_some() => {
@@ -264,6 +265,19 @@ impl Session {
         if let Some(undo) = self.expected.take_deallocated() {
             self.put_back(Some(undo));
         }
+        let overdue = self.take_overdue(body);
+        let reply = self.fail(body, io);
+        match overdue {
+            Some(refusal) if matches!(reply, Reply::Pass) => {
+                io.to_client.send(|out| refusal.write(out));
+                Reply::Swallow
+            }
+            _ => reply,
+        }
+    }
+
+    /// What the oldest note's error comes to.
+    fn fail(&mut self, body: &[u8], io: &mut Io<'_>) -> Reply {
         match self.expected.front() {
             Some(Expected::Query { .. } | Expected::FunctionCall | Expected::Sync) => Reply::Pass,
             Some(Expected::Own(own)) => self.own_failed(*own, body, io),

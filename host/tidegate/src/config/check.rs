@@ -390,6 +390,8 @@ impl Checker {
                 limits::CLIENTS_MAX,
             ),
             login_timeout: or(&written.login_timeout, limits::LOGIN_TIME_MAX),
+            statement_timeout: timeout(&written.statement_timeout, None),
+            critical_statement_timeout: timeout(&written.critical_statement_timeout, None),
             client_idle_timeout: timeout(&written.client_idle_timeout, None),
             idle_in_transaction_timeout: timeout(&written.idle_in_transaction_timeout, None),
             shutdown_grace: or(&written.shutdown_grace, limits::SHUTDOWN_GRACE),

@@ -457,6 +457,9 @@ pub struct LimitSettings {
     /// From accept to the first ReadyForQuery.
     pub login_timeout: Duration,
     /// A client outside a transaction that says nothing for this long is disconnected; none: never.
+    /// From when a statement is sent to a server.
+    pub statement_timeout: Option<Duration>,
+    pub critical_statement_timeout: Option<Duration>,
     pub client_idle_timeout: Option<Duration>,
     /// As above, inside a transaction.
     pub idle_in_transaction_timeout: Option<Duration>,

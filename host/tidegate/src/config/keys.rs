@@ -208,6 +208,8 @@ pub(super) const KEYS: &[Key] = &[
 
     key("limits", "clients_max", Value("20000"), Live, "Clients connected at once; one more is refused with SQLSTATE 53300."),
     key("limits", "login_timeout", Value(r#""60s""#), Live, "From the connection to the end of the login."),
+    key("limits", "statement_timeout", Value(r#""off""#), Live, "A statement that has run this long on a server is cancelled there, and its client gets SQLSTATE 57014; measured in tenths of a second, and for statements that are sent together as one. `30s` is a start, where no backup or report needs longer."),
+    key("limits", "critical_statement_timeout", Value(r#""off""#), Live, "The same for statements that wait before others (`SET tidegate.priority = 'critical'`, a comment, the routing policy). `60s` is a start."),
     key("limits", "client_idle_timeout", Value(r#""off""#), Live, "A client outside a transaction is disconnected after this long without a word."),
     key("limits", "idle_in_transaction_timeout", Value(r#""off""#), Live, "The same inside a transaction, where a client holds a server connection."),
     key("limits", "shutdown_grace", Value(r#""25s""#), Live, "A drain waits this long for clients to finish."),

@@ -191,6 +191,8 @@ pub struct RawHandover {
 pub struct RawLimits {
     pub clients_max: Option<At<usize>>,
     pub login_timeout: Option<At<Duration>>,
+    pub statement_timeout: Option<At<Timeout>>,
+    pub critical_statement_timeout: Option<At<Timeout>>,
     pub client_idle_timeout: Option<At<Timeout>>,
     pub idle_in_transaction_timeout: Option<At<Timeout>>,
     pub shutdown_grace: Option<At<Duration>>,

@@ -190,6 +190,8 @@ impl Reader<'_> {
         RawLimits {
             clients_max: self.value(table, "clients_max"),
             login_timeout: self.value(table, "login_timeout"),
+            statement_timeout: self.value(table, "statement_timeout"),
+            critical_statement_timeout: self.value(table, "critical_statement_timeout"),
             client_idle_timeout: self.value(table, "client_idle_timeout"),
             idle_in_transaction_timeout: self.value(table, "idle_in_transaction_timeout"),
             shutdown_grace: self.value(table, "shutdown_grace"),

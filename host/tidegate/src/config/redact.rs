@@ -123,6 +123,8 @@ fn limits(limits: &LimitSettings) -> Value {
     json!({
         "clients_max": limits.clients_max,
         "login_timeout": duration(limits.login_timeout),
+        "statement_timeout": timeout(limits.statement_timeout),
+        "critical_statement_timeout": timeout(limits.critical_statement_timeout),
         "client_idle_timeout": timeout(limits.client_idle_timeout),
         "idle_in_transaction_timeout": timeout(limits.idle_in_transaction_timeout),
         "shutdown_grace": duration(limits.shutdown_grace),

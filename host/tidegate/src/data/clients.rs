@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidegate_core::headcount::Room;
 use tidegate_core::ids::{ClientId, ServerId};
@@ -88,6 +88,10 @@ pub struct Client {
     close: RefCell<Option<CloseRequest>>,
     /// Its server may be the primary no more.
     leaves: Cell<bool>,
+    /// A statement of its that has run too long, and the limit.
+    overdue: Cell<Option<Duration>>,
+    /// How many statements it had sent when a tick first saw it wait for the last of them.
+    seen_running: Cell<Option<(u64, Instant)>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -193,6 +197,8 @@ impl Client {
             cancel: RefCell::default(),
             close: RefCell::default(),
             leaves: Cell::new(false),
+            overdue: Cell::new(None),
+            seen_running: Cell::new(None),
             waker: RefCell::default(),
         })
     }
@@ -254,7 +260,6 @@ impl Client {
         self.cancel.borrow_mut().take()
     }
 
-    /// A request to close it now replaces one to close it later, not the other way round.
     /// If it holds a connection to what was the primary and is no more, it loses it.
     pub fn leave_server(&self) {
         self.leaves.set(true);
@@ -265,6 +270,33 @@ impl Client {
         self.leaves.take()
     }
 
+    /// Its statement has run for so long, and may not any longer.
+    pub fn request_timeout(&self, limit: Duration) {
+        self.overdue.set(Some(limit));
+        self.wake();
+    }
+
+    pub fn take_overdue(&self) -> Option<Duration> {
+        self.overdue.take()
+    }
+
+    /// At a tick: how long what it asked last has been running, as far as ticks have seen it. Nothing is noted for a statement
+    /// that ends before the next tick.
+    pub fn running(&self, now: Instant) -> Option<Duration> {
+        if self.state.get() != State::Active || self.idle.get().is_some() {
+            self.seen_running.set(None);
+            return None;
+        }
+        let count = self.statements.get();
+        let since = match self.seen_running.get() {
+            Some((same, since)) if same == count => since,
+            _ => now,
+        };
+        self.seen_running.set(Some((count, since)));
+        Some(now.saturating_duration_since(since))
+    }
+
+    /// A request to close it now replaces one to close it later, not the other way round.
     pub fn request_close(&self, request: CloseRequest) {
         let mut known = self.close.borrow_mut();
         if !matches!(*known, Some(CloseRequest::Now(_))) {

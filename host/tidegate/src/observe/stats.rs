@@ -103,6 +103,7 @@ labels! {
         ClientLost = "client_lost",
         /// `client_idle_timeout` or `idle_in_transaction_timeout`.
         IdleTimeout = "idle_timeout",
+        StatementTimeout = "statement_timeout",
         /// The statement asks for something Tidegate does not do.
         Unsupported = "unsupported",
         /// The process is draining.

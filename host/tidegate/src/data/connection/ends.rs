@@ -39,6 +39,9 @@ impl Connection {
                 self.cancel_on_server(Some(cancel));
             }
         }
+        if let Some(limit) = self.client.take_overdue() {
+            self.time_out(limit);
+        }
         if self.client.take_leave() && self.is_with_old_primary() {
             self.server_gone(cx);
         }
@@ -60,6 +63,25 @@ impl Connection {
             self.from_server.out.send(|out| refusal.write(out));
         }
         self.close(CloseReason::ShuttingDown);
+    }
+
+    /// Its statement has run too long.
+    fn time_out(&mut self, limit: Duration) {
+        if self.lent.is_none() || !self.session.time_out(limit) {
+            return;
+        }
+        self.worker.stats.errors.increment(ErrorKind::StatementTimeout);
+        let (user, database) = (&*self.client.user, &*self.client.database);
+        let application = self.client.application.borrow().clone();
+        let (application, limit_ms) = (&*application, limit.as_millis());
+        tracing::warn!(
+            user,
+            database,
+            application,
+            limit_ms,
+            "a statement ran too long and is cancelled"
+        );
+        self.cancel_on_server(None);
     }
 
     /// Is its server one that was the primary, and is none of the primary in force?

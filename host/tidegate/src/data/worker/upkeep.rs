@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use tidegate_core::ids::ServerId;
+use tidegate_core::ids::{Priority, ServerId};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::CloseReason;
 
@@ -78,6 +78,26 @@ impl Worker {
         self.routing.borrow_mut().recorder.maintain(now);
         self.listeners.maintain();
         self.end_idle_clients(now);
+        self.end_long_statements(now);
+    }
+
+    /// Has servers cancel what runs longer than is allowed.
+    fn end_long_statements(&self, now: Instant) {
+        let settled = self.settled.borrow();
+        let limits = &settled.config.limits;
+        if limits.statement_timeout.is_none() && limits.critical_statement_timeout.is_none() {
+            return;
+        }
+        for client in self.clients.borrow().values() {
+            let Some(running) = client.running(now) else { continue };
+            let limit = match client.slot.priority() {
+                Priority::Normal => limits.statement_timeout,
+                Priority::Critical => limits.critical_statement_timeout,
+            };
+            if let Some(limit) = limit.filter(|limit| running >= *limit) {
+                client.request_timeout(limit);
+            }
+        }
     }
 
     pub(super) fn end_idle_clients(&self, now: Instant) {
