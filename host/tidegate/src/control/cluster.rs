@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_cluster::{Action, Fault, Machine, Memory, Mode, Order, Role, Status};
+use tidegate_cluster::{Action, Machine, Memory, Mode, Order, Role, Status};
 use tidegate_core::limits::CLUSTER_EVENTS_MAX;
-use tidegate_core::route::{Freshness, LagGate, Lsn, ReplicaView};
+use tidegate_core::route::{Freshness, LagGate, Lsn};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Level;
@@ -15,42 +15,39 @@ use super::probe::{Report, probe};
 use super::told;
 use super::weighing::Weighing;
 use super::{Input, SwitchoverOrder, Watched};
-use crate::config::{FailoverMode, Reads, ServerAddress};
+use crate::config::ServerAddress;
 use crate::upstream::Asker;
 use crate::upstream::pool::PrimaryHold;
-use crate::view::{ClusterEvent, MemberView, Topology};
+use crate::view::ClusterEvent;
 
 /// Reports that wait; each probe waits for its own to be taken.
 const REPORTS_MAX: usize = 64;
 /// How often it is looked whether a switchover's transactions have ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
-/// Fewer good replicas than this, or than there are, is told.
-const REPLICAS_MIN: usize = 2;
-const SETTLE_TIME: Duration = Duration::from_secs(2);
 /// After a change of roles that failed, what is seen is judged anew after this.
 const ADOPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// What outlives a configuration and an order of servers.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
-    memory: Memory,
+    pub(super) memory: Memory,
     /// Statements for the primary wait while this is there.
-    hold: Option<PrimaryHold>,
+    pub(super) hold: Option<PrimaryHold>,
     /// Of the servers that were watched.
-    addresses: Vec<ServerAddress>,
+    pub(super) addresses: Vec<ServerAddress>,
     /// The primary that a switchover has brought to rest, and what was changed there.
-    settled: Option<(ServerAddress, Before)>,
+    pub(super) settled: Option<(ServerAddress, Before)>,
     /// The primary that was replaced, until it has been told to rejoin.
-    replaced: Option<ServerAddress>,
-    events: Vec<ClusterEvent>,
+    pub(super) replaced: Option<ServerAddress>,
+    pub(super) events: Vec<ClusterEvent>,
     /// How often another server has become the primary in force.
-    changes: u64,
+    pub(super) changes: u64,
     /// It has been said that there are too few replicas.
-    is_thin: bool,
+    pub(super) is_thin: bool,
 }
 
 /// What came of an action.
-enum Done {
+pub(super) enum Done {
     Fenced(Result<(), String>),
     Promoted(usize, Promotion),
     Repointed(usize, Result<(), String>),
@@ -84,25 +81,25 @@ pub(super) async fn watch(
     }
 }
 
-struct Cluster<'a> {
-    input: &'a Input,
-    watched: &'a Watched,
-    standing: &'a mut Standing,
-    machine: Machine,
-    freshness: Freshness,
-    gates: Vec<LagGate>,
-    weighing: Weighing,
+pub(super) struct Cluster<'a> {
+    pub(super) input: &'a Input,
+    pub(super) watched: &'a Watched,
+    pub(super) standing: &'a mut Standing,
+    pub(super) machine: Machine,
+    pub(super) freshness: Freshness,
+    pub(super) gates: Vec<LagGate>,
+    pub(super) weighing: Weighing,
     /// As last told in the log.
-    usable: Vec<bool>,
-    names: Arc<[Arc<str>]>,
-    reports: mpsc::Receiver<Report>,
-    urgent: watch::Sender<bool>,
+    pub(super) usable: Vec<bool>,
+    pub(super) names: Arc<[Arc<str>]>,
+    pub(super) reports: mpsc::Receiver<Report>,
+    pub(super) urgent: watch::Sender<bool>,
     #[expect(dead_code, reason = "dropping it ends them")]
-    probes: JoinSet<()>,
-    acts: JoinSet<Done>,
+    pub(super) probes: JoinSet<()>,
+    pub(super) acts: JoinSet<Done>,
     /// The roles could not be changed: begin anew.
-    is_over: bool,
-    began: Instant,
+    pub(super) is_over: bool,
+    pub(super) began: Instant,
 }
 
 impl<'a> Cluster<'a> {
@@ -161,7 +158,7 @@ impl<'a> Cluster<'a> {
         Some(Asker::for_cluster(&self.watched.config, member, target, "tidegate: failover"))
     }
 
-    fn name(&self, member: usize) -> &str {
+    pub(super) fn name(&self, member: usize) -> &str {
         self.watched.targets.get(member).map_or("?", |target| &target.name)
     }
 
@@ -234,95 +231,6 @@ impl<'a> Cluster<'a> {
         self.publish(now);
     }
 
-    /// What the data plane sees, and the admin API.
-    fn publish(&mut self, now: Instant) {
-        // Nobody knows how far a replica is behind a primary that does not answer: then it is as far as it was.
-        let last = if self.machine.is_primary_well() { None } else { self.freshness.last_asked() };
-        let seen = last.unwrap_or(now);
-        let mut replicas: Vec<ReplicaView> =
-            (0..self.gates.len()).map(|index| self.replica(index, seen)).collect();
-        self.weighing.weigh(&mut replicas, seen, now);
-        self.count_replicas(&replicas);
-        let splits = self.watched.config.routing.reads == Reads::Split;
-        let topology = Arc::new(self.topology(&replicas, seen));
-        self.input.views.update(|view| {
-            view.names = self.names.clone();
-            view.topology = Some(topology);
-            if splits {
-                view.replicas = replicas;
-            }
-        });
-    }
-
-    /// Two good replicas are what it takes to lose a server without losing sleep.
-    fn count_replicas(&mut self, replicas: &[ReplicaView]) {
-        let good = replicas.iter().filter(|replica| replica.usable).count();
-        let is_thin = good < REPLICAS_MIN.min(replicas.len());
-        // At the start, and after a change of roles, they are given a moment.
-        let settled =
-            self.began.elapsed() >= SETTLE_TIME && self.machine.status() == Status::Steady;
-        if (is_thin && !settled)
-            || std::mem::replace(&mut self.standing.is_thin, is_thin) == is_thin
-        {
-            return;
-        }
-        let all = replicas.len();
-        match is_thin {
-            true => self.tell(Level::ERROR, format!("only {good} of {all} replicas are good")),
-            false => self.tell(Level::INFO, format!("{good} of {all} replicas are good again")),
-        }
-    }
-
-    fn replica(&mut self, index: usize, now: Instant) -> ReplicaView {
-        let fresh_as_of = self.freshness.as_of(index).filter(|_| self.machine.may_read(index + 1));
-        let lag = fresh_as_of.map(|as_of| now.saturating_duration_since(as_of));
-        let usable = self.gates.get_mut(index).is_some_and(|gate| gate.update(lag));
-        if self.usable.get(index).is_some_and(|before| *before != usable) {
-            self.usable[index] = usable;
-            let replica = self.name(index + 1).to_owned();
-            let (level, text) = match (usable, lag) {
-                (true, _) => (Level::INFO, format!("reads may use \"{replica}\"")),
-                (false, Some(lag)) => {
-                    let lag_ms = lag.as_millis();
-                    (Level::WARN, format!("reads leave \"{replica}\": it is {lag_ms} ms behind"))
-                }
-                (false, None) => {
-                    let why = "it does not answer as a replica of the primary";
-                    (Level::WARN, format!("reads leave \"{replica}\": {why}"))
-                }
-            };
-            self.tell(level, text);
-        }
-        ReplicaView { fresh_as_of, usable, weight: 0 }
-    }
-
-    fn topology(&self, replicas: &[ReplicaView], now: Instant) -> Topology {
-        let member = |(member, target): (usize, &Arc<crate::upstream::Target>)| {
-            let seen = self.machine.seen(member);
-            let replica = member.checked_sub(1).and_then(|index| replicas.get(index));
-            let lag = replica.and_then(|replica| replica.fresh_as_of);
-            MemberView {
-                name: target.name.clone(),
-                address: target.address.to_string().into(),
-                is_in_force: member == 0,
-                is_primary: seen.map(|seen| seen.is_primary()),
-                timeline: seen.map(|seen| seen.timeline),
-                position: seen.and_then(|seen| seen.position()),
-                lag: lag.map(|as_of| now.saturating_duration_since(as_of)),
-                serves_reads: replica.is_some_and(|replica| replica.usable),
-                fault: self.machine.fault(member).map(Fault::label),
-            }
-        };
-        Topology {
-            state: self.machine.status().label(),
-            is_held: self.machine.is_held(),
-            mode: FailoverMode(self.watched.config.failover.policy.mode).as_str(),
-            members: self.watched.targets.iter().enumerate().map(member).collect(),
-            primary_changes: self.standing.changes,
-            events: self.standing.events.clone(),
-        }
-    }
-
     // --- what is done --------------------------------------------------------
 
     fn perform(&mut self) {
@@ -358,7 +266,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    fn tell(&mut self, level: Level, text: String) {
+    pub(super) fn tell(&mut self, level: Level, text: String) {
         match level {
             Level::ERROR => tracing::error!("{text}"),
             Level::WARN => tracing::warn!("{text}"),

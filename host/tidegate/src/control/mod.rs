@@ -6,6 +6,7 @@ mod catalogues; // what databases say about names
 mod cluster; // the servers under watch, and what is done about them
 mod memberships; // which roles are members of which
 mod probe; // one server, asked again and again
+mod publishing; // what others see of the cluster
 mod schedule; // when a catalogue is read again
 mod told; // what people are told, in words
 mod weighing; // their shares of reads

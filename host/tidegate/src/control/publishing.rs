@@ -1,0 +1,108 @@
+//! What the data plane and the admin API see of a cluster.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate_cluster::{Fault, Status};
+use tidegate_core::route::ReplicaView;
+use tracing::Level;
+
+use super::cluster::Cluster;
+use crate::config::{FailoverMode, Reads};
+use crate::upstream::Target;
+use crate::view::{MemberView, Topology};
+
+/// Fewer good replicas than this, or than there are, is told.
+const REPLICAS_MIN: usize = 2;
+const SETTLE_TIME: Duration = Duration::from_secs(2);
+
+impl Cluster<'_> {
+    /// What the data plane sees, and the admin API.
+    pub(super) fn publish(&mut self, now: Instant) {
+        // Nobody knows how far a replica is behind a primary that does not answer: then it is as far as it was.
+        let last = if self.machine.is_primary_well() { None } else { self.freshness.last_asked() };
+        let seen = last.unwrap_or(now);
+        let mut replicas: Vec<ReplicaView> =
+            (0..self.gates.len()).map(|index| self.replica(index, seen)).collect();
+        self.weighing.weigh(&mut replicas, seen, now);
+        self.count_replicas(&replicas);
+        let splits = self.watched.config.routing.reads == Reads::Split;
+        let topology = Arc::new(self.topology(&replicas, seen));
+        self.input.views.update(|view| {
+            view.names = self.names.clone();
+            view.topology = Some(topology);
+            if splits {
+                view.replicas = replicas;
+            }
+        });
+    }
+
+    /// Two good replicas are what it takes to lose a server without losing sleep.
+    fn count_replicas(&mut self, replicas: &[ReplicaView]) {
+        let good = replicas.iter().filter(|replica| replica.usable).count();
+        let is_thin = good < REPLICAS_MIN.min(replicas.len());
+        // At the start, and after a change of roles, they are given a moment.
+        let settled =
+            self.began.elapsed() >= SETTLE_TIME && self.machine.status() == Status::Steady;
+        if (is_thin && !settled)
+            || std::mem::replace(&mut self.standing.is_thin, is_thin) == is_thin
+        {
+            return;
+        }
+        let all = replicas.len();
+        match is_thin {
+            true => self.tell(Level::ERROR, format!("only {good} of {all} replicas are good")),
+            false => self.tell(Level::INFO, format!("{good} of {all} replicas are good again")),
+        }
+    }
+
+    fn replica(&mut self, index: usize, now: Instant) -> ReplicaView {
+        let fresh_as_of = self.freshness.as_of(index).filter(|_| self.machine.may_read(index + 1));
+        let lag = fresh_as_of.map(|as_of| now.saturating_duration_since(as_of));
+        let usable = self.gates.get_mut(index).is_some_and(|gate| gate.update(lag));
+        if self.usable.get(index).is_some_and(|before| *before != usable) {
+            self.usable[index] = usable;
+            let replica = self.name(index + 1).to_owned();
+            let (level, text) = match (usable, lag) {
+                (true, _) => (Level::INFO, format!("reads may use \"{replica}\"")),
+                (false, Some(lag)) => {
+                    let lag_ms = lag.as_millis();
+                    (Level::WARN, format!("reads leave \"{replica}\": it is {lag_ms} ms behind"))
+                }
+                (false, None) => {
+                    let why = "it does not answer as a replica of the primary";
+                    (Level::WARN, format!("reads leave \"{replica}\": {why}"))
+                }
+            };
+            self.tell(level, text);
+        }
+        ReplicaView { fresh_as_of, usable, weight: 0 }
+    }
+
+    fn topology(&self, replicas: &[ReplicaView], now: Instant) -> Topology {
+        let member = |(member, target): (usize, &Arc<Target>)| {
+            let seen = self.machine.seen(member);
+            let replica = member.checked_sub(1).and_then(|index| replicas.get(index));
+            let lag = replica.and_then(|replica| replica.fresh_as_of);
+            MemberView {
+                name: target.name.clone(),
+                address: target.address.to_string().into(),
+                is_in_force: member == 0,
+                is_primary: seen.map(|seen| seen.is_primary()),
+                timeline: seen.map(|seen| seen.timeline),
+                position: seen.and_then(|seen| seen.position()),
+                lag: lag.map(|as_of| now.saturating_duration_since(as_of)),
+                serves_reads: replica.is_some_and(|replica| replica.usable),
+                fault: self.machine.fault(member).map(Fault::label),
+            }
+        };
+        Topology {
+            state: self.machine.status().label(),
+            is_held: self.machine.is_held(),
+            mode: FailoverMode(self.watched.config.failover.policy.mode).as_str(),
+            members: self.watched.targets.iter().enumerate().map(member).collect(),
+            primary_changes: self.standing.changes,
+            events: self.standing.events.clone(),
+        }
+    }
+}
