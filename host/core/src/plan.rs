@@ -3,7 +3,7 @@
 use crate::ids::Priority;
 use crate::policy::limit::TransactionState;
 use crate::refusal::Refusal;
-use crate::statement::StringSyntax;
+use crate::statement::{Signal, StringSyntax};
 use std::time::Duration;
 
 /// What limits are asked to let pass.
@@ -65,10 +65,28 @@ pub trait Router {
         false
     }
 
+    /// Whose is the number that a client was told for its process? `role`: as whom the session acts, if not as its user.
+    fn owner(&self, _number: i32, _role: Option<&str>) -> ProcessOwner {
+        ProcessOwner::Nobody
+    }
+
+    /// Does to the client that was told this number what PostgreSQL does to the session of a process.
+    fn signal(&mut self, _number: i32, _signal: Signal) {}
+
     /// May the statement run now, as far as policies go? What passes is charged, so each is asked about until it passes.
     fn admit(&mut self, _: &Execution<'_>) -> Admission {
         Admission::Pass
     }
+}
+
+/// Whose a process number is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessOwner {
+    /// It is none of a client of this process.
+    Nobody,
+    /// The session's role.
+    Same,
+    Another,
 }
 
 /// What becomes of statements, for whoever watches. They are numbered as they are sent, from 0 and wrapping;

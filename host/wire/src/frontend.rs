@@ -65,6 +65,30 @@ pub fn read_bind_names(body_so_far: &[u8]) -> Option<BindNames<'_>> {
     Some(BindNames { portal, statement, names_bytes: body_so_far.len() - reader.rest().len() })
 }
 
+/// How a parameter's value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    Binary,
+}
+
+/// The value of the parameter of a Bind that has just one, which is not null.
+pub fn read_only_parameter(body: &[u8]) -> Option<(Format, &[u8])> {
+    let mut reader = Reader::new(body);
+    reader.cstr().ok()?;
+    reader.cstr().ok()?;
+    let formats = reader.i16().ok()?;
+    let mut format = Format::Text;
+    for _ in 0..formats {
+        format = if reader.i16().ok()? == 0 { Format::Text } else { Format::Binary };
+    }
+    if !matches!((formats, reader.i16().ok()?), (0 | 1, 1)) {
+        return None;
+    }
+    let length = usize::try_from(reader.i32().ok()?).ok()?;
+    Some((format, reader.bytes(length).ok()?))
+}
+
 /// The body of Describe or Close.
 pub fn read_named(body: &[u8]) -> Result<Named<'_>, Truncated> {
     let mut reader = Reader::new(body);
@@ -188,6 +212,22 @@ mod tests {
         assert_eq!(read_bind_names(&whole[..3]), None);
         let names = read_bind_names(whole).unwrap();
         assert_eq!((names.portal, names.statement, names.names_bytes), (&b"p"[..], &b"s"[..], 4));
+    }
+
+    #[test]
+    fn the_only_parameter_is_read_if_there_is_just_one() {
+        let bound = |parameters: &[Option<&[u8]>]| {
+            let mut out = Vec::new();
+            bind_text(&mut out, b"p", b"s", parameters);
+            body(&out).to_vec()
+        };
+        assert_eq!(read_only_parameter(&bound(&[Some(b"12")])), Some((Format::Text, &b"12"[..])));
+        assert_eq!(read_only_parameter(&bound(&[None])), None);
+        assert_eq!(read_only_parameter(&bound(&[])), None);
+        assert_eq!(read_only_parameter(&bound(&[Some(b"1"), Some(b"2")])), None);
+        let binary = b"\0\0\0\x01\0\x01\0\x01\0\0\0\x02\0\x07\0\0";
+        assert_eq!(read_only_parameter(binary), Some((Format::Binary, &b"\0\x07"[..])));
+        assert_eq!(read_only_parameter(&binary[..13]), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod operations; // reload, drain, admin API, exit codes
 mod own; // a Tidegate of a test's own
 mod pausing; // pause, resume, reconnect
 mod plugins; // policies loaded, swapped and taken back
+mod processes; // the number of a client's process
 mod quotas; // clients and server connections of one database or user
 mod recording; // what runs, written down
 mod rejected; // what the routing policy forbids, and what it has wait before others

@@ -160,16 +160,16 @@ fn a_server_connection_terminated_by_an_operator_is_57p01_once() {
     let url = tidegate.url(ROLE, &database);
     let mut client = Client::connect(&url);
     client.query("BEGIN");
-    let pid = client.value("SELECT pg_backend_pid()").unwrap();
+    let pid = client.server_pid();
     shared_cluster().primary().psql(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
     let error = client.read_message();
     assert_eq!((error.tag, error.sqlstate().as_str()), (b'E', "57P01"));
     assert!(client.read_message_or_end().is_none());
     // An idle one is replaced without anybody noticing.
     let mut client = Client::connect(&url);
-    let pid = client.value("SELECT pg_backend_pid()").unwrap();
+    let pid = client.server_pid();
     shared_cluster().primary().psql(&format!("SELECT pg_terminate_backend({pid}, 5000)")).unwrap();
-    assert_ne!(client.value("SELECT pg_backend_pid()").unwrap(), pid);
+    assert_ne!(client.server_pid(), pid);
 }
 
 #[test]
@@ -340,8 +340,8 @@ fn a_late_cancel_does_not_hit_the_next_client_of_the_connection() {
     let tidegate = tidegate(shared_cluster(), &database, &pool_of(1));
     let url = tidegate.url(ROLE, &database);
     let (mut one, mut other) = (Client::connect(&url), Client::connect(&url));
-    let pid = one.value("SELECT pg_backend_pid()");
-    assert_eq!(other.value("SELECT pg_backend_pid()"), pid, "they share a connection");
+    let pid = one.server_pid();
+    assert_eq!(other.server_pid(), pid, "they share a connection");
     for _ in 0..30 {
         // The cancel races with the end of the first client's statement; the second's must never feel it.
         one.send(pipeline().query("SELECT pg_sleep(0.002)"));

@@ -75,7 +75,7 @@ fn a_server_connection_is_replaced_when_it_is_old() {
     let tidegate = tidegate(shared_cluster(), &database, &config);
     let mut client = Client::connect(&tidegate.url(ROLE, &database));
     client.query("BEGIN");
-    let pid = |client: &mut Client| client.value("SELECT pg_backend_pid()");
+    let pid = |client: &mut Client| client.server_pid();
     let first = pid(&mut client);
     assert!(client.is_silent_for(std::time::Duration::from_secs(1)));
     assert_eq!(pid(&mut client), first, "not in a transaction");
@@ -148,7 +148,7 @@ fn trap_85_changed_defaults_of_roles_and_databases_hold_for_the_next_session() {
     }
     let before = defaults(&url);
     let mut kept = Client::connect(&other);
-    let pid = kept.value("SELECT pg_backend_pid()");
+    let pid = kept.server_pid();
     let alter = &mut clients[0];
     // Each holds for the database of this test alone.
     alter.send(
@@ -166,14 +166,14 @@ fn trap_85_changed_defaults_of_roles_and_databases_hold_for_the_next_session() {
     alter.query("COMMIT");
     assert_eq!(defaults(&url).0, "4MB");
     // What concerns others, and what is refused, leaves a pool's connections alone.
-    assert_eq!(kept.value("SELECT pg_backend_pid()"), pid);
+    assert_eq!(kept.server_pid(), pid);
     alter.send(pipeline().query("ALTER ROLE trap_85_other SET work_mem = '6MB'"));
     alter.expect("E:42501 ZI");
-    assert_eq!(kept.value("SELECT pg_backend_pid()"), pid);
+    assert_eq!(kept.server_pid(), pid);
     alter.query(&format!("ALTER DATABASE {database} SET work_mem = '7MB'"));
     assert_eq!(defaults(&url).0, "7MB");
     assert_eq!(defaults(&other).0, "7MB");
-    assert_ne!(kept.value("SELECT pg_backend_pid()"), pid);
+    assert_ne!(kept.server_pid(), pid);
     // A value that a client has set stays its own.
     clients[1].query("SET work_mem = '8MB'");
     clients[0].query(&format!("ALTER DATABASE {database} SET work_mem = '9MB'"));
@@ -192,6 +192,28 @@ fn a_database_that_no_client_is_connected_to_can_be_dropped() {
     let mut client = Client::connect(&tidegate.url(ROLE, &database));
     client.send(pipeline().query(&format!("DROP DATABASE {dropped}")));
     client.expect("C ZI");
+}
+
+#[test]
+fn a_database_that_no_client_is_connected_to_can_be_copied_and_renamed() {
+    let (database, source) = (test_database("copies"), test_database("copied"));
+    shared_cluster().create_role("copies_root").unwrap();
+    shared_cluster().primary().psql("ALTER ROLE copies_root SUPERUSER").unwrap();
+    let toml = pool_of(2).replace("workers = 1", "workers = 2");
+    let tidegate = tidegate(shared_cluster(), &database, &toml);
+    let mut client = Client::connect(&tidegate.url("copies_root", &database));
+    let (copy, renamed) = (format!("{source}_copy"), format!("{source}_renamed"));
+    for sql in [
+        format!("CREATE DATABASE {copy} TEMPLATE {source}"),
+        format!("ALTER DATABASE {source} RENAME TO {renamed}"),
+    ] {
+        // On both workers.
+        for _ in 0..4 {
+            Client::connect(&tidegate.url(ROLE, &source)).query("SELECT 1");
+        }
+        client.send(pipeline().query(&sql));
+        client.expect("C ZI");
+    }
 }
 
 #[test]
@@ -299,7 +321,7 @@ fn the_admin_api_answers_those_with_the_token() {
     wait_until(SOON, "the client is shown in its transaction", || {
         client(&tidegate, "looked at").is_some_and(|client| client["state"] == "in_transaction")
     });
-    let pid: i64 = c.value("SELECT pg_backend_pid()").unwrap().parse().unwrap();
+    let pid: i64 = c.server_pid().parse().unwrap();
     let servers = json(&tidegate, "/api/v1/servers");
     let servers = servers["servers"].as_array().unwrap();
     let held = servers.iter().find(|server| server["backend_pid"] == pid).unwrap();

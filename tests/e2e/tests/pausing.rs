@@ -9,8 +9,6 @@ use tidegate_test_support::{
     Client, Tidegate, TidegateOptions, pipeline, shared_cluster, test_database, wait_until,
 };
 
-const PID: &str = "SELECT pg_backend_pid()";
-
 /// Sessions of the database at the server, but for Tidegate's own.
 fn sessions(database: &str) -> String {
     let sql = format!(
@@ -149,16 +147,16 @@ fn a_reconnect_replaces_connections_as_they_come_free() {
     let url = tidegate.url(ROLE, &database);
     let (mut busy, mut idle) = (Client::connect(&url), Client::connect(&url));
     busy.query("BEGIN");
-    let before = [busy.value(PID), idle.value(PID)];
+    let before = [busy.server_pid(), idle.server_pid()];
     let (code, told) = tidegate.command(&["reconnect", &database]);
     assert_eq!((code, told.as_str()), (0, "1 server connections are in use and replaced later\n"));
     assert_eq!(write_pool(&tidegate)["stale"], 1);
-    assert_ne!(idle.value(PID), before[1]);
-    assert_eq!(busy.value(PID), before[0], "a transaction ends where it began");
+    assert_ne!(idle.server_pid(), before[1]);
+    assert_eq!(busy.server_pid(), before[0], "a transaction ends where it began");
     busy.query("COMMIT");
-    assert_ne!(busy.value(PID), before[0]);
+    assert_ne!(busy.server_pid(), before[0]);
     wait_until(SOON, "none is left", || write_pool(&tidegate)["stale"] == 0);
     let of_others = tidegate.command(&["reconnect", "another"]);
-    let pid = idle.value(PID);
-    assert_eq!((of_others.0, idle.value(PID)), (0, pid));
+    let pid = idle.server_pid();
+    assert_eq!((of_others.0, idle.server_pid()), (0, pid));
 }

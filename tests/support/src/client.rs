@@ -162,6 +162,17 @@ impl Client {
         messages.iter().find(|message| message.tag == b'D')?.row().swap_remove(0)
     }
 
+    /// The process of the server that runs the client's statements: `pg_backend_pid()` alone is the client's own number.
+    #[track_caller]
+    pub fn server_pid(&mut self) -> String {
+        self.value("SELECT pid FROM pg_backend_pid() AS pid").expect("a number")
+    }
+
+    /// The process that the client was told at login.
+    pub fn told_pid(&self) -> i32 {
+        i32::from_be_bytes(self.backend_key[..4].try_into().expect("a key"))
+    }
+
     /// Whether nothing arrives within this time. A look at the wire, not a pause: keep it short.
     pub fn is_silent_for(&mut self, time: Duration) -> bool {
         self.stream.set_read_timeout(Some(time)).unwrap();

@@ -3,22 +3,25 @@
 mod admission; // limits
 mod extended; // the extended protocol
 mod native; // names that SQL and the protocol share
+mod processes; // the number that a client takes for its server's
 mod statements; // prepared statements on whichever server there is
 mod unit; // where the next unit may run
 mod watched; // who watches what runs
 
-use super::expected::{Answer, Copying, Expected};
+use super::expected::{Answer, Copying, Expected, Signalling, Undo};
 use super::gather::Gather;
 use super::state::Unnamed;
 use super::{Batch, ClientNext, ClientStep, CloseReason, Fate, Hold, Io};
 use super::{Rest, Session};
 use crate::limits;
-use crate::plan::refuse_setting;
+use crate::plan::{Router, refuse_setting};
 use crate::refusal::Refusal;
 use crate::statement::{Analysis, Effects, TidegateCommand};
 pub(super) use unit::Chosen;
 
+use processes::StandIn;
 use statements::{deallocated_name, drops_all_statements, reaches_our_names};
+use std::borrow::Cow;
 use tidegate_wire::backend;
 use tidegate_wire::frame::{HEADER_BYTES, Header};
 use tidegate_wire::frontend::{self, tag};
@@ -211,7 +214,7 @@ impl Session {
         self.forget_sequences(&analysis, io);
         self.begin_running(io);
         let deallocated = self.take_deallocated(&analysis);
-        let refusal = self.take_refusal(&analysis);
+        let (text, refusal, signal) = self.text_to_send(sql, &analysis, &deallocated, io.router);
         if refusal.is_none() {
             self.note_effects(&analysis);
         }
@@ -224,22 +227,39 @@ impl Session {
         if let Some(server) = io.server.as_deref_mut() {
             server.set_unnamed(Unnamed::Absent, self.batches.now);
         }
-        let replaced = deallocated.is_some();
-        let fails = refusal.is_some() || reaches_our_names(&analysis);
         self.tally.statements += 1;
         self.tell_query((!is_long).then_some(sql), io.router);
         if let Some(refusal) = refusal {
             self.expected.push(Expected::Refused(Box::new(refusal)));
         }
-        self.push_end(Expected::Query { unnamed, deallocated });
-        let text = match replaced {
-            true => DEALLOCATE_QUERY,
-            false if fails => NO_SUCH_TEXT,
-            false => return pass(self, header),
-        };
-        io.to_server.send(|out| frontend::query(out, text));
+        self.push_end(Expected::Query { unnamed, deallocated, signal });
+        let Some(text) = text else { return pass(self, header) };
+        io.to_server.send(|out| frontend::query(out, &text));
         // A long one has not arrived as a whole.
         discard(self, header)
+    }
+
+    /// What is sent in place of a Query's text, if anything is; why it fails then; and whom it signals.
+    fn text_to_send(
+        &mut self,
+        sql: &[u8],
+        analysis: &Analysis,
+        deallocated: &Undo,
+        router: &dyn Router,
+    ) -> (Option<Cow<'static, [u8]>>, Option<Refusal>, Signalling) {
+        let refusal = self.take_refusal(analysis);
+        let fails = refusal.is_some() || reaches_our_names(analysis);
+        match deallocated {
+            Some(_) => return (Some(DEALLOCATE_QUERY.into()), refusal, None),
+            None if fails => return (Some(NO_SUCH_TEXT.into()), refusal, None),
+            None => {}
+        }
+        match self.stand_in(sql, analysis, router) {
+            None => (None, None, None),
+            Some(StandIn::Text(text)) => (Some(text.into()), None, None),
+            Some(StandIn::Signal(text, signal)) => (Some(text.into()), None, signal),
+            Some(StandIn::Refused(refusal)) => (Some(NO_SUCH_TEXT.into()), Some(refusal), None),
+        }
     }
 
     /// Why a Query fails on whatever server it runs.

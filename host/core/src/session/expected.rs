@@ -2,6 +2,7 @@
 
 use super::prepared::{Prepared, ServerName};
 use crate::refusal::Refusal;
+use crate::statement::Signal;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -22,6 +23,9 @@ pub(super) enum Copying {
 /// A client's statement name and what it stood for, to be put back when a batch fails before it was reached.
 pub(super) type Undo = Option<Box<(Box<[u8]>, Arc<Prepared>)>>;
 
+/// A signal to the client that was told this number for its process.
+pub(super) type Signalling = Option<Box<(i32, Signal)>>;
+
 /// One note. The first group is answered by the server; `Answer` is answered by us when its turn comes.
 #[derive(Debug)]
 pub(super) enum Expected {
@@ -36,8 +40,8 @@ pub(super) enum Expected {
     OwnParse { made: Option<(Arc<Prepared>, Option<ServerName>)> },
     /// CloseComplete of ours; swallowed. `closed` is the statement that the server then no longer knows.
     OwnClose { closed: Option<(Arc<Prepared>, ServerName)> },
-    /// BindComplete. A DEALLOCATE that was bound has already taken a name from the client.
-    Bind { deallocated: Undo },
+    /// BindComplete. A DEALLOCATE that was bound has already taken a name from the client; a signal is sent now.
+    Bind { deallocated: Undo, signal: Signalling },
     /// NoData or RowDescription, perhaps after ParameterDescription.
     Describe,
     /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
@@ -47,8 +51,8 @@ pub(super) enum Expected {
     /// ReadyForQuery.
     Sync,
     /// Anything, then ReadyForQuery. `unnamed` is the unnamed statement that the Query ends. `deallocated` is what it
-    /// drops here; its text was then replaced by one that makes what it drops there.
-    Query { unnamed: Option<Arc<Prepared>>, deallocated: Undo },
+    /// drops here; its text was then replaced by one that makes what it drops there. `signal` is sent when it has run.
+    Query { unnamed: Option<Arc<Prepared>>, deallocated: Undo, signal: Signalling },
     /// FunctionCallResponse, then ReadyForQuery.
     FunctionCall,
     /// Not answered: the client's CopyDone or CopyFail, sent before it was known whether the server copies.
@@ -248,6 +252,14 @@ impl Queue {
         }
     }
 
+    /// The signal that is sent now that the oldest note's statement is bound, or has run.
+    pub(super) fn take_signal(&mut self) -> Signalling {
+        match self.notes.front_mut() {
+            Some(Expected::Bind { signal, .. } | Expected::Query { signal, .. }) => signal.take(),
+            _ => None,
+        }
+    }
+
     /// Gives the unnamed statement `before` to the oldest note that replaces it; `false` when none does.
     pub(super) fn amend_unnamed(&mut self, value: &Option<Arc<Prepared>>) -> bool {
         let replaced = self.notes.iter_mut().find_map(|note| match note {
@@ -268,7 +280,7 @@ impl Queue {
     /// Is the client's statement of that name closed by something that has not been answered?
     pub(super) fn closes(&self, wanted: &[u8]) -> bool {
         self.notes.iter().any(|note| match note {
-            Expected::Bind { deallocated: undo }
+            Expected::Bind { deallocated: undo, .. }
             | Expected::LaidOpen { undo }
             | Expected::Query { deallocated: undo, .. }
             | Expected::Answer(Answer::Closed { undo } | Answer::Deallocated { undo }) => {

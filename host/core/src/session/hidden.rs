@@ -9,6 +9,7 @@
 use super::client::Chosen;
 use super::expected::Own;
 use super::gather::Gather;
+use super::prepared::SchemaChange;
 use super::{ServerState, Session};
 use crate::statement::{Analysis, Effects, Kind, is_built_in_function};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,6 +104,11 @@ impl HiddenCode {
             Hides::InWrites => reach == Reach::Writes,
             Hides::Anywhere | Hides::Unknown => reach != Reach::Nothing,
         }
+    }
+
+    /// What a change comes to here. Where something hides, anything may take it away.
+    pub(super) fn heed(&self, change: SchemaChange) -> SchemaChange {
+        if self.hides() == Hides::Nowhere { change } else { SchemaChange::Any }
     }
 
     /// The schema has changed. Nobody asks before the next `permit`, so that a migration does not make one ask each time.

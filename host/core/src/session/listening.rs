@@ -102,6 +102,11 @@ impl Session {
         self
     }
 
+    /// The process that the client was told is its own.
+    pub(super) fn own_process(&self) -> Option<i32> {
+        self.listening.told
+    }
+
     /// What the shell is to see to, once.
     pub fn take_listen_need(&mut self) -> Option<ListenNeed> {
         self.listening.need.take()

@@ -124,7 +124,7 @@ impl Session {
         if !matches!(self.expected.front(), Some(Expected::Query { .. } | Expected::Sync)) {
             self.fail_batch(None);
         }
-        if let Some(Expected::Query { unnamed, deallocated }) = self.expected.pop() {
+        if let Some(Expected::Query { unnamed, deallocated, .. }) = self.expected.pop() {
             self.unnamed = unnamed;
             self.put_back(deallocated);
         }

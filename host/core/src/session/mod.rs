@@ -51,7 +51,7 @@ use defaults::Defaults;
 use expected::{Copying, Expected, Queue};
 use gather::Gather;
 use hidden::{Claim, Findings, HiddenCode, Reach};
-use prepared::{Interner, Prepared};
+use prepared::{Interner, Prepared, SchemaChange};
 use rustc_hash::FxHashMap;
 use settle::Touched;
 use std::sync::Arc;
@@ -300,7 +300,7 @@ pub struct Session {
     /// A text that may commit a transaction went to the server and has not been answered.
     commits: Option<()>,
     /// A text that may change the schema went to the server since the last ReadyForQuery outside a transaction.
-    changes_schema: Option<()>,
+    changes_schema: Option<SchemaChange>,
     /// What a replica runs.
     kept: again::Kept,
     orphan: Option<lost::Orphan>,

@@ -2,7 +2,7 @@
 
 use crate::limits;
 use crate::settings::Settings;
-use crate::statement::{Analysis, StringSyntax, analyse_with};
+use crate::statement::{Analysis, Effects, Kind, StringSyntax, analyse_with};
 use rustc_hash::{FxHashMap, FxHasher};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -26,6 +26,27 @@ pub struct Prepared {
 /// PostgreSQL keeps what it made of such a statement, so those who parse it later get one of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SchemaGeneration(pub u64);
+
+/// How far a change of a schema reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SchemaChange {
+    /// What no text names runs no other code than before: a table or index has come to be or changed, by a text that calls
+    /// nothing but harmless built-in functions, or something has gone.
+    Plain,
+    Any,
+}
+
+impl SchemaChange {
+    pub(super) fn of(analysis: &Analysis) -> Self {
+        let effects = match analysis.kind {
+            Kind::DefineRelation => Effects::DDL,
+            Kind::Drop => Effects::DDL.with(Effects::DROPS),
+            _ => return Self::Any,
+        };
+        let plain = analysis.statements == 1 && analysis.effects == effects;
+        if plain { Self::Plain } else { Self::Any }
+    }
+}
 
 /// Who may use what a server made of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +120,8 @@ fn digest_of(sql: &[u8], types: &[u8], settings: &Settings) -> u64 {
 #[derive(Debug, Default)]
 pub struct Interner {
     generation: SchemaGeneration,
+    /// The farthest change since somebody last asked.
+    changed: Option<SchemaChange>,
     statements: FxHashMap<u64, Vec<Arc<Prepared>>>,
     count: usize,
     purge_at: usize,
@@ -118,8 +141,14 @@ impl Interner {
     }
 
     /// A schema may have changed: statements that are parsed from now on are not shared with earlier ones.
-    pub fn schema_changed(&mut self) {
+    pub fn schema_changed(&mut self, change: SchemaChange) {
         self.generation.0 += 1;
+        self.changed = self.changed.max(Some(change));
+    }
+
+    /// The farthest change since the last call.
+    pub fn take_change(&mut self) -> Option<SchemaChange> {
+        self.changed.take()
     }
 
     /// The shared statement for this text, types and settings. `strings` follows from the settings.
@@ -353,7 +382,7 @@ mod tests {
             interner.intern(b"select 'x'::mood", &[0, 0], &settings, StringSyntax::Standard)
         };
         let before = parse(&mut interner);
-        interner.schema_changed();
+        interner.schema_changed(SchemaChange::Plain);
         let after = parse(&mut interner);
         assert!(PreparedKey(before) != PreparedKey(after.clone()));
         assert!(Arc::ptr_eq(&after, &parse(&mut interner)));

@@ -5,8 +5,10 @@ mod undo; // what a failed batch takes back
 
 use super::expected::{Answer, CopyEnded, Copying, Expected, Own};
 use super::gather::Gather;
+use super::prepared::SchemaChange;
 use super::{Batch, CloseReason, Io, Rest, ServerNext, ServerStep, Session};
 use crate::limits;
+use crate::plan::Router;
 use crate::refusal::Refusal;
 use tidegate_wire::backend::{self, TransactionStatus, tag};
 use tidegate_wire::error_fields::{self, field};
@@ -117,7 +119,10 @@ impl Session {
                 Some(Expected::OwnParse { .. } | Expected::LaidOpen { .. }) => self.done_silently(),
                 _ => self.unexpected(io),
             },
-            tag::BIND_COMPLETE if matches!(front, Some(Expected::Bind { .. })) => self.done(),
+            tag::BIND_COMPLETE if matches!(front, Some(Expected::Bind { .. })) => {
+                self.send_signal(io.router);
+                self.done()
+            }
             tag::CLOSE_COMPLETE => match front {
                 Some(Expected::Close) => self.done(),
                 Some(Expected::OwnClose { .. }) => self.done_silently(),
@@ -148,6 +153,12 @@ impl Session {
         }
     }
 
+    fn send_signal(&mut self, router: &mut dyn Router) {
+        if let Some((number, signal)) = self.expected.take_signal().map(|signal| *signal) {
+            router.signal(number, signal);
+        }
+    }
+
     /// The oldest note has its last reply.
     fn done(&mut self) -> Reply {
         self.expected.pop();
@@ -168,7 +179,10 @@ impl Session {
             Some(Expected::Query { deallocated: Some(_), .. }) if body == b"PREPARE\0" => {
                 Reply::Swallow
             }
-            Some(Expected::Query { .. }) => Reply::Pass,
+            Some(Expected::Query { .. }) => {
+                self.send_signal(io.router);
+                Reply::Pass
+            }
             Some(Expected::Own(_)) => Reply::Swallow,
             _ => return self.unexpected(io),
         };
@@ -220,8 +234,10 @@ impl Session {
             }
             _ => return self.unexpected(io),
         };
-        if status == TransactionStatus::Idle && self.changes_schema.take().is_some() {
-            io.interner.schema_changed();
+        if status == TransactionStatus::Idle
+            && let Some(change) = self.changes_schema.take()
+        {
+            io.interner.schema_changed(self.hidden.heed(change));
         }
         if status == TransactionStatus::Idle {
             self.note_end();
@@ -259,7 +275,7 @@ impl Session {
         self.copying = Copying::Nothing;
         if is_stale_plan(body) {
             // A change of the schema that no text showed. Whoever prepares the text again gets a statement of its own.
-            io.interner.schema_changed();
+            io.interner.schema_changed(SchemaChange::Any);
         }
         self.reset_undone();
         if let Some(undo) = self.expected.take_deallocated() {

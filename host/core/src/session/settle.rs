@@ -10,6 +10,7 @@ use super::expected::{Copying, Expected, Own};
 use super::gather::Gather;
 use super::hidden::Reach;
 use super::pins::Pins;
+use super::prepared::SchemaChange;
 use super::state::Unnamed;
 use super::{Batch, Hold, PoolMode, Rest, ServerState, Session, SettingsNow};
 use crate::settings::{Settings, same, switch_sql};
@@ -133,7 +134,7 @@ const PARSES_OTHERWISE: Effects =
     ANY_SETTING.with(Effects::SETS).with(Effects::SESSION_AUTHORIZATION);
 
 impl Session {
-    /// Databases that went to the server to be dropped since the last call.
+    /// Databases that nobody may be connected to for what went to the server since the last call.
     pub fn take_vacated(&mut self) -> Vec<String> {
         std::mem::take(&mut self.vacated)
     }
@@ -155,7 +156,7 @@ impl Session {
         if analysis.effects.contains(Effects::DDL)
             && !analysis.effects.contains(Effects::TEMP_OBJECTS)
         {
-            self.changes_schema = Some(());
+            self.changes_schema = self.changes_schema.max(Some(SchemaChange::of(analysis)));
         }
         self.vacated.extend_from_slice(&analysis.vacated);
         self.defaults.handle_text(&analysis.start_defaults, self.settings.get("role"));

@@ -226,7 +226,11 @@ impl Body {
 
     /// EXPLAIN EXECUTE and CREATE TABLE … AS EXECUTE; not GRANT EXECUTE, not a trigger's EXECUTE FUNCTION.
     fn execute(&mut self, reader: &mut Reader<'_>, before: Key) {
-        let executes = self.kind == Kind::Explain || self.kind == Kind::Create && before == w::AS;
+        let executes = match self.kind {
+            Kind::Explain => true,
+            Kind::Create | Kind::DefineRelation => before == w::AS,
+            _ => false,
+        };
         if executes {
             reader.may(Effects::EXECUTES | Effects::UNKNOWN_SETTINGS);
             let mut ahead = reader.lexer;
@@ -262,6 +266,7 @@ impl Body {
         };
         match function {
             Function::SetConfig => reader.set_config(),
+            Function::Process => reader.about_processes(),
             Function::Known(effects) => reader.may(effects),
             Function::Unknown if self.is_no_call(reader) => {}
             // Helpers of information_schema's views, all stable or better.

@@ -98,9 +98,14 @@ impl Reader<'_> {
             Kind::Load => Effects::LOADS,
             Kind::Alter => {
                 self.start_defaults();
-                Effects::DDL
+                self.may(Effects::DDL);
+                return if self.word() == w::TABLE { self.is(Kind::DefineRelation) } else { kind };
             }
-            Kind::Create | Kind::OtherDdl | Kind::Truncate => Effects::DDL,
+            Kind::Create => {
+                self.may(Effects::DDL);
+                return self.created();
+            }
+            Kind::OtherDdl | Kind::Truncate => Effects::DDL,
             Kind::Drop => self.dropped(),
             Kind::Replication => Effects::SESSION_BOUND,
             _ => Effects::NONE,

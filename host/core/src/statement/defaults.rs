@@ -1,7 +1,9 @@
-//! ALTER ROLE … SET, ALTER DATABASE … SET: what sessions begin with from then on. DROP DATABASE.
+//! ALTER ROLE … SET, ALTER DATABASE … SET: what sessions begin with from then on. Databases that nobody may be connected to:
+//! DROP DATABASE, ALTER DATABASE … RENAME and SET TABLESPACE, templates of CREATE DATABASE.
 
+use super::lexer::Kind as TokenKind;
 use super::words as w;
-use super::{Effects, Reader, RoleNamed, StartDefaults};
+use super::{Effects, Kind, Reader, RoleNamed, StartDefaults};
 
 impl Reader<'_> {
     /// Looks at what follows ALTER; the reader stays where it is.
@@ -12,9 +14,56 @@ impl Reader<'_> {
             w::DATABASE => ahead.of_database(),
             _ => return,
         };
-        if matches!(ahead.word(), w::SET | w::RESET) {
-            self.analysis.start_defaults.push(defaults);
+        let is_database = defaults.role == RoleNamed::Any;
+        match ahead.word() {
+            w::RENAME if is_database => self.analysis.vacated.extend(defaults.database),
+            w::SET if is_database && ahead.next_is(w::TABLESPACE) => {
+                self.analysis.vacated.extend(defaults.database);
+            }
+            w::SET | w::RESET => self.analysis.start_defaults.push(defaults),
+            _ => {}
         }
+    }
+
+    /// Takes the current token, and says whether this word follows.
+    fn next_is(&mut self, word: w::Key) -> bool {
+        self.advance();
+        self.word() == word
+    }
+
+    /// Looks at what follows CREATE; the reader stays where it is.
+    pub(super) fn created(&mut self) -> Kind {
+        match self.word() {
+            w::TABLE | w::INDEX | w::UNIQUE => return self.is(Kind::DefineRelation),
+            w::DATABASE => self.copied(),
+            _ => {}
+        }
+        Kind::Create
+    }
+
+    /// The template of CREATE DATABASE.
+    fn copied(&mut self) {
+        let mut ahead = Self { lexer: self.lexer, analysis: Default::default() };
+        ahead.advance();
+        // The name, which may be any word.
+        ahead.advance();
+        let mut template = Some("template1".to_owned());
+        while !matches!(
+            ahead.lexer.token.kind,
+            TokenKind::Semicolon | TokenKind::End | TokenKind::Broken
+        ) {
+            if !ahead.take(w::TEMPLATE) {
+                ahead.advance();
+                continue;
+            }
+            if ahead.lexer.token.kind == TokenKind::Operator {
+                ahead.advance();
+            }
+            if ahead.word() != w::DEFAULT {
+                template = ahead.identifier(ahead.lexer.token);
+            }
+        }
+        self.analysis.vacated.extend(template);
     }
 
     /// What follows DROP.

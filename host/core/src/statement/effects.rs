@@ -201,6 +201,10 @@ pub enum Kind {
     Load,
     Lock,
     Truncate,
+    /// CREATE TABLE, CREATE INDEX, ALTER TABLE: what comes of it runs no code but what the text names, and what its types,
+    /// parents and triggers run.
+    DefineRelation,
+    /// Any other CREATE and ALTER.
     Create,
     Alter,
     Drop,

@@ -12,15 +12,21 @@ use super::Effects;
 pub(super) enum Function {
     /// `set_config`: the caller looks at the arguments.
     SetConfig,
+    /// About server processes: the caller looks at the whole text.
+    Process,
     /// A built-in with these effects, mostly none.
     Known(Effects),
     /// May do anything.
     Unknown,
 }
 
-/// Built-ins that touch session state. Position 0 is `set_config`.
+/// Built-ins that touch session state, and those that a caller looks at: position 0 is `set_config`, then come
+/// [`PROCESS`] about server processes.
 const EFFECTFUL: &[(&str, Effects)] = &[
     ("set_config", Effects::SETS),
+    ("pg_backend_pid", Effects::NONE),
+    ("pg_cancel_backend", Effects::NONE),
+    ("pg_terminate_backend", Effects::NONE),
     ("setseed", Effects::SEED),
     ("currval", Effects::SEQUENCE_STATE),
     ("lastval", Effects::SEQUENCE_STATE),
@@ -62,6 +68,8 @@ const EFFECTFUL: &[(&str, Effects)] = &[
     ("ts_stat", Effects::UNKNOWN_SETTINGS),
     ("ts_rewrite", Effects::UNKNOWN_SETTINGS),
 ];
+
+const PROCESS: usize = 3;
 
 const BUILTINS: &[u8] = include_bytes!("builtins.txt");
 
@@ -134,7 +142,7 @@ pub(super) fn touches_session(name: &[u8]) -> bool {
     match lookup(name) {
         Function::SetConfig => true,
         Function::Known(effects) => !effects.without(Effects::UNKNOWN_SETTINGS).is_empty(),
-        Function::Unknown => false,
+        Function::Process | Function::Unknown => false,
     }
 }
 
@@ -150,8 +158,11 @@ pub(super) fn lookup(name: &[u8]) -> Function {
         if slot.length == 0 {
             let (known, effects) = EFFECTFUL[start];
             if known.as_bytes().eq_ignore_ascii_case(name) {
-                let set_config = start == 0;
-                return if set_config { Function::SetConfig } else { Function::Known(effects) };
+                return match start {
+                    0 => Function::SetConfig,
+                    1..=PROCESS => Function::Process,
+                    _ => Function::Known(effects),
+                };
             }
         } else if slot.length as usize == name.len()
             && BUILTINS[start..start + name.len()].eq_ignore_ascii_case(name)
@@ -171,10 +182,13 @@ mod tests {
         for line in BUILTINS.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
             assert_eq!(lookup(line), Function::Known(Effects::NONE));
         }
-        for (name, effects) in &EFFECTFUL[1..] {
+        for (name, effects) in &EFFECTFUL[1 + PROCESS..] {
             assert_eq!(lookup(name.as_bytes()), Function::Known(*effects), "{name}");
         }
         assert_eq!(lookup(b"Set_Config"), Function::SetConfig);
+        for name in ["pg_backend_pid", "PG_Cancel_Backend", "pg_terminate_backend"] {
+            assert_eq!(lookup(name.as_bytes()), Function::Process, "{name}");
+        }
         for name in
             ["", "f", "my_function", "countx", "pg_advisory_lock_shared_x", "dblink_connect"]
         {

@@ -154,7 +154,7 @@ pub(super) struct Lexer<'a> {
     /// White space or comments lie before the token, and more than a single blank.
     pub gap: bool,
     at: usize,
-    strings: StringSyntax,
+    pub strings: StringSyntax,
 }
 
 impl<'a> Lexer<'a> {

@@ -18,6 +18,7 @@ mod fold; // tokens without what literals hold
 mod functions; // which functions matter
 mod grammar; // parentheses that call nothing
 mod lexer;
+mod processes; // pg_backend_pid, pg_terminate_backend
 mod render; // folded tokens as text again
 mod settings; // SET, RESET, SHOW, set_config
 mod shape; // what is found once for each fingerprint
@@ -33,6 +34,7 @@ pub use effects::{
 };
 pub use encoding::{TextEncoding, is_safe_anywhere};
 pub use fingerprint::{Fingerprinter, Reading, Unreadable};
+pub use processes::{ProcessCommand, ProcessNamed, Signal, SignalCall, with_number};
 pub use shape::{
     Access, By, ColumnUse, Comparison, Family, Fingerprint, FunctionForm, FunctionUse, Grammar,
     Incomplete, Parsed, Shape, ShapeKind, TableUse,
@@ -70,10 +72,12 @@ pub struct Analysis {
     pub prepared: Vec<PreparedTouched>,
     /// Whose sessions begin with other settings when the text has run; usually empty.
     pub start_defaults: Vec<StartDefaults>,
-    /// Databases that the text drops, which nobody may be connected to then; usually empty.
+    /// Databases that the text drops, renames, moves or copies, which nobody may be connected to then; usually empty.
     pub vacated: Vec<String>,
     /// Present when the text is exactly one statement and that is about a virtual setting.
     pub tidegate: Option<Box<TidegateCommand>>,
+    /// Present when the text is exactly one statement and asks something of server processes by a form that is taken.
+    pub process: Option<Box<ProcessCommand>>,
 }
 
 impl Analysis {
@@ -115,7 +119,7 @@ pub fn analyse_with(sql: &[u8], strings: StringSyntax) -> Analysis {
     }
     let mut analysis = reader.analysis;
     if analysis.statements != 1 {
-        analysis.tidegate = None;
+        (analysis.tidegate, analysis.process) = (None, None);
     }
     analysis
 }
@@ -164,6 +168,13 @@ impl<'a> Reader<'a> {
 
     fn may(&mut self, effects: Effects) {
         self.analysis.effects |= effects;
+    }
+
+    /// The text calls a function about server processes.
+    fn about_processes(&mut self) {
+        if self.analysis.process.is_none() {
+            self.analysis.process = processes::read(self.lexer.text, self.lexer.strings);
+        }
     }
 
     /// Reads one statement: its command's own grammar as far as that matters, then the rest as a body.

@@ -41,7 +41,14 @@ pub struct Holder {
 pub struct CancelKeys {
     /// Which of several Tidegates this is; 0 where that is not configured.
     own: u8,
-    keys: Mutex<HashMap<i32, (Vec<u8>, Holder)>>,
+    keys: Mutex<HashMap<i32, Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    secret: Vec<u8>,
+    holder: Holder,
+    user: Arc<str>,
 }
 
 /// Whom a cancel request concerns.
@@ -64,9 +71,9 @@ impl CancelKeys {
         Self { own, keys: Mutex::default() }
     }
 
-    /// Draws a fresh key for a client that speaks this minor version of protocol 3. `None` when the system has no
-    /// random numbers.
-    pub fn issue(&self, holder: Holder, minor: u16) -> Option<(i32, Vec<u8>)> {
+    /// Draws a fresh key for a client of this user that speaks this minor version of protocol 3. `None` when the system has
+    /// no random numbers.
+    pub fn issue(&self, holder: Holder, minor: u16, user: &Arc<str>) -> Option<(i32, Vec<u8>)> {
         let bytes = if minor >= 2 { SECRET_BYTES_LONG } else { SECRET_BYTES };
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..DRAWS_MAX {
@@ -78,7 +85,7 @@ impl CancelKeys {
             let pid = i32::from(self.own) << NUMBER_BITS | number;
             let secret = secret.get(..bytes)?.to_vec();
             if let Entry::Vacant(free) = keys.entry(pid) {
-                free.insert((secret.clone(), holder));
+                free.insert(Known { secret: secret.clone(), holder, user: user.clone() });
                 return Some((pid, secret));
             }
         }
@@ -106,8 +113,14 @@ impl CancelKeys {
     pub fn find(&self, pid: i32, secret: &[u8]) -> Option<Holder> {
         let pid = pid & !FORWARDED;
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let (known, holder) = keys.get(&pid)?;
-        bool::from(known.as_slice().ct_eq(secret)).then_some(*holder)
+        let known = keys.get(&pid)?;
+        bool::from(known.secret.as_slice().ct_eq(secret)).then_some(known.holder)
+    }
+
+    /// The client that takes this for its process, and its user. Who may do what to it is for the caller to say.
+    pub fn holder_of(&self, pid: i32) -> Option<(Holder, Arc<str>)> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.get(&pid).map(|known| (known.holder, known.user.clone()))
     }
 }
 
@@ -117,11 +130,15 @@ mod tests {
 
     const HOLDER: Holder = Holder { worker: 1, client: ClientId(7) };
 
+    fn user() -> Arc<str> {
+        "alice".into()
+    }
+
     #[test]
     fn trap_10_a_key_leads_to_its_holder_until_it_is_revoked() {
         let keys = CancelKeys::default();
         for (minor, bytes) in [(0, 4), (2, 32)] {
-            let (pid, secret) = keys.issue(HOLDER, minor).unwrap();
+            let (pid, secret) = keys.issue(HOLDER, minor, &user()).unwrap();
             assert_eq!(secret.len(), bytes);
             assert_eq!(keys.judge(pid, &secret), Concerned::Client(HOLDER));
             assert_eq!(keys.judge(pid, &secret[..3]), Concerned::Nobody);
@@ -129,7 +146,9 @@ mod tests {
             wrong[0] = !wrong[0];
             assert_eq!(keys.judge(pid, &wrong), Concerned::Nobody);
             assert_eq!(keys.judge(pid ^ 1, &secret), Concerned::Nobody);
+            assert_eq!(keys.holder_of(pid), Some((HOLDER, user())));
             keys.revoke(pid);
+            assert_eq!(keys.holder_of(pid), None);
             assert_eq!(keys.judge(pid, &secret), Concerned::Nobody);
         }
     }
@@ -139,7 +158,7 @@ mod tests {
         for own in [0, 1, 255] {
             let keys = CancelKeys::new(own);
             for _ in 0..1000 {
-                let (pid, _) = keys.issue(HOLDER, 0).unwrap();
+                let (pid, _) = keys.issue(HOLDER, 0, &user()).unwrap();
                 assert!(pid >= 1 << 22, "{pid}");
                 assert_eq!(pid >> NUMBER_BITS, i32::from(own));
             }
@@ -150,11 +169,11 @@ mod tests {
     fn trap_75_a_key_of_another_tidegate_is_forwarded_once() {
         let (one, two, three) = (CancelKeys::new(1), CancelKeys::new(2), CancelKeys::new(255));
         for keys in [&one, &two, &three] {
-            let (pid, secret) = keys.issue(HOLDER, 0).unwrap();
+            let (pid, secret) = keys.issue(HOLDER, 0, &user()).unwrap();
             assert!(pid > 0);
             assert_eq!(keys.judge(pid, &secret), Concerned::Client(HOLDER));
         }
-        let (pid, secret) = two.issue(HOLDER, 2).unwrap();
+        let (pid, secret) = two.issue(HOLDER, 2, &user()).unwrap();
         let Concerned::Peer(2, key) = one.judge(pid, &secret) else { panic!("not two's") };
         assert_eq!(key.secret, secret);
         assert_eq!(two.judge(key.pid, &key.secret), Concerned::Client(HOLDER));

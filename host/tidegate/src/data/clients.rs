@@ -75,7 +75,7 @@ pub struct Client {
     pub statements: Cell<u64>,
     pub prepared: Cell<usize>,
     pub application: RefCell<Rc<str>>,
-    #[expect(dead_code, reason = "dropping it is what counts")]
+    /// Counts it until it is dropped.
     counted: Counted,
     pub write_pool: Rc<PoolCell>,
     /// By replica; found when first used.
@@ -201,6 +201,11 @@ impl Client {
             seen_running: Cell::new(None),
             waker: RefCell::default(),
         })
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.counted.shared
     }
 
     /// Something of this client's ran at `place` and has been answered; it may have written there.

@@ -338,7 +338,7 @@ impl Connection {
                     self.under_way = None;
                 }
             }
-            self.worker.shared.note_schema(before, interner.generation());
+            self.worker.shared.note_schema(&mut interner);
             self.worker.shared.retire(&self.session.take_changed_defaults(), &self.client.user);
             step
         };

@@ -7,14 +7,18 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHasher;
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
-use tidegate_core::plan::{Admission, Execution as Statement, Next, Ran, Router, Text};
+use tidegate_core::plan::{
+    Admission, Execution as Statement, Next, ProcessOwner, Ran, Router, Text,
+};
 use tidegate_core::policy::limit::TransactionState;
 use tidegate_core::policy::plans::Plans;
 use tidegate_core::policy::route::{Decision, Fallback, Safety};
 use tidegate_core::policy::{RoutePlan, RouteTarget, Slot};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::route::{Choice, ReadFacts, ReplicaView, Rotation, choose, judge_read};
-use tidegate_core::statement::{Known, ShapeCache, StringSyntax, Tags, TextEncoding, TextSettings};
+use tidegate_core::statement::{
+    Known, ShapeCache, Signal, StringSyntax, Tags, TextEncoding, TextSettings,
+};
 use tidegate_grammar::PostgresGrammar;
 use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
 use tidegate_policy::{AnswerSource, Asker, Execution, Outcome, Question, Reader, Registry};
@@ -24,6 +28,7 @@ use tokio::sync::watch;
 use super::clients::Client;
 use super::limiting::{Limiting, Limits};
 use super::recording::{Noted, Recorder, Recording, Seen};
+use super::worker::Message;
 use crate::observe::stats::{PlanSlot, WorkerStats};
 use crate::view::{END_USER_TAG, TAGS_TOLD, View, Views};
 
@@ -360,6 +365,23 @@ impl Router for SessionRouter<'_> {
         }
         let text = self.routing.shape(next.sql, next.strings);
         self.routing.plan(next.sql, &text, session).plan.priority
+    }
+
+    fn owner(&self, number: i32, role: Option<&str>) -> ProcessOwner {
+        match self.client.shared().keys.holder_of(number) {
+            None => ProcessOwner::Nobody,
+            Some((_, user)) if *user == *role.unwrap_or(&self.client.user) => ProcessOwner::Same,
+            Some(_) => ProcessOwner::Another,
+        }
+    }
+
+    fn signal(&mut self, number: i32, signal: Signal) {
+        let shared = self.client.shared();
+        let Some((holder, _)) = shared.keys.holder_of(number) else { return };
+        let Some(sender) = shared.senders.get(holder.worker) else { return };
+        if sender.try_send(Message::Signal(holder.client, signal)).is_err() {
+            tracing::warn!(number, "a signal to a client is lost: its worker is behind");
+        }
     }
 
     fn guards(&mut self) -> bool {

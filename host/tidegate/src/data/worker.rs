@@ -15,8 +15,8 @@ use rustc_hash::FxHashMap;
 use tidegate_core::headcount::Headcount;
 use tidegate_core::ids::ClientId;
 use tidegate_core::limits::CONNECT_TIME_MAX;
-use tidegate_core::session::prepared::{Interner, SchemaGeneration};
-use tidegate_core::statement::{RoleNamed, StartDefaults};
+use tidegate_core::session::prepared::{Interner, SchemaChange};
+use tidegate_core::statement::{RoleNamed, Signal, StartDefaults};
 use tidegate_policy::Registry;
 use tidegate_pool::WorkerId;
 use tokio::sync::{mpsc, oneshot};
@@ -62,6 +62,8 @@ pub enum Message {
     Client(LeftSocket, Peer),
     Pool(PoolMessage),
     Cancel(ClientId, Cancel),
+    /// `pg_cancel_backend` or `pg_terminate_backend` of the number that this client was told.
+    Signal(ClientId, Signal),
     Snapshot(oneshot::Sender<WorkerSnapshot>),
     /// Its part of the record that has just ended.
     Record(oneshot::Sender<Part>),
@@ -176,9 +178,10 @@ impl Shared {
     }
 
     /// Tells the other workers that this one has seen a schema change.
-    pub fn note_schema(&self, before: SchemaGeneration, now: SchemaGeneration) {
-        if now > before {
-            self.schema.fetch_max(now.0, Ordering::Relaxed);
+    pub fn note_schema(&self, interner: &mut Interner) {
+        let Some(change) = interner.take_change() else { return };
+        self.schema.fetch_max(interner.generation().0, Ordering::Relaxed);
+        if change == SchemaChange::Any {
             self.hidden.forget();
         }
     }
@@ -425,13 +428,8 @@ impl Worker {
         match message {
             Message::Client(accepted, peer) => self.take_over(accepted, peer),
             Message::Pool(message) => self.pools.handle_message(message, Instant::now()),
-            Message::Cancel(client, cancel) => {
-                if let Err(cancel) = self.cancel_replicating(client, cancel)
-                    && let Some(client) = self.clients.borrow().get(&client)
-                {
-                    client.request_cancel(cancel);
-                }
-            }
+            Message::Cancel(client, cancel) => self.cancel(client, cancel),
+            Message::Signal(client, signal) => self.signal(client, signal),
             Message::Snapshot(reply) => {
                 // Who asked may have given up.
                 let _ = reply.send(self.snapshot());

@@ -1,5 +1,6 @@
 //! The extended protocol: Parse, Bind, Describe, Execute, Close, Sync.
 
+use super::processes::StandIn;
 use super::statements::{SCRATCH_NAME, insert_on_server, reaches_our_names, send_parse};
 use super::{
     Frame, NAMES_BYTES_MAX, NO_SUCH_TEXT, arrived_body, discard, pass, refused_setting, wait_for,
@@ -8,11 +9,12 @@ use super::{
 use crate::limits;
 use crate::plan::Plan;
 use crate::refusal::Refusal;
-use crate::session::expected::{Answer, Copying, Expected};
+use crate::session::expected::{Answer, Copying, Expected, Signalling};
 use crate::session::prepared::{Prepared, SERVER_NAME_PREFIX};
 use crate::session::state::Unnamed;
 use crate::session::{Batch, ClientNext, Held, Hold, Io, Rest, Session};
 use crate::statement::{Effects, Kind};
+use std::borrow::Cow;
 use std::sync::Arc;
 use tidegate_wire::backend::TransactionStatus;
 use tidegate_wire::frame::{HEADER_BYTES, Header};
@@ -41,9 +43,12 @@ impl Session {
             return Frame::Wait(ClientNext::Replies);
         }
         let mut prepared = self.intern(parse.sql, parse.types, io.interner);
-        let replaced = reaches_our_names(&prepared.analysis);
-        if replaced {
-            prepared = self.intern(NO_SUCH_TEXT, parse.types, io.interner);
+        let instead: Option<Cow<'_, [u8]>> = match reaches_our_names(&prepared.analysis) {
+            true => Some(NO_SUCH_TEXT.into()),
+            false => self.numbered(parse.sql, &prepared.analysis).map(Cow::from),
+        };
+        if let Some(text) = &instead {
+            prepared = self.intern(text, parse.types, io.interner);
         }
         if self.drops_uncertain(&prepared, io) {
             return Frame::Wait(ClientNext::Replies);
@@ -60,7 +65,7 @@ impl Session {
         self.batch = Batch::Open;
         if parse.name.is_empty() {
             self.replace_unnamed(&prepared, io);
-            if !replaced {
+            if instead.is_none() {
                 return pass(self, header);
             }
             send_parse(io.to_server, b"", &prepared);
@@ -147,12 +152,11 @@ impl Session {
         if self.is_uncertain(names.statement, io) {
             return Frame::Wait(ClientNext::Replies);
         }
-        let prepared = self.statement_named(names.statement, io);
-        if let Some(prepared) = &prepared
-            && self.drops_uncertain(prepared, io)
-        {
-            return Frame::Wait(ClientNext::Replies);
-        }
+        let (prepared, signal) =
+            match self.statement_to_bind(names.statement, header, input, at, io) {
+                Ok(found) => found,
+                Err(frame) => return frame,
+            };
         if let Some(prepared) = &prepared {
             self.forget_sequences(&prepared.analysis, io);
             if let Some(wait) = self.lay_open(&prepared.analysis, io) {
@@ -179,7 +183,7 @@ impl Session {
             }
             _ => self.statement_on_server(names.statement, prepared.as_ref(), io),
         };
-        self.expected.push(Expected::Bind { deallocated });
+        self.expected.push(Expected::Bind { deallocated, signal });
         let Some(name) = renamed else { return pass(self, header) };
         let tail_bytes = header.body_bytes as usize - names.names_bytes;
         io.to_server.send(|out| {
@@ -193,6 +197,30 @@ impl Session {
         });
         self.client_rest = (tail_bytes, Rest::Forward);
         Frame::Head(HEADER_BYTES + names.names_bytes)
+    }
+
+    /// The statement that a Bind names, or what stands in for it. `Err`: what becomes of the Bind instead.
+    fn statement_to_bind(
+        &mut self,
+        name: &[u8],
+        header: Header,
+        input: &[u8],
+        at: usize,
+        io: &mut Io<'_>,
+    ) -> Result<(Option<Arc<Prepared>>, Signalling), Frame> {
+        let Some(prepared) = self.statement_named(name, io) else { return Ok((None, None)) };
+        if self.drops_uncertain(&prepared, io) {
+            return Err(Frame::Wait(ClientNext::Replies));
+        }
+        let (text, signal) = match self.bound_stand_in(&prepared, (header, input, at), io)? {
+            None => return Ok((Some(prepared), None)),
+            Some(StandIn::Text(text)) => (text, None),
+            Some(StandIn::Signal(text, signal)) => (text, signal),
+            Some(StandIn::Refused(refusal)) => {
+                return Err(self.refuse_in_batch(refusal, header, io));
+            }
+        };
+        Ok((Some(self.intern(&text, &prepared.types, io.interner)), signal))
     }
 
     pub(super) fn describe(

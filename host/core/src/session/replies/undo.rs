@@ -13,7 +13,7 @@ impl Session {
         for note in skipped.into_iter().rev() {
             match note {
                 Expected::ParseUnnamed { before } => unnamed = Some(before),
-                Expected::Query { unnamed: before, deallocated } => {
+                Expected::Query { unnamed: before, deallocated, .. } => {
                     unnamed = Some(before);
                     self.put_back(deallocated);
                     self.batches.ended(1);
@@ -72,7 +72,7 @@ impl Session {
             Expected::Answer(Answer::Parsed { name }) => {
                 self.named.remove(&name);
             }
-            Expected::Bind { deallocated: undo }
+            Expected::Bind { deallocated: undo, .. }
             | Expected::LaidOpen { undo }
             | Expected::Answer(Answer::Closed { undo } | Answer::Deallocated { undo }) => {
                 self.put_back(undo)

@@ -7,6 +7,7 @@ mod calls; // functions, and parentheses that call nothing
 mod fingerprints; // which texts are alike
 mod laws; // proptests
 mod names; // settings, prepared statements, virtual settings
+mod processes; // pg_backend_pid, pg_terminate_backend
 mod session; // commands and their effects
 mod syntax; // lexical traps
 mod tags; // what comments say

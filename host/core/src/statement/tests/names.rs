@@ -165,6 +165,15 @@ fn databases_that_nobody_may_be_connected_to() {
         ("DROP DATABASE a; DROP DATABASE IF EXISTS b", vec!["a", "b"]),
         ("DROP TABLE database", vec![]),
         ("ALTER DATABASE b SET x.y TO 1", vec![]),
+        ("ALTER DATABASE \"B\" RENAME TO c", vec!["B"]),
+        ("alter database b set tablespace fast", vec!["b"]),
+        ("ALTER DATABASE b OWNER TO c", vec![]),
+        ("ALTER ROLE b RENAME TO c", vec![]),
+        ("CREATE DATABASE a", vec!["template1"]),
+        ("CREATE DATABASE a OWNER b TEMPLATE = Shop ENCODING 'UTF8'; SELECT 1", vec!["shop"]),
+        ("create database template with template \"A b\"", vec!["A b"]),
+        ("CREATE DATABASE a TEMPLATE DEFAULT", vec!["template1"]),
+        ("CREATE TABLE a (template int)", vec![]),
         ("SELECT 'DROP DATABASE a'", vec![]),
     ] {
         assert_eq!(analyse(sql.as_bytes()).vacated, expected, "{sql}");

@@ -58,6 +58,10 @@ impl Connection {
                 refusal
             }
         };
+        // A server notices only when it is done that nobody reads any more.
+        if matches!(self.client.close_request(), Some(CloseRequest::Now(_))) {
+            self.cancel_on_server(None);
+        }
         // Half a row on its way cannot be followed by anything: then the end of the stream has to do.
         if self.session.is_between_replies() {
             self.from_server.out.send(|out| refusal.write(out));

@@ -213,7 +213,7 @@ impl Worker {
         };
         self.shared.views.want(&database);
         let holder = Holder { worker: self.index, client: id };
-        let Some((key_pid, secret)) = self.shared.keys.issue(holder, logged_in.minor) else {
+        let Some((key_pid, secret)) = self.shared.keys.issue(holder, logged_in.minor, &user) else {
             return Err(Refusal::fatal(
                 "58000",
                 "the system has no random numbers for a cancel key",

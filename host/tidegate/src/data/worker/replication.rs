@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tidegate_core::ids::ClientId;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::CloseReason;
+use tidegate_core::statement::Signal;
 use tidegate_wire::backend::{self, TransactionStatus};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
@@ -113,7 +114,8 @@ impl Worker {
     ) -> Result<(Rc<Replicating>, crate::stream::Stream, Vec<u8>), Refusal> {
         let id = self.shared.next_client();
         let holder = Holder { worker: self.index, client: id };
-        let Some((key_pid, secret)) = self.shared.keys.issue(holder, client.minor) else {
+        let user: Arc<str> = client.user.as_str().into();
+        let Some((key_pid, secret)) = self.shared.keys.issue(holder, client.minor, &user) else {
             return Err(Refusal::fatal(
                 "58000",
                 "the system has no random numbers for a cancel key",
@@ -122,7 +124,7 @@ impl Worker {
         let application = client.parameters.iter().rfind(|(name, _)| name == "application_name");
         let replicating = Rc::new(Replicating {
             id,
-            user: client.user.as_str().into(),
+            user,
             database: client.database.as_str().into(),
             application: application.map_or("", |(_, value)| value).into(),
             peer,
@@ -165,6 +167,17 @@ impl Worker {
             self.cancel_server(client.target.clone(), key, move || drop(cancel));
         }
         Ok(())
+    }
+
+    /// The same for what somebody asks by SQL; `false` when no such client replicates.
+    pub(super) fn signal_replicating(self: &Rc<Self>, client: ClientId, signal: Signal) -> bool {
+        let Some(client) = self.replicating.borrow().get(&client).cloned() else { return false };
+        match (signal, client.server_key.clone()) {
+            (Signal::Terminate, _) => client.cut.notify_one(),
+            (Signal::Cancel, Some(key)) => self.cancel_server(client.target.clone(), key, || ()),
+            (Signal::Cancel, None) => {}
+        }
+        true
     }
 
     /// Ends them in the middle of whatever they do: the end of the stream is all that can be said there.

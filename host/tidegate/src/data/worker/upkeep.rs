@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use tidegate_core::ids::{Priority, ServerId};
+use tidegate_core::ids::{ClientId, Priority, ServerId};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::session::CloseReason;
+use tidegate_core::statement::Signal;
 
 use super::{Life, Worker};
-use crate::data::clients::{Client, CloseRequest, Encrypted, Idle};
+use crate::data::clients::{Cancel, Client, CloseRequest, Encrypted, Idle};
 use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::ErrorKind;
 use crate::upstream::pool::PoolSnapshot;
@@ -63,6 +64,31 @@ impl Worker {
             client.request_close(CloseRequest::Now(refusal.clone()));
         }
         self.cut_replicating();
+    }
+
+    /// Somebody has sent the key of this client.
+    pub(super) fn cancel(self: &Rc<Self>, client: ClientId, cancel: Cancel) {
+        if let Err(cancel) = self.cancel_replicating(client, cancel)
+            && let Some(client) = self.clients.borrow().get(&client)
+        {
+            client.request_cancel(cancel);
+        }
+    }
+
+    /// Somebody who may has named the number of this client.
+    pub(super) fn signal(self: &Rc<Self>, client: ClientId, signal: Signal) {
+        if self.signal_replicating(client, signal) {
+            return;
+        }
+        // It may have left.
+        let Some(client) = self.clients.borrow().get(&client).cloned() else { return };
+        match signal {
+            Signal::Cancel => client.request_cancel(Cancel::new().0),
+            Signal::Terminate => client.request_close(CloseRequest::Now(Rc::new(Refusal::fatal(
+                "57P01",
+                "terminating connection due to administrator command",
+            )))),
+        }
     }
 
     pub(super) fn maintain(&self) {
