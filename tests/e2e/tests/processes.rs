@@ -117,9 +117,9 @@ fn trap_93_a_statement_is_cancelled_by_its_clients_number() {
     assert_eq!(client.value("SELECT 'alive'").as_deref(), Some("alive"));
     // Its own: the server does it.
     client.send(pipeline().query(&format!("SELECT pg_cancel_backend({number})")));
-    client.expect("T E:57014 ZI");
+    client.expect("T D E:57014 ZI");
     client.send(pipeline().query(&format!("SELECT pg_terminate_backend({number})")));
-    client.expect("T E:57P01 (end)");
+    client.expect("T D E:57P01 (end)");
     assert_eq!(by.value("SELECT 'alive'").as_deref(), Some("alive"));
 }
 
