@@ -13,6 +13,7 @@ mod hba; // who may connect from where
 mod hidden; // what no text shows
 mod leaks; // one server connection for two clients
 mod limits; // rates: who is refused
+mod listeners; // clients that listen, through what operators do
 mod listening; // LISTEN and NOTIFY without keeping a server
 mod operations; // reload, drain, admin API, exit codes
 mod own; // a Tidegate of a test's own

@@ -55,7 +55,6 @@ pub struct ListenerSnapshot {
     pub key: PoolKey,
     pub is_connected: bool,
     pub clients: usize,
-    pub channels: usize,
 }
 
 impl Listeners {
@@ -97,13 +96,8 @@ impl Listeners {
     pub fn snapshot(&self) -> Vec<ListenerSnapshot> {
         let snapshot = |(key, listener): (&PoolKey, &Rc<Listener>)| {
             let hub = listener.hub.borrow();
-            let (clients, channels) = hub.counts();
-            ListenerSnapshot {
-                key: key.clone(),
-                is_connected: hub.is_connected(),
-                clients,
-                channels,
-            }
+            let (clients, _) = hub.counts();
+            ListenerSnapshot { key: key.clone(), is_connected: hub.is_connected(), clients }
         };
         self.listeners.borrow().iter().map(snapshot).collect()
     }

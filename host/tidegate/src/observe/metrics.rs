@@ -100,6 +100,8 @@ pub const METRICS: &[Metric] = &[
     pool("tidegate_pool_active", "Connections lent to a client.", |p| p.active as f64),
     pool("tidegate_pool_pinned", "Of the active connections, those a client keeps beyond its transaction.", |p| p.pinned as f64),
     pool("tidegate_pool_connecting", "Connections being opened.", |p| p.connecting as f64),
+    pool("tidegate_pool_listeners", "Connections beside the pool that listen for its clients: at most one for each worker.", |p| p.listeners as f64),
+    pool("tidegate_pool_listening", "Clients that listen by those.", |p| p.listening as f64),
     pool("tidegate_pool_waiting", "Clients in the queue of the pool.", |p| p.waiting as f64),
     pool("tidegate_pool_waiting_seconds_max", "How long the first client of the queue has waited.", |p| p.waiting_ms_max as f64 / 1000.0),
     pool("tidegate_pool_paused", "1 while an operator holds the clients of the pool (`tidegate pause`).", |p| f64::from(u8::from(p.paused))),

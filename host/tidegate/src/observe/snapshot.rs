@@ -103,6 +103,9 @@ pub struct PoolSnapshot {
     /// Of the active ones, those a client keeps beyond its transaction.
     pub pinned: usize,
     pub connecting: usize,
+    /// Connections beside those, which listen for clients, at most one for each worker; and how many clients listen by them.
+    pub listeners: usize,
+    pub listening: usize,
     /// Clients in the queue, and how long the first of them has waited.
     pub waiting: usize,
     pub waiting_ms_max: u64,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::pausing;
+use crate::data::listening::ListenerSnapshot;
 use crate::data::worker::{Message, Settled, Shared, WorkerSnapshot};
 use crate::observe::snapshot::{
     MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, RecordedSnapshot, Scope,
@@ -110,8 +111,24 @@ fn add_worker(snapshot: &mut Snapshot, worker: WorkerSnapshot, settled: &Settled
             }
         }
     }
+    for listener in &worker.listeners {
+        add_listener(&mut snapshot.pools, listener);
+    }
     if scope == Scope::Clients {
         snapshot.clients.extend(worker.clients);
+    }
+}
+
+/// Adds one worker's listener to the pool of its database and user, which it stands beside.
+fn add_listener(pools: &mut [PoolSnapshot], listener: &ListenerSnapshot) {
+    let (database, user, role) =
+        (&*listener.key.database, &*listener.key.user, listener.key.kind.name());
+    let is_its = |pool: &&mut PoolSnapshot| {
+        pool.database == database && pool.user == user && pool.role == role
+    };
+    if let Some(pool) = pools.iter_mut().find(is_its) {
+        pool.listeners += usize::from(listener.is_connected);
+        pool.listening += listener.clients;
     }
 }
 

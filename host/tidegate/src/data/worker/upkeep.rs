@@ -12,6 +12,7 @@ use tidegate_core::statement::Signal;
 
 use super::{Life, Worker};
 use crate::data::clients::{Cancel, Client, CloseRequest, Encrypted, Idle};
+use crate::data::listening::ListenerSnapshot;
 use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::ErrorKind;
 use crate::upstream::pool::PoolSnapshot;
@@ -23,6 +24,7 @@ pub struct WorkerSnapshot {
     pub worker: usize,
     pub pools: Vec<PoolSnapshot>,
     pub clients: Vec<ClientSnapshot>,
+    pub listeners: Vec<ListenerSnapshot>,
 }
 
 impl Worker {
@@ -204,6 +206,7 @@ impl Worker {
             worker: self.index,
             pools: self.pools.snapshot(now),
             clients: clients.chain(self.replicating_snapshots(now)).collect(),
+            listeners: self.listeners.snapshot(),
         }
     }
 }
