@@ -389,6 +389,48 @@ mod tests {
     }
 
     #[test]
+    fn tables_and_what_goes_hide_nothing_that_was_not_there() {
+        let change =
+            |sql: &str| SchemaChange::of(&analyse_with(sql.as_bytes(), Default::default()));
+        for sql in [
+            "CREATE TABLE t (a int PRIMARY KEY DEFAULT nextval('s'), b text CHECK (length(b) < 9))",
+            "CREATE TABLE t AS SELECT now() AS at",
+            "CREATE UNIQUE INDEX CONCURRENTLY i ON t (lower(b))",
+            "ALTER TABLE t ADD COLUMN c timestamptz DEFAULT now(), DROP b",
+            "DROP TABLE t CASCADE",
+            "DROP FUNCTION f(int)",
+        ] {
+            assert_eq!(change(sql), SchemaChange::Plain, "{sql}");
+        }
+        for sql in [
+            "CREATE TABLE t (a int DEFAULT f())",
+            "CREATE TABLE t (a text DEFAULT set_config('x.y', '1', false))",
+            "CREATE TABLE t AS EXECUTE q",
+            "CREATE INDEX i ON t (f(b))",
+            "ALTER TABLE t ALTER b TYPE int USING f(b)",
+            "ALTER TABLE t ADD CHECK (pg_try_advisory_lock(a))",
+            "CREATE TABLE t (a int); CREATE TRIGGER x AFTER INSERT ON t EXECUTE FUNCTION f()",
+            "CREATE TRIGGER x AFTER INSERT ON t EXECUTE FUNCTION f()",
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "CREATE VIEW v AS SELECT 1",
+            "CREATE TEMP TABLE t (a int)",
+            "ALTER FUNCTION f() RENAME TO g",
+            "DO $$ BEGIN CREATE TABLE t (a int); END $$",
+            "CREATE EXTENSION x",
+        ] {
+            assert_eq!(change(sql), SchemaChange::Any, "{sql}");
+        }
+        let code = |hides| {
+            let code = super::super::hidden::HiddenCode::default();
+            code.settle(&code.claim_anyway(), hides);
+            code.heed(SchemaChange::Plain)
+        };
+        use super::super::hidden::Hides;
+        assert_eq!(code(Hides::Nowhere), SchemaChange::Plain);
+        assert_eq!(code(Hides::InWrites), SchemaChange::Any, "it may have taken that away");
+    }
+
+    #[test]
     fn unused_statements_are_purged_in_time() {
         let mut interner = Interner::default();
         let settings = Arc::new(Settings::default());

@@ -115,7 +115,7 @@ impl Items<'_> {
         &self.lexer.text[self.lexer.token.start()..self.lexer.token.end()]
     }
 
-    fn expect(&mut self, kind: TokenKind) -> Option<Token> {
+    fn take(&mut self, kind: TokenKind) -> Option<Token> {
         let token = self.lexer.token;
         (token.kind == kind).then(|| self.advance())?;
         Some(token)
@@ -151,7 +151,7 @@ impl Items<'_> {
         }
         if self.is_word(&["pg_catalog"]) {
             self.advance();
-            self.expect(TokenKind::Dot)?;
+            self.take(TokenKind::Dot)?;
         }
         let signal = match () {
             () if self.is_word(&["pg_terminate_backend"]) => Signal::Terminate,
@@ -159,8 +159,8 @@ impl Items<'_> {
             () => {
                 let own = self.is_word(&["pg_backend_pid"]);
                 (own || self.is_word(&PLAIN_CALLS)).then(|| self.advance())?;
-                self.expect(TokenKind::Open)?;
-                let end = self.expect(TokenKind::Close)?.end();
+                self.take(TokenKind::Open)?;
+                let end = self.take(TokenKind::Close)?.end();
                 self.calls.extend(own.then_some(start..end));
                 return Some(());
             }
@@ -171,7 +171,7 @@ impl Items<'_> {
 
     /// The arguments of a signal, whose name begins at `start`.
     fn signal(&mut self, signal: Signal, start: usize) -> Option<()> {
-        self.expect(TokenKind::Open)?;
+        self.take(TokenKind::Open)?;
         let first = self.lexer.token;
         let process = match first.kind {
             TokenKind::Parameter if self.text() == b"$1" => ProcessNamed::Parameter,
@@ -191,9 +191,9 @@ impl Items<'_> {
         // How long to wait for the end of it.
         if signal == Signal::Terminate && self.is(TokenKind::Comma) {
             self.advance();
-            self.expect(TokenKind::Integer)?;
+            self.take(TokenKind::Integer)?;
         }
-        let call = start..self.expect(TokenKind::Close)?.end();
+        let call = start..self.take(TokenKind::Close)?.end();
         let argument = argument.start()..argument.end();
         self.signal = Some(SignalCall { signal, process, call, argument });
         Some(())
