@@ -59,8 +59,11 @@ impl Connection {
             }
         };
         // A server notices only when it is done that nobody reads any more.
-        if matches!(self.client.close_request(), Some(CloseRequest::Now(_))) {
-            self.cancel_on_server(None);
+        if self.session.is_waiting_for_replies()
+            && let Some(Lent { lease, .. }) = &self.lent
+            && let Some(key) = lease.server.backend_key.clone()
+        {
+            self.worker.cancel_given_up(lease.server.target.clone(), key);
         }
         // Half a row on its way cannot be followed by anything: then the end of the stream has to do.
         if self.session.is_between_replies() {

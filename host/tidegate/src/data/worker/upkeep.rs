@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidegate_core::ids::{ClientId, Priority, ServerId};
 use tidegate_core::refusal::Refusal;
@@ -17,6 +17,10 @@ use crate::observe::snapshot::ClientSnapshot;
 use crate::observe::stats::ErrorKind;
 use crate::upstream::pool::PoolSnapshot;
 use crate::upstream::{BackendKey, Target};
+
+/// How often what a server runs is cancelled that was given up, and how soon again.
+const CANCELS_GIVEN_UP: u32 = 5;
+const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a worker says of itself.
 #[derive(Debug)]
@@ -175,6 +179,18 @@ impl Worker {
                 tracing::warn!(server = &*target.name, %error, "cannot cancel a statement");
             }
             done();
+        });
+    }
+
+    /// The same for a server that is given up in the middle of a statement, which it would end first. A cancel that comes
+    /// before its statement has begun does nothing, so it is repeated; the key is nobody else's, however late it comes.
+    pub fn cancel_given_up(self: &Rc<Self>, target: Arc<Target>, key: BackendKey) {
+        let worker = self.clone();
+        self.tasks.borrow_mut().spawn_local(async move {
+            for _ in 0..CANCELS_GIVEN_UP {
+                worker.cancel_server(target.clone(), key.clone(), || ());
+                tokio::time::sleep(CANCEL_INTERVAL).await;
+            }
         });
     }
 
