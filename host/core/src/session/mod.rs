@@ -54,6 +54,7 @@ use hidden::{Claim, Findings, HiddenCode, Reach};
 use prepared::{Interner, Prepared, SchemaChange};
 use rustc_hash::FxHashMap;
 use settle::Touched;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_wire::backend::TransactionStatus;
@@ -304,8 +305,8 @@ pub struct Session {
     /// What a replica runs.
     kept: again::Kept,
     orphan: Option<lost::Orphan>,
-    /// What runs is being cancelled since it has run for this long.
-    overdue: Option<Duration>,
+    /// What runs is being cancelled since it has run for so many milliseconds.
+    overdue: Option<NonZeroU32>,
     defaults: Defaults,
     vacated: Vec<String>,
     listening: listening::Listening,

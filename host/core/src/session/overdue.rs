@@ -3,6 +3,7 @@
 use super::Session;
 use super::expected::Expected;
 use crate::refusal::Refusal;
+use std::num::NonZeroU32;
 use std::time::Duration;
 use tidegate_wire::error_fields::{self, field};
 
@@ -12,7 +13,8 @@ impl Session {
     pub fn time_out(&mut self, limit: Duration) -> bool {
         let runs = self.expected.is_owed_to_client() && self.overdue.is_none();
         if runs {
-            self.overdue = Some(limit);
+            let ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+            self.overdue = NonZeroU32::new(ms.max(1));
         }
         runs
     }
@@ -26,9 +28,8 @@ impl Session {
     pub(super) fn take_overdue(&mut self, error: &[u8]) -> Option<Refusal> {
         let is_cancelled = error_fields::find(error, field::SQLSTATE) == Some(b"57014");
         let is_own = matches!(self.expected.front(), Some(Expected::Own(_)));
-        let limit = self.overdue.filter(|_| is_cancelled && !is_own)?;
+        let ms = self.overdue.filter(|_| is_cancelled && !is_own)?;
         self.overdue = None;
-        let ms = limit.as_millis();
         Some(
             Refusal::error("57014", "canceling statement due to statement timeout")
                 .detail(format!("It ran for longer than {ms} ms on the server."))
