@@ -3,8 +3,10 @@
 use crate::ids::Priority;
 use crate::policy::limit::TransactionState;
 use crate::refusal::Refusal;
+use crate::settings::Settings;
 use crate::statement::{Signal, StringSyntax};
 use std::time::Duration;
+use tidegate_wire::backend::TransactionStatus;
 
 /// What limits are asked to let pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,16 @@ pub trait Router {
         Priority::Normal
     }
 
+    /// May answers be kept at all?
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    /// Answers a unit of reads from what is kept: `true` when all but ReadyForQuery has been written.
+    fn recall(&mut self, _: &Recall<'_>, _: &mut Vec<u8>) -> bool {
+        false
+    }
+
     /// Does anybody watch what runs?
     fn watches(&self) -> bool {
         false
@@ -95,6 +107,8 @@ pub enum ProcessOwner {
 pub enum Ran<'a> {
     /// What Executes of this session run from now on: nearly always the portal that was bound last.
     Bound(Text<'a>),
+    /// The same of a statement that only the server knows.
+    BoundUnknown,
     /// A Query is sent; `None` for one that is too long to be looked at.
     Query(u32, Option<Text<'a>>),
     /// An Execute is sent.
@@ -104,6 +118,39 @@ pub enum Ran<'a> {
     /// The statement `first` failed, and those from there to `until` never run. The batch it belongs to may have no
     /// statement at all: then they are the same.
     Failed { first: u32, until: u32, sqlstate: &'a [u8] },
+    /// The server has completed one, with this tag.
+    Completed(&'a [u8]),
+    /// The server is ready for what comes next; `over`: nothing that was sent is still to be answered.
+    Ready { before: TransactionStatus, after: TransactionStatus, over: bool },
+}
+
+/// A Query, or a batch that binds and executes one statement, between transactions.
+#[derive(Clone, Copy, Debug)]
+pub struct Recall<'a> {
+    pub sql: &'a [u8],
+    pub strings: StringSyntax,
+    /// All in force but what the server's sessions begin with.
+    pub settings: &'a Settings,
+    pub batch: Option<RecalledBatch<'a>>,
+}
+
+/// What a batch asks for besides its rows.
+#[derive(Clone, Copy, Debug)]
+pub struct RecalledBatch<'a> {
+    /// As in Parse.
+    pub types: &'a [u8],
+    /// What Bind says behind its names.
+    pub bound: &'a [u8],
+    pub parses: bool,
+    /// The statement's, or the portal's; `None`: no description.
+    pub describes: Option<Describes>,
+}
+
+/// What is described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Describes {
+    Statement,
+    Portal,
 }
 
 /// A text, and how it is read; `None` when that is not certain.
@@ -162,6 +209,10 @@ pub fn priority_from_setting(value: Option<&str>) -> Priority {
     }
 }
 
+/// The setting by which a session wants no answers that are kept.
+pub const CACHE_SETTING: &str = "tidegate.cache";
+const CACHE_WORDS: [&str; 2] = ["on", "off"];
+
 /// The setting by which a session names the application's user whom it works for.
 pub const END_USER_SETTING: &str = "tidegate.user_id";
 
@@ -216,8 +267,11 @@ impl RoutePreference {
 
 /// Why a setting of Tidegate's own cannot have this value: in the words of PostgreSQL's enum settings.
 pub fn refuse_setting(name: &str, value: &str) -> Option<Refusal> {
-    let words: [(&str, &[&str]); 2] =
-        [(RoutePreference::SETTING, &RoutePreference::WORDS), (PRIORITY_SETTING, &PRIORITY_WORDS)];
+    let words: [(&str, &[&str]); 3] = [
+        (RoutePreference::SETTING, &RoutePreference::WORDS),
+        (PRIORITY_SETTING, &PRIORITY_WORDS),
+        (CACHE_SETTING, &CACHE_WORDS),
+    ];
     let (name, words) = words.into_iter().find(|(own, _)| own.eq_ignore_ascii_case(name))?;
     let known = words.iter().any(|word| word.eq_ignore_ascii_case(value));
     (!known).then(|| {

@@ -88,17 +88,21 @@ impl Settings {
         self.reading_digest
     }
 
+    /// Those that change what a text means, or how its answer looks, in the order of their names.
+    pub fn reading(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.iter().filter(|(name, _)| changes_texts(name))
+    }
+
     /// Does every text mean the same under both, so that what a server made of it under one serves the other?
     pub fn read_alike(&self, other: &Self) -> bool {
-        let reading = |settings| Self::iter(settings).filter(|(name, _)| changes_texts(name));
-        self.reading_digest == other.reading_digest && reading(self).eq(reading(other))
+        self.reading_digest == other.reading_digest && self.reading().eq(other.reading())
     }
 
     fn from_values(values: BTreeMap<Box<str>, Box<str>>) -> Self {
         let mut settings = Self { values, digest: 0, reading_digest: 0 };
         settings.digest = digest_of(settings.iter());
         settings.reading_digest =
-            digest_of(settings.iter().filter(|(name, _)| changes_texts(name)));
+            digest_of(settings.reading());
         settings
     }
 }

@@ -189,6 +189,7 @@ impl Session {
         if self.copying != Copying::Both {
             self.copying = Copying::Nothing;
         }
+        self.tell_completed(body, io.router);
         match body {
             b"RESET\0" | b"DISCARD ALL\0" => self.reset_done(),
             b"ROLLBACK\0" => self.reset_undone(),
@@ -219,6 +220,7 @@ impl Session {
         server.status = status;
         let reply = match self.expected.pop() {
             Some(Expected::Sync | Expected::Query { .. } | Expected::FunctionCall) => {
+                self.tell_ready(status, io.router);
                 self.status = status;
                 self.batches.ended(1);
                 self.forget_overdue();

@@ -173,7 +173,7 @@ impl Session {
                 self.take_deallocated(&prepared.analysis)
             }
             None => {
-                self.note_bound_unknown(names.statement);
+                self.note_bound_unknown(names.statement, io.router);
                 None
             }
         };

@@ -6,6 +6,7 @@
 
 use super::Frame;
 use super::statements::{deallocated_name, send_parse};
+use crate::plan::{Ran, Router};
 use crate::session::expected::{Expected, Own};
 use crate::session::gather::Gather;
 use crate::session::pins::Pins;
@@ -96,8 +97,11 @@ impl Session {
     }
 
     /// A statement is bound that only the server knows: it may do what SQL's EXECUTE may.
-    pub(super) fn note_bound_unknown(&mut self, name: &[u8]) {
+    pub(super) fn note_bound_unknown(&mut self, name: &[u8], router: &mut dyn Router) {
         if !name.is_empty() {
+            if router.watches() {
+                router.watch(Ran::BoundUnknown);
+            }
             self.wrote = Some(());
             self.settings_now = SettingsNow::InDoubt;
             self.touch(Effects::EXECUTES.with(Effects::UNKNOWN_SETTINGS));

@@ -1,8 +1,9 @@
 //! Tells whoever watches which statements go to a server and which fail. Without one, this is a question for each.
 
 use crate::plan::{Ran, Router, Text};
-use crate::session::Session;
+use crate::session::{Batch, Session};
 use crate::session::expected::Expected;
+use tidegate_wire::backend::TransactionStatus;
 use tidegate_wire::error_fields::{self, field};
 
 impl Session {
@@ -46,6 +47,21 @@ impl Session {
         let first = self.expected.answered();
         let until = first.wrapping_add(self.expected.failing());
         router.watch(Ran::Failed { first, until, sqlstate });
+    }
+
+    /// Before the client is told, and before what follows: a statement is complete. One of our own is nobody's.
+    pub(in crate::session) fn tell_completed(&self, tag: &[u8], router: &mut dyn Router) {
+        if router.watches() {
+            router.watch(Ran::Completed(tag.strip_suffix(b"\0").unwrap_or(tag)));
+        }
+    }
+
+    /// The same when the server is ready, and the session's status is still that before.
+    pub(in crate::session) fn tell_ready(&self, after: TransactionStatus, router: &mut dyn Router) {
+        if router.watches() {
+            let over = self.expected.is_empty() && self.batch == Batch::Closed;
+            router.watch(Ran::Ready { before: self.status, after, over });
+        }
     }
 
     fn text<'a>(&self, sql: &'a [u8]) -> Text<'a> {

@@ -1,0 +1,144 @@
+//! What tells answers apart: everything that a server's answer depends on besides its data.
+
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+/// Which description a client asked for along with the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Described {
+    /// By a Query, whose answer always begins with one.
+    #[default]
+    Query,
+    /// None.
+    Nothing,
+    /// The portal's.
+    Portal,
+    /// The statement's, with its parameters.
+    Statement,
+}
+
+/// The parts of a key. Whoever may see an answer is among them: the role that it was read as.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyParts<'a> {
+    /// The database's name.
+    pub database: &'a str,
+    /// Who logged in. Whose rights count is among the settings (`role`).
+    pub user: &'a str,
+    /// Which generation of the policy planned it: another may tell answers apart otherwise.
+    pub policy: u64,
+    /// All settings that may change what a text means or how its answer looks, by name.
+    pub settings: &'a [(&'a str, &'a str)],
+    /// Without what stands before its first token and behind its last.
+    pub text: &'a [u8],
+    /// Types of parameters as in Parse.
+    pub types: &'a [u8],
+    /// What Bind says behind its names: formats, parameters, formats of the result. Empty for a Query.
+    pub bound: &'a [u8],
+    /// Which description came along.
+    pub described: Described,
+    /// What the policy adds.
+    pub own: &'a [String],
+}
+
+/// A key: a keyed hash to look for, and all of it to compare.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    hash: u128,
+    bytes: Box<[u8]>,
+}
+
+impl Key {
+    /// `seed` is the process's, so that nobody can make two keys collide; and if two do, their bytes differ.
+    pub fn new(parts: &KeyParts<'_>, seed: u64) -> Self {
+        let mut bytes = Vec::with_capacity(128 + parts.text.len() + parts.bound.len());
+        part(&mut bytes, parts.database.as_bytes());
+        part(&mut bytes, parts.user.as_bytes());
+        bytes.extend_from_slice(&parts.policy.to_le_bytes());
+        count(&mut bytes, parts.settings.len());
+        for (name, value) in parts.settings {
+            part(&mut bytes, name.as_bytes());
+            part(&mut bytes, value.as_bytes());
+        }
+        part(&mut bytes, parts.text);
+        part(&mut bytes, parts.types);
+        part(&mut bytes, parts.bound);
+        bytes.push(parts.described as u8);
+        count(&mut bytes, parts.own.len());
+        for own in parts.own {
+            part(&mut bytes, own.as_bytes());
+        }
+        Self { hash: xxh3_128_with_seed(&bytes, seed), bytes: bytes.into() }
+    }
+
+    pub(crate) fn hash(&self) -> u128 {
+        self.hash
+    }
+
+    /// Memory that it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(hash: u128, bytes: &[u8]) -> Self {
+        Self { hash, bytes: bytes.into() }
+    }
+}
+
+/// Each part after its length, so that no two lists of parts run into the same bytes.
+fn part(bytes: &mut Vec<u8>, part: &[u8]) {
+    count(bytes, part.len());
+    bytes.extend_from_slice(part);
+}
+
+fn count(bytes: &mut Vec<u8>, count: usize) {
+    bytes.extend_from_slice(&(count as u64).to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Owned = (Vec<String>, Vec<(String, String)>, Vec<Vec<u8>>, (u64, u8));
+
+    fn parts() -> impl Strategy<Value = Owned> {
+        // Few letters, so that parts often differ only in where one ends and the next begins.
+        let text = || "[ab]{0,2}";
+        (
+            proptest::collection::vec(text(), 2..5),
+            proptest::collection::vec((text(), text()), 0..3),
+            proptest::collection::vec(proptest::collection::vec(0..3_u8, 0..3), 3),
+            (0..2_u64, 0..4_u8),
+        )
+    }
+
+    fn key((names, settings, bytes, (policy, which)): &Owned) -> Key {
+        let pairs: Vec<(&str, &str)> =
+            settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let described =
+            [Described::Query, Described::Nothing, Described::Portal, Described::Statement];
+        let parts = KeyParts {
+            database: &names[0],
+            user: &names[1],
+            policy: *policy,
+            settings: &pairs,
+            text: &bytes[0],
+            types: &bytes[1],
+            bound: &bytes[2],
+            described: described[usize::from(*which)],
+            own: &names[2..],
+        };
+        Key::new(&parts, 7)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        // Property 17: keys are equal only when every part is.
+        #[test]
+        fn different_parts_make_different_keys(one in parts(), other in parts()) {
+            prop_assert_eq!(key(&one) == key(&other), one == other);
+            prop_assert_eq!(key(&one), key(&one));
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Results kept in memory: what may be kept, under which key, and when it holds no longer.
+//!
+//! ```text
+//!  a read ──▶ judge ── Deny ──▶ the server                a write ──▶ written ──▶ Work ── committed ──▶ Store::bump
+//!               └─ tags ──▶ Key ──▶ Store::look ── Hit ──▶ the client
+//!                                     └─ Fill ──▶ the server ──▶ Capture ──▶ Store::put
+//! ```
+//!
+//! Nothing here waits or knows a clock. What keeps answers true are the invariants of [`Store`], which `model.rs`
+//! searches through with these very functions.
+
+#![warn(missing_docs)]
+
+mod capture; // a server's answer, as it passes
+mod judge; // what may be kept
+mod key; // what tells answers apart
+mod lru; // the answers, the one asked for longest ago last
+mod store; // answers, and the versions of what they were read from
+mod tables; // what a catalogue says of relations and functions
+mod timeless; // words that mean another day tomorrow
+mod work; // what a client's transaction has written so far
+mod written; // what a statement may change
+
+#[cfg(test)]
+mod model; // all interleavings of a few writers and readers
+
+pub use capture::{Answer, Capture, Captured};
+pub use judge::{Deny, judge};
+pub use key::{Described, Key, KeyParts};
+pub use lru::Bounds;
+pub use store::{Counts, Fill, Found, Mark, Reader, Stamp, Store, Tag, Waits};
+pub use tables::{Builder, RelationRow, Tables, Traits};
+pub use timeless::is_timeless;
+pub use work::{Block, Doubt, Ran, Work};
+pub use written::{Written, written};

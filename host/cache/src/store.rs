@@ -1,0 +1,401 @@
+//! Answers, and the versions of what they were read from: the part that keeps them true.
+//!
+//! - Versions never repeat.
+//! - A fill takes the versions before its statement is sent; its answer is kept and served only while they stand.
+//! - A write takes its versions away when the server has said that it is committed, and before its client hears of it.
+//! - From before a commit is sent until then a [`Mark`] is on what it changes: nothing is kept meanwhile, and who wants to see
+//!   one order of all writes (`strict`), or has seen the server's own answer since, is not served either.
+//! - An answer of a replica is kept only if the replica shows everything that was committed when its versions were last
+//!   taken away.
+//!
+//! Verbs: `look` → [`Found`]; `put`; `bump`, `mark`, `settle` for writes; getters `stamp`, `counts`, `len`, `bytes`.
+
+use crate::capture::Answer;
+use crate::key::Key;
+use crate::lru::{Bounds, Lru};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Things that have versions; those beyond make place for others.
+const TAGS_MAX: usize = 65_536;
+
+/// Something that is written as a whole, as far as answers go.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Tag {
+    /// All of the cluster's databases: roles and their rights among them.
+    Cluster,
+    /// All of a database, and what its names mean.
+    Database(Arc<str>),
+    /// All rows of a database.
+    Rows(Arc<str>),
+    /// A table or materialized view by its OID.
+    Relation(Arc<str>, u32),
+    /// What a policy has named.
+    Named(Arc<str>, Arc<str>),
+    /// Whatever a policy has named.
+    AnyNamed(Arc<str>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Place(u32);
+
+#[derive(Clone, Debug)]
+struct State {
+    tag: Tag,
+    version: u64,
+    /// Everything that was committed before is in what is as fresh as this.
+    changed_at: Instant,
+    /// Marks that are on it, and since when the oldest may be.
+    marks: u32,
+    marked_at: Instant,
+}
+
+/// What the meaning of a database's names depends on: as of when a catalogue was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp(u64, u64);
+
+/// Who looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reader {
+    /// Whether commits that are under way hold an answer back.
+    pub waits: Waits,
+    /// When it last saw an answer of a server's own.
+    pub saw_at: Option<Instant>,
+}
+
+/// What a commit that is under way does to a reader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Waits {
+    /// Nothing, unless the reader may have seen it already.
+    #[default]
+    IfSeen,
+    /// The reader is not served.
+    Always,
+}
+
+/// What came of a look.
+#[derive(Debug)]
+pub enum Found {
+    /// The answer, and when its statement was sent.
+    Hit(Arc<Answer>, Instant),
+    /// It is not there; what the server answers may be put.
+    Fill(Fill),
+    /// It is not there, and what the server answers would not stand.
+    Pass,
+}
+
+/// The versions under which a statement is sent.
+#[derive(Clone, Debug)]
+pub struct Fill {
+    versions: Box<[(Place, u64)]>,
+    began: Instant,
+    /// A replica shows all that the versions stand for only if it is fresh as of later than this.
+    changed_at: Instant,
+}
+
+impl Fill {
+    #[cfg(test)]
+    pub(crate) fn describe(&self, start: Instant, out: &mut Vec<u64>) {
+        out.push(self.changed_at.saturating_duration_since(start).as_millis() as u64);
+        out.extend(self.versions.iter().map(|(_, version)| *version));
+    }
+
+    /// May an answer of a replica be kept that shows everything committed before `as_of`?
+    pub fn allows(&self, as_of: Option<Instant>) -> bool {
+        as_of.is_some_and(|as_of| as_of > self.changed_at)
+    }
+}
+
+/// On what a commit changes, while it is under way. Must be given back to `settle`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Mark(Vec<Place>);
+
+impl Mark {
+    /// Is it on nothing?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What the store has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Answers given.
+    pub hits: u64,
+    /// Answers that were not there.
+    pub misses: u64,
+    /// Answers that did not stand any more, among the misses.
+    pub stale: u64,
+    /// Answers kept.
+    pub puts: u64,
+    /// Answers that made room for others.
+    pub evictions: u64,
+    /// Versions taken away.
+    pub invalidations: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    answer: Arc<Answer>,
+    versions: Box<[(Place, u64)]>,
+    began: Instant,
+}
+
+/// One process's answers.
+#[derive(Clone, Debug)]
+pub struct Store {
+    entries: Lru<Entry>,
+    places: FxHashMap<Tag, Place>,
+    states: Vec<State>,
+    hand: usize,
+    tags_max: usize,
+    next_version: u64,
+    counts: Counts,
+}
+
+impl Store {
+    /// Empty; nothing that was written before is known.
+    pub fn new(bounds: Bounds) -> Self {
+        Self::with_tags_max(bounds, TAGS_MAX)
+    }
+
+    pub(crate) fn with_tags_max(bounds: Bounds, tags_max: usize) -> Self {
+        Self {
+            entries: Lru::new(bounds),
+            places: FxHashMap::default(),
+            states: Vec::new(),
+            hand: 0,
+            tags_max,
+            next_version: 1,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Forgets all answers. Versions stand.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Answers kept.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Is none kept?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Memory of keys and answers, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.entries.bytes()
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> Counts {
+        Counts { evictions: self.entries.evictions(), ..self.counts }
+    }
+
+    /// What the names of a database mean until it changes. Take it before the catalogue is read.
+    pub fn stamp(&mut self, database: &Arc<str>, now: Instant) -> Stamp {
+        let cluster = self.version(&Tag::Cluster, now);
+        Stamp(cluster, self.version(&Tag::Database(database.clone()), now))
+    }
+
+    /// The answer that stands for a key, or under which versions a server may be asked. The answer was read from `tags`, of this
+    /// database, whose names mean what they meant at `stamp`.
+    pub fn look(
+        &mut self,
+        key: &Key,
+        (database, stamp, tags): (&Arc<str>, Stamp, &[Tag]),
+        reader: Reader,
+        now: Instant,
+    ) -> Found {
+        if self.stamp(database, now) != stamp {
+            return Found::Pass;
+        }
+        let mut pass =
+            self.is_marked(&Tag::Cluster) || self.is_marked(&Tag::Database(database.clone()));
+        if !pass && let Some(entry) = self.entries.get(key, now) {
+            let stands = |states: &[State], (place, version): &(Place, u64)| {
+                states.get(place.0 as usize).is_some_and(|state| state.version == *version)
+            };
+            if entry.versions.iter().all(|version| stands(&self.states, version)) {
+                let held = |(place, _): &(Place, u64)| {
+                    self.states.get(place.0 as usize).is_none_or(|state| state.holds_back(reader))
+                };
+                if !entry.versions.iter().any(held) {
+                    self.counts.hits += 1;
+                    return Found::Hit(entry.answer.clone(), entry.began);
+                }
+                pass = true;
+            } else {
+                self.entries.remove(key);
+                self.counts.stale += 1;
+            }
+        }
+        self.counts.misses += 1;
+        if pass { Found::Pass } else { self.begin_fill(database, tags, now) }
+    }
+
+    fn begin_fill(&mut self, database: &Arc<str>, tags: &[Tag], now: Instant) -> Found {
+        let own = [Tag::Cluster, Tag::Database(database.clone()), Tag::Rows(database.clone())];
+        let mut versions = Vec::with_capacity(tags.len() + own.len());
+        let mut changed_at = None;
+        for tag in own.iter().chain(tags) {
+            let Some(place) = self.place(tag, now) else { return Found::Pass };
+            let state = &self.states[place.0 as usize];
+            if state.marks > 0 {
+                return Found::Pass;
+            }
+            changed_at = changed_at.max(Some(state.changed_at));
+            versions.push((place, state.version));
+        }
+        let changed_at = changed_at.unwrap_or(now);
+        Found::Fill(Fill { versions: versions.into(), began: now, changed_at })
+    }
+
+    /// Keeps an answer for at most so long since its statement was sent, if the versions still stand.
+    pub fn put(&mut self, key: Key, fill: Fill, answer: Answer, ttl: Duration, now: Instant) {
+        let stands = fill.versions.iter().all(|(place, version)| {
+            let state = &self.states[place.0 as usize];
+            state.version == *version && state.marks == 0
+        });
+        let until = fill.began + ttl.min(self.entries.bounds().ttl);
+        if !stands || now >= until {
+            return;
+        }
+        let bytes = answer.bytes() + fill.versions.len() * size_of::<(Place, u64)>();
+        let entry = Entry { answer: Arc::new(answer), versions: fill.versions, began: fill.began };
+        self.entries.put(key, entry, bytes, until);
+        self.counts.puts += 1;
+    }
+
+    /// Takes the versions of what a commit has changed, which the server has acknowledged and its client has not heard of.
+    pub fn bump(&mut self, tags: &[Tag], now: Instant) {
+        for tag in tags {
+            self.counts.invalidations += 1;
+            // What has no version is in no answer.
+            if let Some(place) = self.places.get(tag).copied() {
+                self.renew(place, now);
+            }
+        }
+    }
+
+    /// Before a commit of these changes is sent.
+    pub fn mark(&mut self, tags: &[Tag], now: Instant) -> Mark {
+        let mut mark = Mark::default();
+        for tag in tags {
+            let place = match self.place(tag, now) {
+                Some(place) => place,
+                // Marks are on everything else: this one is on all of it.
+                None => Place(0),
+            };
+            let Some(state) = self.states.get_mut(place.0 as usize) else { continue };
+            if state.marks == 0 {
+                state.marked_at = now;
+            }
+            state.marks = state.marks.saturating_add(1);
+            mark.0.push(place);
+        }
+        mark
+    }
+
+    /// What was marked has been committed and bumped, or never will be.
+    pub fn settle(&mut self, mark: Mark) {
+        for place in mark.0 {
+            if let Some(state) = self.states.get_mut(place.0 as usize) {
+                state.marks = state.marks.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Everything that decides what comes of steps from here, for the model: two stores with the same are alike.
+    #[cfg(test)]
+    pub(crate) fn describe(&self, start: Instant, out: &mut Vec<u64>) {
+        let at = |time: Instant| time.saturating_duration_since(start).as_millis() as u64;
+        out.push(self.next_version);
+        for state in &self.states {
+            let marked_at = if state.marks > 0 { at(state.marked_at) } else { 0 };
+            out.extend([state.version, at(state.changed_at), u64::from(state.marks), marked_at]);
+        }
+        for entry in self.entries.values() {
+            out.push(u64::from(entry.answer.rows()[0]));
+            out.extend(entry.versions.iter().map(|(_, version)| *version));
+        }
+    }
+
+    fn is_marked(&self, tag: &Tag) -> bool {
+        let state = self.places.get(tag).and_then(|place| self.states.get(place.0 as usize));
+        state.is_some_and(|state| state.marks > 0)
+    }
+
+    fn version(&mut self, tag: &Tag, now: Instant) -> u64 {
+        let place = self.place(tag, now);
+        place.and_then(|place| self.states.get(place.0 as usize)).map_or(0, |state| state.version)
+    }
+
+    fn renew(&mut self, place: Place, now: Instant) {
+        let version = self.next_version();
+        if let Some(state) = self.states.get_mut(place.0 as usize) {
+            (state.version, state.changed_at) = (version, state.changed_at.max(now));
+        }
+    }
+
+    fn next_version(&mut self) -> u64 {
+        let version = self.next_version;
+        self.next_version += 1;
+        version
+    }
+
+    /// Where a tag's version is, made if need be: as if it had changed just now. The cluster's is the first, always. `None`:
+    /// there is no room.
+    fn place(&mut self, tag: &Tag, now: Instant) -> Option<Place> {
+        if let Some(place) = self.places.get(tag) {
+            return Some(*place);
+        }
+        if self.states.is_empty() && *tag != Tag::Cluster {
+            self.place(&Tag::Cluster, now)?;
+        }
+        let version = self.next_version();
+        let state = State { tag: tag.clone(), version, changed_at: now, marks: 0, marked_at: now };
+        let place = if self.states.len() < self.tags_max {
+            self.states.push(state);
+            Place(self.states.len() as u32 - 1)
+        } else {
+            // A version that is another's from now on stands for nothing that was read before.
+            let place = self.unmarked_place()?;
+            let before = std::mem::replace(&mut self.states[place.0 as usize], state);
+            self.places.remove(&before.tag);
+            place
+        };
+        self.places.insert(tag.clone(), place);
+        Some(place)
+    }
+
+    fn unmarked_place(&mut self) -> Option<Place> {
+        for _ in 0..self.states.len() {
+            self.hand = (self.hand + 1) % self.states.len();
+            let state = &self.states[self.hand];
+            if state.marks == 0 && !matches!(state.tag, Tag::Cluster | Tag::Database(_)) {
+                return Some(Place(self.hand as u32));
+            }
+        }
+        None
+    }
+}
+
+impl State {
+    fn holds_back(&self, reader: Reader) -> bool {
+        self.marks > 0
+            && match reader.waits {
+                Waits::Always => true,
+                Waits::IfSeen => reader.saw_at.is_some_and(|saw_at| saw_at >= self.marked_at),
+            }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! What a statement may change: always at least what it does.
+
+use crate::store::Tag;
+use crate::tables::Tables;
+use rustc_hash::FxHashSet;
+use std::sync::Arc;
+use tidegate_core::statement::{
+    Access, Analysis, Effects, FunctionForm, FunctionUse, Kind, Shape, ShapeKind, TableUse,
+};
+
+/// What a statement may change, should its transaction be committed. Each is less than those behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Written {
+    /// Nothing that anybody keeps.
+    #[default]
+    Nothing,
+    /// Nothing itself, but it may end the transaction.
+    Ends,
+    /// These tables.
+    Tags(Arc<[Tag]>),
+    /// Any rows of its database.
+    Rows,
+    /// That, and what names mean there.
+    Database,
+    /// Anything: roles and their rights too.
+    Cluster,
+}
+
+/// Effects with which several statements in one text may change more than rows.
+const MORE_THAN_ROWS: Effects = Effects::DDL
+    .with(Effects::UNKNOWN_SETTINGS)
+    .with(Effects::EXECUTES)
+    .with(Effects::TWO_PHASE)
+    .with(Effects::LOADS)
+    .with(Effects::SESSION_BOUND)
+    .with(Effects::TEMP_OBJECTS);
+
+/// What a text may change. `tables` is what is known of its database, and whether that is as new as it must be; without it,
+/// what writes may write any rows.
+pub fn written(
+    shape: &Shape,
+    analysis: &Analysis,
+    database: &Arc<str>,
+    tables: Option<&Tables>,
+) -> Written {
+    if analysis.statements > 1 {
+        let more = analysis.effects.intersects(MORE_THAN_ROWS) || analysis.kind == Kind::Other;
+        return if more { Written::Cluster } else { Written::Rows };
+    }
+    match analysis.kind {
+        // What was prepared for two phases may be anything.
+        Kind::FinishPrepared | Kind::Do | Kind::Load | Kind::Replication => {
+            return Written::Cluster;
+        }
+        Kind::Execute | Kind::Call => return by_call(tables),
+        Kind::Begin
+        | Kind::Commit
+        | Kind::Rollback
+        | Kind::Savepoint
+        | Kind::Release
+        | Kind::RollbackTo
+        | Kind::PrepareTransaction => return Written::Ends,
+        // What a cursor reads was looked at when it was declared.
+        Kind::Fetch | Kind::Notify | Kind::Lock => return Written::Nothing,
+        kind if kind.is_about_session() => return Written::Nothing,
+        _ => {}
+    }
+    match shape.kind {
+        _ if shape.incomplete.is_some() => unread(analysis, tables),
+        ShapeKind::Empty => Written::Nothing,
+        ShapeKind::Select
+        | ShapeKind::Insert
+        | ShapeKind::Update
+        | ShapeKind::Delete
+        | ShapeKind::Merge
+        | ShapeKind::Copy => rows(shape, database, tables),
+        ShapeKind::Session if analysis.kind == Kind::Declare => rows(shape, database, tables),
+        ShapeKind::Utility if analysis.kind == Kind::Explain => rows(shape, database, tables),
+        // VACUUM and its kin show nobody other rows; REFRESH is DDL.
+        ShapeKind::Utility if analysis.kind == Kind::Maintenance => Written::Nothing,
+        _ => Written::Cluster,
+    }
+}
+
+/// Texts that were not understood as a whole: those that may be DDL reach beyond rows.
+fn unread(analysis: &Analysis, tables: Option<&Tables>) -> Written {
+    match analysis.kind {
+        Kind::Select
+        | Kind::With
+        | Kind::Values
+        | Kind::Table
+        | Kind::Insert
+        | Kind::Update
+        | Kind::Delete
+        | Kind::Merge
+        | Kind::Copy => by_call(tables),
+        _ => Written::Cluster,
+    }
+}
+
+/// What a function of the users' own may change.
+fn by_call(tables: Option<&Tables>) -> Written {
+    match tables {
+        Some(tables) if tables.define() => Written::Database,
+        _ => Written::Rows,
+    }
+}
+
+/// The rows that a query changes, itself and by what it calls.
+fn rows(shape: &Shape, database: &Arc<str>, tables: Option<&Tables>) -> Written {
+    let Some(tables) = tables else {
+        // It may read a view that calls what writes.
+        let reads_nothing =
+            shape.access == Access::Reads && shape.tables.is_empty() && shape.functions.is_empty();
+        return if reads_nothing { Written::Nothing } else { Written::Rows };
+    };
+    // Functions of operators and casts stand against the snapshot as a whole if they are volatile.
+    let called = |used: &FunctionUse| {
+        used.form == FunctionForm::Call && tables.may_write(used.schema.as_deref(), &used.name)
+    };
+    let read = |table: &TableUse| tables.read_may_write(table.schema.as_deref(), &table.name);
+    if shape.functions.iter().any(called) || shape.tables.iter().any(read) {
+        return by_call(Some(tables));
+    }
+    if shape.access == Access::Reads {
+        return Written::Nothing;
+    }
+    let mut found = FxHashSet::default();
+    for table in shape.tables.iter().filter(|table| table.access != Access::Reads) {
+        if tables.write(table.schema.as_deref(), &table.name, &mut found).is_none() {
+            return by_call(Some(tables));
+        }
+    }
+    Written::Tags(found.into_iter().map(|oid| Tag::Relation(database.clone(), oid)).collect())
+}
