@@ -110,13 +110,9 @@ impl Fill {
 /// On what a commit changes, while it is under way. Must be given back to `settle`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
-pub struct Mark(Vec<Place>);
-
-impl Mark {
-    /// Is it on nothing?
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
+pub struct Mark {
+    places: Vec<Place>,
+    age: u32,
 }
 
 /// What the store has done so far.
@@ -151,6 +147,8 @@ pub struct Store {
     states: Vec<State>,
     hand: usize,
     tags_max: usize,
+    /// How often it has been restarted.
+    age: u32,
     next_version: u64,
     counts: Counts,
 }
@@ -168,14 +166,19 @@ impl Store {
             states: Vec::new(),
             hand: 0,
             tags_max,
+            age: 0,
             next_version: 1,
             counts: Counts::default(),
         }
     }
 
-    /// Forgets all answers. Versions stand.
-    pub fn clear(&mut self) {
+    /// Forgets all answers, and all marks: nobody has followed what was written. Versions go on, and a mark of before is on
+    /// nothing from now on.
+    pub fn restart(&mut self) {
         self.entries.clear();
+        self.places.clear();
+        self.states.clear();
+        self.age += 1;
     }
 
     /// Answers kept.
@@ -260,8 +263,8 @@ impl Store {
     /// Keeps an answer for at most so long since its statement was sent, if the versions still stand.
     pub fn put(&mut self, key: Key, fill: Fill, answer: Answer, ttl: Duration, now: Instant) {
         let stands = fill.versions.iter().all(|(place, version)| {
-            let state = &self.states[place.0 as usize];
-            state.version == *version && state.marks == 0
+            let state = self.states.get(place.0 as usize);
+            state.is_some_and(|state| state.version == *version && state.marks == 0)
         });
         let until = fill.began + ttl.min(self.entries.bounds().ttl);
         if !stands || now >= until {
@@ -286,7 +289,7 @@ impl Store {
 
     /// Before a commit of these changes is sent.
     pub fn mark(&mut self, tags: &[Tag], now: Instant) -> Mark {
-        let mut mark = Mark::default();
+        let mut mark = Mark { places: Vec::with_capacity(tags.len()), age: self.age };
         for tag in tags {
             let place = match self.place(tag, now) {
                 Some(place) => place,
@@ -298,14 +301,17 @@ impl Store {
                 state.marked_at = now;
             }
             state.marks = state.marks.saturating_add(1);
-            mark.0.push(place);
+            mark.places.push(place);
         }
         mark
     }
 
     /// What was marked has been committed and bumped, or never will be.
     pub fn settle(&mut self, mark: Mark) {
-        for place in mark.0 {
+        if mark.age != self.age {
+            return;
+        }
+        for place in mark.places {
             if let Some(state) = self.states.get_mut(place.0 as usize) {
                 state.marks = state.marks.saturating_sub(1);
             }

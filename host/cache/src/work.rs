@@ -22,6 +22,8 @@ pub enum Ran<'a> {
     Sent(&'a Written),
     /// The server has completed one, with this tag.
     Completed(&'a [u8]),
+    /// An error.
+    Failed,
     /// The server is ready for the next, and was so last in `before`.
     Ready {
         /// Is a transaction block open before and behind?
@@ -48,8 +50,8 @@ pub enum Block {
 enum Unit {
     #[default]
     Nothing,
-    /// A ROLLBACK and nothing else.
-    RolledBack,
+    /// ROLLBACK and errors, and nothing else.
+    Undone,
     Other,
 }
 
@@ -102,24 +104,19 @@ impl Work {
         match ran {
             Ran::Sent(written) => self.sent(written, database, store, now),
             Ran::Completed(tag) => {
-                let rolled_back = tag == b"ROLLBACK" || tag == b"PREPARE TRANSACTION";
-                self.unit = match self.unit {
-                    Unit::Nothing if rolled_back => Unit::RolledBack,
-                    _ => Unit::Other,
-                };
+                let undone = tag == b"ROLLBACK" || tag == b"PREPARE TRANSACTION";
+                self.note(if undone { Unit::Undone } else { Unit::Other });
                 // The client hears of it before ReadyForQuery.
-                if tag == b"COMMIT" || self.block == Block::None && !rolled_back {
+                if tag == b"COMMIT" || self.block == Block::None && !undone {
                     self.commit(database, store, now);
                 }
             }
+            Ran::Failed => self.note(Unit::Undone),
             Ran::Ready { before, after, over } => {
                 let unit = std::mem::take(&mut self.unit);
-                // An error has undone all; but what may commit within itself may have done so before.
-                let undone = match (before, unit) {
-                    (Block::Open, Unit::Nothing | Unit::RolledBack) => true,
-                    (Block::None, Unit::Nothing) => !self.may_commit_itself(),
-                    _ => false,
-                };
+                // What may commit within itself may have done so before it failed.
+                let undone =
+                    unit == Unit::Undone && (before == Block::Open || !self.may_commit_itself());
                 if !undone && after == Block::None {
                     self.commit(database, store, now);
                 }
@@ -155,6 +152,14 @@ impl Work {
     pub fn note_stamp(&mut self, stamp: Stamp) {
         if self.tags.is_empty() {
             self.stamp = Some(stamp);
+        }
+    }
+
+    /// The server is ready, and nothing has been written.
+    pub fn note_ready(&mut self, after: Block, over: bool) {
+        (self.unit, self.block) = (Unit::Nothing, after);
+        if over {
+            self.sent = None;
         }
     }
 
@@ -207,6 +212,13 @@ impl Work {
             let tags: Vec<Tag> = self.tags.iter().cloned().collect();
             self.mark(&tags, store, now);
         }
+    }
+
+    fn note(&mut self, unit: Unit) {
+        self.unit = match self.unit {
+            Unit::Other => Unit::Other,
+            Unit::Nothing | Unit::Undone => unit,
+        };
     }
 
     fn may_commit_itself(&self) -> bool {

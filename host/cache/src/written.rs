@@ -26,6 +26,14 @@ pub enum Written {
     Cluster,
 }
 
+impl Written {
+    /// The same, when what names mean may have changed since.
+    #[must_use]
+    pub fn at_least_rows(self) -> Self {
+        if let Self::Tags(_) = self { Self::Rows } else { self }
+    }
+}
+
 /// Effects with which several statements in one text may change more than rows.
 const MORE_THAN_ROWS: Effects = Effects::DDL
     .with(Effects::UNKNOWN_SETTINGS)

@@ -141,16 +141,10 @@ pub struct RecalledBatch<'a> {
     pub types: &'a [u8],
     /// What Bind says behind its names.
     pub bound: &'a [u8],
-    pub parses: bool,
-    /// The statement's, or the portal's; `None`: no description.
-    pub describes: Option<Describes>,
-}
-
-/// What is described.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Describes {
-    Statement,
-    Portal,
+    /// It parses its statement itself,
+    pub parses: Option<()>,
+    /// and wants its rows described.
+    pub describes: Option<()>,
 }
 
 /// A text, and how it is read; `None` when that is not certain.

@@ -101,8 +101,7 @@ impl Settings {
     fn from_values(values: BTreeMap<Box<str>, Box<str>>) -> Self {
         let mut settings = Self { values, digest: 0, reading_digest: 0 };
         settings.digest = digest_of(settings.iter());
-        settings.reading_digest =
-            digest_of(settings.reading());
+        settings.reading_digest = digest_of(settings.reading());
         settings
     }
 }

@@ -15,6 +15,7 @@ mod hidden; // what is known of code that no statement names
 pub mod observe; // logs and metrics
 mod open_files; // the limit of open files
 pub mod plugins; // policies as WASM: loaded, kept, swapped
+pub mod results; // answers that are kept
 pub mod serve; // builds everything, waits, drains
 pub mod settle; // from a checked configuration to what the data plane runs on
 pub mod statistics; // what PostgreSQL knows of tables

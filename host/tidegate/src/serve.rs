@@ -30,6 +30,7 @@ use crate::exit::Exit;
 use crate::observe::log;
 use crate::open_files;
 use crate::plugins::{ChildProcess, KeptCode, Plugins};
+use crate::results::Results;
 use crate::settle;
 use crate::uring;
 pub use handover::Beginning;
@@ -137,9 +138,10 @@ impl Server {
         let plugins = start_plugins(&config)?;
         let (policies, limits) =
             (Arc::clone(plugins.registry()), Limits::new(config.rates.clone()));
+        let results = Results::new(config.cache.bounds, seed);
         let siblings = handover.as_ref().map(crate::handover::Open::siblings);
         let (shared, receivers) =
-            Shared::new(config.workers, config.peer_id, seed, policies, limits, siblings);
+            Shared::new(config.workers, config.peer_id, seed, policies, limits, results, siblings);
         shared.pools.set_quotas(settle::server_quotas(&config));
         let told = Arc::downgrade(&shared);
         shared.pools.set_nudge(move || {
@@ -383,6 +385,7 @@ impl Handle {
             pools: self.shared.pools.clone(),
             adopt: Box::new(adopt),
             orders,
+            results: self.shared.results.clone(),
         };
         let started = control::start(input).map(drop);
         started.map_err(|error| (Exit::Failure, format!("cannot start the control plane: {error}")))

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustc_hash::FxHashMap;
+use tidegate_cache::{Stamp, Tables};
 use tidegate_core::catalogue::Catalogue;
 use tidegate_core::limits::CATALOGUES_MAX;
 use tidegate_core::roles::Roles;
@@ -23,6 +24,19 @@ pub struct Known {
     pub catalogue: Arc<Catalogue>,
     /// The count of schema changes that had passed when it was read: later ones are not in it.
     pub schema: u64,
+    /// What matters to answers that are kept, if any are.
+    pub tables: Option<KnownTables>,
+}
+
+/// What a catalogue says about answers that are kept, and how new it is.
+#[derive(Clone, Debug)]
+pub struct KnownTables {
+    /// `None`: nothing is kept of this database, since code that no text names may do anything.
+    pub tables: Option<Arc<Tables>>,
+    /// It holds as long as this does.
+    pub stamp: Stamp,
+    /// Another number, another reading.
+    pub serial: u64,
 }
 
 /// Who is a member of which roles, and which reading that is: another number, other memberships.

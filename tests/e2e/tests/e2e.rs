@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests
 
 mod auth; // who gets in, and how
+mod cache; // answers that are kept
 mod chains; // one Tidegate behind another
 mod clients; // applications in other languages, and PostgreSQL's own programs
 mod failover; // primaries that die, and who takes over

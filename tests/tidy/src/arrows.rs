@@ -23,6 +23,7 @@ pub const CRATES: &[Layers] = &[
             &["admin", "control", "data"],
             &["explain"],
             &["handover", "hidden", "plugins", "statistics", "view"],
+            &["results"],
             &["upstream"],
             &["stream"],
             &["config", "exit", "observe", "open_files", "tls", "trace", "uring"],

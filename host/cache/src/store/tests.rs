@@ -121,9 +121,7 @@ impl Client {
         let before = std::mem::replace(&mut self.block, after);
         let mut handle = |ran| self.work.handle(ran, &database(), store, now);
         handle(Ran::Sent(written));
-        if let Some(tag) = tag {
-            handle(Ran::Completed(tag));
-        }
+        handle(tag.map_or(Ran::Failed, Ran::Completed));
         handle(Ran::Ready { before, after, over: true });
     }
 }

@@ -4,6 +4,7 @@ mod admission; // limits
 mod extended; // the extended protocol
 mod native; // names that SQL and the protocol share
 mod processes; // the number that a client takes for its server's
+mod recalled; // answers that are kept
 mod statements; // prepared statements on whichever server there is
 mod unit; // where the next unit may run
 mod watched; // who watches what runs
@@ -150,6 +151,9 @@ impl Session {
         }
         if let Some(refused) = self.admit(header, input, at, io) {
             return refused;
+        }
+        if let Some(answered) = self.recall(header, input, at, io) {
+            return answered;
         }
         if let Some(leave) = self.leave_replica(header, input, at, io) {
             return leave;

@@ -100,6 +100,11 @@ impl Prepared {
         })
     }
 
+    /// Would it be the same statement if it were parsed now, under these settings and this schema?
+    pub(super) fn is_current(&self, schema: SchemaGeneration, settings: &Arc<Settings>) -> bool {
+        self.sharing == Sharing::Interned(schema) && self.settings.read_alike(settings)
+    }
+
     /// Was it parsed under these settings, or is it nobody else's business?
     pub(super) fn fits(&self, settings: &Arc<Settings>) -> bool {
         self.sharing == Sharing::Private

@@ -174,6 +174,9 @@ impl Session {
         if body.len() < header.body_bytes as usize {
             return Reply::Wait;
         }
+        if !matches!(self.expected.front(), Some(Expected::Own(_))) {
+            self.tell_completed(body, io.router);
+        }
         let reply = match self.expected.front() {
             Some(Expected::Execute) => self.done(),
             Some(Expected::Query { deallocated: Some(_), .. }) if body == b"PREPARE\0" => {
@@ -189,7 +192,6 @@ impl Session {
         if self.copying != Copying::Both {
             self.copying = Copying::Nothing;
         }
-        self.tell_completed(body, io.router);
         match body {
             b"RESET\0" | b"DISCARD ALL\0" => self.reset_done(),
             b"ROLLBACK\0" => self.reset_undone(),

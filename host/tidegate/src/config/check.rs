@@ -46,6 +46,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     let handover = handover(raw.handover);
     let limits = checker.limits(raw.limits);
     let rates = checker.rates(raw.rates);
+    let cache = checker.cache(raw.cache);
     let log = log(raw.log);
     match cluster {
         Some(cluster) if checker.errors.is_empty() => Ok(Config {
@@ -67,6 +68,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
             handover,
             limits,
             rates,
+            cache,
             log,
         }),
         _ => Err(checker.errors),

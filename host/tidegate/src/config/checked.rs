@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::cache::CacheSettings;
 use super::peers::Peer;
 use std::sync::Arc;
 use tidegate_hba::Hba;
@@ -48,6 +49,7 @@ pub struct Config {
     pub handover: HandoverSettings,
     pub limits: LimitSettings,
     pub rates: Rates,
+    pub cache: CacheSettings,
     pub log: LogConfig,
 }
 

@@ -46,6 +46,7 @@ pub fn in_force(old: &Config, new: Config) -> (Config, ReloadReport) {
         plugins: old.plugins.clone(),
         handover: HandoverSettings { dir: old.handover.dir.clone(), grace: new.handover.grace },
         rates: old.rates.clone(),
+        cache: old.cache.clone(),
         log: LogConfig { format: old.log.format, filter: new.log.filter },
         ..new
     };

@@ -103,6 +103,11 @@ pub(super) const TABLES: &[(&str, &str)] = &[
          comes with Tidegate is told these; another one has its own settings. Statements inside an open transaction are \
          counted and never refused.",
     ),
+    (
+        "cache",
+        "Answers that are kept in memory, as far as the caching policy wants it (`docs/cache.md`); nothing unless it is told to. With \
+         `[[peers]]` or `handover.dir` nothing is kept: another process could write past this one.",
+    ),
     ("log", "Lines on standard error."),
 ];
 
@@ -220,6 +225,10 @@ pub(super) const KEYS: &[Key] = &[
     key("rates", "window", Value(r#""60s""#), Restart, "The length of the window."),
     key("rates", "wait_max", Value(r#""250ms""#), Restart, "A statement over a limit waits this long at most for room, then is refused. `off`: refused at once."),
     key("rates", "administrators", Example(r#"["postgres"]"#), Restart, "Database users, or roles that users are members of, that are counted and never refused."),
+
+    key("cache", "entries_max", Value("1000"), Restart, "Answers; the one that was asked for longest ago makes room. `0`: nothing is kept."),
+    key("cache", "memory_mib_max", Value("64"), Restart, "Memory of answers and their keys, in MiB."),
+    key("cache", "ttl_max", Value(r#""60s""#), Restart, "No answer is kept longer, whatever the policy says."),
 
     key("log", "format", Value(r#""text""#), Restart, "`text` or `json`."),
     key("log", "filter", Value(r#""info""#), Live, "Levels, for all or by module: `info`, `info,tidegate::upstream=debug`. Orders over the admin API (the target `tidegate::audit`) are logged whatever it says, unless it names them: `warn,tidegate::audit=off`."),

@@ -5,6 +5,7 @@
 //! this folder.
 
 mod auth; // who may log in: checks
+mod cache; // answers that are kept: types and checks
 mod check; // from written to checked
 pub mod checked; // what the rest of the program sees
 pub mod diff; // what a reload changes
@@ -29,6 +30,7 @@ mod version; // of the protocol
 #[cfg(test)]
 mod tests;
 
+pub use cache::{CacheSettings, Keeping};
 pub use checked::*;
 pub use error::{ConfigError, Origin, Problem};
 pub use failover::{FailoverMode, FailoverSettings, FencingWord};

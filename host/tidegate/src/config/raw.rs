@@ -58,6 +58,7 @@ pub struct Raw {
     pub handover: RawHandover,
     pub limits: RawLimits,
     pub rates: RawRates,
+    pub cache: RawCache,
     pub log: RawLog,
 }
 
@@ -131,6 +132,13 @@ pub struct RawFailover {
     pub rejoin_command: Vec<At<String>>,
     pub user: Option<At<String>>,
     pub password: Option<At<Secret>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawCache {
+    pub entries_max: Option<At<usize>>,
+    pub memory_mib_max: Option<At<usize>>,
+    pub ttl_max: Option<At<Duration>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

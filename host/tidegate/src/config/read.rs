@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
-    At, Raw, RawAdmin, RawAuth, RawCluster, RawFailover, RawHandover, RawLimits, RawLog,
+    At, Raw, RawAdmin, RawAuth, RawCache, RawCluster, RawFailover, RawHandover, RawLimits, RawLog,
     RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRates, RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
@@ -96,6 +96,7 @@ impl Reader<'_> {
             handover: self.table(&mut root, "handover", Self::handover),
             limits: self.table(&mut root, "limits", Self::limits),
             rates: self.table(&mut root, "rates", Self::rates),
+            cache: self.table(&mut root, "cache", Self::cache),
             log: self.table(&mut root, "log", Self::log),
         };
         self.unknown_keys(&root);
@@ -157,6 +158,14 @@ impl Reader<'_> {
             rejoin_command: self.list(table, "rejoin_command"),
             user: self.value(table, "user"),
             password: self.value(table, "password"),
+        }
+    }
+
+    fn cache(&mut self, table: &mut Table<'_, '_>) -> RawCache {
+        RawCache {
+            entries_max: self.value(table, "entries_max"),
+            memory_mib_max: self.value(table, "memory_mib_max"),
+            ttl_max: self.value(table, "ttl_max"),
         }
     }
 

@@ -56,6 +56,11 @@ pub fn redacted(config: &Config) -> Value {
             "lag_return": duration(config.routing.lag_return),
         },
         "failover": failover(&config.failover),
+        "cache": {
+            "entries_max": config.cache.bounds.entries,
+            "memory_mib_max": config.cache.bounds.bytes >> 20,
+            "ttl_max": duration(config.cache.bounds.ttl),
+        },
         "plugins": plugins(&config.plugins),
         "pins": pins(&config.plugins),
         "auth": auth(&config.auth),

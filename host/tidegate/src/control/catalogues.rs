@@ -1,10 +1,13 @@
 //! Reads what the databases' catalogues say about names, on the primary, anew after each change of a schema.
 
+mod tables; // what matters to answers that are kept
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
+use tidegate_cache::{Stamp, Tables};
 use tidegate_core::catalogue::{Builder, Catalogue, FunctionRow, RelationKind, RelationRow};
 use tidegate_core::limits::CATALOGUE_ROWS_MAX;
 use tidegate_core::session::hidden::{Findings, Hides, INSPECTION};
@@ -12,8 +15,9 @@ use tidegate_core::session::hidden::{Findings, Hides, INSPECTION};
 use super::Watched;
 use super::schedule::Schedule;
 use crate::hidden::HiddenCodes;
+use crate::results::Results;
 use crate::upstream::{Asker, ConnectError};
-use crate::view::Known;
+use crate::view::{Known, KnownTables};
 
 /// A database whose schema changes all the time is not read more often than this.
 pub(super) const REREAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -30,6 +34,7 @@ struct Database {
     asker: Asker,
     known: Option<Known>,
     schedule: Schedule,
+    serial: u64,
 }
 
 /// What came of a look at one database.
@@ -45,7 +50,7 @@ pub(super) enum Refreshed {
 
 /// What came of a reading.
 enum Reading {
-    Read(Catalogue),
+    Read(Catalogue, Option<Arc<Tables>>),
     /// Too large, or not understood.
     Unusable,
     Gone,
@@ -71,20 +76,25 @@ impl Catalogues {
         name: &Arc<str>,
         schema: u64,
         hidden: &HiddenCodes,
+        results: &Results,
     ) -> Refreshed {
         let (config, target) = &self.settled;
         let database = self.databases.entry(name.clone()).or_insert_with(|| {
             let mut asker = Asker::new(config, 0, target.clone(), "tidegate: catalogue");
             asker.database = name.clone();
-            Database { asker, known: None, schedule: Schedule::default() }
+            Database { asker, known: None, schedule: Schedule::default(), serial: 0 }
         });
-        let is_changed = database.known.as_ref().is_none_or(|known| known.schema != schema);
+        let kept = (results.round() != 0).then(|| results.stamp(name));
+        let is_changed = database.known.as_ref().is_none_or(|known| {
+            known.schema != schema
+                || kept.is_some() && known.tables.as_ref().map(|known| known.stamp) != kept
+        });
         if !database.schedule.is_due(is_changed, Instant::now()) {
             return Refreshed::No;
         }
         let code = hidden.get(name);
         let claimed = code.as_deref().map(|code| (code, code.claim_anyway()));
-        let refreshed = database.refresh(schema).await;
+        let refreshed = database.refresh(schema, kept, results).await;
         // With the catalogue reads begin to use replicas, and sessions there can't ask.
         if let Some((code, claim)) = claimed
             && database.known.is_some()
@@ -115,21 +125,24 @@ impl Database {
         findings.hides()
     }
 
-    async fn refresh(&mut self, schema: u64) -> Refreshed {
+    /// `kept` stood before, if answers are kept.
+    async fn refresh(&mut self, schema: u64, kept: Option<Stamp>, results: &Results) -> Refreshed {
         let began = Instant::now();
-        let reading = read_catalogue(&mut self.asker).await;
+        let wants = if kept.is_some() { Wants::All } else { Wants::Reads };
+        let reading = read_catalogue(&mut self.asker, wants).await;
         // Seldom needed, so it does not hold a place on the server.
         self.asker.close();
         let database = &*self.asker.database;
         let is_first = !self.schedule.is_failing();
         self.known = match reading {
-            Reading::Read(catalogue) => {
+            Reading::Read(catalogue, tables) => {
                 tracing::debug!(database, names = catalogue.len(), "catalogue read");
                 if !is_first {
                     tracing::info!(database, "the catalogue is read again");
                 }
                 self.schedule.handle_reading(began);
-                Some(Known { catalogue: Arc::new(catalogue), schema })
+                let tables = kept.map(|stamp| self.known_tables(tables, stamp, results));
+                Some(Known { catalogue: Arc::new(catalogue), schema, tables })
             }
             Reading::Gone => {
                 tracing::info!(
@@ -158,6 +171,23 @@ impl Reading {
     }
 }
 
+impl Database {
+    /// What was read of its tables. If that differs from what was read before, and nothing has passed that would have changed
+    /// it, somebody has changed it past Tidegate: then nothing that is kept stands.
+    fn known_tables(
+        &mut self,
+        tables: Option<Arc<Tables>>,
+        stamp: Stamp,
+        results: &Results,
+    ) -> KnownTables {
+        self.serial += 1;
+        let before = self.known.as_ref().and_then(|known| known.tables.as_ref());
+        let changed = before.is_some_and(|before| before.stamp == stamp && before.tables != tables);
+        let stamp = if changed { results.correct(&self.asker.database, stamp) } else { stamp };
+        KnownTables { tables, stamp, serial: self.serial }
+    }
+}
+
 fn tell(database: &str, failed: &Reading) {
     match failed {
         Reading::Failed(error) => {
@@ -168,32 +198,48 @@ fn tell(database: &str, failed: &Reading) {
             rows_max = CATALOGUE_ROWS_MAX,
             "the catalogue is too large to keep, or not understood: reads stay on the primary"
         ),
-        Reading::Read(_) | Reading::Gone => {}
+        Reading::Read(..) | Reading::Gone => {}
     }
 }
 
-async fn read_catalogue(asker: &mut Asker) -> Reading {
-    match ask_catalogue(asker).await {
-        Ok(Some(catalogue)) => Reading::Read(catalogue),
+/// What is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wants {
+    /// What decides where reads run.
+    Reads,
+    /// And what may be kept.
+    All,
+}
+
+async fn read_catalogue(asker: &mut Asker, wants: Wants) -> Reading {
+    match ask_catalogue(asker, wants).await {
+        Ok(Some((catalogue, tables))) => Reading::Read(catalogue, tables),
         Ok(None) => Reading::Unusable,
         Err(ConnectError::Refused(error)) if error.sqlstate == UNDEFINED_DATABASE => Reading::Gone,
         Err(error) => Reading::Failed(error),
     }
 }
 
-async fn ask_catalogue(asker: &mut Asker) -> Result<Option<Catalogue>, ConnectError> {
+type Both = (Catalogue, Option<Arc<Tables>>);
+
+async fn ask_catalogue(asker: &mut Asker, wants: Wants) -> Result<Option<Both>, ConnectError> {
     let counts = asker.ask(COUNT_SQL).await?;
     let rows = counts.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
     if rows.is_none_or(|rows: usize| rows > CATALOGUE_ROWS_MAX) {
         return Ok(None);
     }
+    let kept = if wants == Wants::All { tables::SQL } else { "" };
     // One snapshot for all, so that they fit each other; the first column says which query a row is of.
     let sql = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {FUNCTIONS_SQL}; {RELATIONS_SQL}; {HIDDEN_SQL}; COMMIT"
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {FUNCTIONS_SQL}; {kept}{RELATIONS_SQL}; {HIDDEN_SQL}; COMMIT"
     );
     let rows = asker.ask(&sql).await?;
     // Away from this thread: half a million rows take longer than a round of the watcher may.
-    Ok(tokio::task::spawn_blocking(move || build(&rows)).await.ok().flatten())
+    let both = move || {
+        let catalogue = build(&rows)?;
+        Some((catalogue, if wants == Wants::All { tables::build(&rows) } else { None }))
+    };
+    Ok(tokio::task::spawn_blocking(both).await.ok().flatten())
 }
 
 /// `None` when a row is not as the query makes it.
@@ -202,29 +248,38 @@ fn build(rows: &[Vec<Option<String>>]) -> Option<Catalogue> {
     for row in rows {
         let row: Vec<&str> = row.iter().map(|value| value.as_deref().unwrap_or_default()).collect();
         match row.as_slice() {
-            ["f", oid, schema, name, volatile, calls] => builder.function(FunctionRow {
-                oid: oid.parse().ok()?,
-                schema: (*schema).to_owned(),
-                name: (*name).to_owned(),
-                volatile: *volatile == "1",
-                calls: oids(calls)?,
-            }),
-            ["r", oid, schema, name, kind, permanent, reads, calls] => {
-                builder.relation(RelationRow {
-                    oid: oid.parse().ok()?,
-                    schema: (*schema).to_owned(),
-                    name: (*name).to_owned(),
-                    kind: RelationKind::from_relkind(kind),
-                    permanent: *permanent == "1",
-                    reads: oids(reads)?,
-                    calls: oids(calls)?,
-                });
-            }
+            ["f", ..] => builder.function(function(&row)?),
+            ["r", ..] => builder.relation(relation(&row)?),
             ["h", oid] => builder.hidden_function(oid.parse().ok()?),
+            ["k", ..] => {}
             _ => return None,
         }
     }
     Some(builder.build())
+}
+
+fn function(row: &[&str]) -> Option<FunctionRow> {
+    let ["f", oid, schema, name, volatile, calls] = row else { return None };
+    Some(FunctionRow {
+        oid: oid.parse().ok()?,
+        schema: (*schema).to_owned(),
+        name: (*name).to_owned(),
+        volatile: *volatile == "1",
+        calls: oids(calls)?,
+    })
+}
+
+fn relation(row: &[&str]) -> Option<RelationRow> {
+    let ["r", oid, schema, name, kind, permanent, reads, calls] = row else { return None };
+    Some(RelationRow {
+        oid: oid.parse().ok()?,
+        schema: (*schema).to_owned(),
+        name: (*name).to_owned(),
+        kind: RelationKind::from_relkind(kind),
+        permanent: *permanent == "1",
+        reads: oids(reads)?,
+        calls: oids(calls)?,
+    })
 }
 
 /// A list of object identifiers with commas between.

@@ -2,6 +2,7 @@
 //! `data` waits for it.
 
 mod acts; // what a failover takes, on the servers themselves
+mod caching; // answers that are kept: whether, and what is in doubt
 mod catalogues; // what databases say about names
 mod cluster; // the servers under watch, and what is done about them
 mod memberships; // which roles are members of which
@@ -28,6 +29,7 @@ use catalogues::Refreshed;
 
 use crate::config::{Config, Reads};
 use crate::hidden::HiddenCodes;
+use crate::results::Results;
 use crate::upstream::Target;
 use crate::upstream::pool::SharedPools;
 use crate::view::{View, Views};
@@ -60,6 +62,7 @@ pub struct Input {
     /// Puts the server of this name in the place of the primary, for the whole process.
     pub adopt: Box<Adopt>,
     pub orders: mpsc::Receiver<SwitchoverOrder>,
+    pub results: Arc<Results>,
 }
 
 /// An operator wants another primary.
@@ -96,7 +99,7 @@ async fn run(mut input: Input) {
     }
 }
 
-/// Three tasks without end, none of which waits for another.
+/// Tasks without end, none of which waits for another.
 async fn watch_cluster(
     input: &Input,
     watched: &Watched,
@@ -117,17 +120,18 @@ async fn watch_cluster(
         }
     };
     let catalogues = async {
-        if splits {
-            read_catalogues(input, watched).await;
-        } else {
-            std::future::pending().await
+        // Where there is no choice of servers, only what is kept needs them.
+        if !splits {
+            input.results.wanted().await;
         }
+        read_catalogues(input, watched).await;
     };
     // The first ends when roles could not be changed: then all begin anew. All branches are cancel safe.
     tokio::select! {
         () = cluster => {}
         () = catalogues => {}
         () = watch_roles(input, watched) => {}
+        () = caching::watch(input, watched) => {}
     }
 }
 
@@ -142,14 +146,14 @@ async fn refuse_orders(orders: &mut mpsc::Receiver<SwitchoverOrder>) {
 
 /// One database after the other, of those in which clients have logged in.
 async fn read_catalogues(input: &Input, watched: &Watched) {
-    let Input { views, schema, hidden, .. } = input;
+    let Input { views, schema, hidden, results, .. } = input;
     let mut catalogues = catalogues::Catalogues::new(watched);
     let mut tick = ticks(WATCH_INTERVAL);
     loop {
         tick.tick().await;
         for name in views.wanted() {
             let schema = schema.load(Ordering::Relaxed);
-            match catalogues.refresh(&name, schema, hidden).await {
+            match catalogues.refresh(&name, schema, hidden, results).await {
                 Refreshed::No => continue,
                 Refreshed::Yes => {}
                 Refreshed::Gone => views.forget(&name),

@@ -15,6 +15,7 @@ use tidegate_core::session::{Pins, Session};
 use tidegate_wire::backend::TransactionStatus;
 use tokio::sync::oneshot;
 
+use super::caching::Tracked;
 use super::login::Peer;
 use super::recording::Runner;
 use super::worker::Shared;
@@ -82,6 +83,8 @@ pub struct Client {
     pub read_pools: RefCell<Vec<Option<Rc<PoolCell>>>>,
     /// What decides how fresh a replica must be for this client's reads.
     pub facts: Cell<ReadFacts>,
+    /// What it has written that others' kept answers depend on.
+    pub tracked: RefCell<Tracked>,
     /// Since when its next statement waits for a limit to have room.
     pub limited_since: Cell<Option<Instant>>,
     cancel: RefCell<Option<Cancel>>,
@@ -165,6 +168,7 @@ pub struct NewClient {
     pub key_pid: i32,
     pub write_pool: Rc<PoolCell>,
     pub counted: Counted,
+    pub tracked: RefCell<Tracked>,
 }
 
 impl Client {
@@ -193,6 +197,7 @@ impl Client {
             write_pool: new.write_pool,
             read_pools: RefCell::default(),
             facts: Cell::default(),
+            tracked: new.tracked,
             limited_since: Cell::default(),
             cancel: RefCell::default(),
             close: RefCell::default(),
@@ -215,6 +220,15 @@ impl Client {
         if wrote {
             facts.wrote_at = facts.wrote_at.max(Some(now));
         }
+        self.facts.set(facts);
+    }
+
+    /// It has been told what was kept: what all had committed when its statement was sent.
+    pub fn note_kept(&self, began: Instant) {
+        let mut facts = self.facts.get();
+        let saw_at = facts.saw.map_or(began, |(_, at)| at.max(began));
+        // Whichever replica it read last need not show that.
+        facts.saw = Some((Place::Primary, saw_at));
         self.facts.set(facts);
     }
 

@@ -4,6 +4,7 @@
 //! queues), try to write at once, wait only when nothing moves. The loop knows no protocol; the session does.
 
 mod ends; // how a connection ends
+mod kept; // answers on their way to be kept
 mod lent; // the server in hand: got, settled, given back
 mod notified; // who listens for it, and what it is told
 
@@ -73,6 +74,8 @@ pub struct Connection {
     heard: Option<Box<notified::Heard>>,
     /// While somebody records.
     under_way: Option<Box<UnderWay>>,
+    /// The answer that is on its way, if it is to be kept.
+    keeping: Option<Box<kept::KeepingAnswer>>,
 }
 
 /// A step's outcome: whether anything moved.
@@ -111,6 +114,7 @@ impl Connection {
             cancelling: Rc::default(),
             heard: None,
             under_way: None,
+            keeping: None,
         }
     }
 
@@ -234,7 +238,7 @@ impl Connection {
 
     /// Hands the client's input to the session and sends what comes of it.
     fn feed_client(&mut self, cx: &mut Context<'_>) {
-        let (step, leased) = {
+        let (step, leased, filling) = {
             let mut interner = self.worker.interner.borrow_mut();
             let schema = self.worker.shared.schema.load(Ordering::Relaxed);
             interner.set_generation(SchemaGeneration(schema));
@@ -251,8 +255,11 @@ impl Connection {
                 let under_way = self.under_way.get_or_insert_default();
                 under_way.take_notes(&mut routing.recorder, Instant::now());
             }
-            (step, self.lent.is_some())
+            (step, self.lent.is_some(), routing.caching.take_filling())
         };
+        if !leased {
+            self.keep_next(filling, &step.next);
+        }
         self.worker.shared.pools.vacate(&self.session.take_vacated());
         self.from_client.consumed = step.consumed;
         if step.consumed > 0
@@ -339,9 +346,13 @@ impl Connection {
                 }
             }
             self.worker.shared.note_schema(&mut interner);
+            if let Some(keeping) = &mut self.keeping {
+                keeping.feed(&self.from_server.out, self.from_server.input.bytes());
+            }
             self.worker.shared.retire(&self.session.take_changed_defaults(), &self.client.user);
             step
         };
+        self.keep_whole();
         if !self.session.is_waiting_for_replies() {
             self.cancels_left = 0;
         }

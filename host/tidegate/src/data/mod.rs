@@ -1,6 +1,7 @@
 //! DATA PLANE: from an accepted socket to rows. Waits for nothing in the control plane, and never imports it.
 
 pub mod buffers; // read buffers, lent while bytes wait in them
+pub mod caching; // answers that are kept: whether, and until when
 pub mod cancel; // cancel keys
 pub mod clients; // what others may know of a client, and ask of it
 pub mod connection; // moves one client's bytes between its socket, the session machine and a server

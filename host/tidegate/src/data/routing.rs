@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHasher;
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
 use tidegate_core::plan::{
-    Admission, Execution as Statement, Next, ProcessOwner, Ran, Router, Text,
+    Admission, Execution as Statement, Next, ProcessOwner, Ran, Recall, Router, Text,
 };
 use tidegate_core::policy::limit::TransactionState;
 use tidegate_core::policy::plans::Plans;
@@ -25,11 +25,13 @@ use tidegate_policy::{AnswerSource, Asker, Execution, Outcome, Question, Reader,
 use tidegate_pool::Priority;
 use tokio::sync::watch;
 
+use super::caching::Caching;
 use super::clients::Client;
 use super::limiting::{Limiting, Limits};
 use super::recording::{Noted, Recorder, Recording, Seen};
 use super::worker::Message;
 use crate::observe::stats::{PlanSlot, WorkerStats};
+use crate::results::Results;
 use crate::view::{END_USER_TAG, TAGS_TOLD, View, Views};
 
 /// One worker's.
@@ -48,6 +50,7 @@ pub struct Routing {
     /// What the policy says of the replicas for the read that was judged last.
     wanted: Wanted,
     pub(super) limiting: Limiting,
+    pub caching: Caching,
     pub recorder: Recorder,
 }
 
@@ -74,6 +77,7 @@ impl Routing {
         policies: Arc<Registry>,
         limits: Arc<Limits>,
         recording: Arc<Recording>,
+        results: Arc<Results>,
         seed: u128,
     ) -> Self {
         let views = wishes.subscribe();
@@ -91,6 +95,7 @@ impl Routing {
             plans: Plans::default(),
             wanted: Wanted::Any,
             limiting: Limiting::new(limits),
+            caching: Caching::new(results),
             recorder: Recorder::new(recording),
         }
     }
@@ -295,7 +300,7 @@ fn otherwise(plan: &RoutePlan) -> Fallback {
     }
 }
 
-fn plan_key(text: &Known, told: &[(&str, &str)]) -> u128 {
+pub(super) fn plan_key(text: &Known, told: &[(&str, &str)]) -> u128 {
     text.shape.fingerprint.0 ^ u128::from(digest(told))
 }
 
@@ -326,11 +331,23 @@ impl Router for SessionRouter<'_> {
         !self.routing.view.replicas.is_empty()
     }
 
+    fn keeps(&self) -> bool {
+        self.routing.caching.results.round() != 0
+    }
+
+    fn recall(&mut self, next: &Recall<'_>, out: &mut Vec<u8>) -> bool {
+        self.routing.recall(self.client, next, out)
+    }
+
     fn watches(&self) -> bool {
-        self.routing.recorder.is_on()
+        self.routing.recorder.is_on() || self.keeps()
     }
 
     fn watch(&mut self, ran: Ran<'_>) {
+        self.routing.heed_written(self.client, &ran);
+        if !self.routing.recorder.is_on() {
+            return;
+        }
         let session = self.client.id.0;
         let noted = match ran {
             Ran::Bound(text) => Noted::Bound(self.routing.seen(text, session)),
@@ -339,6 +356,7 @@ impl Router for SessionRouter<'_> {
             }
             Ran::Execute(number) => Noted::Execute(number),
             Ran::Call(number) => Noted::Query(number, None),
+            Ran::BoundUnknown | Ran::Completed(_) | Ran::Ready { .. } => return,
             Ran::Failed { first, until, sqlstate } => {
                 let sqlstate = sqlstate.try_into().unwrap_or(*b"XX000");
                 Noted::Failed { first, until, sqlstate }

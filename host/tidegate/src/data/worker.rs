@@ -36,6 +36,7 @@ use crate::config;
 use crate::handover::Siblings;
 use crate::hidden::HiddenCodes;
 use crate::observe::stats::WorkerStats;
+use crate::results::Results;
 use crate::stream::LeftSocket;
 use crate::upstream::Credentials;
 use crate::upstream::pool::{
@@ -124,6 +125,8 @@ pub struct Shared {
     pub recording: Arc<Recording>,
     /// What is known of code that no statement names.
     pub hidden: Arc<HiddenCodes>,
+    /// Answers that are kept.
+    pub results: Arc<Results>,
     /// Processes that were here before, or are coming.
     pub siblings: Option<Siblings>,
     /// What the control plane knows.
@@ -140,6 +143,7 @@ impl Shared {
         seed: u128,
         policies: Arc<Registry>,
         limits: Arc<Limits>,
+        results: Arc<Results>,
         siblings: Option<Siblings>,
     ) -> (Arc<Self>, Vec<mpsc::Receiver<Message>>) {
         let (senders, receivers) = (0..workers).map(|_| mpsc::channel(MESSAGES_MAX)).unzip();
@@ -160,6 +164,7 @@ impl Shared {
             limits,
             recording: Arc::default(),
             hidden: Arc::default(),
+            results,
             siblings,
             views: Arc::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
@@ -351,7 +356,9 @@ impl Worker {
         );
         let (policies, limits) = (shared.policies.clone(), shared.limits.clone());
         let recording = shared.recording.clone();
-        let routing = Routing::new(shared.views.clone(), policies, limits, recording, shared.seed);
+        let results = shared.results.clone();
+        let routing =
+            Routing::new(shared.views.clone(), policies, limits, recording, results, shared.seed);
         let stats = shared.stats.get(index).cloned().unwrap_or_default();
         Rc::new(Self {
             index,

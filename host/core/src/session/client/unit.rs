@@ -88,7 +88,7 @@ impl Session {
     }
 
     /// Is the session between transactions, in a state that a replica can take over and give back?
-    fn may_read_elsewhere(&self) -> bool {
+    pub(super) fn may_read_elsewhere(&self) -> bool {
         // A replica refuses SERIALIZABLE.
         let serializable = self.setting("default_transaction_isolation") == Some("serializable");
         self.mode == PoolMode::Transaction
@@ -155,7 +155,7 @@ impl Session {
     }
 
     /// A name is looked up in the catalogue, so its letters must be certain.
-    fn is_readable(&self, sql: &[u8]) -> bool {
+    pub(super) fn is_readable(&self, sql: &[u8]) -> bool {
         let encoding = self.setting("client_encoding").unwrap_or_default();
         sql.is_ascii()
             || encoding.eq_ignore_ascii_case("utf8")

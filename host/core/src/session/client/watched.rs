@@ -1,8 +1,8 @@
 //! Tells whoever watches which statements go to a server and which fail. Without one, this is a question for each.
 
 use crate::plan::{Ran, Router, Text};
-use crate::session::{Batch, Session};
 use crate::session::expected::Expected;
+use crate::session::{Batch, Session};
 use tidegate_wire::backend::TransactionStatus;
 use tidegate_wire::error_fields::{self, field};
 

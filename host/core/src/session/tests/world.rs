@@ -73,6 +73,8 @@ impl Router for Reads {
             Ran::Query(number, sql) => format!("{number} {}", sql.map_or_else(String::new, text)),
             Ran::Execute(number) => format!("{number} execute"),
             Ran::Call(number) => format!("{number} call"),
+            Ran::BoundUnknown => "bound what only the server knows".to_owned(),
+            Ran::Completed(_) | Ran::Ready { .. } => return,
             Ran::Failed { first, until, sqlstate } => {
                 format!("{first}..{until} {}", String::from_utf8_lossy(sqlstate))
             }

@@ -182,6 +182,9 @@ impl Connection {
 
     /// The server connection is of no more use, or not worth cleaning.
     pub(super) fn drop_server(&mut self) {
+        if self.lent.is_some() {
+            self.lose_work();
+        }
         if let Some(Lent { lease, .. }) = self.lent.take() {
             lease.release(Fitness::Unfit, Instant::now());
         }

@@ -96,6 +96,7 @@ impl Connection {
                 let server = &mut lease.server.state;
                 self.session.handle_lease(self.asked.target, server, &mut self.from_client.out);
                 self.lent = Some(Lent { lease, stage: Stage::Fresh });
+                self.keep_from_here();
                 self.from_server.wanted = 1;
                 self.phase = ClientPhase::Reading;
                 self.feed_client(cx);
@@ -235,6 +236,7 @@ impl Connection {
                     lease.release(fitness, now);
                 }
                 self.end_lend();
+                self.end_keeping();
             }
         }
     }

@@ -18,6 +18,7 @@ use tidegate_pool::Fitness;
 use super::upkeep::shutting_down;
 use super::{Life, Message, Worker};
 use crate::config;
+use crate::data::caching::Tracked;
 use crate::data::cancel::{Concerned, Holder};
 use crate::data::clients::{Client, CloseRequest, Counted, Encrypted, NewClient, State};
 use crate::data::connection::{Asked, Connection};
@@ -231,6 +232,7 @@ impl Worker {
             key_pid,
             write_pool,
             counted,
+            tracked: Tracked::new(&self.shared.results),
         };
         let client = Client::new(new, now);
         *client.application.borrow_mut() =

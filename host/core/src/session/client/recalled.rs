@@ -1,0 +1,139 @@
+//! Reads that are answered from what is kept, without a server: a Query, or a batch that binds and executes one statement.
+
+use super::{Frame, whole_body};
+use crate::limits;
+use crate::plan::{CACHE_SETTING, Recall, RecalledBatch};
+use crate::session::prepared::{Prepared, SchemaGeneration};
+use crate::session::{Io, Session};
+use std::sync::Arc;
+use tidegate_wire::backend::{self, TransactionStatus};
+use tidegate_wire::frame::Header;
+use tidegate_wire::frontend::{self, Named, Parse, tag};
+
+/// An unnamed portal, of which all rows are wanted.
+const EXECUTE_ALL: &[u8] = &[0; 5];
+
+/// A unit of which all has arrived.
+struct Unit<'a> {
+    bytes: usize,
+    sql: &'a [u8],
+    /// What stands for the text where it was parsed before.
+    prepared: Option<Arc<Prepared>>,
+    parsed: Option<Parse<'a>>,
+    batch: Option<RecalledBatch<'a>>,
+}
+
+impl Session {
+    /// Before a frame: answers the unit that begins with it, if its answer is kept. `None`: go on.
+    pub(super) fn recall(
+        &mut self,
+        header: Header,
+        input: &[u8],
+        at: usize,
+        io: &mut Io<'_>,
+    ) -> Option<Frame> {
+        let begins = matches!(header.tag, tag::QUERY | tag::PARSE | tag::BIND);
+        let off =
+            self.settings.get(CACHE_SETTING).is_some_and(|word| word.eq_ignore_ascii_case("off"));
+        if !begins || off || io.server.is_some() || !io.router.keeps() || !self.may_recall() {
+            return None;
+        }
+        let unit = match header.tag {
+            tag::QUERY => query(header, input, at)?,
+            _ => self.batch_of(input, at, io.interner.generation())?,
+        };
+        let prepared = unit.prepared.as_deref();
+        let sql = prepared.map_or(unit.sql, |prepared| &prepared.sql);
+        let types = prepared.map(|prepared| &*prepared.types);
+        let batch =
+            unit.batch.map(|batch| RecalledBatch { types: types.unwrap_or(batch.types), ..batch });
+        let strings = self.string_syntax(sql).filter(|_| self.is_readable(sql))?;
+        let recall = Recall { sql, strings, settings: &self.settings, batch };
+        let mut is_answered = false;
+        io.to_client.send(|out| is_answered = io.router.recall(&recall, out));
+        if !is_answered {
+            return None;
+        }
+        io.to_client.send(|out| backend::ready_for_query(out, TransactionStatus::Idle));
+        self.note_recalled(&unit, io);
+        Some(Frame::Head(unit.bytes))
+    }
+
+    /// What the unit has done to the session's statements, as if a server had run it.
+    fn note_recalled(&mut self, unit: &Unit<'_>, io: &mut Io<'_>) {
+        (self.admitted, self.bound) = (None, None);
+        if let Some(parse) = &unit.parsed {
+            self.unnamed = Some(self.intern(parse.sql, parse.types, io.interner));
+        } else if unit.batch.is_none() {
+            self.unnamed = None;
+        }
+        self.unnamed_in = self.batches.past();
+    }
+
+    /// Is the session between transactions, with everything known that an answer depends on?
+    fn may_recall(&self) -> bool {
+        self.may_read_elsewhere()
+            && self.expected.is_empty()
+            && self.client_rest.0 == 0
+            && (self.touched.is_none() && self.probing.is_none() && self.unlisted.is_none())
+            && (self.gone, self.leaves, self.laid_open_in_vain) == (None, None, None)
+    }
+
+    /// Parse of the unnamed statement, or none; Bind, perhaps Describe, and Execute of the unnamed portal; Sync.
+    fn batch_of<'a>(
+        &self,
+        input: &'a [u8],
+        start: usize,
+        schema: SchemaGeneration,
+    ) -> Option<Unit<'a>> {
+        let mut at = start;
+        let mut next = |wanted: u8| {
+            let header = Header::peek(input.get(at..)?, limits::FRAME_BYTES_MAX).ok()??;
+            if header.tag != wanted {
+                return None;
+            }
+            let body = whole_body(header, input, at)?;
+            at += header.frame_bytes();
+            Some(body)
+        };
+        let parsed = match next(tag::PARSE) {
+            Some(body) => {
+                let parse =
+                    frontend::read_parse(body).ok().filter(|parse| parse.name.is_empty())?;
+                (parse.sql.len() <= limits::STATEMENT_BYTES_MAX).then_some(parse)
+            }
+            None => None,
+        };
+        let bind = next(tag::BIND)?;
+        let names = frontend::read_bind_names(bind).filter(|names| names.portal.is_empty())?;
+        let prepared = match &parsed {
+            Some(_) if names.statement.is_empty() => None,
+            Some(_) => return None,
+            None => {
+                // It may have been described before a schema changed, and an answer of now is another's then.
+                let prepared = self.statement_of(names.statement)?;
+                Some(prepared.is_current(schema, &self.settings).then(|| prepared.clone())?)
+            }
+        };
+        let describes = match next(tag::DESCRIBE).map(frontend::read_named) {
+            Some(Ok(Named::Portal(b""))) => Some(()),
+            Some(_) => return None,
+            None => None,
+        };
+        next(tag::EXECUTE).filter(|body| *body == EXECUTE_ALL)?;
+        next(tag::SYNC)?;
+        let batch = RecalledBatch {
+            types: parsed.as_ref().map_or(&[], |parse| parse.types),
+            bound: bind.get(names.names_bytes..)?,
+            parses: parsed.as_ref().map(|_| ()),
+            describes,
+        };
+        let sql = parsed.as_ref().map_or(&[][..], |parse| parse.sql);
+        Some(Unit { bytes: at - start, sql, prepared, parsed, batch: Some(batch) })
+    }
+}
+
+fn query(header: Header, input: &[u8], at: usize) -> Option<Unit<'_>> {
+    let sql = frontend::read_query(whole_body(header, input, at)?).ok()?;
+    Some(Unit { bytes: header.frame_bytes(), sql, prepared: None, parsed: None, batch: None })
+}

@@ -1,0 +1,363 @@
+//! A worker's part of answers that are kept: asks the policy and the proof, looks, and heeds what is written.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate_cache::{
+    Block, Deny, Described, Fill, Found, Key, KeyParts, Reader, Stamp, Tag, Waits, Work, Written,
+    is_timeless, judge, written,
+};
+use tidegate_core::plan::{END_USER_SETTING, Ran, Recall, RecalledBatch, Text};
+use tidegate_core::policy::cache::{CacheRule, KeyPart, Tier};
+use tidegate_core::policy::plans::Plans;
+use tidegate_core::policy::{CachePlan, Slot};
+use tidegate_core::route::Place;
+use tidegate_core::settings::Settings;
+use tidegate_core::statement::{Known, Tags, TextEncoding, TextSettings, analyse_with};
+use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
+use tidegate_policy::{AnswerSource, Asker, Execution, Question};
+use tidegate_wire::backend::{self, TransactionStatus};
+use tidegate_wire::frame;
+
+use super::clients::Client;
+use super::routing::Routing;
+use crate::results::Results;
+use crate::view::{END_USER_TAG, KnownTables};
+
+/// Tags that a caching policy is told of.
+const TAGS_TOLD: [&str; 1] = ["cache"];
+
+/// What an answer was read from, or why it is not kept; found once for each shape and reading of the catalogue.
+type Verdict = Result<Arc<[Tag]>, Deny>;
+
+/// One worker's.
+pub struct Caching {
+    pub results: Arc<Results>,
+    plans: Plans<u128, Planned>,
+    verdicts: Plans<u128, Verdict>,
+    writes: Plans<u128, Written>,
+    /// What the unit that was looked for last is to be kept under, if a server answers it now.
+    filling: Option<Filling>,
+}
+
+#[derive(Clone, Debug)]
+struct Planned {
+    plan: Arc<CachePlan>,
+    planner: Option<u64>,
+}
+
+/// An answer that is wanted.
+#[derive(Debug)]
+pub struct Filling {
+    pub key: Key,
+    pub fill: Fill,
+    pub ttl: Duration,
+    pub bytes_max: usize,
+}
+
+/// What a client has written that is not known to be committed, and in which round of keeping.
+#[derive(Debug, Default)]
+pub struct Tracked {
+    round: u64,
+    work: Work,
+}
+
+impl Tracked {
+    /// Of a client that has sent nothing yet.
+    pub fn new(results: &Results) -> RefCell<Self> {
+        RefCell::new(Self { round: results.round(), work: Work::default() })
+    }
+
+    /// The client's server goes back: what it has not committed is undone. Or it is lost, and with it perhaps the word that it
+    /// has committed.
+    pub fn end(&mut self, results: &Results, lost: Lost, database: &Arc<str>) {
+        if self.work.is_clean() {
+            self.work = Work::default();
+            return;
+        }
+        let doubt = results.with(|store| match lost {
+            Lost::InDoubt(_) => Some(self.work.handle_lost(database, store, Instant::now())),
+            Lost::Undone => {
+                self.work.handle_undone(store);
+                None
+            }
+        });
+        if let (Some(doubt), Lost::InDoubt(process)) = (doubt, lost) {
+            results.doubt(process, doubt);
+        }
+    }
+}
+
+/// What has become of a client's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    Undone,
+    /// Of a server with this process.
+    InDoubt(Option<i32>),
+}
+
+impl Caching {
+    pub fn new(results: Arc<Results>) -> Self {
+        Self {
+            results,
+            plans: Plans::default(),
+            verdicts: Plans::default(),
+            writes: Plans::default(),
+            filling: None,
+        }
+    }
+
+    pub fn take_filling(&mut self) -> Option<Filling> {
+        self.filling.take()
+    }
+}
+
+impl Routing {
+    /// May an answer be kept that comes from there now?
+    pub fn may_keep(&self, fill: &Fill, place: Place) -> bool {
+        match place {
+            Place::Primary => true,
+            Place::Replica(index) => {
+                fill.allows(self.view.replicas.get(index).and_then(|replica| replica.fresh_as_of))
+            }
+        }
+    }
+
+    /// Answers a unit from what is kept; or notes how its answer may be.
+    pub(super) fn recall(&mut self, client: &Client, next: &Recall<'_>, out: &mut Vec<u8>) -> bool {
+        self.caching.filling = None;
+        let Some(known) = self.known_tables(&client.database) else { return false };
+        let settings = TextSettings { strings: next.strings, encoding: TextEncoding::Utf8 };
+        let text = self.shapes.shape_of(next.sql, settings, Instant::now());
+        let planned = self.cache_plan(next.sql, &text, client);
+        let (CachePlan::Store(rule) | CachePlan::Ask(_, rule)) = &*planned.plan else {
+            return false;
+        };
+        let Some(tags) = self.cache_tags(next, &text, client, &known) else { return false };
+        let Some(ttl) = self.cache_ttl(&planned, rule, &text, next) else { return false };
+        let key = self.cache_key(next, &text, client, rule);
+        let reader = Reader {
+            waits: if rule.tier == Tier::Strict { Waits::Always } else { Waits::IfSeen },
+            saw_at: client.facts.get().saw.map(|(_, at)| at),
+        };
+        let now = Instant::now();
+        let of = (&client.database, known.stamp, &tags[..]);
+        let found = self.caching.results.with(|store| store.look(&key, of, reader, now));
+        match found {
+            Found::Hit(answer, began) => {
+                write(next.batch.as_ref(), &answer, out);
+                client.note_kept(began);
+                true
+            }
+            Found::Fill(fill) => {
+                self.caching.filling = Some(Filling { key, fill, ttl, bytes_max: rule.bytes_max });
+                false
+            }
+            Found::Pass => false,
+        }
+    }
+
+    fn known_tables(&self, database: &str) -> Option<KnownTables> {
+        self.view.catalogues.get(database)?.tables.clone()
+    }
+
+    fn cache_plan(&mut self, sql: &[u8], text: &Known, client: &Client) -> Planned {
+        let tags = Tags::read(sql, text.begin, text.end);
+        let told: Vec<(&str, &str)> =
+            tags.iter().filter(|(key, _)| TAGS_TOLD.contains(key)).collect();
+        let key = super::routing::plan_key(text, &told);
+        let view = self.reader.view();
+        let session = client.id.0;
+        let stamp = view.slot(Slot::Caching).stamp(session);
+        if let Some(known) = self.caching.plans.get(key, stamp) {
+            return known.clone();
+        }
+        let asker = Asker { view, session };
+        let answer = self.policies.plan_cache(asker, Question { shape: &text.shape, tags: &told });
+        let planner = match answer.source {
+            AnswerSource::Plugin(number) => Some(number),
+            AnswerSource::BuiltIn | AnswerSource::StandIn => None,
+        };
+        let planned = Planned { plan: Arc::new(answer.plan), planner };
+        if answer.source != AnswerSource::StandIn {
+            self.caching.plans.put(key, stamp, planned.clone());
+        }
+        planned
+    }
+
+    /// What the answer is read from, if it may be kept.
+    fn cache_tags(
+        &mut self,
+        next: &Recall<'_>,
+        text: &Known,
+        client: &Client,
+        known: &KnownTables,
+    ) -> Option<Arc<[Tag]>> {
+        let bound = next.batch.as_ref().map_or(&[][..], |batch| batch.bound);
+        if !is_timeless(next.sql.get(text.begin..text.end)?, bound) {
+            return None;
+        }
+        let key = text.shape.fingerprint.0;
+        // What has no fingerprint shares one.
+        if text.shape.incomplete.is_some() {
+            return None;
+        }
+        if let Some(verdict) = self.caching.verdicts.get(key, known.serial) {
+            return verdict.clone().ok();
+        }
+        let verdict = match &known.tables {
+            Some(tables) => judge(&text.shape, &client.database, tables),
+            None => Err(Deny::Unknown),
+        };
+        self.caching.verdicts.put(key, known.serial, verdict.clone());
+        verdict.ok()
+    }
+
+    fn cache_ttl(
+        &mut self,
+        planned: &Planned,
+        rule: &CacheRule,
+        text: &Known,
+        next: &Recall<'_>,
+    ) -> Option<Duration> {
+        let CachePlan::Ask(id, _) = &*planned.plan else { return Some(rule.ttl) };
+        let tags = Tags::read(next.sql, text.begin, text.end);
+        let end_user = tags.get(END_USER_TAG).or(next.settings.get(END_USER_SETTING));
+        let execution = Execution {
+            id: *id,
+            session: SessionFlags::empty(),
+            fingerprint_low: text.shape.fingerprint.0 as u64,
+            end_user_hash: self.limiting.end_user_hash(end_user),
+        };
+        self.policies.decide_cache(self.reader.view(), planned.planner?, execution)
+    }
+
+    fn cache_key(
+        &mut self,
+        next: &Recall<'_>,
+        text: &Known,
+        client: &Client,
+        rule: &CacheRule,
+    ) -> Key {
+        let settings: Vec<(&str, &str)> = next.settings.reading().collect();
+        let tags = Tags::read(next.sql, text.begin, text.end);
+        let own: Vec<String> =
+            rule.key.iter().map(|part| own_part(part, next.settings, &tags)).collect();
+        let view = self.reader.view();
+        let (types, bound, described) = match &next.batch {
+            None => (&[][..], &[][..], Described::Query),
+            Some(RecalledBatch { types, bound, describes: None, .. }) => {
+                (*types, *bound, Described::Nothing)
+            }
+            Some(RecalledBatch { types, bound, .. }) => (*types, *bound, Described::Portal),
+        };
+        let parts = KeyParts {
+            database: &client.database,
+            user: &client.user,
+            policy: view.slot(Slot::Caching).stamp(client.id.0),
+            settings: &settings,
+            text: next.sql.get(text.begin..text.end).unwrap_or(next.sql),
+            types,
+            bound,
+            described,
+            own: &own,
+        };
+        Key::new(&parts, self.caching.results.seed())
+    }
+
+    /// Heeds what a session tells of what it runs, before its client hears of it.
+    pub(super) fn heed_written(&mut self, client: &Client, ran: &Ran<'_>) {
+        let results = self.caching.results.clone();
+        let round = results.round();
+        if round == 0 {
+            return;
+        }
+        let mut tracked = client.tracked.borrow_mut();
+        if tracked.round != round {
+            *tracked = Tracked { round, work: Work::unknown() };
+        }
+        let (now, database) = (Instant::now(), &client.database);
+        let block = |status: TransactionStatus| match status {
+            TransactionStatus::Idle => Block::None,
+            TransactionStatus::InTransaction | TransactionStatus::Failed => Block::Open,
+        };
+        let work = &mut tracked.work;
+        let ran = match *ran {
+            Ran::Bound(text) | Ran::Query(_, Some(text)) => {
+                let (written, stamp) = self.written(text, client);
+                if written == Written::Nothing && work.is_clean() {
+                    return;
+                }
+                return results.with(|store| {
+                    // What its names mean is known only while this stands.
+                    let stands = stamp.is_none_or(|stamp| store.stamp(database, now) == stamp);
+                    if let Some(stamp) = stamp {
+                        work.note_stamp(stamp);
+                    }
+                    let written = if stands { written } else { written.at_least_rows() };
+                    work.handle(tidegate_cache::Ran::Sent(&written), database, store, now);
+                });
+            }
+            Ran::BoundUnknown | Ran::Call(_) => tidegate_cache::Ran::Sent(&Written::Database),
+            Ran::Query(_, None) => tidegate_cache::Ran::Sent(&Written::Cluster),
+            Ran::Completed(_) | Ran::Failed { .. } if work.is_clean() => return,
+            Ran::Ready { after, over, .. } if work.is_clean() => {
+                return work.note_ready(block(after), over);
+            }
+            Ran::Completed(tag) => tidegate_cache::Ran::Completed(tag),
+            Ran::Failed { .. } => tidegate_cache::Ran::Failed,
+            Ran::Ready { before, after, over } => {
+                tidegate_cache::Ran::Ready { before: block(before), after: block(after), over }
+            }
+            Ran::Execute(_) => return,
+        };
+        results.with(|store| work.handle(ran, database, store, now));
+    }
+
+    /// What a text may change, and as of when its names mean that.
+    fn written(&mut self, text: Text<'_>, client: &Client) -> (Written, Option<Stamp>) {
+        let Some(strings) = text.strings else { return (Written::Cluster, None) };
+        let known = self.known_tables(&client.database);
+        let tables = known.as_ref().and_then(|known| known.tables.clone());
+        let stamp = known.as_ref().map(|known| known.stamp);
+        let serial = known.as_ref().filter(|_| tables.is_some()).map_or(0, |known| known.serial);
+        let settings = TextSettings { strings, encoding: TextEncoding::Utf8 };
+        let shape = self.shapes.shape_of(text.sql, settings, Instant::now()).shape;
+        let key = shape.fingerprint.0;
+        let is_whole = shape.incomplete.is_none();
+        if is_whole && let Some(written) = self.caching.writes.get(key, serial) {
+            return (written.clone(), stamp);
+        }
+        let analysis = analyse_with(text.sql, strings);
+        let written = written(&shape, &analysis, &client.database, tables.as_deref());
+        if is_whole {
+            self.caching.writes.put(key, serial, written.clone());
+        }
+        (written, stamp)
+    }
+}
+
+/// A part of a key that a policy adds: nobody's value is another's, and no value is none.
+fn own_part(part: &KeyPart, settings: &Settings, tags: &Tags<'_>) -> String {
+    let (name, value) = match part {
+        // It is a part of every key.
+        KeyPart::User => ("user", None),
+        KeyPart::Application => ("application", settings.get("application_name")),
+        KeyPart::EndUser => ("end-user", tags.get(END_USER_TAG).or(settings.get(END_USER_SETTING))),
+        KeyPart::Tag(tag) => (&**tag, tags.get(tag)),
+    };
+    value.map_or_else(|| format!("{name}-"), |value| format!("{name}={value}"))
+}
+
+/// What a server would have said, but for its ReadyForQuery.
+fn write(batch: Option<&RecalledBatch<'_>>, answer: &tidegate_cache::Answer, out: &mut Vec<u8>) {
+    if let Some(batch) = batch {
+        if batch.parses.is_some() {
+            backend::parse_complete(out);
+        }
+        frame::write(out, backend::tag::BIND_COMPLETE, |_| {});
+    }
+    out.extend_from_slice(answer.description());
+    out.extend_from_slice(answer.rows());
+}

@@ -1,0 +1,175 @@
+//! The answers that are kept: one store of the process, for all workers and the control plane.
+//!
+//! One lock around it: a look is some hundred nanoseconds, and what several tables, several workers and an exact order of use
+//! have to agree on is then agreed on by itself.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tidegate_cache::{Bounds, Counts, Doubt, Mark, Stamp, Store, Tag};
+use tokio::sync::watch;
+
+/// A server process of which nothing is known is taken to have ended after this long.
+const UNKNOWN_PROCESS_TIME_MAX: Duration = Duration::from_secs(600);
+/// One that is looked for is given this long to be seen.
+const DOUBT_TIME_MIN: Duration = Duration::from_secs(2);
+
+/// What may be committed by a server process that nobody hears from any more.
+struct Lost {
+    process: Option<i32>,
+    since: Instant,
+    doubt: Doubt,
+}
+
+/// The store, and whether it is in use.
+pub struct Results {
+    store: Mutex<Store>,
+    /// 0 while nothing is kept; else the number of this round of keeping.
+    round: AtomicU64,
+    last_round: AtomicU64,
+    is_wanted: watch::Sender<bool>,
+    lost: Mutex<Vec<Lost>>,
+    seed: u64,
+}
+
+impl Results {
+    /// `seed` is the process's.
+    pub fn new(bounds: Bounds, seed: u128) -> Arc<Self> {
+        Arc::new(Self {
+            store: Mutex::new(Store::new(bounds)),
+            round: AtomicU64::new(0),
+            last_round: AtomicU64::new(0),
+            is_wanted: watch::Sender::new(false),
+            lost: Mutex::default(),
+            seed: (seed >> 64) as u64 ^ seed as u64,
+        })
+    }
+
+    /// The number of the round of keeping; 0 while nothing is kept. Whoever has sent statements in an earlier round, or in
+    /// none, has sent what nobody knows.
+    #[inline]
+    pub fn round(&self) -> u64 {
+        // Sequentially consistent with `keep`: who finds none after a commit knows that no answer was begun before it.
+        self.round.load(Ordering::SeqCst)
+    }
+
+    /// Begins or ends a round, as a policy has something to keep or not.
+    pub fn keep(&self, wanted: bool) {
+        if wanted == (self.round() != 0) {
+            return;
+        }
+        let number = self.last_round.fetch_add(1, Ordering::Relaxed) + 1;
+        // Whatever was kept or marked before was followed by nobody since.
+        self.with(Store::restart);
+        self.round.store(if wanted { number } else { 0 }, Ordering::SeqCst);
+        self.is_wanted.send_replace(wanted);
+        tracing::info!(wanted, "answers are kept");
+    }
+
+    /// Resolves when answers are kept.
+    pub async fn wanted(&self) {
+        // The sender is this one: it cannot be gone.
+        let _ = self.is_wanted.subscribe().wait_for(|wanted| *wanted).await;
+    }
+
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Does something with the store. Nothing in it waits.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Store) -> T) -> T {
+        act(&mut self.store.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn stamp(&self, database: &Arc<str>) -> Stamp {
+        self.with(|store| store.stamp(database, Instant::now()))
+    }
+
+    /// Nothing that was kept stands: the servers are others, or have lost something.
+    pub fn forget_all(&self) {
+        self.with(|store| store.bump(&[Tag::Cluster], Instant::now()));
+    }
+
+    /// What the names of a database mean was found to have changed without a statement that passed; says what stands from now on.
+    pub fn correct(&self, database: &Arc<str>, read_at: Stamp) -> Stamp {
+        self.with(|store| {
+            let now = Instant::now();
+            if store.stamp(database, now) == read_at {
+                store.bump(&[Tag::Database(database.clone())], now);
+                return store.stamp(database, now);
+            }
+            read_at
+        })
+    }
+
+    /// From now until [`Self::resume`] statements run in the database that nobody reads.
+    pub fn suspend(&self, database: &Arc<str>) -> Suspended {
+        let tags = [Tag::Database(database.clone())];
+        let mark = self.with(|store| store.mark(&tags, Instant::now()));
+        Suspended { round: self.last_round.load(Ordering::SeqCst), mark }
+    }
+
+    pub fn resume(&self, database: &Arc<str>, suspended: Suspended) {
+        self.with(|store| {
+            store.bump(&[Tag::Database(database.clone())], Instant::now());
+            if suspended.round == self.last_round.load(Ordering::SeqCst) {
+                store.settle(suspended.mark);
+            }
+        });
+    }
+
+    /// A server is lost that may have committed, or may yet.
+    pub fn doubt(&self, process: Option<i32>, doubt: Doubt) {
+        if !doubt.is_empty() {
+            let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+            lost.push(Lost { process, since: Instant::now(), doubt });
+        }
+    }
+
+    /// Server processes that are in doubt.
+    pub fn doubtful(&self) -> Vec<i32> {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.iter().filter_map(|lost| lost.process).collect()
+    }
+
+    /// Is anything in doubt?
+    pub fn is_in_doubt(&self) -> bool {
+        !self.lost.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// The primary was asked at `asked_at`, and of those in doubt only these run.
+    pub fn resolve(&self, running: &[i32], asked_at: Instant) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let (open, over) = std::mem::take(&mut *lost).into_iter().partition(|lost: &Lost| {
+            let age = asked_at.saturating_duration_since(lost.since);
+            match lost.process {
+                Some(process) => age < DOUBT_TIME_MIN || running.contains(&process),
+                None => age < UNKNOWN_PROCESS_TIME_MAX,
+            }
+        });
+        *lost = open;
+        drop(lost);
+        let over: Vec<Lost> = over;
+        for lost in over {
+            self.with(|store| lost.doubt.resolve(store, Instant::now()));
+        }
+    }
+
+    pub fn counts(&self) -> (Counts, usize, usize) {
+        self.with(|store| (store.counts(), store.len(), store.bytes()))
+    }
+}
+
+/// A database in which nothing is kept for now.
+#[derive(Debug)]
+pub struct Suspended {
+    round: u64,
+    mark: Mark,
+}
+
+impl std::fmt::Debug for Results {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Results")
+    }
+}

@@ -1,0 +1,173 @@
+//! Registers that count up, and pairs that are changed together, read through kept answers while they are written.
+//!
+//! Each register has one writer, so a reader needs no order of all events to be judged: what it sees must be no less than what was
+//! acknowledged before it asked, no less than what it saw before, and no more than what was sent by when it heard.
+
+use super::{Kept, With};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tidegate_test_support::{Client, shared_cluster, wait_until};
+
+const SCHEMA: &str = "
+    CREATE TABLE t (id int PRIMARY KEY, v int);
+    INSERT INTO t VALUES (9, 9);
+    CREATE TABLE reg (k int PRIMARY KEY, v bigint);
+    INSERT INTO reg SELECT n, 0 FROM generate_series(0, 3) n;
+    CREATE TABLE a (v bigint); INSERT INTO a VALUES (0);
+    CREATE TABLE b (v bigint); INSERT INTO b VALUES (0);";
+const REGISTERS: usize = 4;
+const READERS: usize = 6;
+const TIME: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+struct Register {
+    sent: AtomicU64,
+    acknowledged: AtomicU64,
+}
+
+/// SplitMix64: a seed that fails fails again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ (word >> 31)) % bound
+    }
+}
+
+fn write(mut client: Client, own: usize, registers: &[Register], stop: &AtomicBool) {
+    let mut random = Random(own as u64);
+    let register = &registers[own];
+    while !stop.load(Ordering::Relaxed) {
+        let next = register.sent.load(Ordering::SeqCst) + 1;
+        let update = format!("UPDATE reg SET v = {next} WHERE k = {own}");
+        match random.below(4) {
+            // Rolled back: nobody may ever see it, so it does not count as sent.
+            0 => {
+                client.query("BEGIN");
+                client.query(&format!("UPDATE reg SET v = 1000000 WHERE k = {own}"));
+                client.query("ROLLBACK");
+                continue;
+            }
+            1 => {
+                register.sent.store(next, Ordering::SeqCst);
+                client.query("BEGIN");
+                client.query(&update);
+                client.query("COMMIT");
+            }
+            _ => {
+                register.sent.store(next, Ordering::SeqCst);
+                client.query(&update);
+            }
+        }
+        register.acknowledged.store(next, Ordering::SeqCst);
+        if own == 0 {
+            client.query("BEGIN");
+            client.query(&format!("UPDATE a SET v = {next}"));
+            client.query(&format!("UPDATE b SET v = {next}"));
+            client.query("COMMIT");
+        }
+        std::thread::sleep(Duration::from_millis(random.below(12)));
+    }
+}
+
+/// Reads until the time is over; how often, and what was wrong.
+fn read(
+    mut client: Client,
+    seed: u64,
+    registers: &[Register],
+    until: Instant,
+) -> (u64, Vec<String>) {
+    let mut random = Random(seed);
+    let mut own = [0; REGISTERS];
+    let (mut count, mut wrong) = (0, Vec::new());
+    while Instant::now() < until {
+        count += 1;
+        if random.below(5) == 0 {
+            let answer = client.query("SELECT a.v, b.v FROM a, b");
+            let row = answer.iter().find(|message| message.tag == b'D').unwrap().row();
+            if row[0] != row[1] {
+                wrong.push(format!("torn: {row:?}"));
+            }
+            continue;
+        }
+        let k = random.below(REGISTERS as u64) as usize;
+        let sql = format!("SELECT v FROM reg WHERE k = {k}");
+        let least = registers[k].acknowledged.load(Ordering::SeqCst);
+        // Now and then past what is kept, in a transaction.
+        let direct = random.below(20) == 0;
+        if direct {
+            client.query("BEGIN");
+        }
+        let seen: u64 = client.value(&sql).unwrap().parse().unwrap();
+        if direct {
+            client.query("COMMIT");
+        }
+        let most = registers[k].sent.load(Ordering::SeqCst);
+        if seen < own[k] || seen > most {
+            wrong.push(format!("register {k}: {seen}, after {} and of {most}", own[k]));
+        }
+        own[k] = own[k].max(seen);
+        // What routing promises of replicas is less: only a session's own order.
+        if seen < least && seed & REPLICAS == 0 {
+            wrong.push(format!("register {k}: {seen}, although {least} was acknowledged"));
+        }
+    }
+    (count, wrong)
+}
+
+/// A bit of the seed.
+const REPLICAS: u64 = 1 << 32;
+
+fn histories(name: &str, with: With) {
+    let kept = Kept::start(shared_cluster(), name, SCHEMA, with);
+    let registers: Vec<Register> = (0..REGISTERS).map(|_| Register::default()).collect();
+    let stop = AtomicBool::new(false);
+    let bit = if with == With::Replicas { REPLICAS } else { 0 };
+    let (count, wrong) = std::thread::scope(|scope| {
+        for own in 0..REGISTERS {
+            let (client, registers, stop) = (kept.connect(), &registers, &stop);
+            scope.spawn(move || write(client, own, registers, stop));
+        }
+        let until = Instant::now() + TIME;
+        let readers: Vec<_> = (0..READERS)
+            .map(|reader| {
+                let (client, registers) = (kept.connect(), &registers);
+                scope.spawn(move || read(client, reader as u64 | bit, registers, until))
+            })
+            .collect();
+        let mut all = (0, Vec::new());
+        for reader in readers {
+            let (count, wrong) = reader.join().unwrap();
+            all.0 += count;
+            all.1.extend(wrong);
+        }
+        stop.store(true, Ordering::Relaxed);
+        all
+    });
+    assert!(wrong.is_empty(), "{} of {count}: {:?}", wrong.len(), &wrong[..wrong.len().min(5)]);
+    assert!(count > 200, "{count} reads");
+    println!("{count} reads");
+    // When all is quiet, everybody sees the last value.
+    let mut client = kept.connect();
+    for (k, register) in registers.iter().enumerate() {
+        let last = register.acknowledged.load(Ordering::SeqCst).to_string();
+        let sql = format!("SELECT v FROM reg WHERE k = {k}");
+        wait_until(super::SOON, "the last value is seen", || {
+            client.value(&sql) == Some(last.clone())
+        });
+    }
+}
+
+#[test]
+fn no_reader_goes_back_while_others_write() {
+    histories("cache_history", With::ThePrimary);
+}
+
+#[test]
+fn nor_with_replicas() {
+    histories("cache_replicas", With::Replicas);
+}
