@@ -150,6 +150,8 @@ pub struct Store {
     /// How often it has been restarted.
     age: u32,
     next_version: u64,
+    /// Databases in which statements run that nobody reads, by how many sessions.
+    suspended: FxHashMap<Arc<str>, u32>,
     counts: Counts,
 }
 
@@ -168,6 +170,7 @@ impl Store {
             tags_max,
             age: 0,
             next_version: 1,
+            suspended: FxHashMap::default(),
             counts: Counts::default(),
         }
     }
@@ -216,7 +219,7 @@ impl Store {
         reader: Reader,
         now: Instant,
     ) -> Found {
-        if self.stamp(database, now) != stamp {
+        if self.stamp(database, now) != stamp || self.suspended.contains_key(database) {
             return Found::Pass;
         }
         let mut pass =
@@ -283,6 +286,23 @@ impl Store {
             // What has no version is in no answer.
             if let Some(place) = self.places.get(tag).copied() {
                 self.renew(place, now);
+            }
+        }
+    }
+
+    /// From now on statements run in the database that nobody reads: nothing of it is kept.
+    pub fn suspend(&mut self, database: &Arc<str>, now: Instant) {
+        *self.suspended.entry(database.clone()).or_default() += 1;
+        self.bump(&[Tag::Database(database.clone())], now);
+    }
+
+    /// One of the sessions is over that did so.
+    pub fn resume(&mut self, database: &Arc<str>, now: Instant) {
+        self.bump(&[Tag::Database(database.clone())], now);
+        if let Some(sessions) = self.suspended.get_mut(database) {
+            *sessions -= 1;
+            if *sessions == 0 {
+                self.suspended.remove(database);
             }
         }
     }

@@ -88,7 +88,7 @@ struct Relation {
 }
 
 /// PostgreSQL's stable functions that depend on settings and nothing else; sorted.
-const BY_SETTINGS: [&str; 32] = [
+const BY_SETTINGS: [&str; 35] = [
     "array_agg",
     "array_to_json",
     "array_to_string",
@@ -107,6 +107,7 @@ const BY_SETTINGS: [&str; 32] = [
     "jsonb_build_array",
     "jsonb_build_object",
     "jsonb_object_agg",
+    "length",
     "make_timestamptz",
     "overlaps",
     "phraseto_tsquery",
@@ -114,9 +115,11 @@ const BY_SETTINGS: [&str; 32] = [
     "row_to_json",
     "timezone",
     "to_char",
+    "to_date",
     "to_json",
     "to_jsonb",
     "to_number",
+    "to_timestamp",
     "to_tsquery",
     "to_tsvector",
     "ts_headline",

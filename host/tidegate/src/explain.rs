@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use tidegate_cache::{Deny, is_timeless, judge};
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
 use tidegate_core::policy::LimitPlan;
 use tidegate_core::policy::index::Suggestion;
@@ -46,15 +47,17 @@ pub struct Explanation {
     pub end_user: Option<String>,
     pub shape: ShapeLine,
     pub read: Proof,
+    /// Whether its answers may be kept, if a policy wants it.
+    pub cache: Proof,
     pub plans: Vec<PlanTold>,
     pub replicas: Vec<ReplicaTold>,
 }
 
-/// Whether it is proven to be nothing but a read.
+/// Whether something is proven.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
     pub proven: bool,
-    /// What stands against it: a label of `tidegate_core::route::NotARead`, or that the catalogue is not known.
+    /// What stands against it: a label of `tidegate_core::route::NotARead`, a rule and label of `tidegate_cache::Deny`, or that the catalogue is not known.
     pub why_not: Option<String>,
 }
 
@@ -121,6 +124,7 @@ pub fn explain(
             judge_read(&known.shape, &known_names.catalogue).map_err(|why| why.label().to_owned())
         }
     };
+    let kept = may_be_kept(sources.view, known, sql, database);
     let asked = Question { shape: &known.shape, tags: &told };
     Explanation {
         database: database.to_owned(),
@@ -128,9 +132,26 @@ pub fn explain(
         end_user: end_user.map(str::to_owned),
         shape: ShapeLine::from(&*known.shape),
         read: Proof { proven: proof.is_ok(), why_not: proof.err() },
+        cache: Proof { proven: kept.is_ok(), why_not: kept.err() },
         plans: plans(sources, asked, &identity),
         replicas: replicas(sources.view, now),
     }
+}
+
+/// Whether an answer to this very text may be kept; its parameters are looked at when they are there.
+fn may_be_kept(view: &View, known: &Known, sql: &[u8], database: &str) -> Result<(), String> {
+    let told = |why: Deny| format!("{} {}", why.rule(), why.label());
+    let tables = view.catalogues.get(database).and_then(|names| names.tables.as_ref());
+    let Some(tables) = tables else {
+        return Err(
+            "catalogue not read: nothing is kept, or nobody has used the database".to_owned()
+        );
+    };
+    if !is_timeless(sql.get(known.begin..known.end).unwrap_or(sql), b"") {
+        return Err(told(Deny::DateWord));
+    }
+    let names = tables.tables.as_ref().ok_or_else(|| told(Deny::Unknown))?;
+    judge(&known.shape, &database.into(), names).map(drop).map_err(told)
 }
 
 fn plans(sources: &Sources<'_>, question: Question<'_>, identity: &Identity) -> Vec<PlanTold> {
@@ -217,6 +238,11 @@ impl Explanation {
             Some(why) => format!("stays on the primary ({why})"),
         };
         let _ = writeln!(out, "proof      {proof}");
+        let kept = match &self.cache.why_not {
+            None => "may be kept, if the policy wants it".to_owned(),
+            Some(why) => format!("not kept ({why})"),
+        };
+        let _ = writeln!(out, "answer     {kept}");
         for PlanTold { slot, plan, by } in &self.plans {
             let _ = writeln!(out, "{slot:<10} {plan}  [{by}]");
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidegate_cache::{Bounds, Counts, Doubt, Mark, Stamp, Store, Tag};
+use tidegate_cache::{Bounds, Counts, Deny, Doubt, Stamp, Store, Tag};
 use tokio::sync::watch;
 
 /// A server process of which nothing is known is taken to have ended after this long.
@@ -30,6 +30,8 @@ pub struct Results {
     last_round: AtomicU64,
     is_wanted: watch::Sender<bool>,
     lost: Mutex<Vec<Lost>>,
+    /// By `Deny::ALL`.
+    denied: [AtomicU64; Deny::ALL.len()],
     seed: u64,
 }
 
@@ -42,6 +44,7 @@ impl Results {
             last_round: AtomicU64::new(0),
             is_wanted: watch::Sender::new(false),
             lost: Mutex::default(),
+            denied: std::array::from_fn(|_| AtomicU64::new(0)),
             seed: (seed >> 64) as u64 ^ seed as u64,
         })
     }
@@ -103,22 +106,6 @@ impl Results {
         })
     }
 
-    /// From now until [`Self::resume`] statements run in the database that nobody reads.
-    pub fn suspend(&self, database: &Arc<str>) -> Suspended {
-        let tags = [Tag::Database(database.clone())];
-        let mark = self.with(|store| store.mark(&tags, Instant::now()));
-        Suspended { round: self.last_round.load(Ordering::SeqCst), mark }
-    }
-
-    pub fn resume(&self, database: &Arc<str>, suspended: Suspended) {
-        self.with(|store| {
-            store.bump(&[Tag::Database(database.clone())], Instant::now());
-            if suspended.round == self.last_round.load(Ordering::SeqCst) {
-                store.settle(suspended.mark);
-            }
-        });
-    }
-
     /// A server is lost that may have committed, or may yet.
     pub fn doubt(&self, process: Option<i32>, doubt: Doubt) {
         if !doubt.is_empty() {
@@ -156,16 +143,22 @@ impl Results {
         }
     }
 
+    /// What happened so far; answers that are kept, and their bytes.
     pub fn counts(&self) -> (Counts, usize, usize) {
         self.with(|store| (store.counts(), store.len(), store.bytes()))
     }
-}
 
-/// A database in which nothing is kept for now.
-#[derive(Debug)]
-pub struct Suspended {
-    round: u64,
-    mark: Mark,
+    /// A policy wanted an answer to be kept that may not be.
+    pub fn note_denied(&self, why: Deny) {
+        if let Some(place) = Deny::ALL.iter().position(|deny| *deny == why) {
+            self.denied[place].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// By `Deny::ALL`.
+    pub fn denied(&self) -> Vec<u64> {
+        self.denied.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
 }
 
 impl std::fmt::Debug for Results {

@@ -264,7 +264,7 @@ fn each_write_takes_what_it_changes() {
         assert!(!kept.runs(&mut reader, read), "{line}: it is not kept in the first place");
         let answer = writer.query(write);
         let failed = answer.iter().any(|message| message.tag == b'E');
-        assert_eq!(failed, write.contains("VALUES (1)") && rule == "none", "{line}: {answer:?}");
+        assert_eq!(failed, write.contains("(NULL)"), "{line}: {answer:?}");
         if kept.runs(&mut reader, read) != (rule != "none") {
             wrong.push(line);
         }

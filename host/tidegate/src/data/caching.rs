@@ -195,23 +195,25 @@ impl Routing {
         known: &KnownTables,
     ) -> Option<Arc<[Tag]>> {
         let bound = next.batch.as_ref().map_or(&[][..], |batch| batch.bound);
-        if !is_timeless(next.sql.get(text.begin..text.end)?, bound) {
-            return None;
-        }
-        let key = text.shape.fingerprint.0;
-        // What has no fingerprint shares one.
-        if text.shape.incomplete.is_some() {
-            return None;
-        }
-        if let Some(verdict) = self.caching.verdicts.get(key, known.serial) {
-            return verdict.clone().ok();
-        }
-        let verdict = match &known.tables {
-            Some(tables) => judge(&text.shape, &client.database, tables),
-            None => Err(Deny::Unknown),
+        let is_timeless = is_timeless(next.sql.get(text.begin..text.end)?, bound);
+        let verdict = match is_timeless {
+            true => self.verdict(text, client, known),
+            false => Err(Deny::DateWord),
         };
+        verdict.map_err(|why| self.caching.results.note_denied(why)).ok()
+    }
+
+    fn verdict(&mut self, text: &Known, client: &Client, known: &KnownTables) -> Verdict {
+        // What has no fingerprint shares one.
+        let tables = known.tables.as_deref().filter(|_| text.shape.incomplete.is_none());
+        let tables = tables.ok_or(Deny::Unknown)?;
+        let key = text.shape.fingerprint.0;
+        if let Some(verdict) = self.caching.verdicts.get(key, known.serial) {
+            return verdict.clone();
+        }
+        let verdict = judge(&text.shape, &client.database, tables);
         self.caching.verdicts.put(key, known.serial, verdict.clone());
-        verdict.ok()
+        verdict
     }
 
     fn cache_ttl(

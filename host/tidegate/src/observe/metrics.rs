@@ -8,11 +8,14 @@ use std::fmt::Write;
 
 use metrics::{Key, KeyName, Label, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use tidegate_cache::Deny;
 use tidegate_core::policy::canary::Reason;
 use tidegate_core::policy::faults::FaultKind;
 use tidegate_policy::PLAN_TIMES;
 
-use super::snapshot::{MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, Snapshot};
+use super::snapshot::{
+    KeptSnapshot, MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, Snapshot,
+};
 use super::stats::{CounterLabel, ErrorKind, PinReason, PlanSlot, WorkerTotals};
 
 /// One metric.
@@ -52,6 +55,10 @@ enum Read {
     ),
     /// What plugins record themselves.
     Recorded,
+    /// Counters and gauges of answers that are kept, by where.
+    Kept(fn(&KeptSnapshot) -> u64),
+    KeptNow(fn(&KeptSnapshot) -> usize),
+    KeptNot,
 }
 
 const POOL_LABELS: [&str; 4] = ["database", "user", "server", "role"];
@@ -62,6 +69,8 @@ const MEMBER_LABELS: [&str; 1] = ["server"];
 const SLOT_LABELS: [&str; 1] = ["slot"];
 const SLOT_FAULT_LABELS: [&str; 2] = ["slot", "fault"];
 const SLOT_REASON_LABELS: [&str; 2] = ["slot", "reason"];
+const LAYER_LABELS: [&str; 1] = ["layer"];
+const RULE_LABELS: [&str; 2] = ["rule", "reason"];
 const RECORDED_LABELS: [&str; 2] = ["slot", "name"];
 
 /// The table, in the order of the documentation.
@@ -133,6 +142,15 @@ pub const METRICS: &[Metric] = &[
     member("tidegate_server_lag_seconds", "How far the replica is behind the primary.", |m| m.lag_seconds),
     gauge("tidegate_primary_held", "Whether statements for the primary wait until it is certain which server it is.", |s| f64::from(u8::from(s.primary_held))),
     Metric { name: "tidegate_primary_changes_total", help: "How often another server has become the primary, by whomever.", read: Read::Process(|s| s.primary_changes) },
+    kept("tidegate_cache_hits_total", "Statements answered without a server.", |k| k.hits),
+    kept("tidegate_cache_misses_total", "Statements that may be kept, and of which no answer was there that stood.", |k| k.misses),
+    kept("tidegate_cache_stale_total", "Of the misses, those of which an answer was there that a write had taken.", |k| k.stale),
+    kept("tidegate_cache_puts_total", "Answers kept.", |k| k.puts),
+    kept("tidegate_cache_evictions_total", "Answers that made room for others.", |k| k.evictions),
+    kept("tidegate_cache_invalidations_total", "Tables and the like that committed writes took the answers of.", |k| k.invalidations),
+    Metric { name: "tidegate_cache_entries", help: "Answers that are there.", read: Read::KeptNow(|k| k.entries) },
+    Metric { name: "tidegate_cache_bytes", help: "Memory of them and their keys.", read: Read::KeptNow(|k| k.bytes) },
+    Metric { name: "tidegate_cache_denied_total", help: "Statements that a policy wanted kept and that may not be, by the rule of docs/cache.md.", read: Read::KeptNot },
     gauge("tidegate_databases_hidden_state", "Databases with triggers, defaults, views, operators or the like that may leave state in sessions: a probe follows what may have run one.", |s| s.databases_hidden_state as f64),
     gauge("tidegate_workers", "Data-plane threads.", |s| s.workers as f64),
     gauge("tidegate_workers_silent", "Workers that did not answer this scrape in time: what they hold is missing from the gauges of pools.", |s| s.workers_silent as f64),
@@ -172,6 +190,10 @@ const fn member(
     Metric { name, help, read: Read::Member(read) }
 }
 
+const fn kept(name: &'static str, help: &'static str, read: fn(&KeptSnapshot) -> u64) -> Metric {
+    Metric { name, help, read: Read::Kept(read) }
+}
+
 const fn pool(name: &'static str, help: &'static str, read: fn(&PoolSnapshot) -> f64) -> Metric {
     Metric { name, help, read: Read::Pool(read) }
 }
@@ -187,11 +209,14 @@ impl Metric {
             | Read::PluginFaults
             | Read::Slot(_)
             | Read::SlotBy(..)
+            | Read::Kept(_)
+            | Read::KeptNot
             | Read::PluginPlanTimes => "counter",
             Read::Gauge(_)
             | Read::Member(_)
             | Read::Pool(_)
             | Read::PluginMemory
+            | Read::KeptNow(_)
             | Read::Recorded => "gauge",
         }
     }
@@ -209,6 +234,8 @@ impl Metric {
             Read::Slot(_) => &SLOT_LABELS,
             Read::SlotBy(_, labels, _) => labels,
             Read::Recorded => &RECORDED_LABELS,
+            Read::Kept(_) | Read::KeptNow(_) => &LAYER_LABELS,
+            Read::KeptNot => &RULE_LABELS,
         }
     }
 
@@ -269,6 +296,14 @@ impl Metric {
                     }
                 }
             }
+            Read::Kept(read) => counter(vec![MEMORY], read(&snapshot.kept)),
+            Read::KeptNow(read) => gauge(vec![MEMORY], read(&snapshot.kept) as f64),
+            Read::KeptNot => {
+                for (why, count) in Deny::ALL.iter().zip(&snapshot.kept.denied) {
+                    let labels = [("rule", why.rule()), ("reason", why.label())];
+                    counter(labels.map(|(name, value)| Label::new(name, value)).into(), *count);
+                }
+            }
             Read::Plugin(_) | Read::PluginFaults | Read::PluginPlanTimes => {
                 snapshot.plugins.iter().for_each(|plugin| self.record_plugin(plugin, &counter));
             }
@@ -299,6 +334,8 @@ impl Metric {
         }
     }
 }
+
+const MEMORY: Label = Label::from_static_parts("layer", "memory");
 
 static METADATA: Metadata<'static> =
     Metadata::new(module_path!(), metrics::Level::INFO, Some(module_path!()));

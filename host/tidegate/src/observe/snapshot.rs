@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub databases_hidden_state: usize,
     /// Summed over the workers.
     pub totals: WorkerTotals,
+    /// Answers that are kept.
+    pub kept: KeptSnapshot,
     /// What operators hold.
     pub paused: PausedSnapshot,
     /// Empty where there is but one server.
@@ -62,6 +64,23 @@ pub struct MemberSnapshot {
     pub serves_reads: bool,
     /// Of a replica, where it is known.
     pub lag_seconds: Option<f64>,
+}
+
+/// Answers that are kept in memory, and what became of those who looked for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KeptSnapshot {
+    pub entries: usize,
+    pub bytes: usize,
+    pub hits: u64,
+    pub misses: u64,
+    /// Of the misses: an answer was there and stood no more.
+    pub stale: u64,
+    pub puts: u64,
+    pub evictions: u64,
+    /// Tables, databases and the like that committed writes have taken the answers of.
+    pub invalidations: u64,
+    /// Statements whose answers a policy wanted kept and that may not be: by `tidegate_cache::Deny::ALL`.
+    pub denied: Vec<u64>,
 }
 
 /// Which databases are paused.

@@ -8,10 +8,11 @@ use super::pausing;
 use crate::data::listening::ListenerSnapshot;
 use crate::data::worker::{Message, Settled, Shared, WorkerSnapshot};
 use crate::observe::snapshot::{
-    MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, RecordedSnapshot, Scope,
-    ServerSnapshot, Snapshot,
+    KeptSnapshot, MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot,
+    RecordedSnapshot, Scope, ServerSnapshot, Snapshot,
 };
 use crate::plugins::{Plugins, VersionReport};
+use crate::results::Results;
 use crate::upstream::pool::ServerPlace;
 use crate::view::MemberView;
 
@@ -29,6 +30,7 @@ pub(super) async fn take(
         uptime_ms: millis(started_at.elapsed()),
         workers: shared.senders.len(),
         databases_hidden_state: shared.hidden.count(),
+        kept: kept(&shared.results),
         paused: pausing::told(&shared.pools.pauses()),
         ..Snapshot::default()
     };
@@ -69,6 +71,21 @@ fn add_cluster(snapshot: &mut Snapshot, shared: &Shared) {
     snapshot.cluster = topology.members.iter().map(member).collect();
     snapshot.primary_held = topology.is_held;
     snapshot.primary_changes = topology.primary_changes;
+}
+
+fn kept(results: &Results) -> KeptSnapshot {
+    let (counts, entries, bytes) = results.counts();
+    KeptSnapshot {
+        entries,
+        bytes,
+        hits: counts.hits,
+        misses: counts.misses,
+        stale: counts.stale,
+        puts: counts.puts,
+        evictions: counts.evictions,
+        invalidations: counts.invalidations,
+        denied: results.denied(),
+    }
 }
 
 fn add_worker(snapshot: &mut Snapshot, worker: WorkerSnapshot, settled: &Settled, scope: Scope) {

@@ -65,6 +65,9 @@ impl Worker {
             stats.bytes_from_servers.add(from_server.read);
             stats.bytes_to_clients.add(from_server.written);
         };
+        // What it runs there is not read: while it is here, nothing is kept of its database.
+        let (results, database) = (&self.shared.results, &replicating.database);
+        results.with(|store| store.suspend(database, Instant::now()));
         let reason = {
             let relaying = relay(&mut client, &mut server, &pending, &welcome, count);
             // Nothing is resumed after either branch.
@@ -76,6 +79,7 @@ impl Worker {
                 () = replicating.cut.notified() => CloseReason::ShuttingDown,
             }
         };
+        results.with(|store| store.resume(database, Instant::now()));
         self.leave(&replicating, reason);
         let goodbye = async { tokio::join!(client.shutdown(), server.shutdown()) };
         // Both sockets are closed either way.
