@@ -127,9 +127,8 @@ impl Server {
         let random = |error| (Exit::Failure, format!("no random numbers: {error}"));
         let fake_secret = draw_secret().map_err(random)?;
         let seed = u128::from_le_bytes(draw_secret().map_err(random)?);
-        let settled =
-            settle::settle(config, fake_secret).map_err(|message| (Exit::Usage, message))?;
-        let settled = Arc::new(settled);
+        let settled = settle::settle(config, fake_secret).map(Arc::new);
+        let settled = settled.map_err(|message| (Exit::Usage, message))?;
         let config = settled.config.clone();
         let Sockets { inherited, mut handover, bound, admin, listening } =
             Sockets::open(&config, beginning)?;

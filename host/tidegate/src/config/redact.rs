@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::cache::CacheSettings;
 use super::checked::{
     AuthConfig, AuthMethod, Config, LimitSettings, Listen, MetricsAccess, PoolSettings, TrustRemote,
 };
@@ -56,11 +57,7 @@ pub fn redacted(config: &Config) -> Value {
             "lag_return": duration(config.routing.lag_return),
         },
         "failover": failover(&config.failover),
-        "cache": {
-            "entries_max": config.cache.bounds.entries,
-            "memory_mib_max": config.cache.bounds.bytes >> 20,
-            "ttl_max": duration(config.cache.bounds.ttl),
-        },
+        "cache": cache(&config.cache),
         "plugins": plugins(&config.plugins),
         "pins": pins(&config.plugins),
         "auth": auth(&config.auth),
@@ -83,6 +80,14 @@ pub fn redacted(config: &Config) -> Value {
         },
         "limits": limits(&config.limits),
         "log": { "format": config.log.format.as_str(), "filter": config.log.filter },
+    })
+}
+
+fn cache(cache: &CacheSettings) -> Value {
+    json!({
+        "entries_max": cache.bounds.entries,
+        "memory_mib_max": cache.bounds.bytes >> 20,
+        "ttl_max": duration(cache.bounds.ttl),
     })
 }
 

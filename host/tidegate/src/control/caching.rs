@@ -5,9 +5,9 @@ use std::time::Instant;
 use tidegate_core::policy::Slot;
 use tidegate_policy::Registry;
 
+use super::{Input, WATCH_INTERVAL, Watched, ticks};
 use crate::config::Keeping;
-
-use super::{Asker, Input, WATCH_INTERVAL, Watched, ticks};
+use crate::upstream::Asker;
 
 /// Without end.
 pub(super) async fn watch(input: &Input, watched: &Watched) {

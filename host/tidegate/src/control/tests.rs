@@ -14,6 +14,7 @@ use super::*;
 use crate::config::raw::{At, Raw};
 use crate::config::{ConfigSource, ServerUrl, flag_value};
 use crate::tls::ServerTls;
+use tidegate_cache::Bounds;
 
 /// What the server has seen so far.
 #[derive(Clone, Debug, Default)]
@@ -112,6 +113,12 @@ async fn server() -> (Watched, watch::Receiver<Seen>) {
     (Watched { config, targets }, told)
 }
 
+/// Nothing is kept.
+fn results() -> Arc<Results> {
+    let bounds = Bounds { entries: 0, bytes: 0, ttl: Duration::from_secs(1) };
+    Results::new(bounds, 1)
+}
+
 fn input(watched: Watched) -> (Input, Arc<Watched>) {
     let sink: Arc<dyn Sink> = Arc::new(Silence);
     let engine = Arc::new(Engine::new(Settings::default()).unwrap());
@@ -125,6 +132,7 @@ fn input(watched: Watched) -> (Input, Arc<Watched>) {
         pools: SharedPools::new(1),
         adopt: Box::new(|name| Err(format!("{name} is never adopted here"))),
         orders: mpsc::channel(1).1,
+        results: results(),
     };
     (input, watched)
 }
@@ -154,11 +162,12 @@ async fn a_database_that_cannot_be_read_is_not_asked_about_at_each_look() {
     let (watched, seen) = server().await;
     let mut catalogues = Catalogues::new(&watched);
     let hidden = HiddenCodes::default();
-    let first = catalogues.refresh(&"starting".into(), 0, &hidden).await;
+    let results = results();
+    let first = catalogues.refresh(&"starting".into(), 0, &hidden, &results).await;
     assert_eq!((first, catalogues.known().len()), (Refreshed::Yes, 0));
     // No schema change makes it worth a try.
     for schema in 0..10 {
-        let again = catalogues.refresh(&"starting".into(), schema, &hidden).await;
+        let again = catalogues.refresh(&"starting".into(), schema, &hidden, &results).await;
         assert_eq!(again, Refreshed::No);
     }
     assert_eq!(seen.borrow().catalogues, ["starting"]);

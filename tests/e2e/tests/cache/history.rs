@@ -70,7 +70,10 @@ fn write(mut client: Client, own: usize, registers: &[Register], stop: &AtomicBo
             client.query(&format!("UPDATE b SET v = {next}"));
             client.query("COMMIT");
         }
-        std::thread::sleep(Duration::from_millis(random.below(12)));
+        // Readers find something that is kept only between writes.
+        for _ in 0..random.below(12) {
+            client.query("SELECT pg_sleep(0.001)");
+        }
     }
 }
 

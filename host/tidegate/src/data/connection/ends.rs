@@ -182,9 +182,7 @@ impl Connection {
 
     /// The server connection is of no more use, or not worth cleaning.
     pub(super) fn drop_server(&mut self) {
-        if self.lent.is_some() {
-            self.lose_work();
-        }
+        self.lose_work();
         if let Some(Lent { lease, .. }) = self.lent.take() {
             lease.release(Fitness::Unfit, Instant::now());
         }
@@ -197,6 +195,8 @@ impl Connection {
     }
 
     pub(super) fn server_gone(&mut self, cx: &mut Context<'_>) {
+        // As long as the session knows what it had under way.
+        self.lose_work();
         let lost = match self.phase {
             ClientPhase::Reading | ClientPhase::Replies => {
                 self.session.handle_server_lost(&mut self.from_server.out)

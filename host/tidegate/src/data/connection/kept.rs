@@ -102,6 +102,9 @@ impl Connection {
 
     /// The server is no more, whatever was under way.
     pub(super) fn lose_work(&mut self) {
+        if self.lent.is_none() {
+            return;
+        }
         self.keeping = None;
         let lost = match self.session.work_at_stake() {
             Work::InDoubt => {

@@ -221,14 +221,13 @@ impl Worker {
             ));
         };
         let tls = if logged_in.stream.is_encrypted() { Encrypted::Yes } else { Encrypted::No };
-        let credentials = logged_in.credentials.clone();
         let new = NewClient {
             id,
             user: user.clone(),
             database: database.clone(),
             peer,
             tls,
-            credentials,
+            credentials: logged_in.credentials.clone(),
             key_pid,
             write_pool,
             counted,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use crate::config;
+use crate::results::Results;
 use crate::upstream::pool::{PrimaryHold, SharedPools};
 
 /// The end of a reload: when the last worker has dropped this, all open connections to the new targets, and those to
@@ -11,6 +12,7 @@ use crate::upstream::pool::{PrimaryHold, SharedPools};
 #[derive(Debug)]
 pub struct Retiring {
     pools: Arc<SharedPools>,
+    results: Arc<Results>,
     /// By `PoolKey::instance`: whose target is another now.
     instances: Vec<usize>,
     pub(super) transactions: Transactions,
@@ -31,6 +33,8 @@ pub enum Transactions {
 impl Drop for Retiring {
     fn drop(&mut self) {
         self.pools.reconnect(|key| self.instances.contains(&key.instance));
+        // What was read from servers that are others now may never have been, for those.
+        self.results.forget_all();
     }
 }
 
@@ -46,6 +50,7 @@ impl Shared {
         let count = 1 + old.replicas.len().max(new.replicas.len());
         let changed = |i: &usize| !old.server(*i).is_reached_like(new.server(*i));
         let instances = (0..count).filter(changed).collect();
-        Arc::new(Retiring { pools: self.pools.clone(), instances, transactions, hold })
+        let (pools, results) = (self.pools.clone(), self.results.clone());
+        Arc::new(Retiring { pools, results, instances, transactions, hold })
     }
 }
