@@ -28,6 +28,7 @@ pub struct Results {
     /// 0 while nothing is kept; else the number of this round of keeping.
     round: AtomicU64,
     last_round: AtomicU64,
+    readings: AtomicU64,
     is_wanted: watch::Sender<bool>,
     lost: Mutex<Vec<Lost>>,
     /// By `Deny::ALL`.
@@ -42,6 +43,7 @@ impl Results {
             store: Mutex::new(Store::new(bounds)),
             round: AtomicU64::new(0),
             last_round: AtomicU64::new(0),
+            readings: AtomicU64::new(0),
             is_wanted: watch::Sender::new(false),
             lost: Mutex::default(),
             denied: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -87,6 +89,12 @@ impl Results {
 
     pub fn stamp(&self, database: &Arc<str>) -> Stamp {
         self.with(|store| store.stamp(database, Instant::now()))
+    }
+
+    /// A number for a reading of a catalogue that no other has, of whatever database and configuration: what was found by one
+    /// says nothing of another.
+    pub fn number_reading(&self) -> u64 {
+        self.readings.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Nothing that was kept stands: the servers are others, or have lost something.

@@ -35,7 +35,7 @@ pub struct KnownTables {
     pub tables: Option<Arc<Tables>>,
     /// It holds as long as this does.
     pub stamp: Stamp,
-    /// Another number, another reading.
+    /// Another number, another reading; of all databases.
     pub serial: u64,
 }
 

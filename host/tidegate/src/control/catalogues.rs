@@ -34,7 +34,6 @@ struct Database {
     asker: Asker,
     known: Option<Known>,
     schedule: Schedule,
-    serial: u64,
 }
 
 /// What came of a look at one database.
@@ -82,7 +81,7 @@ impl Catalogues {
         let database = self.databases.entry(name.clone()).or_insert_with(|| {
             let mut asker = Asker::new(config, 0, target.clone(), "tidegate: catalogue");
             asker.database = name.clone();
-            Database { asker, known: None, schedule: Schedule::default(), serial: 0 }
+            Database { asker, known: None, schedule: Schedule::default() }
         });
         let kept = (results.round() != 0).then(|| results.stamp(name));
         let is_changed = database.known.as_ref().is_none_or(|known| {
@@ -180,11 +179,10 @@ impl Database {
         stamp: Stamp,
         results: &Results,
     ) -> KnownTables {
-        self.serial += 1;
         let before = self.known.as_ref().and_then(|known| known.tables.as_ref());
         let changed = before.is_some_and(|before| before.stamp == stamp && before.tables != tables);
         let stamp = if changed { results.correct(&self.asker.database, stamp) } else { stamp };
-        KnownTables { tables, stamp, serial: self.serial }
+        KnownTables { tables, stamp, serial: results.number_reading() }
     }
 }
 
