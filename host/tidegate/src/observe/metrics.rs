@@ -298,12 +298,7 @@ impl Metric {
             }
             Read::Kept(read) => counter(vec![MEMORY], read(&snapshot.kept)),
             Read::KeptNow(read) => gauge(vec![MEMORY], read(&snapshot.kept) as f64),
-            Read::KeptNot => {
-                for (why, count) in Deny::ALL.iter().zip(&snapshot.kept.denied) {
-                    let labels = [("rule", why.rule()), ("reason", why.label())];
-                    counter(labels.map(|(name, value)| Label::new(name, value)).into(), *count);
-                }
-            }
+            Read::KeptNot => record_denied(&snapshot.kept, &counter),
             Read::Plugin(_) | Read::PluginFaults | Read::PluginPlanTimes => {
                 snapshot.plugins.iter().for_each(|plugin| self.record_plugin(plugin, &counter));
             }
@@ -332,6 +327,14 @@ impl Metric {
             }
             _ => {}
         }
+    }
+}
+
+fn record_denied(kept: &KeptSnapshot, counter: &dyn Fn(Vec<Label>, u64)) {
+    for (index, why) in Deny::ALL.iter().enumerate() {
+        let count = kept.denied.get(index).copied().unwrap_or(0);
+        let labels = [("rule", why.rule()), ("reason", why.label())];
+        counter(labels.map(|(name, value)| Label::new(name, value)).into(), count);
     }
 }
 
