@@ -261,7 +261,7 @@ fn each_example_of_the_table_can_be_read() {
             }
         }
     }
-    let variables = [("DATABASE_PASSWORD", "x"), ("ADMIN_TOKEN", "y")];
+    let variables = [("DATABASE_PASSWORD", "x"), ("ADMIN_TOKEN", "y"), ("FAILOVER_PASSWORD", "z")];
     let told = load(&text, &variables).unwrap_err();
     for error in told {
         let expected = match &error.problem {
