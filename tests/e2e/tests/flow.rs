@@ -55,7 +55,8 @@ impl Flow {
     /// What the server does, as far as it is seen from outside: runs, is blocked, or has sent all.
     fn server(&mut self) -> Server {
         let sql = format!(
-            "SELECT wait_event FROM pg_stat_activity WHERE usename = '{ROLE}' AND datname = '{}'",
+            "SELECT wait_event FROM pg_stat_activity WHERE usename = '{ROLE}' AND datname = '{}' \
+             AND application_name <> 'tidegate: health'",
             self.database
         );
         match self.observer.value(&sql).as_deref() {

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tracing::Level;
 
 use super::acts::{self, Before, Hook, Promotion};
-use super::probe::{Report, probe};
+use super::probe::{Pace, Report, probe};
 use super::told;
 use super::weighing::Weighing;
 use super::{Input, SwitchoverOrder, Watched};
@@ -94,6 +94,7 @@ pub(super) struct Cluster<'a> {
     pub(super) names: Arc<[Arc<str>]>,
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) urgent: watch::Sender<bool>,
+    pub(super) beat: watch::Sender<u64>,
     #[expect(dead_code, reason = "dropping it ends them")]
     pub(super) probes: JoinSet<()>,
     pub(super) acts: JoinSet<Done>,
@@ -116,11 +117,12 @@ impl<'a> Cluster<'a> {
         let policy = config.failover.policy.clone();
         let machine = Machine::new(policy, standing.memory, targets.len(), now);
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
-        let urgent = watch::Sender::new(machine.is_urgent());
+        let (urgent, beat) = (watch::Sender::new(machine.is_urgent()), watch::Sender::new(0));
         let mut probes = JoinSet::new();
         for (member, target) in targets.iter().enumerate() {
             let asker = Asker::for_cluster(config, member, target.clone(), "tidegate: health");
-            probes.spawn_local(probe(asker, member, sender.clone(), urgent.subscribe()));
+            let pace = Pace { urgent: urgent.subscribe(), beat: beat.subscribe() };
+            probes.spawn_local(probe(asker, member, sender.clone(), pace));
         }
         let replicas = targets.len().saturating_sub(1);
         let names: Arc<[Arc<str>]> = targets.iter().skip(1).map(|t| t.name.clone()).collect();
@@ -141,6 +143,7 @@ impl<'a> Cluster<'a> {
             names,
             reports,
             urgent,
+            beat,
             probes,
         }
     }
@@ -168,6 +171,9 @@ impl<'a> Cluster<'a> {
         let Report { member, asked_at, outcome } = report;
         let now = Instant::now();
         let replica = member.checked_sub(1);
+        if replica.is_none() {
+            self.beat.send_modify(|beat| *beat += 1);
+        }
         match outcome {
             Ok((seen, took)) => {
                 let position = seen.position();

@@ -13,6 +13,8 @@ use crate::upstream::{Asker, ConnectError, ServerError};
 /// How often servers are asked. A session's read may use a replica this much after its write, and the time to replay, at the
 /// earliest.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// A replica is asked after this at the latest, where nothing is heard of the primary.
+const INTERVAL_REPLICA: Duration = Duration::from_millis(300);
 /// The same while it is not certain which server is the primary.
 const INTERVAL_URGENT: Duration = Duration::from_millis(25);
 /// A server that does not answer within this is silent.
@@ -44,12 +46,22 @@ pub(super) struct Report {
     pub(super) outcome: Result<(Observation, Duration), Fault>,
 }
 
+/// When to ask.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Is it uncertain which server is the primary?
+    pub(super) urgent: watch::Receiver<bool>,
+    /// Counts what was heard of the primary. A replica is asked at once then: what it has replayed is to be compared with what the
+    /// primary had written a moment before, not an interval before. The primary itself does not wait for it.
+    pub(super) beat: watch::Receiver<u64>,
+}
+
 /// Asks for ever. Ends when nobody listens.
 pub(super) async fn probe(
     mut asker: Asker,
     member: usize,
     reports: mpsc::Sender<Report>,
-    mut urgent: watch::Receiver<bool>,
+    mut pace: Pace,
 ) {
     loop {
         let asked_at = Instant::now();
@@ -58,11 +70,17 @@ pub(super) async fn probe(
         if reports.send(Report { member, asked_at, outcome }).await.is_err() {
             return;
         }
-        let pause = if *urgent.borrow_and_update() { INTERVAL_URGENT } else { INTERVAL };
+        let is_urgent = *pace.urgent.borrow_and_update();
+        let pause = match (is_urgent, member) {
+            (true, _) => INTERVAL_URGENT,
+            (false, 0) => INTERVAL,
+            (false, _) => INTERVAL_REPLICA,
+        };
         // All branches are cancel safe.
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            changed = urgent.changed() => if changed.is_err() { return },
+            changed = pace.urgent.changed() => if changed.is_err() { return },
+            changed = pace.beat.changed(), if member > 0 => if changed.is_err() { return },
             last_word = asker.ended(), if is_well => {
                 // The system tells of a server that dies at once, long before the next question is due.
                 let fault = last_word.as_ref().map_or(Fault::Closed, fault_of_error);
