@@ -281,10 +281,11 @@ impl World {
                     if server.life == Life::Up && self.settled {
                         // The checkpoint of its shutdown.
                         server.log.push((server.timeline, 0));
-                        let log = server.log.clone();
+                        let (log, timeline) = (server.log.clone(), server.timeline);
                         for other in self.servers.iter_mut().filter(|other| !other.is_primary) {
                             if other.life == Life::Up
                                 && !other.paused
+                                && other.timeline == timeline
                                 && log.starts_with(&other.log)
                             {
                                 other.log.clone_from(&log);
