@@ -1,9 +1,9 @@
 //! What the control plane knows, as the data plane sees it: one immutable snapshot, replaced as a whole.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustc_hash::FxHashMap;
 use tidegate_cache::{Stamp, Tables};
@@ -17,6 +17,9 @@ use tokio::sync::watch;
 pub const TAGS_TOLD: [&str; 2] = ["route", "priority"];
 /// The tag that names the application's user.
 pub const END_USER_TAG: &str = "user_id";
+
+/// The server waits five seconds for others to leave a database (`CountOtherDBBackends`).
+const VACATED_TIME: Duration = Duration::from_secs(6);
 
 /// One database's catalogue, and how new it is.
 #[derive(Clone, Debug)]
@@ -110,6 +113,8 @@ pub struct Views {
     sender: watch::Sender<Arc<View>>,
     /// Databases whose catalogue somebody needs.
     wanted: Mutex<HashSet<Arc<str>>>,
+    /// Databases that are to be left alone, and since when.
+    vacated: Mutex<HashMap<Box<str>, Instant>>,
     /// How many different memberships were seen.
     role_readings: AtomicU64,
     /// Does a policy want to know who is a member of which roles?
@@ -145,9 +150,23 @@ impl Views {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(database);
     }
 
+    /// Those that are wanted, and that nobody is about to drop or rename.
     pub fn wanted(&self) -> Vec<Arc<str>> {
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        wanted.iter().cloned().collect()
+        let mut vacated = self.vacated.lock().unwrap_or_else(PoisonError::into_inner);
+        vacated.retain(|_, since| since.elapsed() < VACATED_TIME);
+        wanted.iter().filter(|name| !vacated.contains_key(&***name)).cloned().collect()
+    }
+
+    /// These databases are about to be dropped, renamed or copied, for which nobody may be connected to them, we included.
+    pub fn vacate(&self, databases: &[String]) {
+        if databases.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut vacated = self.vacated.lock().unwrap_or_else(PoisonError::into_inner);
+        vacated
+            .extend(databases.iter().take(CATALOGUES_MAX).map(|name| (name.as_str().into(), now)));
     }
 
     /// Memberships that differ from those before, under a number that none before them had, whatever is reloaded.

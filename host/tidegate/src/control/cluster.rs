@@ -215,7 +215,10 @@ impl<'a> Cluster<'a> {
             }
             None => None,
         };
-        let ordered = self.machine.order(Order::Switchover { to }, Instant::now());
+        let now = Instant::now();
+        let ordered = self.machine.order(Order::Switchover { to }, now);
+        // Whoever asks how far it is, once it is told that it has begun, must not be told of before.
+        self.publish(now);
         // Who asked may have gone.
         let _ = answer.send(ordered.map_err(str::to_owned));
     }

@@ -260,7 +260,9 @@ impl Connection {
         if !leased {
             self.keep_next(filling, &step.next);
         }
-        self.worker.shared.pools.vacate(&self.session.take_vacated());
+        let vacated = self.session.take_vacated();
+        self.worker.shared.views.vacate(&vacated);
+        self.worker.shared.pools.vacate(&vacated);
         self.from_client.consumed = step.consumed;
         if step.consumed > 0
             && let Some(lent) = &mut self.lent
