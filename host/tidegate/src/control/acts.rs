@@ -99,7 +99,7 @@ pub(super) async fn repoint(
     Ok(())
 }
 
-/// What `settle` has changed, as it was: `None` where nothing was written by ALTER SYSTEM.
+/// What `settle` has changed, as ALTER SYSTEM had set it before; what is not there was not set so.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Before(Vec<(String, String)>);
 
@@ -113,7 +113,9 @@ const FENCES: [(&str, &str); 2] = [
 ///
 /// A session may set `default_transaction_read_only` off for itself; a commit that waits for a standby that nobody is cannot be
 /// told to its client, whatever it sets.
-pub(super) async fn settle(mut primary: Asker, before: &mut Before) -> Result<Lsn, String> {
+///
+/// `before` is filled in before anything is changed.
+pub(super) async fn settle(mut primary: Asker, before: &mut Option<Before>) -> Result<Lsn, String> {
     let written = run(
         &mut primary,
         "SELECT name, setting FROM pg_catalog.pg_settings WHERE sourcefile LIKE '%postgresql.auto.conf' \
@@ -124,7 +126,7 @@ pub(super) async fn settle(mut primary: Asker, before: &mut Before) -> Result<Ls
         let mut columns = row.into_iter().flatten();
         Some((columns.next()?, columns.next()?))
     };
-    before.0 = written.into_iter().filter_map(pair).collect();
+    *before = Some(Before(written.into_iter().filter_map(pair).collect()));
     for (name, value) in FENCES {
         run(&mut primary, &format!("ALTER SYSTEM SET {name} = {}", literal(value))).await?;
     }
@@ -144,8 +146,18 @@ pub(super) async fn settle(mut primary: Asker, before: &mut Before) -> Result<Ls
     end.ok_or_else(|| "it does not say how far it has written".to_owned())
 }
 
-/// The server may write again, should it be a primary.
-pub(super) async fn unsettle(mut server: Asker, before: Before) -> Result<(), String> {
+/// The server may write again, should it be a primary. What an operator has set is left alone: without a record of a switchover,
+/// only what none but a switchover sets is taken back.
+pub(super) async fn unsettle(mut server: Asker, before: Option<Before>) -> Result<(), String> {
+    if before.is_none() {
+        let [_, (name, value)] = FENCES;
+        let sql = format!("SELECT pg_catalog.current_setting('{name}') = {}", literal(value));
+        let rows = run(&mut server, &sql).await?;
+        if rows.first().and_then(|row| row.first()?.as_deref()) != Some("t") {
+            return Ok(());
+        }
+    }
+    let before = before.unwrap_or_default();
     for (name, _) in FENCES {
         let sql = match before.0.iter().find(|(known, _)| known == name) {
             Some((_, value)) => format!("ALTER SYSTEM SET {name} = {}", literal(value)),
@@ -182,7 +194,7 @@ impl Hook {
         Self { command, name, address, action: "rejoin", primary, time_max: REJOIN_TIME_MAX }
     }
 
-    /// Runs it to its end.
+    /// Runs it to its end. Dropping this leaves it running: what it does to a data directory must not be cut off.
     pub(super) async fn run(self) -> Result<(), String> {
         let (program, arguments) = self.command.split_first().ok_or("there is no command")?;
         let (host, port) = place_of(&self.address);
@@ -191,7 +203,6 @@ impl Hook {
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .kill_on_drop(true)
             .env("TIDEGATE_ACTION", self.action)
             .env("TIDEGATE_SERVER", &self.name)
             .env("TIDEGATE_HOST", host)
@@ -207,7 +218,11 @@ impl Hook {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(format!("{program}: {status}")),
             Ok(Err(error)) => Err(format!("{program}: {error}")),
-            Err(_) => Err(format!("{program} did not end within {:?}", self.time_max)),
+            Err(_) => {
+                // It is ended, not abandoned; one that has ended meanwhile is as well.
+                let _ = child.start_kill();
+                Err(format!("{program} did not end within {:?}", self.time_max))
+            }
         }
     }
 }

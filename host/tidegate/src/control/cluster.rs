@@ -37,6 +37,8 @@ pub(super) struct Standing {
     pub(super) addresses: Vec<ServerAddress>,
     /// The primary that a switchover has brought to rest, and what was changed there.
     pub(super) settled: Option<(ServerAddress, Before)>,
+    /// Old primaries that are being made replicas: a reload does not end that.
+    pub(super) rejoining: JoinSet<(ServerAddress, Result<(), String>)>,
     /// The primary that was replaced, until it has been told to rejoin.
     pub(super) replaced: Option<ServerAddress>,
     pub(super) events: Vec<ClusterEvent>,
@@ -51,9 +53,8 @@ pub(super) enum Done {
     Fenced(Result<(), String>),
     Promoted(usize, Promotion),
     Repointed(usize, Result<(), String>),
-    Settled(Result<Lsn, String>, Before),
+    Settled(Result<Lsn, String>, Option<Before>),
     Unsettled(Result<(), String>),
-    Rejoined(usize, Result<(), String>),
 }
 
 /// Watches until the configuration changes.
@@ -74,6 +75,9 @@ pub(super) async fn watch(
         tokio::select! {
             Some(report) = cluster.reports.recv() => cluster.handle_report(report),
             Some(Ok(done)) = cluster.acts.join_next() => cluster.handle_done(done),
+            Some(Ok((address, outcome))) = cluster.standing.rejoining.join_next() => {
+                cluster.handle_rejoined(&address, outcome);
+            }
             Some(order) = orders.recv() => cluster.handle_order(order),
             () = tokio::time::sleep_until(wake_at.into()) => {}
         }
@@ -260,7 +264,7 @@ impl<'a> Cluster<'a> {
                 Action::Settle => {
                     if let Some(asker) = self.asker(0) {
                         self.acts.spawn_local(async move {
-                            let mut before = Before::default();
+                            let mut before = None;
                             let settled = acts::settle(asker, &mut before).await;
                             Done::Settled(settled, before)
                         });
@@ -319,7 +323,7 @@ impl<'a> Cluster<'a> {
     fn unsettle(&mut self, member: usize) {
         let address = self.watched.targets.get(member).map(|target| &target.address);
         let settled = self.standing.settled.take_if(|(settled, _)| Some(&*settled) == address);
-        let before = settled.map(|(_, before)| before).unwrap_or_default();
+        let before = settled.map(|(_, before)| before);
         if let Some(asker) = self.asker(member) {
             self.acts
                 .spawn_local(async move { Done::Unsettled(acts::unsettle(asker, before).await) });
@@ -379,9 +383,14 @@ impl<'a> Cluster<'a> {
                         format!("the primary could not be brought to rest: {error}"),
                     );
                 }
-                self.standing.settled =
-                    self.watched.targets.first().map(|t| (t.address.clone(), before));
-                self.machine.handle_settled(outcome.ok(), now);
+                let address = self.watched.targets.first().map(|target| target.address.clone());
+                self.standing.settled = address.zip(before);
+                if self.machine.status() == Status::SwitchingOver {
+                    self.machine.handle_settled(outcome.ok(), now);
+                } else {
+                    // It was given up meanwhile.
+                    self.unsettle(0);
+                }
             }
             Done::Unsettled(Err(error)) => {
                 self.tell(
@@ -389,7 +398,6 @@ impl<'a> Cluster<'a> {
                     format!("settings of the switchover could not be taken back: {error}"),
                 );
             }
-            Done::Rejoined(member, outcome) => self.handle_rejoined(member, outcome),
             Done::Repointed(_, Ok(())) | Done::Unsettled(Ok(())) => {}
         }
     }
@@ -406,12 +414,15 @@ impl<'a> Cluster<'a> {
         if let (false, Some(member @ 1..), Some(primary)) = (command.is_empty(), place, primary) {
             let name = self.name(member).to_owned();
             self.tell(Level::INFO, format!("\"{name}\" is to rejoin as a replica"));
-            let hook = Hook::rejoin(command, name, address, primary);
-            self.acts.spawn_local(async move { Done::Rejoined(member, hook.run().await) });
+            let hook = Hook::rejoin(command, name, address.clone(), primary);
+            self.standing.rejoining.spawn_local(async move { (address, hook.run().await) });
         }
     }
 
-    fn handle_rejoined(&mut self, member: usize, outcome: Result<(), String>) {
+    fn handle_rejoined(&mut self, address: &ServerAddress, outcome: Result<(), String>) {
+        let place = self.watched.targets.iter().position(|target| target.address == *address);
+        // A reload may have taken it out.
+        let Some(member) = place else { return };
         let name = self.name(member).to_owned();
         match outcome {
             Ok(()) => {
