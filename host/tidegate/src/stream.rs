@@ -182,6 +182,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        uring::count_read();
         on_stream!(self, s => s.poll_read(cx, buf))
     }
 }

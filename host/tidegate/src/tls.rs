@@ -1,9 +1,7 @@
 //! TLS towards clients and towards servers: rustls configurations, reload, and libpq's sslmodes.
 
-mod binding; // what SCRAM is bound to
 mod verify; // whose certificates are good
 
-pub use binding::end_point;
 pub use verify::common_name;
 
 use rustls::client::Resumption;
@@ -16,7 +14,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
-use tidegate_wire::auth::EndPoint;
+use tidegate_wire::auth::{EndPoint, end_point};
 use tokio_rustls::TlsAcceptor;
 use verify::{Authority, Checks, LibpqVerifier};
 
@@ -128,7 +126,7 @@ fn accept_config(files: &AcceptFiles) -> Result<Accepting, TlsError> {
         }
     };
     let chain = read_certificates(&files.certificate)?;
-    let end_point = chain.first().and_then(end_point);
+    let end_point = chain.first().and_then(|certificate| end_point(certificate));
     let mut config =
         builder.with_single_cert(chain, read_key(&files.key)?).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => TlsError::Rejected(format!(

@@ -1,5 +1,6 @@
-//! The commands of this repository: `cargo xtask setup | demo | test | bench | regress`.
+//! The commands of this repository: `cargo xtask setup | demo | test | bench | fuzz | regress`.
 
+mod fuzz; // libFuzzer and AddressSanitizer
 mod regress; // the source of PostgreSQL's own regression tests
 mod run; // steps, what they say, how long they take
 mod setup; // what must be installed
@@ -16,6 +17,8 @@ usage: cargo xtask <command>
   demo [args …]   build Tidegate and run it in front of a throw-away PostgreSQL cluster (`--help` for its arguments)
   test            install, check the format, lint, build, and run all tests
   bench [args …]  measure Tidegate against PostgreSQL itself and PgBouncer
+  fuzz [ENTRY …] [--runs N]
+                  run libFuzzer with AddressSanitizer on the entries of tests/fuzz, or on those that are named
   regress [args …]
                   run PostgreSQL's own regression tests directly and through Tidegate, and compare
 ";
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
         "demo" => demo(&rest),
         "test" if rest.is_empty() => test(),
         "bench" => bench(&rest),
+        "fuzz" => fuzz::run(&rest),
         "regress" => regress(&rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

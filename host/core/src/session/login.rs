@@ -67,7 +67,7 @@ pub enum LoginAction {
     Judged { user: String, verdict: Verdict },
     /// The client wants a query cancelled. There is no answer.
     Cancel { pid: i32, secret: Vec<u8> },
-    /// The client is who it says; AuthenticationOk has been sent.
+    /// The client is who it says, and is told so together with what comes next.
     Done(Box<LoginDone>),
     /// Close the connection. What there was to tell the client has been sent.
     Close(CloseReason),
@@ -79,6 +79,8 @@ pub struct LoginDone {
     pub request: LoginRequest,
     /// What the client showed us, and with what we can show the server who it is.
     pub proven: Proven,
+    /// AuthenticationOk, and what goes before it, for the client: with what else it is told, so that it wakes once.
+    pub message: Vec<u8>,
 }
 
 /// What the caller knows before the first byte.
@@ -455,8 +457,8 @@ impl Login {
                     let (user, verdict) = (request.user.clone(), Verdict::Right);
                     self.actions.push_back(LoginAction::Judged { user, verdict });
                 }
-                self.actions.push_back(LoginAction::Send(message));
-                self.actions.push_back(LoginAction::Done(Box::new(LoginDone { request, proven })));
+                let done = LoginDone { request, proven, message };
+                self.actions.push_back(LoginAction::Done(Box::new(done)));
                 self.state = State::Finished;
             }
             Step::Fail(reason, refusal) => {

@@ -1,4 +1,4 @@
-//! Drives one client's login over its socket, from the first byte to AuthenticationOk.
+//! Drives one client's login over its socket, from the first byte to what it is told at the end.
 //!
 //! All decisions are `tidegate_core::session::login`'s; here are the socket, the clock, the random
 //! numbers, TLS, and the questions about users.
@@ -116,7 +116,7 @@ pub enum LoginOutcome {
     Closed(CloseReason),
 }
 
-/// A client that has been told AuthenticationOk and nothing after it.
+/// A client that is who it says.
 #[derive(Debug)]
 pub struct LoggedIn {
     pub stream: Stream,
@@ -131,6 +131,8 @@ pub struct LoggedIn {
     pub credentials: Credentials,
     /// Bytes read past the last login message.
     pub pending: Vec<u8>,
+    /// AuthenticationOk, and what goes before it: the client has not been told yet.
+    pub unsent: Vec<u8>,
 }
 
 /// 256 random bits, drawn once per process, from which the salts of users who do not exist are
@@ -367,7 +369,7 @@ impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
     }
 
     fn finish(&mut self, done: LoginDone) -> Option<LoginOutcome> {
-        let LoginDone { request, proven } = done;
+        let LoginDone { request, proven, message } = done;
         let stream = self.line.take()?;
         let credentials = self.credentials.take().unwrap_or_else(|| proven.into());
         let credentials = match (credentials, &self.context.own_user) {
@@ -383,6 +385,7 @@ impl<A: Fn() -> Admission, R: Fn()> Driver<'_, A, R> {
             minor: request.minor,
             credentials,
             pending: std::mem::take(&mut *self.input),
+            unsent: message,
         })))
     }
 

@@ -19,8 +19,9 @@ use tidegate_core::session::prepared::{Interner, SchemaChange};
 use tidegate_core::statement::{RoleNamed, Signal, StartDefaults};
 use tidegate_policy::Registry;
 use tidegate_pool::WorkerId;
+use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 
 use super::buffers::Buffers;
 use super::cancel::{CancelKeys, Holder, Peers};
@@ -318,11 +319,10 @@ pub fn run(
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .on_thread_park(uring::before_park)
         .on_thread_unpark(uring::after_unpark)
-        .build()?;
-    // Dropped after the tasks, and with them the sockets.
+        .build_local(LocalOptions::default())?;
+    // Dropped before the runtime and the tasks that are left in it, whose sockets it closes.
     let _ring = install_ring(settled.config.io, &runtime)?;
-    let local = LocalSet::new();
-    local.block_on(&runtime, async move {
+    runtime.block_on(async move {
         let worker = Worker::new(index, shared, settled);
         let listeners: Vec<Listener> =
             listeners.into_iter().map(Listener::new).collect::<Result<_, _>>()?;
@@ -335,7 +335,7 @@ pub fn run(
 /// The ring that the configuration wants, as far as the kernel has it.
 fn install_ring(
     io: config::IoDriver,
-    runtime: &tokio::runtime::Runtime,
+    runtime: &LocalRuntime,
 ) -> std::io::Result<Option<uring::Installed>> {
     let _runtime = runtime.enter();
     match io {

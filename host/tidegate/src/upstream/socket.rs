@@ -4,11 +4,11 @@ use super::error::ConnectError;
 use super::login::Target;
 use crate::config::ServerAddress;
 use crate::stream::{Socket, Stream};
-use crate::tls::{ALPN, SslMode, SslNegotiation, end_point, server_name};
+use crate::tls::{ALPN, SslMode, SslNegotiation, server_name};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tidegate_wire::auth::EndPoint;
+use tidegate_wire::auth::{EndPoint, end_point};
 use tidegate_wire::startup;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -67,7 +67,7 @@ pub(super) fn end_point_of(stream: &Stream) -> Option<EndPoint> {
     match stream {
         Stream::TlsConnected(tls) => {
             let certificates = tls.get_ref().1.peer_certificates()?;
-            certificates.first().and_then(end_point)
+            certificates.first().and_then(|certificate| end_point(certificate))
         }
         Stream::Plain(_) | Stream::TlsAccepted(_) => None,
     }

@@ -43,7 +43,8 @@ pub fn is_installed() -> bool {
     with_ring(|_| ()).is_some()
 }
 
-/// This thread has a ring as long as this lives. To be dropped after all sockets and before the runtime.
+/// This thread has a ring as long as this lives. To be dropped before the runtime; sockets that are left are closed by
+/// that, and find no ring when they are dropped.
 pub struct Installed {
     /// Wakes the reactor; never read, since each signal is an edge of its own.
     _signal: AsyncFd<OwnedFd>,
@@ -83,6 +84,14 @@ pub fn before_park() {
 /// When the runtime has waited: wakes the tasks whose sends and receives are done.
 pub fn after_unpark() {
     turn(Ring::complete);
+}
+
+/// For each read of a task that runs on this thread, of whatever socket: as long as tasks find something to read the
+/// runtime does not wait, and those whose sockets are on the ring shall not be kept from theirs by that.
+pub fn count_read() {
+    if with_ring(Ring::count_read) == Some(true) {
+        turn(Ring::catch_up);
+    }
 }
 
 fn turn(act: impl FnOnce(&mut Ring)) {

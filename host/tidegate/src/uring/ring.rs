@@ -26,6 +26,9 @@ const INBOX_BYTES_MAX: usize = 16 << 10;
 /// Calls of the kernel that one turn makes while there is more to do; then the tasks have theirs.
 const ROUNDS_MAX: usize = 4;
 
+/// Reads by a thread's tasks after which the kernel is told what they have asked for, although more of them are to run.
+const READS_MAX: u32 = 256;
+
 /// `IORING_ENTER_GETEVENTS`: completes what waits for this thread.
 const ENTER_GETEVENTS: u32 = 1;
 
@@ -65,6 +68,8 @@ pub(super) struct Ring {
     completed: VecDeque<(u64, i32, u32)>,
     pub(super) woken: Vec<Waker>,
     pub(super) spare: Vec<Vec<u8>>,
+    /// Since the kernel was last told.
+    reads: u32,
     /// Signalled by the kernel, watched by the runtime.
     signal: OwnedFd,
 }
@@ -93,6 +98,7 @@ impl Ring {
             completed: VecDeque::new(),
             woken: Vec::new(),
             spare: Vec::new(),
+            reads: 0,
             signal,
         };
         Ok((ring, watched))
@@ -108,6 +114,7 @@ impl Ring {
     ///
     /// Whom it wakes may be nobody, so the signal is always on in the end, and nothing that came before it is left.
     pub(super) fn submit_and_arm(&mut self) {
+        self.reads = 0;
         for _ in 0..ROUNDS_MAX {
             self.submit_sends();
             if self.has_work() {
@@ -124,6 +131,19 @@ impl Ring {
         // There is ever more to do: the tasks shall have their turn, and this the next.
         self.uring.completion().enable_eventfd();
         let _ = rustix::io::write(&self.signal, &1_u64.to_ne_bytes());
+    }
+
+    /// Counts a read of a task: is it time to [`Ring::catch_up`]?
+    pub(super) fn count_read(&mut self) -> bool {
+        self.reads += 1;
+        self.reads >= READS_MAX
+    }
+
+    /// Tells the kernel what the tasks have asked for, and deals with what has completed, while tasks still run.
+    pub(super) fn catch_up(&mut self) {
+        self.reads = 0;
+        self.submit_sends();
+        self.enter();
     }
 
     /// Takes what has completed.

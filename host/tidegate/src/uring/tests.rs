@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
-use tokio::task::LocalSet;
+use tokio::runtime::LocalOptions;
 use tokio::time::timeout;
 
-use super::{Family, UringSocket, after_unpark, before_park, install, with_ring};
+use super::{Family, UringSocket, after_unpark, before_park, count_read, install, with_ring};
 
 /// What a correct run never comes near.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -24,7 +24,7 @@ fn on_ring<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
         .enable_all()
         .on_thread_park(before_park)
         .on_thread_unpark(after_unpark)
-        .build()
+        .build_local(LocalOptions::default())
         .unwrap();
     let ring = {
         let _runtime = runtime.enter();
@@ -37,9 +37,7 @@ fn on_ring<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
             return;
         }
     };
-    let local = LocalSet::new();
-    local.block_on(&runtime, async { timeout(DEADLINE, test()).await.expect("it hangs") });
-    drop(local);
+    runtime.block_on(async { timeout(DEADLINE, test()).await.expect("it hangs") });
     drop(ring);
 }
 
@@ -86,6 +84,30 @@ fn what_is_written_arrives_in_order_and_what_comes_back_is_read() {
             read.unwrap();
             assert!(seen == sent, "{length} bytes");
         }
+        drop(ours);
+        end_of(echo).await;
+    });
+}
+
+#[test]
+fn who_always_finds_something_to_read_keeps_nobody_from_the_kernel() {
+    on_ring(|| async {
+        // Never pending, so the runtime never waits.
+        let busy = tokio::task::spawn_local(poll_fn(|cx| {
+            count_read();
+            cx.waker().wake_by_ref();
+            Poll::<()>::Pending
+        }));
+        let (mut ours, theirs) = pair();
+        let echo = echo(theirs);
+        for n in 0..3 {
+            let sent = pattern(100, n);
+            ours.write_all(&sent).await.unwrap();
+            let mut seen = vec![0; 100];
+            ours.read_exact(&mut seen).await.unwrap();
+            assert_eq!(seen, sent);
+        }
+        busy.abort();
         drop(ours);
         end_of(echo).await;
     });

@@ -1,6 +1,7 @@
 //! SCRAM-SHA-256 and md5 authentication, both sides, as pure functions and small state machines.
 
 mod channel;
+mod end_point;
 pub mod md5;
 mod saslprep;
 mod scram;
@@ -8,6 +9,7 @@ mod secret;
 mod verifier;
 
 pub use channel::{Channel, EndPoint, EndPointHash};
+pub use end_point::end_point;
 pub use saslprep::saslprep;
 pub use scram::{ClientFinal, ClientFirst, ScramError, ScramSecret, ServerFinal, ServerFirst};
 pub use secret::Secret;

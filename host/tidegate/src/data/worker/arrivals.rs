@@ -26,7 +26,7 @@ use crate::data::greeting::{self, Rejected, Welcome};
 use crate::data::listener::{ACCEPT_PAUSE, Listener};
 use crate::data::login::{self, Admission, Door, LoggedIn, LoginOutcome, Peer, Replication};
 use crate::data::routing::no_replica;
-use crate::stream::{LeftSocket, Socket, Stream};
+use crate::stream::{LeftSocket, Socket};
 use crate::upstream::pool::{Acquired, Lease, PoolCell, PoolKey, PoolKind, Pools, WaitSlot};
 use crate::upstream::{BackendKey, Target as Reached};
 
@@ -150,7 +150,7 @@ impl Worker {
         }
     }
 
-    /// From AuthenticationOk to a connection that serves statements; `None` when the client was turned away.
+    /// From the end of a login to a connection that serves statements; `None` when the client was turned away.
     async fn greet(
         self: Rc<Self>,
         mut logged_in: LoggedIn,
@@ -174,7 +174,7 @@ impl Worker {
             }
             Err(refusal) => {
                 self.stats.logins_failed.increment();
-                turn_away(&mut logged_in.stream, &refusal).await;
+                turn_away(&mut logged_in, &refusal).await;
                 None
             }
         }
@@ -243,7 +243,7 @@ impl Worker {
         }
         self.clients.borrow_mut().insert(id, client.clone());
         let mode = session_mode(settled.config.pool_settings(&database, &user).mode);
-        let mut bytes = Vec::new();
+        let mut bytes = logged_in.unsent.clone();
         welcome.borrow().write(&settings, (key_pid, &secret), &mut bytes);
         let session = Session::new(id, mode, settings, hidden)
             .with_server_settings(welcome.borrow().server_settings().clone())
@@ -380,15 +380,15 @@ impl Drop for GiveUp<'_> {
     }
 }
 
-/// Tells a client why it is not served, within a bound.
-pub(super) async fn turn_away(stream: &mut Stream, refusal: &Refusal) {
+/// Tells a client that has logged in why it is not served, within a bound.
+pub(super) async fn turn_away(client: &mut LoggedIn, refusal: &Refusal) {
     use tokio::io::AsyncWriteExt as _;
-    let mut bytes = Vec::new();
+    let mut bytes = std::mem::take(&mut client.unsent);
     refusal.write(&mut bytes);
     let goodbye = async {
-        stream.write_all(&bytes).await?;
-        stream.flush().await?;
-        stream.shutdown().await
+        client.stream.write_all(&bytes).await?;
+        client.stream.flush().await?;
+        client.stream.shutdown().await
     };
     let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
 }

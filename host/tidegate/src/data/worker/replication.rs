@@ -43,7 +43,7 @@ pub(super) struct Replicating {
 }
 
 impl Worker {
-    /// One client from AuthenticationOk to its end.
+    /// One client from the end of its login to its own.
     pub(super) async fn replicate(self: Rc<Self>, mut logged_in: LoggedIn, peer: Peer) {
         let opened = match self.open_for(&logged_in).await {
             Ok((target, server)) => self.register(&logged_in, peer, target, server),
@@ -53,7 +53,7 @@ impl Worker {
             Ok(opened) => opened,
             Err(refusal) => {
                 self.stats.logins_failed.increment();
-                return turn_away(&mut logged_in.stream, &refusal).await;
+                return turn_away(&mut logged_in, &refusal).await;
             }
         };
         self.stats.logins_ok.increment();
@@ -140,7 +140,7 @@ impl Worker {
             cut: Notify::new(),
         });
         self.replicating.borrow_mut().insert(id, replicating.clone());
-        let mut welcome = Vec::new();
+        let mut welcome = client.unsent.clone();
         for (name, value) in &server.parameters {
             backend::parameter_status(&mut welcome, name.as_bytes(), value.as_bytes());
         }

@@ -1,14 +1,17 @@
 //! What SCRAM is bound to: the hash of a server's certificate, ours or PostgreSQL's.
 
-use rustls::pki_types::CertificateDer;
-use tidegate_wire::auth::{EndPoint, EndPointHash};
+use super::channel::{EndPoint, EndPointHash};
 use x509_parser::prelude::{AlgorithmIdentifier, FromDer as _, X509Certificate};
 use x509_parser::signature_algorithm::SignatureAlgorithm;
 
-/// The `tls-server-end-point` of a certificate; `None` where its signature has no hash of its own
+/// The `tls-server-end-point` of a certificate in DER; `None` where its signature has no hash of its own
 /// (Ed25519), for which RFC 5929 defines nothing.
-pub fn end_point(certificate: &CertificateDer<'_>) -> Option<EndPoint> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+pub fn end_point(certificate: &[u8]) -> Option<EndPoint> {
+    let (behind, parsed) = X509Certificate::from_der(certificate).ok()?;
+    // PostgreSQL hashes the certificate alone.
+    if !behind.is_empty() {
+        return None;
+    }
     let hash = hash_of(&parsed.signature_algorithm)?;
     Some(EndPoint::new(certificate, hash))
 }
@@ -42,10 +45,10 @@ mod tests {
     use super::*;
     use rcgen::{CertificateParams, KeyPair, SignatureAlgorithm as Algorithm};
 
-    fn certificate(algorithm: &'static Algorithm) -> CertificateDer<'static> {
+    fn certificate(algorithm: &'static Algorithm) -> Vec<u8> {
         let key = KeyPair::generate_for(algorithm).unwrap();
         let parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        parameters.self_signed(&key).unwrap().der().clone()
+        parameters.self_signed(&key).unwrap().der().to_vec()
     }
 
     #[test]
@@ -59,6 +62,6 @@ mod tests {
             let expected = hash.map(|hash| EndPoint::new(&certificate, hash));
             assert_eq!(end_point(&certificate), expected);
         }
-        assert_eq!(end_point(&CertificateDer::from(vec![1, 2, 3])), None);
+        assert_eq!(end_point(&[1, 2, 3]), None);
     }
 }
