@@ -315,7 +315,10 @@ fn start_workers(
 fn choose_driver(io: IoDriver) -> Result<(), String> {
     match (io, uring::try_out()) {
         (IoDriver::Epoll, _) => {}
-        (_, Ok(())) => tracing::info!("sockets are read and written by io_uring"),
+        (IoDriver::Auto, Ok(())) => {
+            tracing::info!("sockets are read and written by io_uring while that pays");
+        }
+        (IoDriver::IoUring, Ok(())) => tracing::info!("sockets are read and written by io_uring"),
         (IoDriver::Auto, Err(error)) => {
             tracing::info!(%error, "sockets are read and written by epoll: the kernel has no io_uring for us");
         }

@@ -4,12 +4,13 @@
 //! registers interest only when it would block. Writes to TLS are buffered by rustls: call `poll_flush` after them.
 
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::uring::{self, Family, UringSocket};
+use crate::uring::{self, Family, Read, UringSocket};
 
 /// A connected plain socket.
 #[derive(Debug)]
@@ -35,19 +36,33 @@ impl Socket {
         Ok(left.unwrap_or_else(LeftSocket::Failed))
     }
 
-    /// Onto this thread's ring, if it has one.
-    fn on_ring(self) -> io::Result<Self> {
-        let (fd, family) = match self {
-            Socket::Tcp(tcp) => (tcp.into_std()?.into(), Family::Tcp),
-            Socket::Unix(unix) => (unix.into_std()?.into(), Family::Unix),
-            Socket::Uring(socket) => return Ok(Socket::Uring(socket)),
-        };
-        match (UringSocket::adopt(fd, family), family) {
-            (Ok(socket), _) => Ok(Socket::Uring(socket)),
-            (Err(fd), Family::Tcp) => LeftSocket::Tcp(fd.into()).arrive(),
-            (Err(fd), Family::Unix) => LeftSocket::Unix(fd.into()).arrive(),
-        }
+    /// Is it where this thread wants its sockets?
+    fn is_settled(&self) -> bool {
+        matches!(self, Socket::Uring(_)) == uring::wants_sockets()
     }
+
+    /// Onto this thread's ring, or off it. One on which something is under way stays where it is, and one that is lost on
+    /// the way, which takes a system out of memory or descriptors, is found closed by whoever reads it next.
+    fn settle(&mut self) -> Settling {
+        let moved = match self {
+            Socket::Tcp(tcp) => on_ring(tcp.as_fd(), Family::Tcp),
+            Socket::Unix(unix) => on_ring(unix.as_fd(), Family::Unix),
+            Socket::Uring(socket) => match (socket.leave(), socket.family()) {
+                (Some(fd), Family::Tcp) => LeftSocket::Tcp(fd.into()).arrive().ok(),
+                (Some(fd), Family::Unix) => LeftSocket::Unix(fd.into()).arrive().ok(),
+                (None, _) => None,
+            },
+        };
+        let Some(moved) = moved else { return Settling::Stayed };
+        *self = moved;
+        Settling::Moved
+    }
+}
+
+/// The same socket by another descriptor, since tokio's cannot be taken out of where it is.
+fn on_ring(socket: BorrowedFd<'_>, family: Family) -> Option<Socket> {
+    let fd = socket.try_clone_to_owned().ok()?;
+    UringSocket::adopt(fd, family).ok().map(Socket::Uring)
 }
 
 /// A socket between two threads.
@@ -70,6 +85,13 @@ impl LeftSocket {
     }
 }
 
+/// Whether [`Stream::settle`] has changed anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settling {
+    Stayed,
+    Moved,
+}
+
 /// A plain or encrypted stream.
 #[derive(Debug)]
 pub enum Stream {
@@ -81,11 +103,12 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// A plain stream goes on this thread's ring, if it has one, when its login is over.
-    pub fn settle(self) -> io::Result<Self> {
+    /// A plain stream goes where this thread wants its sockets. To be called when its login is over and while it is at rest:
+    /// whoever waits for it to be readable has to ask anew when this says that it has moved.
+    pub fn settle(&mut self) -> Settling {
         match self {
-            Stream::Plain(socket) if uring::is_installed() => socket.on_ring().map(Stream::Plain),
-            other => Ok(other),
+            Stream::Plain(socket) if !socket.is_settled() => socket.settle(),
+            _ => Settling::Stayed,
         }
     }
 
@@ -182,8 +205,10 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        uring::count_read();
-        on_stream!(self, s => s.poll_read(cx, buf))
+        let before = buf.filled().len();
+        let polled = on_stream!(self, s => s.poll_read(cx, buf));
+        uring::count_read(if buf.filled().len() > before { Read::Bytes } else { Read::Nothing });
+        polled
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod analysis; // what a statement's shape costs
 mod failover; // how long clients stand still
+mod flame; // where a query's CPU time goes
 mod json; // the results for machines
 mod load; // pgbench
 mod memory; // what idle clients and a long result cost
@@ -42,6 +43,8 @@ enum What {
     Failover(failover::Options),
     /// pgbench direct, through PgBouncer and through Tidegate, interleaved in one run.
     Proxy(run::Options),
+    /// Where a query's CPU time goes: a flame graph, and system calls per query. Needs perf and strace.
+    Flame(flame::Options),
     /// A million different statements: memory, and what known ones cost before and after.
     Statements(statements::Options),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         What::Policies(options) => policies::run(&options),
         What::Failover(options) => failover::run(&options),
         What::Proxy(options) => run::run(&options),
+        What::Flame(options) => flame::run(&options),
         What::Statements(options) => statements::run(&options),
     };
     match result {

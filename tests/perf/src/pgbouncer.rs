@@ -50,8 +50,10 @@ impl Drop for PgBouncer {
     }
 }
 
-fn program() -> Option<&'static str> {
-    PROGRAMS.into_iter().find(|path| Path::new(path).exists())
+/// `TIDEGATE_PGBOUNCER`, else what is installed.
+fn program() -> Option<String> {
+    let named = std::env::var("TIDEGATE_PGBOUNCER").ok();
+    named.into_iter().chain(PROGRAMS.map(str::to_owned)).find(|path| Path::new(path).exists())
 }
 
 /// The first line of `pgbouncer --version`.
@@ -85,7 +87,7 @@ pub fn start(cluster: &Cluster, users: &Path) -> Result<PgBouncer, String> {
     for path in [&folder, &config, &hba] {
         cluster.installation().hand_over(path).map_err(|error| error.to_string())?;
     }
-    let mut command = cluster.installation().server(program);
+    let mut command = cluster.installation().server(&program);
     command.arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
     unsafe {

@@ -3,7 +3,7 @@
 use crate::pgbouncer::{self, PgBouncer};
 use crate::process::Tree;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tidegate_test_support::{
@@ -123,17 +123,7 @@ impl Stage {
         };
         let cluster = Cluster::start(&options).map_err(|error| error.to_string())?;
         fill(&cluster, scale)?;
-        let users = cluster.directory().join("users.txt");
-        // What the server itself keeps, as both proxies advise: a password in clear would have to be hashed anew.
-        let lines = cluster
-            .primary()
-            .psql(&format!(
-                "SELECT format('\"%s\" \"%s\"', rolname, rolpassword) FROM pg_authid \
-                 WHERE rolname IN ('{ROLE}', '{TRUSTED_ROLE}')"
-            ))
-            .map_err(|error| error.to_string())?;
-        fs::write(&users, lines + "\n").map_err(|error| format!("{}: {error}", users.display()))?;
-        cluster.installation().hand_over(&users).map_err(|error| error.to_string())?;
+        let users = write_users(&cluster)?;
         let pgbouncer = told("PgBouncer", pgbouncer::start(&cluster, &users));
         let tidegate =
             |workers, auth, toml| told("Tidegate", tidegate(&cluster, &users, workers, auth, toml));
@@ -215,6 +205,26 @@ pub fn fill(cluster: &Cluster, scale: u32) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("pgbench -i: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// One that asks for SCRAM and has one worker.
+pub fn start_tidegate(cluster: &Cluster, toml: &str) -> Result<Tidegate, String> {
+    tidegate(cluster, &write_users(cluster)?, 1, "scram-sha-256", Some(toml))
+}
+
+/// What the server itself keeps, as both proxies advise: a password in clear would have to be hashed anew.
+fn write_users(cluster: &Cluster) -> Result<PathBuf, String> {
+    let users = cluster.directory().join("users.txt");
+    let lines = cluster
+        .primary()
+        .psql(&format!(
+            "SELECT format('\"%s\" \"%s\"', rolname, rolpassword) FROM pg_authid \
+             WHERE rolname IN ('{ROLE}', '{TRUSTED_ROLE}')"
+        ))
+        .map_err(|error| error.to_string())?;
+    fs::write(&users, lines + "\n").map_err(|error| format!("{}: {error}", users.display()))?;
+    cluster.installation().hand_over(&users).map_err(|error| error.to_string())?;
+    Ok(users)
 }
 
 fn tidegate(

@@ -298,14 +298,33 @@ impl Drop for Tidegate {
     }
 }
 
-/// `TIDEGATE_TEST_IO=epoll` has all tests run with sockets by epoll, where a test does not say otherwise.
+/// Where a test does not say otherwise, half of them, by their names, have all sockets on a ring, if the kernel has one for us,
+/// and the others have Tidegate's default, which takes a ring while much happens. `TIDEGATE_TEST_IO` says it for all.
 fn with_driver(toml: Option<&str>) -> Option<String> {
-    match (std::env::var("TIDEGATE_TEST_IO"), toml) {
-        (Ok(io), toml) if !toml.is_some_and(|toml| toml.contains("io = ")) => {
-            Some(format!("io = \"{io}\"\n{}", toml.unwrap_or_default()))
-        }
-        (_, toml) => toml.map(str::to_owned),
+    if toml.is_some_and(|toml| toml.contains("io = ")) {
+        return toml.map(str::to_owned);
     }
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    let io = match std::env::var("TIDEGATE_TEST_IO") {
+        Ok(io) => io,
+        Err(_) if name.bytes().map(u32::from).sum::<u32>() % 2 == 1 && has_io_uring() => {
+            "io_uring".to_owned()
+        }
+        Err(_) => return toml.map(str::to_owned),
+    };
+    Some(format!("io = \"{io}\"\n{}", toml.unwrap_or_default()))
+}
+
+/// As far as files tell: a sandbox may still forbid it, which Tidegate says when it starts.
+fn has_io_uring() -> bool {
+    let file = |name: &str| fs::read_to_string(Path::new("/proc/sys/kernel").join(name));
+    let release = file("osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    // Before Linux 6.6 nothing disables it.
+    let disabled = file("io_uring_disabled").is_ok_and(|value| value.trim() != "0");
+    version >= (6, 1) && !disabled
 }
 
 /// The last lines of a log.

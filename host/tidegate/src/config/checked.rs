@@ -204,7 +204,7 @@ pub struct PoolSettings {
 /// How sockets are read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoDriver {
-    /// io_uring where it works, else epoll.
+    /// io_uring where it works and while it pays, else epoll.
     Auto,
     IoUring,
     Epoll,

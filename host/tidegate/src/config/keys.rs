@@ -120,7 +120,7 @@ pub(super) const KEYS: &[Key] = &[
     key("", "listen", Value(r#"["127.0.0.1:6432"]"#), Restart, "Where clients connect: `ADDRESS:PORT`, or `unix:` and the path of a socket, which libpq wants to be `DIR/.s.PGSQL.PORT`. `*` is every address."),
     key("", "peer_id", Example("1"), Restart, "The number of this Tidegate among several that clients reach by one address (1 to 255): it is in the cancel keys, so that a cancel request that comes to another one finds its way (`[[peers]]`)."),
     key("", "workers", Value("0"), Restart, "Data-plane threads. 0: one for each processor."),
-    key("", "io", Value(r#""auto""#), Restart, "How sockets are read and written once logged in: `io_uring` (fewer system calls; Linux 6.1), `epoll`, or `auto`: io_uring where the kernel lets us have it. TLS is always by epoll."),
+    key("", "io", Value(r#""auto""#), Restart, "How sockets are read and written once logged in: `io_uring` (fewer system calls; Linux 6.1), `epoll`, or `auto`: io_uring where the kernel lets us have it and while a worker has several messages at a time, for which it pays. TLS is always by epoll."),
 
     key("peers", "id", Example("2"), Live, "Its `peer_id`."),
     key("peers", "address", Example(r#""10.0.0.2:6432""#), Live, "`HOST:PORT`, where its clients connect."),

@@ -29,7 +29,7 @@ use super::clients::{Client, State};
 use super::recording::UnderWay;
 use super::way::Way;
 use super::worker::Worker;
-use crate::stream::Stream;
+use crate::stream::{Settling, Stream};
 
 /// The last message of a client: a type byte and a length.
 const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
@@ -157,6 +157,10 @@ impl Connection {
             }
             // A phase that has just begun has its own deadline to look at.
             if !moved && mem::discriminant(&self.phase) == before {
+                // Where the socket is now nobody waits for it yet.
+                if self.settle_stream() == Settling::Moved {
+                    continue;
+                }
                 break;
             }
         }

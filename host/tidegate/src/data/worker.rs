@@ -43,7 +43,7 @@ use crate::upstream::Credentials;
 use crate::upstream::pool::{
     Neighbours, PoolKey, PoolMessage, Pools, PoolsConfig, ServerLogin, SharedPools,
 };
-use crate::uring;
+use crate::uring::{self, Use};
 use crate::view::Views;
 use replication::Replicating;
 pub use retiring::{Retiring, Transactions};
@@ -340,8 +340,8 @@ fn install_ring(
     let _runtime = runtime.enter();
     match io {
         config::IoDriver::Epoll => Ok(None),
-        config::IoDriver::IoUring => uring::install().map(Some),
-        config::IoDriver::Auto => Ok(uring::install().ok()),
+        config::IoDriver::IoUring => uring::install(Use::Always).map(Some),
+        config::IoDriver::Auto => Ok(uring::install(Use::Crowded).ok()),
     }
 }
 

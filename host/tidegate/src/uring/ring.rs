@@ -11,8 +11,10 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::io::Errno;
 use slab::Slab;
 
+use super::crowd::Crowd;
 use super::io::{End, Io, Owner, Reads, Receiving, keep};
 use super::provided::{self, Provided};
+use super::{Read, Use};
 
 /// Calls of the kernel until what was cancelled has ended, before it is given up.
 pub(super) const CANCEL_ROUNDS_MAX: usize = 16;
@@ -70,13 +72,15 @@ pub(super) struct Ring {
     pub(super) spare: Vec<Vec<u8>>,
     /// Since the kernel was last told.
     reads: u32,
+    usage: Use,
+    crowd: Crowd,
     /// Signalled by the kernel, watched by the runtime.
     signal: OwnedFd,
 }
 
 impl Ring {
     /// A ring, and the eventfd that is signalled when something has completed.
-    pub(super) fn new() -> io::Result<(Self, OwnedFd)> {
+    pub(super) fn new(usage: Use) -> io::Result<(Self, OwnedFd)> {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -99,6 +103,8 @@ impl Ring {
             woken: Vec::new(),
             spare: Vec::new(),
             reads: 0,
+            usage,
+            crowd: Crowd::default(),
             signal,
         };
         Ok((ring, watched))
@@ -115,6 +121,7 @@ impl Ring {
     /// Whom it wakes may be nobody, so the signal is always on in the end, and nothing that came before it is left.
     pub(super) fn submit_and_arm(&mut self) {
         self.reads = 0;
+        self.crowd.handle_turn();
         for _ in 0..ROUNDS_MAX {
             self.submit_sends();
             if self.has_work() {
@@ -134,7 +141,10 @@ impl Ring {
     }
 
     /// Counts a read of a task: is it time to [`Ring::catch_up`]?
-    pub(super) fn count_read(&mut self) -> bool {
+    pub(super) fn count_read(&mut self, read: Read) -> bool {
+        if read == Read::Bytes {
+            self.crowd.handle_message();
+        }
         self.reads += 1;
         self.reads >= READS_MAX
     }
@@ -154,12 +164,21 @@ impl Ring {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn set_use(&mut self, usage: Use) {
+        self.usage = usage;
+    }
+
     /// Asks for so many things that come to nothing.
     #[cfg(test)]
     pub(super) fn crowd(&mut self, requests: usize) {
         for _ in 0..requests {
             self.cancel(1 << 40, RECEIVE);
         }
+    }
+
+    pub(super) fn wants_sockets(&self) -> bool {
+        self.usage == Use::Always || self.crowd.is_there()
     }
 
     /// How many sockets it has.

@@ -10,10 +10,15 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
+use tokio::net::UnixStream;
 use tokio::runtime::LocalOptions;
 use tokio::time::timeout;
 
-use super::{Family, UringSocket, after_unpark, before_park, count_read, install, with_ring};
+use crate::stream::{Settling, Socket, Stream};
+
+use super::{
+    Family, Read, UringSocket, Use, after_unpark, before_park, count_read, install, with_ring,
+};
 
 /// What a correct run never comes near.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -28,7 +33,7 @@ fn on_ring<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
         .unwrap();
     let ring = {
         let _runtime = runtime.enter();
-        install()
+        install(Use::Always)
     };
     let ring = match ring {
         Ok(ring) => ring,
@@ -94,7 +99,7 @@ fn who_always_finds_something_to_read_keeps_nobody_from_the_kernel() {
     on_ring(|| async {
         // Never pending, so the runtime never waits.
         let busy = tokio::task::spawn_local(poll_fn(|cx| {
-            count_read();
+            count_read(Read::Nothing);
             cx.waker().wake_by_ref();
             Poll::<()>::Pending
         }));
@@ -109,6 +114,39 @@ fn who_always_finds_something_to_read_keeps_nobody_from_the_kernel() {
         }
         busy.abort();
         drop(ours);
+        end_of(echo).await;
+    });
+}
+
+#[test]
+fn a_stream_that_moves_loses_nothing() {
+    on_ring(|| async {
+        let (ours, theirs) = StdUnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_read_timeout(Some(DEADLINE)).unwrap();
+        let echo = echo(theirs);
+        let mut stream = Stream::Plain(Socket::Unix(UnixStream::from_std(ours).unwrap()));
+        let mut moves = 0;
+        for (n, length) in (0..60).zip([1, 300, 4_096, 5_000, 60_000].into_iter().cycle()) {
+            let wanted = if n % 2 == 0 { Use::Always } else { Use::Crowded };
+            with_ring(|ring| ring.set_use(wanted)).unwrap();
+            // At rest, with bytes on their way, and with some of them read: what can't move then stays.
+            let moments = [n % 3 == 0, n % 4 == 0, n % 5 == 0];
+            let mut settle = |stream: &mut Stream, now: bool| {
+                moves += usize::from(now && stream.settle() == Settling::Moved);
+            };
+            settle(&mut stream, moments[0]);
+            let sent = pattern(length, n);
+            stream.write_all(&sent).await.unwrap();
+            settle(&mut stream, moments[1]);
+            let mut seen = vec![0; length];
+            stream.read_exact(&mut seen[..length / 2]).await.unwrap();
+            settle(&mut stream, moments[2]);
+            stream.read_exact(&mut seen[length / 2..]).await.unwrap();
+            assert!(seen == sent, "{length} bytes");
+        }
+        assert!(moves >= 10, "it has moved {moves} times");
+        drop(stream);
         end_of(echo).await;
     });
 }

@@ -17,6 +17,7 @@ use super::lent::Lent;
 use super::{ClientPhase, Connection};
 use crate::data::clients::{Cancel, CloseRequest, Idle, State};
 use crate::observe::stats::ErrorKind;
+use crate::stream::Settling;
 
 /// The server of a client that is gone is given this long to finish and be cleaned.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
@@ -111,6 +112,16 @@ impl Connection {
             self.from_client.out.shrink();
             self.from_server.out.shrink();
         }
+    }
+
+    /// The client's socket goes where the worker wants its sockets, when nothing is on its way.
+    pub(super) fn settle_stream(&mut self) -> Settling {
+        let rests = self.lent.is_none()
+            && matches!(self.phase, ClientPhase::Reading)
+            && self.from_client.input.is_empty()
+            && self.from_client.is_clear()
+            && self.from_server.is_clear();
+        if rests { self.stream.settle() } else { Settling::Stayed }
     }
 
     /// Does the client keep something, and say nothing?

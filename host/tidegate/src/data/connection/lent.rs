@@ -93,6 +93,7 @@ impl Connection {
             Ok(mut lease) => {
                 self.client.set_state(State::Active, Instant::now());
                 self.client.server.set(Some(lease.server.id));
+                lease.server.stream.settle();
                 let server = &mut lease.server.state;
                 self.session.handle_lease(self.asked.target, server, &mut self.from_client.out);
                 self.lent = Some(Lent { lease, stage: Stage::Fresh });

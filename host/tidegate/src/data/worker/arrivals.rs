@@ -12,7 +12,7 @@ use tidegate_core::policy::route::Fallback;
 use tidegate_core::refusal::{Refusal, Severity};
 use tidegate_core::route::{Choice, Place};
 use tidegate_core::session::hidden::HiddenCode;
-use tidegate_core::session::{CloseReason, PoolMode, Session};
+use tidegate_core::session::{PoolMode, Session};
 use tidegate_pool::Fitness;
 
 use super::upkeep::shutting_down;
@@ -159,15 +159,8 @@ impl Worker {
         match self.clone().prepare(&logged_in, peer).await {
             Ok((client, session, welcome)) => {
                 self.stats.logins_ok.increment();
-                let LoggedIn { stream, pending, .. } = logged_in;
-                let stream = match stream.settle() {
-                    Ok(stream) => stream,
-                    Err(error) => {
-                        tracing::warn!(%error, "a client's socket cannot be served");
-                        self.forget(&client, CloseReason::ClientDisconnected);
-                        return None;
-                    }
-                };
+                let LoggedIn { mut stream, pending, .. } = logged_in;
+                stream.settle();
                 let connection =
                     Connection::new(self, client.clone(), stream, session, &pending, &welcome);
                 Some((connection, client))

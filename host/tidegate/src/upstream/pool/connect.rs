@@ -34,7 +34,7 @@ impl Connect for ServerLogin {
     ) -> Connecting {
         Box::pin(async move {
             let mut new = upstream::connect(&target, &database, &user, &credentials, &[]).await?;
-            new.stream = new.stream.settle()?;
+            new.stream.settle();
             Ok(new)
         })
     }

@@ -100,7 +100,8 @@ impl MovedServer {
     /// Puts the connection on this worker's reactor. Dropped, or failed, its place in the budget is
     /// given back.
     pub(super) fn into_server(self) -> io::Result<Box<Server>> {
-        let stream = Stream::Plain(self.socket.arrive()?).settle()?;
+        let mut stream = Stream::Plain(self.socket.arrive()?);
+        stream.settle();
         self.place.arrive();
         Ok(Box::new(Server {
             id: self.donation.server,
