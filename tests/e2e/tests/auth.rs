@@ -68,6 +68,43 @@ fn a_password_changed_at_the_server_counts_for_the_next_login() {
 }
 
 #[test]
+fn a_password_changed_through_tidegate_counts_at_once() {
+    let database = test_database("changed_through");
+    let cluster = shared_cluster();
+    // May read what is stored of others, so that it is kept for a moment.
+    cluster.create_role("auth_boss").unwrap();
+    cluster.primary().psql("ALTER ROLE auth_boss SUPERUSER").unwrap();
+    cluster.create_role("auth_again").unwrap();
+    let tidegate = Tidegate::start(TidegateOptions {
+        primary: cluster.primary().url("auth_boss", &database),
+        toml: Some(pool_of(3)),
+        ..TidegateOptions::default()
+    });
+    let mut boss = Client::connect(&tidegate.url("auth_boss", &database));
+    let url = tidegate.url("auth_again", &database);
+    let with = |password: &str| url.replace("auth_again-password", password);
+    Client::connect(&url);
+    let mut before = "auth_again-password".to_owned();
+    for (round, sql) in [
+        "ALTER ROLE auth_again PASSWORD '1'",
+        "BEGIN; ALTER USER auth_again PASSWORD '2'; COMMIT",
+        "DROP ROLE auth_again; CREATE ROLE auth_again LOGIN PASSWORD '3'",
+        "BEGIN; ALTER ROLE auth_again PASSWORD 'x'; ROLLBACK; ALTER ROLE auth_again PASSWORD '4'",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        boss.query(sql);
+        let now = (round + 1).to_string();
+        Client::connect(&with(&now));
+        refused(&with(&before), "28P01");
+        // Known again, and so kept until the next round.
+        Client::connect(&with(&now));
+        before = now;
+    }
+}
+
+#[test]
 fn users_of_a_file_log_in_by_scram() {
     let database = test_database("file_scram");
     let secret = "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'";

@@ -131,6 +131,10 @@ fn trap_15_a_replication_connection_speaks_for_itself_and_a_cancel_finds_it() {
     let answer = client.query("IDENTIFY_SYSTEM");
     assert_eq!(answer[1].row()[3].as_deref(), Some(database.as_str()));
     assert_eq!(client.value("SHOW work_mem").as_deref(), Some("1MB"));
+    // Its process is the server's: by that clients find themselves in pg_stat_replication.
+    let shown =
+        format!("SELECT application_name FROM pg_stat_activity WHERE pid = {}", client.told_pid());
+    assert_eq!(shared_cluster().primary().psql(&shown).unwrap(), "raw");
     // Beside it the one connection of the pool serves others.
     let mut other = Client::connect(&tidegate.url(ROLE, &database));
     assert_eq!(other.value("SELECT 1").as_deref(), Some("1"));

@@ -1,9 +1,10 @@
-//! Notices that sessions begin with other settings from now on: connections that were opened before have the old ones.
+//! Notices that sessions begin with other settings from now on: connections that were opened before have the old ones;
+//! and that roles are others now, or have other passwords.
 
 use crate::limits;
 use crate::statement::{RoleNamed, StartDefaults};
 
-/// What ALTER ROLE … SET and ALTER DATABASE … SET did.
+/// What ALTER ROLE, ALTER DATABASE … SET, CREATE ROLE and DROP ROLE did.
 #[derive(Debug, Default)]
 pub(super) struct Defaults {
     /// Of texts that went to the server since it was last idle.
@@ -12,6 +13,18 @@ pub(super) struct Defaults {
     altered: Option<()>,
     /// In force, and not yet told.
     changed: Vec<StartDefaults>,
+    roles: Roles,
+}
+
+/// What is known of changes to roles.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Roles {
+    #[default]
+    AsBefore,
+    /// In a transaction that has not ended.
+    Touched,
+    /// In force, and not yet told.
+    Changed,
 }
 
 impl Defaults {
@@ -28,6 +41,9 @@ impl Defaults {
     }
 
     pub(super) fn handle_tag(&mut self, tag: &[u8]) {
+        if matches!(tag, b"ALTER ROLE\0" | b"CREATE ROLE\0" | b"DROP ROLE\0") {
+            self.roles = Roles::Touched;
+        }
         if matches!(tag, b"ALTER ROLE\0" | b"ALTER DATABASE\0") && !self.sent.is_empty() {
             self.altered = Some(());
         }
@@ -41,7 +57,22 @@ impl Defaults {
         }
     }
 
+    /// A transaction has ended, though others may follow it: likewise.
+    pub(super) fn handle_end(&mut self) {
+        if self.roles == Roles::Touched {
+            self.roles = Roles::Changed;
+        }
+    }
+
     pub(super) fn take_changed(&mut self) -> Vec<StartDefaults> {
         std::mem::take(&mut self.changed)
+    }
+
+    pub(super) fn take_changed_roles(&mut self) -> bool {
+        if self.roles != Roles::Changed {
+            return false;
+        }
+        self.roles = Roles::AsBefore;
+        true
     }
 }

@@ -402,6 +402,11 @@ impl Session {
         self.defaults.take_changed()
     }
 
+    /// Have roles been made, altered or dropped since the last call? What is known of them may be out of date.
+    pub fn take_changed_roles(&mut self) -> bool {
+        self.defaults.take_changed_roles()
+    }
+
     /// Does the server owe replies?
     pub fn is_waiting_for_replies(&self) -> bool {
         !self.expected.is_empty()

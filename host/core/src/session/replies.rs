@@ -245,6 +245,7 @@ impl Session {
         }
         if status == TransactionStatus::Idle {
             self.note_end();
+            self.defaults.handle_end();
         }
         let over = self.expected.is_empty() && self.batch == Batch::Closed;
         if over && status == TransactionStatus::Idle {

@@ -7,7 +7,7 @@
 //! forwarded  `peer_id`, 0 without one   1          random
 //! ```
 //! So it is above every process id that Linux gives out: a client that takes it for its server's process and asks for the
-//! end of that (`pg_terminate_backend`) hits nobody else's.
+//! end of that (`pg_terminate_backend`) hits nobody else's. A client with a server of its own is told that server's.
 //!
 //! A request for another Tidegate is forwarded to it with bit 31 set, and one that has it set goes no further.
 
@@ -92,6 +92,25 @@ impl CancelKeys {
         None
     }
 
+    /// The same for a client that has this server to itself: with the server's own process id, as `pg_stat_replication`
+    /// shows it, where no other client has that. With `peer_id` the number has to say whose it is.
+    pub fn issue_for(
+        &self,
+        holder: Holder,
+        minor: u16,
+        user: &Arc<str>,
+        server: Option<&BackendKey>,
+    ) -> Option<(i32, Vec<u8>)> {
+        let (drawn, secret) = self.issue(holder, minor, user)?;
+        let process = server.map(|key| key.pid).filter(|pid| (1..NUMBER_MIN).contains(pid));
+        let Some(pid) = process.filter(|_| self.own == 0) else { return Some((drawn, secret)) };
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let Entry::Vacant(free) = keys.entry(pid) else { return Some((drawn, secret)) };
+        free.insert(Known { secret: secret.clone(), holder, user: user.clone() });
+        keys.remove(&drawn);
+        Some((pid, secret))
+    }
+
     pub fn revoke(&self, pid: i32) {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
     }
@@ -117,8 +136,12 @@ impl CancelKeys {
         bool::from(known.secret.as_slice().ct_eq(secret)).then_some(known.holder)
     }
 
-    /// The client that takes this for its process, and its user. Who may do what to it is for the caller to say.
+    /// The client that takes this for its process, and its user. Who may do what to it is for the caller to say; for
+    /// the number of a server's process, for the server.
     pub fn holder_of(&self, pid: i32) -> Option<(Holder, Arc<str>)> {
+        if pid < NUMBER_MIN {
+            return None;
+        }
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.get(&pid).map(|known| (known.holder, known.user.clone()))
     }
@@ -163,6 +186,30 @@ mod tests {
                 assert_eq!(pid >> NUMBER_BITS, i32::from(own));
             }
         }
+    }
+
+    #[test]
+    fn a_client_with_a_server_of_its_own_has_its_number() {
+        let server = |pid| BackendKey { pid, secret: vec![1, 2, 3, 4] };
+        let keys = CancelKeys::default();
+        let (pid, secret) = keys.issue_for(HOLDER, 0, &user(), Some(&server(4711))).unwrap();
+        assert_eq!((pid, secret.len()), (4711, 4));
+        assert_eq!(keys.judge(pid, &secret), Concerned::Client(HOLDER));
+        assert_eq!(keys.judge(pid, &[1, 2, 3, 4]), Concerned::Nobody);
+        // The server says who may signal its process.
+        assert_eq!(keys.holder_of(pid), None);
+        // Another server's process may have the same; a pooler's numbers are no processes.
+        for server in [Some(server(4711)), Some(server(0)), Some(server(NUMBER_MIN)), None] {
+            let (other, secret) = keys.issue_for(HOLDER, 2, &user(), server.as_ref()).unwrap();
+            assert!(other >= NUMBER_MIN, "{other}");
+            assert_eq!(keys.judge(other, &secret), Concerned::Client(HOLDER));
+            keys.revoke(other);
+        }
+        keys.revoke(pid);
+        assert_eq!(keys.keys.lock().unwrap().len(), 0);
+        let one_of_many = CancelKeys::new(3);
+        let (pid, _) = one_of_many.issue_for(HOLDER, 0, &user(), Some(&server(4711))).unwrap();
+        assert_eq!(pid >> NUMBER_BITS, 3);
     }
 
     #[test]

@@ -356,6 +356,9 @@ impl Connection {
                 keeping.feed(&self.from_server.out, self.from_server.input.bytes());
             }
             self.worker.shared.retire(&self.session.take_changed_defaults(), &self.client.user);
+            if self.session.take_changed_roles() {
+                self.worker.settled().login.users.forget_all();
+            }
             step
         };
         self.keep_whole();

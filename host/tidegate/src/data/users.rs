@@ -41,6 +41,13 @@ impl Users {
         }
     }
 
+    /// Forgets what is known of all: roles have changed.
+    pub fn forget_all(&self) {
+        if let Self::Server(directory) | Self::Query(_, directory) = self {
+            directory.forget_all();
+        }
+    }
+
     pub fn forget(&self, user: &str) {
         if let Self::Server(directory) | Self::Query(_, directory) = self {
             directory.forget(user);

@@ -186,6 +186,11 @@ impl UserDirectory {
         });
     }
 
+    /// The same of everybody. What is being asked at this moment is not kept.
+    pub fn forget_all(&self) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Asks the server about a password in clear, by logging in with it.
     pub async fn check_password(
         &self,

@@ -119,7 +119,9 @@ impl Worker {
         let id = self.shared.next_client();
         let holder = Holder { worker: self.index, client: id };
         let user: Arc<str> = client.user.as_str().into();
-        let Some((key_pid, secret)) = self.shared.keys.issue(holder, client.minor, &user) else {
+        let Some((key_pid, secret)) =
+            self.shared.keys.issue_for(holder, client.minor, &user, server.backend_key.as_ref())
+        else {
             return Err(Refusal::fatal(
                 "58000",
                 "the system has no random numbers for a cancel key",
