@@ -40,6 +40,8 @@ pub struct Machine {
     pub(super) members: Vec<Member>,
     pub(super) state: State,
     pub(super) held: bool,
+    /// Who was told to become primary, and may do so yet: nobody else is, while it may be alive and the primary is not back.
+    pub(super) asked: Option<usize>,
     actions: VecDeque<Action>,
     told: Vec<Notice>,
 }
@@ -53,6 +55,7 @@ impl Machine {
             policy,
             memory,
             held: false,
+            asked: None,
             actions: VecDeque::new(),
             told: Vec::new(),
         };
@@ -62,6 +65,22 @@ impl Machine {
             machine.hold();
         }
         machine
+    }
+
+    /// Under a policy before this one, this server was told to become primary, and may do so yet.
+    #[must_use]
+    pub fn with_asked(self, asked: Option<usize>) -> Self {
+        Self { asked, ..self }
+    }
+
+    /// Who may become primary yet, since it was told to: for `with_asked`.
+    pub fn asked(&self) -> Option<usize> {
+        match &self.state {
+            State::Promoting { member, .. } => Some(*member),
+            State::Switching(switch) => switch.promoted().or(self.asked),
+            State::Adopted => None,
+            _ => self.asked,
+        }
     }
 
     pub fn status(&self) -> Status {
@@ -214,7 +233,8 @@ impl Machine {
             State::Suspect(of) => self.suspect(of, now),
             State::Promoting { member, since, of } => {
                 if now.saturating_duration_since(since) > PROMOTION_TIME_MAX {
-                    self.state = State::Suspect(Suspicion { asked: Some(member), ..of });
+                    self.state = State::Suspect(of);
+                    self.asked = Some(member);
                     self.tell(Notice::PromotionFailed { member });
                 }
             }
@@ -255,6 +275,7 @@ impl Machine {
 
     pub(super) fn steady(&mut self) {
         self.state = State::Steady;
+        self.asked = None;
         self.told.clear();
         self.release();
     }

@@ -66,7 +66,7 @@ impl Machine {
             return self.suspect(of, now);
         }
         let may_stand = |member: &usize| {
-            of.asked
+            self.asked
                 .is_none_or(|asked| asked == *member || self.fault(asked) == Some(Fault::Refused))
         };
         let electors = (1..self.members.len())
@@ -120,7 +120,6 @@ impl Machine {
             since: trouble.map_or(now, |t| t.since),
             announced,
             next: now,
-            asked: None,
         };
         self.state = State::Suspect(of);
         self.tell(match trouble {

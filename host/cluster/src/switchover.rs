@@ -44,6 +44,13 @@ enum Stage {
     Promoting,
 }
 
+impl Switch {
+    /// Who has been told to become primary.
+    pub(super) fn promoted(&self) -> Option<usize> {
+        (self.stage == Stage::Promoting).then_some(self.to)
+    }
+}
+
 impl Machine {
     /// Starts a switchover.
     ///

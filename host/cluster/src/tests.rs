@@ -100,6 +100,57 @@ fn nobody_is_promoted_without_a_fence_that_is_required() {
 }
 
 #[test]
+fn who_was_told_to_become_primary_is_remembered_by_the_next_machine() {
+    let start = Instant::now();
+    let policy = Policy { mode: Mode::Embedded, ..Policy::default() };
+    let mut machine = Machine::new(policy.clone(), Memory::default(), 3, start);
+    machine.handle_observed(0, primary(1), start);
+    for member in [1, 2] {
+        machine.handle_observed(member, replica(100, 100, Receiver::Streaming), start);
+    }
+    // The primary dies; `better` has most of the log each time.
+    let promoted_by = |machine: &mut Machine, better: usize, from: Instant| {
+        for round in 0..20_u32 {
+            let now = from + Duration::from_millis(20) * round;
+            for member in [1, 2] {
+                let received = if member == better { 200 } else { 100 };
+                machine.handle_observed(member, replica(received, received, Receiver::Gone), now);
+            }
+            machine.handle_fault(0, Fault::Refused, now);
+        }
+        std::iter::from_fn(|| machine.poll_action()).find_map(|action| match action {
+            Action::Promote { member } => Some(member),
+            _ => None,
+        })
+    };
+    let from = start + Duration::from_millis(100);
+    assert_eq!(promoted_by(&mut machine, 1, from), Some(1));
+    assert_eq!(machine.asked(), Some(1));
+    // A reload in that moment: whoever has most of the log by now, the first may become primary yet.
+    let memory = *machine.memory();
+    let again = || Machine::new(policy.clone(), memory, 3, from);
+    assert_eq!(promoted_by(&mut again(), 2, from), Some(2), "without the memory of it");
+    let mut next = again().with_asked(machine.asked());
+    assert_eq!(promoted_by(&mut next, 2, from), Some(1));
+    // Once it is gone it forgets that it was told to, and another takes over.
+    let mut next = again().with_asked(Some(1));
+    let gone = from + Duration::from_secs(1);
+    next.handle_fault(1, Fault::Refused, gone);
+    for round in 0..20_u32 {
+        let now = gone + Duration::from_millis(20) * round;
+        next.handle_observed(2, replica(100, 100, Receiver::Gone), now);
+        next.handle_fault(0, Fault::Refused, now);
+    }
+    assert!(
+        std::iter::from_fn(|| next.poll_action()).any(|a| a == Action::Promote { member: 2 })
+    );
+    // A primary that is back ends it.
+    let mut next = again().with_asked(Some(1));
+    next.handle_observed(0, primary(1), from + Duration::from_secs(2));
+    assert_eq!((next.status(), next.asked()), (Status::Steady, None));
+}
+
+#[test]
 fn two_promoted_servers_are_nobody() {
     let start = Instant::now();
     let policy = Policy { mode: Mode::Follow, ..Policy::default() };

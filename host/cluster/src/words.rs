@@ -104,6 +104,14 @@ pub enum Status {
 }
 
 impl Status {
+    /// Steps towards another primary have begun.
+    pub fn is_changing_roles(self) -> bool {
+        match self {
+            Self::Fencing | Self::Promoting | Self::SwitchingOver | Self::Adopting => true,
+            Self::Starting | Self::Steady | Self::Suspect => false,
+        }
+    }
+
     pub fn label(self) -> &'static str {
         match self {
             Self::Starting => "starting",

@@ -96,6 +96,8 @@ pub struct Handle {
     settled: RwLock<Arc<Settled>>,
     /// The control plane's part of it.
     watched: watch::Sender<Arc<Watched>>,
+    /// Another process serves the same cluster, and promotes where this one would.
+    yields: AtomicBool,
     /// The server that has taken the place of the primary that is configured.
     adopted: Mutex<Option<ServerAddress>>,
     orders: mpsc::Sender<SwitchoverOrder>,
@@ -156,7 +158,8 @@ impl Server {
             phase: AtomicU8::new(phase_number(Phase::Starting)),
             source,
             settled: RwLock::new(settled.clone()),
-            watched: watch::Sender::new(watched(&settled)),
+            watched: watch::Sender::new(roles::watched(&settled, inherited.is_some())),
+            yields: AtomicBool::new(inherited.is_some()),
             adopted: Mutex::default(),
             orders,
             reloading: Mutex::default(),
@@ -184,6 +187,7 @@ impl Server {
         };
         control.set_phase(Phase::Serving);
         inherited.ready();
+        control.set_yields(false);
         for address in &addresses {
             tracing::info!(%address, "listening");
         }
@@ -285,10 +289,6 @@ fn start_plugins(config: &Config) -> Result<Arc<Plugins>, (Exit, String)> {
     };
     Plugins::start(&config.plugins, &config.rates, config.workers, seed, Some(compiler))
         .map_err(failed)
-}
-
-fn watched(settled: &Settled) -> Arc<Watched> {
-    Arc::new(Watched { config: settled.config.clone(), targets: settled.pools.targets.clone() })
 }
 
 fn start_workers(
@@ -410,7 +410,7 @@ impl Handle {
         let settled =
             Arc::new(settle::settle(config, self.fake_secret).map_err(|message| vec![message])?);
         *self.settled.write().unwrap_or_else(PoisonError::into_inner) = settled.clone();
-        self.watched.send_replace(watched(&settled));
+        self.watch(&settled);
         self.shared.pools.set_quotas(settle::server_quotas(&settled.config));
         let (before, now) = (&old.config.cluster, &settled.config.cluster);
         let retiring = self.shared.retiring(before, now, Transactions::Finish, None);

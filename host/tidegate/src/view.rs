@@ -81,6 +81,8 @@ pub struct ClusterEvent {
 pub struct Topology {
     /// `steady`, `suspect`, `promoting`, …
     pub state: &'static str,
+    /// Another server is about to become primary, by our doing.
+    pub is_changing_roles: bool,
     /// Statements for the primary wait.
     pub is_held: bool,
     /// `failover.mode`.

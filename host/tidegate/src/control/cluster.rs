@@ -41,6 +41,8 @@ pub(super) struct Standing {
     pub(super) rejoining: JoinSet<(ServerAddress, Result<(), String>)>,
     /// The primary that was replaced, until it has been told to rejoin.
     pub(super) replaced: Option<ServerAddress>,
+    /// Who was told to become primary, and may do so yet.
+    pub(super) asked: Option<ServerAddress>,
     pub(super) events: Vec<ClusterEvent>,
     /// How often another server has become the primary in force.
     pub(super) changes: u64,
@@ -116,10 +118,13 @@ impl<'a> Cluster<'a> {
             // Another cluster altogether.
             (standing.memory, standing.settled) = (Memory::default(), None);
         }
+        let asked = standing.asked.as_ref();
+        let asked = asked.and_then(|asked| addresses.iter().position(|known| known == asked));
         standing.addresses = addresses;
         let now = Instant::now();
         let policy = config.failover.policy.clone();
-        let machine = Machine::new(policy, standing.memory, targets.len(), now);
+        let machine = Machine::new(policy, standing.memory, targets.len(), now)
+            .with_asked(asked);
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
         let (urgent, beat) = (watch::Sender::new(machine.is_urgent()), watch::Sender::new(0));
         let mut probes = JoinSet::new();
@@ -167,6 +172,10 @@ impl<'a> Cluster<'a> {
 
     pub(super) fn name(&self, member: usize) -> &str {
         self.watched.targets.get(member).map_or("?", |target| &target.name)
+    }
+
+    fn address(&self, member: usize) -> Option<ServerAddress> {
+        self.watched.targets.get(member).map(|target| target.address.clone())
     }
 
     // --- what was heard ------------------------------------------------------
@@ -235,6 +244,7 @@ impl<'a> Cluster<'a> {
         }
         self.machine.tick(now);
         self.standing.memory = *self.machine.memory();
+        self.standing.asked = self.machine.asked().and_then(|member| self.address(member));
         if self.machine.status() == Status::Steady && self.standing.replaced.is_some() {
             self.rejoin_replaced();
         }
@@ -310,9 +320,8 @@ impl<'a> Cluster<'a> {
     }
 
     fn repoint(&mut self, member: usize) {
-        let address = self.watched.targets.first().map(|target| target.address.clone());
         if let (Some(replica), Some(primary), Some(address)) =
-            (self.asker(member), self.asker(0), address)
+            (self.asker(member), self.asker(0), self.address(0))
         {
             self.acts.spawn_local(async move {
                 Done::Repointed(member, acts::repoint(replica, primary, address).await)
@@ -331,8 +340,8 @@ impl<'a> Cluster<'a> {
     }
 
     fn adopt(&mut self, member: usize) {
-        self.standing.memory = *self.machine.memory();
-        self.standing.replaced = self.watched.targets.first().map(|t| t.address.clone());
+        (self.standing.memory, self.standing.asked) = (*self.machine.memory(), None);
+        self.standing.replaced = self.address(0);
         let name = self.name(member).to_owned();
         if let Err(error) = (self.input.adopt)(&name) {
             self.tell(Level::ERROR, format!("\"{name}\" cannot be taken for the primary: {error}"));
@@ -383,8 +392,7 @@ impl<'a> Cluster<'a> {
                         format!("the primary could not be brought to rest: {error}"),
                     );
                 }
-                let address = self.watched.targets.first().map(|target| target.address.clone());
-                self.standing.settled = address.zip(before);
+                self.standing.settled = self.address(0).zip(before);
                 if self.machine.status() == Status::SwitchingOver {
                     self.machine.handle_settled(outcome.ok(), now);
                 } else {
@@ -410,7 +418,7 @@ impl<'a> Cluster<'a> {
         }
         let command = self.watched.config.failover.rejoin_command.clone();
         let place = self.watched.targets.iter().position(|target| target.address == address);
-        let primary = self.watched.targets.first().map(|target| target.address.clone());
+        let primary = self.address(0);
         if let (false, Some(member @ 1..), Some(primary)) = (command.is_empty(), place, primary) {
             let name = self.name(member).to_owned();
             self.tell(Level::INFO, format!("\"{name}\" is to rejoin as a replica"));

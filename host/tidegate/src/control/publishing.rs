@@ -98,6 +98,7 @@ impl Cluster<'_> {
         };
         Topology {
             state: self.machine.status().label(),
+            is_changing_roles: self.machine.status().is_changing_roles(),
             is_held: self.machine.is_held(),
             mode: FailoverMode(self.watched.config.failover.policy.mode).as_str(),
             members: self.watched.targets.iter().enumerate().map(member).collect(),
