@@ -42,6 +42,8 @@ pub struct Machine {
     pub(super) held: bool,
     /// Who was told to become primary, and may do so yet: nobody else is, while it may be alive and the primary is not back.
     pub(super) asked: Option<usize>,
+    /// Who is to take over by an operator's order, once the old primary has been fenced.
+    pub(super) forced: Option<usize>,
     actions: VecDeque<Action>,
     told: Vec<Notice>,
 }
@@ -56,6 +58,7 @@ impl Machine {
             memory,
             held: false,
             asked: None,
+            forced: None,
             actions: VecDeque::new(),
             told: Vec::new(),
         };
@@ -192,7 +195,11 @@ impl Machine {
         }
         let State::Fencing(of) = self.state else { return };
         self.state = State::Suspect(of);
-        if fenced || self.policy.fencing == Fencing::BestEffort {
+        let forced = self.forced.take();
+        if let (Some(member), true) = (forced, fenced || self.policy.fencing == Fencing::BestEffort)
+        {
+            self.promote(member, of, now);
+        } else if fenced || self.policy.fencing == Fencing::BestEffort {
             self.choose(of, now);
         } else {
             self.tell(Notice::Unfenced);
@@ -275,7 +282,7 @@ impl Machine {
 
     pub(super) fn steady(&mut self) {
         self.state = State::Steady;
-        self.asked = None;
+        (self.asked, self.forced) = (None, None);
         self.told.clear();
         self.release();
     }

@@ -141,13 +141,70 @@ fn who_was_told_to_become_primary_is_remembered_by_the_next_machine() {
         next.handle_observed(2, replica(100, 100, Receiver::Gone), now);
         next.handle_fault(0, Fault::Refused, now);
     }
-    assert!(
-        std::iter::from_fn(|| next.poll_action()).any(|a| a == Action::Promote { member: 2 })
-    );
+    assert!(std::iter::from_fn(|| next.poll_action()).any(|a| a == Action::Promote { member: 2 }));
     // A primary that is back ends it.
     let mut next = again().with_asked(Some(1));
     next.handle_observed(0, primary(1), from + Duration::from_secs(2));
     assert_eq!((next.status(), next.asked()), (Status::Steady, None));
+}
+
+#[test]
+fn an_operator_may_have_another_primary_whatever_is_lost() {
+    let start = Instant::now();
+    for (has_fence, fencing) in
+        [(false, Fencing::BestEffort), (true, Fencing::BestEffort), (true, Fencing::Required)]
+    {
+        let policy = Policy { mode: Mode::Embedded, has_fence, fencing, ..Policy::default() };
+        let mut machine = Machine::new(policy, Memory::default(), 3, start);
+        machine.handle_observed(0, primary(1), start);
+        machine.handle_observed(1, replica(100, 100, Receiver::Streaming), start);
+        machine.handle_observed(2, replica(40, 40, Receiver::Streaming), start);
+        while machine.poll_action().is_some() {}
+        let order = |machine: &mut Machine, to, is_forced| {
+            machine.order(Order::Failover { to, is_forced }, start)
+        };
+        assert!(order(&mut machine, 2, false).unwrap_err().contains("the primary answers"));
+        assert!(order(&mut machine, 0, true).is_err());
+        assert_eq!((machine.lacks(1), machine.lacks(2)), (Some(0), Some(60)));
+        // Whoever lacks much is promoted as well: it is the operator's word.
+        order(&mut machine, 2, true).unwrap();
+        assert!(machine.is_held());
+        assert!(order(&mut machine, 1, true).is_err(), "one at a time");
+        if has_fence {
+            assert_eq!(machine.status(), Status::Fencing);
+            machine.handle_fenced(fencing == Fencing::Required, start);
+        }
+        let actions: Vec<Action> = std::iter::from_fn(|| machine.poll_action()).collect();
+        assert!(actions.contains(&Action::Promote { member: 2 }), "{actions:?}");
+        machine.handle_observed(2, primary(2), start);
+        let adopted = std::iter::from_fn(|| machine.poll_action())
+            .any(|action| action == Action::Adopt { member: 2 });
+        assert!(adopted);
+    }
+    // With fencing required, a primary that could not be stopped keeps its place.
+    let policy = Policy {
+        mode: Mode::Embedded,
+        has_fence: true,
+        fencing: Fencing::Required,
+        ..Policy::default()
+    };
+    let mut machine = Machine::new(policy, Memory::default(), 2, start);
+    machine.handle_observed(0, primary(1), start);
+    machine.handle_observed(1, replica(100, 100, Receiver::Streaming), start);
+    machine.order(Order::Failover { to: 1, is_forced: true }, start).unwrap();
+    machine.handle_fenced(false, start);
+    machine.tick(start);
+    let promoted = std::iter::from_fn(|| machine.poll_action())
+        .any(|action| matches!(action, Action::Promote { .. }));
+    assert_eq!((promoted, machine.status()), (false, Status::Steady));
+    // And nobody but who was told to become primary before, and may do so yet.
+    let policy = Policy { mode: Mode::Embedded, ..Policy::default() };
+    let mut machine = Machine::new(policy, Memory::default(), 3, start).with_asked(Some(1));
+    machine.handle_fault(0, Fault::Refused, start);
+    machine.handle_observed(1, replica(100, 100, Receiver::Gone), start);
+    machine.handle_observed(2, replica(100, 100, Receiver::Gone), start);
+    let other = machine.order(Order::Failover { to: 2, is_forced: true }, start);
+    assert!(other.unwrap_err().contains("stop it first"));
 }
 
 #[test]

@@ -89,6 +89,9 @@ pub enum Notice {
 pub enum Order {
     /// Another primary, without loss; `None`: whoever is best.
     Switchover { to: Option<usize> },
+    /// This one in the place of a primary that is gone; if `is_forced`, even of one that answers, or that replicas still receive
+    /// from. What it lacks is lost.
+    Failover { to: usize, is_forced: bool },
 }
 
 /// For whoever asks what goes on.
