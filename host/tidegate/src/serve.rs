@@ -10,6 +10,7 @@ mod roles; // another server in the place of the primary
 mod snapshot; // what the workers and plugins are doing
 
 use std::io;
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
@@ -20,8 +21,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admin::{self, Phase, ReloadReport};
+use crate::alerts::Alerts;
 use crate::config::{Config, ConfigSource, IoDriver, Listen, ServerAddress, diff};
-use crate::control::{self, SwitchoverOrder, Watched};
+use crate::control::{self, ClusterOrder, Watched};
 use crate::data::limiting::Limits;
 use crate::data::listener::Bound;
 use crate::data::login::draw_secret;
@@ -100,7 +102,8 @@ pub struct Handle {
     yields: AtomicBool,
     /// The server that has taken the place of the primary that is configured.
     adopted: Mutex<Option<ServerAddress>>,
-    orders: mpsc::Sender<SwitchoverOrder>,
+    orders: mpsc::Sender<ClusterOrder>,
+    alerts: Alerts,
     reloading: Mutex<()>,
     drain: Notify,
     draining: AtomicBool,
@@ -152,6 +155,8 @@ impl Server {
             }
         });
         let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+        let alerts = Alerts::start()
+            .map_err(|error| (Exit::Failure, format!("cannot start alerts: {error}")))?;
         let control = Arc::new(Handle {
             shared: shared.clone(),
             plugins,
@@ -162,6 +167,7 @@ impl Server {
             yields: AtomicBool::new(inherited.is_some()),
             adopted: Mutex::default(),
             orders,
+            alerts,
             reloading: Mutex::default(),
             drain: Notify::new(),
             draining: AtomicBool::new(false),
@@ -178,13 +184,7 @@ impl Server {
             handover::serve(open, control.clone())?;
         }
         let workers = start_workers(&shared, &settled, &bound, receivers)?;
-        let admin = match (&config.admin, admin) {
-            (Some(admin), Some(listener)) => {
-                let started = admin::start(listener, admin, control.clone());
-                Some(started.map_err(|error| (Exit::Failure, format!("the admin API: {error}")))?)
-            }
-            _ => None,
-        };
+        let admin = start_admin(&config, admin, &control)?;
         control.set_phase(Phase::Serving);
         inherited.ready();
         control.set_yields(false);
@@ -291,6 +291,16 @@ fn start_plugins(config: &Config) -> Result<Arc<Plugins>, (Exit, String)> {
         .map_err(failed)
 }
 
+fn start_admin(
+    config: &Config,
+    listener: Option<TcpListener>,
+    control: &Arc<Handle>,
+) -> Result<Option<admin::AdminHandle>, (Exit, String)> {
+    let (Some(admin), Some(listener)) = (&config.admin, listener) else { return Ok(None) };
+    let started = admin::start(listener, admin, control.clone());
+    started.map(Some).map_err(|error| (Exit::Failure, format!("the admin API: {error}")))
+}
+
 fn start_workers(
     shared: &Arc<Shared>,
     settled: &Arc<Settled>,
@@ -368,7 +378,7 @@ impl Handle {
     /// It ends with the handle, whose drop closes `watched`.
     fn start_control_plane(
         self: &Arc<Self>,
-        orders: mpsc::Receiver<SwitchoverOrder>,
+        orders: mpsc::Receiver<ClusterOrder>,
     ) -> Result<(), (Exit, String)> {
         let handle = Arc::downgrade(self);
         let adopt = move |name: &str| match handle.upgrade() {
@@ -385,6 +395,7 @@ impl Handle {
             adopt: Box::new(adopt),
             orders,
             results: self.shared.results.clone(),
+            alerts: self.alerts.clone(),
         };
         let started = control::start(input).map(drop);
         started.map_err(|error| (Exit::Failure, format!("cannot start the control plane: {error}")))

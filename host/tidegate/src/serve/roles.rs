@@ -49,22 +49,28 @@ impl Handle {
         self.watched.send_replace(watched(settled, self.yields.load(Ordering::Relaxed)));
     }
 
-    /// Leaves it to another Tidegate to promote, or does so itself again, as far as `failover.mode` wants it.
+    /// Leaves it to another Tidegate to promote and to tell people, or does so itself again, as far as `failover.mode` wants it.
     pub(super) fn set_yields(&self, yields: bool) {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.yields.swap(yields, Ordering::Relaxed);
         let settled = self.settled();
-        if before != yields && settled.config.failover.policy.mode == Mode::Embedded {
+        let config = &settled.config;
+        let is_ours = config.failover.policy.mode == Mode::Embedded || !config.alerts.is_empty();
+        if before != yields && is_ours {
             self.watch(&settled);
         }
     }
 }
 
-/// The control plane's part. One that yields only follows whom another Tidegate promotes.
+/// The control plane's part. One that yields only follows whom another Tidegate promotes, and leaves it to that to tell people.
 pub(super) fn watched(settled: &Settled, yields: bool) -> Arc<Watched> {
     let mut config = settled.config.clone();
-    if yields && config.failover.policy.mode == Mode::Embedded {
-        Arc::make_mut(&mut config).failover.policy.mode = Mode::Follow;
+    if yields {
+        let config = Arc::make_mut(&mut config);
+        config.alerts.clear();
+        if config.failover.policy.mode == Mode::Embedded {
+            config.failover.policy.mode = Mode::Follow;
+        }
     }
     Arc::new(Watched { config, targets: settled.pools.targets.clone() })
 }
