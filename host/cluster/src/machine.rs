@@ -145,6 +145,11 @@ impl Machine {
     /// A server has said what it is.
     pub fn handle_observed(&mut self, member: usize, seen: Observation, now: Instant) {
         let Some(place) = self.members.get_mut(member) else { return };
+        let before = place.seen.as_ref().filter(|_| place.trouble.is_none());
+        let seen = match before {
+            Some((before, _)) => seen.after(before),
+            None => seen,
+        };
         place.trouble = None;
         if member == 0 && seen.is_primary() && seen.timeline >= self.memory.timeline {
             self.memory.system.get_or_insert(seen.system);

@@ -208,6 +208,36 @@ fn an_operator_may_have_another_primary_whatever_is_lost() {
 }
 
 #[test]
+fn a_replica_that_has_lost_a_new_primary_can_take_over_before_its_next_checkpoint() {
+    let start = Instant::now();
+    let policy = Policy { mode: Mode::Embedded, ..Policy::default() };
+    let of = |timeline, received, receiver| Observation {
+        timeline,
+        ..replica(received, received, receiver)
+    };
+    // It has gone back, or was away: then it is what it says.
+    for (received, fault, expected) in
+        [(100, None, 2), (99, None, 1), (100, Some(Fault::Refused), 1)]
+    {
+        let mut machine = Machine::new(policy.clone(), Memory::default(), 2, start);
+        machine.handle_observed(0, primary(2), start);
+        machine.handle_observed(1, of(2, 100, Receiver::Streaming), start);
+        if let Some(fault) = fault {
+            machine.handle_fault(1, fault, start);
+        }
+        for round in 1..10_u32 {
+            let now = start + Duration::from_millis(20) * round;
+            machine.handle_fault(0, Fault::Refused, now);
+            machine.handle_observed(1, of(1, received, Receiver::Gone), now);
+        }
+        assert_eq!(machine.seen(1).map(|seen| seen.timeline), Some(expected));
+        let promoted = std::iter::from_fn(|| machine.poll_action())
+            .any(|action| action == Action::Promote { member: 1 });
+        assert_eq!(promoted, expected == 2);
+    }
+}
+
+#[test]
 fn two_promoted_servers_are_nobody() {
     let start = Instant::now();
     let policy = Policy { mode: Mode::Follow, ..Policy::default() };
