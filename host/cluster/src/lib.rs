@@ -16,6 +16,7 @@
 
 mod conninfo; // primary_conninfo for another primary
 mod elect; // whom to promote
+mod forced; // an operator wants another primary, whatever is lost
 mod machine; // what is done
 mod member; // what is known of one server
 mod observation; // what a server says of itself

@@ -40,6 +40,10 @@ pub struct Machine {
     pub(super) members: Vec<Member>,
     pub(super) state: State,
     pub(super) held: bool,
+    /// Who was told to become primary, and may do so yet: nobody else is, while it may be alive and the primary is not back.
+    pub(super) asked: Option<usize>,
+    /// Who is to take over by an operator's order, once the old primary has been fenced.
+    pub(super) forced: Option<usize>,
     actions: VecDeque<Action>,
     told: Vec<Notice>,
 }
@@ -53,6 +57,8 @@ impl Machine {
             policy,
             memory,
             held: false,
+            asked: None,
+            forced: None,
             actions: VecDeque::new(),
             told: Vec::new(),
         };
@@ -62,6 +68,22 @@ impl Machine {
             machine.hold();
         }
         machine
+    }
+
+    /// Under a policy before this one, this server was told to become primary, and may do so yet.
+    #[must_use]
+    pub fn with_asked(self, asked: Option<usize>) -> Self {
+        Self { asked, ..self }
+    }
+
+    /// Who may become primary yet, since it was told to: for `with_asked`.
+    pub fn asked(&self) -> Option<usize> {
+        match &self.state {
+            State::Promoting { member, .. } => Some(*member),
+            State::Switching(switch) => switch.promoted().or(self.asked),
+            State::Adopted => None,
+            _ => self.asked,
+        }
     }
 
     pub fn status(&self) -> Status {
@@ -123,6 +145,11 @@ impl Machine {
     /// A server has said what it is.
     pub fn handle_observed(&mut self, member: usize, seen: Observation, now: Instant) {
         let Some(place) = self.members.get_mut(member) else { return };
+        let before = place.seen.as_ref().filter(|_| place.trouble.is_none());
+        let seen = match before {
+            Some((before, _)) => seen.after(before),
+            None => seen,
+        };
         place.trouble = None;
         if member == 0 && seen.is_primary() && seen.timeline >= self.memory.timeline {
             self.memory.system.get_or_insert(seen.system);
@@ -173,7 +200,11 @@ impl Machine {
         }
         let State::Fencing(of) = self.state else { return };
         self.state = State::Suspect(of);
-        if fenced || self.policy.fencing == Fencing::BestEffort {
+        let forced = self.forced.take();
+        if let (Some(member), true) = (forced, fenced || self.policy.fencing == Fencing::BestEffort)
+        {
+            self.promote(member, of, now);
+        } else if fenced || self.policy.fencing == Fencing::BestEffort {
             self.choose(of, now);
         } else {
             self.tell(Notice::Unfenced);
@@ -214,7 +245,8 @@ impl Machine {
             State::Suspect(of) => self.suspect(of, now),
             State::Promoting { member, since, of } => {
                 if now.saturating_duration_since(since) > PROMOTION_TIME_MAX {
-                    self.state = State::Suspect(Suspicion { asked: Some(member), ..of });
+                    self.state = State::Suspect(of);
+                    self.asked = Some(member);
                     self.tell(Notice::PromotionFailed { member });
                 }
             }
@@ -255,6 +287,7 @@ impl Machine {
 
     pub(super) fn steady(&mut self) {
         self.state = State::Steady;
+        (self.asked, self.forced) = (None, None);
         self.told.clear();
         self.release();
     }

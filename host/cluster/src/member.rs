@@ -38,8 +38,6 @@ pub(super) struct Suspicion {
     pub(super) announced: bool,
     /// Not before then, after a step that failed.
     pub(super) next: Instant,
-    /// Who was told to become primary, and may do so yet: nobody else is, while it may be alive.
-    pub(super) asked: Option<usize>,
 }
 
 impl Trouble {

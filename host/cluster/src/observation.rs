@@ -87,6 +87,19 @@ impl Observation {
         matches!(self.role, Role::Primary { .. })
     }
 
+    /// A replica that has lost its primary says which timeline it follows as of its last checkpoint alone: as long as it has
+    /// not gone back, it follows the one that it received on.
+    #[must_use]
+    pub(crate) fn after(self, before: &Self) -> Self {
+        let has_lost_it = matches!(self.role, Role::Replica { receiver: Receiver::Gone, .. });
+        let is_the_same = self.system == before.system && !before.is_primary();
+        if has_lost_it && is_the_same && self.position() >= before.position() {
+            let timeline = self.timeline.max(before.timeline);
+            return Self { timeline, ..self };
+        }
+        self
+    }
+
     /// How far it has come: written, or received.
     pub fn position(&self) -> Option<Lsn> {
         match self.role {

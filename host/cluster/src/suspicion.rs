@@ -66,7 +66,7 @@ impl Machine {
             return self.suspect(of, now);
         }
         let may_stand = |member: &usize| {
-            of.asked
+            self.asked
                 .is_none_or(|asked| asked == *member || self.fault(asked) == Some(Fault::Refused))
         };
         let electors = (1..self.members.len())
@@ -76,10 +76,7 @@ impl Machine {
         let Some(member) = elected.member else {
             return self.tell(Notice::NobodyEligible(elected.against));
         };
-        self.hold();
-        self.state = State::Promoting { member, since: now, of };
-        self.tell(Notice::Promoting { member });
-        self.push(Action::Promote { member });
+        self.promote(member, of, now);
     }
 
     pub(super) fn testimony(&self, of: Suspicion, now: Instant) -> Testimony {
@@ -116,12 +113,7 @@ impl Machine {
         let trouble = self.members.first().and_then(|primary| primary.trouble);
         let announced =
             trouble.is_some_and(|t| matches!(t.fault, Fault::Starting | Fault::Stopping));
-        let of = Suspicion {
-            since: trouble.map_or(now, |t| t.since),
-            announced,
-            next: now,
-            asked: None,
-        };
+        let of = Suspicion { since: trouble.map_or(now, |t| t.since), announced, next: now };
         self.state = State::Suspect(of);
         self.tell(match trouble {
             Some(trouble) => Notice::Suspected(trouble.fault),

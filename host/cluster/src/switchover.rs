@@ -44,13 +44,23 @@ enum Stage {
     Promoting,
 }
 
+impl Switch {
+    /// Who has been told to become primary.
+    pub(super) fn promoted(&self) -> Option<usize> {
+        (self.stage == Stage::Promoting).then_some(self.to)
+    }
+}
+
 impl Machine {
     /// Starts a switchover.
     ///
     /// # Errors
     /// Why not, as a sentence.
     pub fn order(&mut self, order: Order, now: Instant) -> Result<(), &'static str> {
-        let Order::Switchover { to } = order;
+        let to = match order {
+            Order::Switchover { to } => to,
+            Order::Failover { to, is_forced } => return self.order_failover(to, is_forced, now),
+        };
         if self.policy.mode != Mode::Embedded {
             return Err("Tidegate promotes nobody here: failover.mode is not \"embedded\"");
         }

@@ -100,6 +100,144 @@ fn nobody_is_promoted_without_a_fence_that_is_required() {
 }
 
 #[test]
+fn who_was_told_to_become_primary_is_remembered_by_the_next_machine() {
+    let start = Instant::now();
+    let policy = Policy { mode: Mode::Embedded, ..Policy::default() };
+    let mut machine = Machine::new(policy.clone(), Memory::default(), 3, start);
+    machine.handle_observed(0, primary(1), start);
+    for member in [1, 2] {
+        machine.handle_observed(member, replica(100, 100, Receiver::Streaming), start);
+    }
+    // The primary dies; `better` has most of the log each time.
+    let promoted_by = |machine: &mut Machine, better: usize, from: Instant| {
+        for round in 0..20_u32 {
+            let now = from + Duration::from_millis(20) * round;
+            for member in [1, 2] {
+                let received = if member == better { 200 } else { 100 };
+                machine.handle_observed(member, replica(received, received, Receiver::Gone), now);
+            }
+            machine.handle_fault(0, Fault::Refused, now);
+        }
+        std::iter::from_fn(|| machine.poll_action()).find_map(|action| match action {
+            Action::Promote { member } => Some(member),
+            _ => None,
+        })
+    };
+    let from = start + Duration::from_millis(100);
+    assert_eq!(promoted_by(&mut machine, 1, from), Some(1));
+    assert_eq!(machine.asked(), Some(1));
+    // A reload in that moment: whoever has most of the log by now, the first may become primary yet.
+    let memory = *machine.memory();
+    let again = || Machine::new(policy.clone(), memory, 3, from);
+    assert_eq!(promoted_by(&mut again(), 2, from), Some(2), "without the memory of it");
+    let mut next = again().with_asked(machine.asked());
+    assert_eq!(promoted_by(&mut next, 2, from), Some(1));
+    // Once it is gone it forgets that it was told to, and another takes over.
+    let mut next = again().with_asked(Some(1));
+    let gone = from + Duration::from_secs(1);
+    next.handle_fault(1, Fault::Refused, gone);
+    for round in 0..20_u32 {
+        let now = gone + Duration::from_millis(20) * round;
+        next.handle_observed(2, replica(100, 100, Receiver::Gone), now);
+        next.handle_fault(0, Fault::Refused, now);
+    }
+    assert!(std::iter::from_fn(|| next.poll_action()).any(|a| a == Action::Promote { member: 2 }));
+    // A primary that is back ends it.
+    let mut next = again().with_asked(Some(1));
+    next.handle_observed(0, primary(1), from + Duration::from_secs(2));
+    assert_eq!((next.status(), next.asked()), (Status::Steady, None));
+}
+
+#[test]
+fn an_operator_may_have_another_primary_whatever_is_lost() {
+    let start = Instant::now();
+    for (has_fence, fencing) in
+        [(false, Fencing::BestEffort), (true, Fencing::BestEffort), (true, Fencing::Required)]
+    {
+        let policy = Policy { mode: Mode::Embedded, has_fence, fencing, ..Policy::default() };
+        let mut machine = Machine::new(policy, Memory::default(), 3, start);
+        machine.handle_observed(0, primary(1), start);
+        machine.handle_observed(1, replica(100, 100, Receiver::Streaming), start);
+        machine.handle_observed(2, replica(40, 40, Receiver::Streaming), start);
+        while machine.poll_action().is_some() {}
+        let order = |machine: &mut Machine, to, is_forced| {
+            machine.order(Order::Failover { to, is_forced }, start)
+        };
+        assert!(order(&mut machine, 2, false).unwrap_err().contains("the primary answers"));
+        assert!(order(&mut machine, 0, true).is_err());
+        assert_eq!((machine.lacks(1), machine.lacks(2)), (Some(0), Some(60)));
+        // Whoever lacks much is promoted as well: it is the operator's word.
+        order(&mut machine, 2, true).unwrap();
+        assert!(machine.is_held());
+        assert!(order(&mut machine, 1, true).is_err(), "one at a time");
+        if has_fence {
+            assert_eq!(machine.status(), Status::Fencing);
+            machine.handle_fenced(fencing == Fencing::Required, start);
+        }
+        let actions: Vec<Action> = std::iter::from_fn(|| machine.poll_action()).collect();
+        assert!(actions.contains(&Action::Promote { member: 2 }), "{actions:?}");
+        machine.handle_observed(2, primary(2), start);
+        let adopted = std::iter::from_fn(|| machine.poll_action())
+            .any(|action| action == Action::Adopt { member: 2 });
+        assert!(adopted);
+    }
+    // With fencing required, a primary that could not be stopped keeps its place.
+    let policy = Policy {
+        mode: Mode::Embedded,
+        has_fence: true,
+        fencing: Fencing::Required,
+        ..Policy::default()
+    };
+    let mut machine = Machine::new(policy, Memory::default(), 2, start);
+    machine.handle_observed(0, primary(1), start);
+    machine.handle_observed(1, replica(100, 100, Receiver::Streaming), start);
+    machine.order(Order::Failover { to: 1, is_forced: true }, start).unwrap();
+    machine.handle_fenced(false, start);
+    machine.tick(start);
+    let promoted = std::iter::from_fn(|| machine.poll_action())
+        .any(|action| matches!(action, Action::Promote { .. }));
+    assert_eq!((promoted, machine.status()), (false, Status::Steady));
+    // And nobody but who was told to become primary before, and may do so yet.
+    let policy = Policy { mode: Mode::Embedded, ..Policy::default() };
+    let mut machine = Machine::new(policy, Memory::default(), 3, start).with_asked(Some(1));
+    machine.handle_fault(0, Fault::Refused, start);
+    machine.handle_observed(1, replica(100, 100, Receiver::Gone), start);
+    machine.handle_observed(2, replica(100, 100, Receiver::Gone), start);
+    let other = machine.order(Order::Failover { to: 2, is_forced: true }, start);
+    assert!(other.unwrap_err().contains("stop it first"));
+}
+
+#[test]
+fn a_replica_that_has_lost_a_new_primary_can_take_over_before_its_next_checkpoint() {
+    let start = Instant::now();
+    let policy = Policy { mode: Mode::Embedded, ..Policy::default() };
+    let of = |timeline, received, receiver| Observation {
+        timeline,
+        ..replica(received, received, receiver)
+    };
+    // It has gone back, or was away: then it is what it says.
+    for (received, fault, expected) in
+        [(100, None, 2), (99, None, 1), (100, Some(Fault::Refused), 1)]
+    {
+        let mut machine = Machine::new(policy.clone(), Memory::default(), 2, start);
+        machine.handle_observed(0, primary(2), start);
+        machine.handle_observed(1, of(2, 100, Receiver::Streaming), start);
+        if let Some(fault) = fault {
+            machine.handle_fault(1, fault, start);
+        }
+        for round in 1..10_u32 {
+            let now = start + Duration::from_millis(20) * round;
+            machine.handle_fault(0, Fault::Refused, now);
+            machine.handle_observed(1, of(1, received, Receiver::Gone), now);
+        }
+        assert_eq!(machine.seen(1).map(|seen| seen.timeline), Some(expected));
+        let promoted = std::iter::from_fn(|| machine.poll_action())
+            .any(|action| action == Action::Promote { member: 1 });
+        assert_eq!(promoted, expected == 2);
+    }
+}
+
+#[test]
 fn two_promoted_servers_are_nobody() {
     let start = Instant::now();
     let policy = Policy { mode: Mode::Follow, ..Policy::default() };

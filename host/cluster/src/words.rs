@@ -89,6 +89,9 @@ pub enum Notice {
 pub enum Order {
     /// Another primary, without loss; `None`: whoever is best.
     Switchover { to: Option<usize> },
+    /// This one in the place of a primary that is gone; if `is_forced`, even of one that answers, or that replicas still receive
+    /// from. What it lacks is lost.
+    Failover { to: usize, is_forced: bool },
 }
 
 /// For whoever asks what goes on.
@@ -104,6 +107,14 @@ pub enum Status {
 }
 
 impl Status {
+    /// Steps towards another primary have begun.
+    pub fn is_changing_roles(self) -> bool {
+        match self {
+            Self::Fencing | Self::Promoting | Self::SwitchingOver | Self::Adopting => true,
+            Self::Starting | Self::Steady | Self::Suspect => false,
+        }
+    }
+
     pub fn label(self) -> &'static str {
         match self {
             Self::Starting => "starting",

@@ -3,6 +3,7 @@
 //! Arrows inside: `main -> cli -> serve -> {admin, data} -> {upstream, stream, tls}`; `data` never imports `admin`.
 
 pub mod admin; // the admin HTTP API, on its own thread
+pub mod alerts; // who is told when something is wrong
 pub mod cli; // the command line
 pub mod config; // as written, as checked, and what is wrong with it
 pub mod control; // CONTROL PLANE: replicas watched, catalogues read

@@ -10,6 +10,7 @@ mod roles; // another server in the place of the primary
 mod snapshot; // what the workers and plugins are doing
 
 use std::io;
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
@@ -20,8 +21,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admin::{self, Phase, ReloadReport};
+use crate::alerts::Alerts;
 use crate::config::{Config, ConfigSource, IoDriver, Listen, ServerAddress, diff};
-use crate::control::{self, SwitchoverOrder, Watched};
+use crate::control::{self, ClusterOrder, Watched};
 use crate::data::limiting::Limits;
 use crate::data::listener::Bound;
 use crate::data::login::draw_secret;
@@ -96,9 +98,12 @@ pub struct Handle {
     settled: RwLock<Arc<Settled>>,
     /// The control plane's part of it.
     watched: watch::Sender<Arc<Watched>>,
+    /// Another process serves the same cluster, and promotes where this one would.
+    yields: AtomicBool,
     /// The server that has taken the place of the primary that is configured.
     adopted: Mutex<Option<ServerAddress>>,
-    orders: mpsc::Sender<SwitchoverOrder>,
+    orders: mpsc::Sender<ClusterOrder>,
+    alerts: Alerts,
     reloading: Mutex<()>,
     drain: Notify,
     draining: AtomicBool,
@@ -150,15 +155,19 @@ impl Server {
             }
         });
         let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+        let alerts = Alerts::start()
+            .map_err(|error| (Exit::Failure, format!("cannot start alerts: {error}")))?;
         let control = Arc::new(Handle {
             shared: shared.clone(),
             plugins,
             phase: AtomicU8::new(phase_number(Phase::Starting)),
             source,
             settled: RwLock::new(settled.clone()),
-            watched: watch::Sender::new(watched(&settled)),
+            watched: watch::Sender::new(roles::watched(&settled, inherited.is_some())),
+            yields: AtomicBool::new(inherited.is_some()),
             adopted: Mutex::default(),
             orders,
+            alerts,
             reloading: Mutex::default(),
             drain: Notify::new(),
             draining: AtomicBool::new(false),
@@ -175,15 +184,10 @@ impl Server {
             handover::serve(open, control.clone())?;
         }
         let workers = start_workers(&shared, &settled, &bound, receivers)?;
-        let admin = match (&config.admin, admin) {
-            (Some(admin), Some(listener)) => {
-                let started = admin::start(listener, admin, control.clone());
-                Some(started.map_err(|error| (Exit::Failure, format!("the admin API: {error}")))?)
-            }
-            _ => None,
-        };
+        let admin = start_admin(&config, admin, &control)?;
         control.set_phase(Phase::Serving);
         inherited.ready();
+        control.set_yields(false);
         for address in &addresses {
             tracing::info!(%address, "listening");
         }
@@ -287,8 +291,14 @@ fn start_plugins(config: &Config) -> Result<Arc<Plugins>, (Exit, String)> {
         .map_err(failed)
 }
 
-fn watched(settled: &Settled) -> Arc<Watched> {
-    Arc::new(Watched { config: settled.config.clone(), targets: settled.pools.targets.clone() })
+fn start_admin(
+    config: &Config,
+    listener: Option<TcpListener>,
+    control: &Arc<Handle>,
+) -> Result<Option<admin::AdminHandle>, (Exit, String)> {
+    let (Some(admin), Some(listener)) = (&config.admin, listener) else { return Ok(None) };
+    let started = admin::start(listener, admin, control.clone());
+    started.map(Some).map_err(|error| (Exit::Failure, format!("the admin API: {error}")))
 }
 
 fn start_workers(
@@ -371,7 +381,7 @@ impl Handle {
     /// It ends with the handle, whose drop closes `watched`.
     fn start_control_plane(
         self: &Arc<Self>,
-        orders: mpsc::Receiver<SwitchoverOrder>,
+        orders: mpsc::Receiver<ClusterOrder>,
     ) -> Result<(), (Exit, String)> {
         let handle = Arc::downgrade(self);
         let adopt = move |name: &str| match handle.upgrade() {
@@ -388,6 +398,7 @@ impl Handle {
             adopt: Box::new(adopt),
             orders,
             results: self.shared.results.clone(),
+            alerts: self.alerts.clone(),
         };
         let started = control::start(input).map(drop);
         started.map_err(|error| (Exit::Failure, format!("cannot start the control plane: {error}")))
@@ -413,7 +424,7 @@ impl Handle {
         let settled =
             Arc::new(settle::settle(config, self.fake_secret).map_err(|message| vec![message])?);
         *self.settled.write().unwrap_or_else(PoisonError::into_inner) = settled.clone();
-        self.watched.send_replace(watched(&settled));
+        self.watch(&settled);
         self.shared.pools.set_quotas(settle::server_quotas(&settled.config));
         let (before, now) = (&old.config.cluster, &settled.config.cluster);
         let retiring = self.shared.retiring(before, now, Transactions::Finish, None);

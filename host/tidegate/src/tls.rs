@@ -289,6 +289,25 @@ impl ServerTls {
     }
 }
 
+/// For servers that are none of PostgreSQL: their certificates must be good, and made out to the name they are reached by.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn trusting(roots: &RootCertificates) -> Result<ClientConfig, TlsError> {
+    let store = match roots {
+        RootCertificates::File(path) => root_store(&read_certificates(path)?)?,
+        RootCertificates::System => {
+            let mut store = RootCertStore::empty();
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            store
+        }
+    };
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(rejected)?;
+    Ok(builder.with_root_certificates(store).with_no_client_auth())
+}
+
 /// The name to check a certificate against, and to send as SNI.
 ///
 /// A host that is no valid name can only be used where names are not checked, and the certificate

@@ -64,6 +64,8 @@ pub struct MemberView {
     /// Of a replica.
     pub lag: Option<Duration>,
     pub serves_reads: bool,
+    /// An operator wants no new reads there.
+    pub is_drained: bool,
     /// Why it does not answer.
     pub fault: Option<&'static str>,
 }
@@ -81,6 +83,8 @@ pub struct ClusterEvent {
 pub struct Topology {
     /// `steady`, `suspect`, `promoting`, …
     pub state: &'static str,
+    /// Another server is about to become primary, by our doing.
+    pub is_changing_roles: bool,
     /// Statements for the primary wait.
     pub is_held: bool,
     /// `failover.mode`.
@@ -91,6 +95,27 @@ pub struct Topology {
     pub primary_changes: u64,
     /// The last ones, oldest first.
     pub events: Vec<ClusterEvent>,
+}
+
+/// What an operator orders about the cluster; servers by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ordered {
+    /// Another primary, without loss; `None`: whoever is best.
+    Switchover { to: Option<String> },
+    /// Another primary, whatever is lost.
+    Failover { to: String, force: Force },
+    /// No new reads for this replica.
+    Drain { server: String },
+    /// Reads as before.
+    Undrain { server: String },
+}
+
+/// Whether an operator takes it upon himself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// Only if the primary is gone as far as can be seen.
+    No,
+    Yes,
 }
 
 /// The replicas, catalogues and roles as they were last seen.

@@ -1,6 +1,7 @@
 //! End-to-end scenarios: applications and raw connections, through Tidegate, against real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests
 
+mod alerts; // who is told when something is wrong
 mod auth; // who gets in, and how
 mod cache; // answers that are kept
 mod chains; // one Tidegate behind another
@@ -17,6 +18,7 @@ mod limits; // rates: who is refused
 mod listeners; // clients that listen, through what operators do
 mod listening; // LISTEN and NOTIFY without keeping a server
 mod operations; // reload, drain, admin API, exit codes
+mod operators; // what operators order about the cluster
 mod own; // a Tidegate of a test's own
 mod pausing; // pause, resume, reconnect
 mod plugins; // policies loaded, swapped and taken back

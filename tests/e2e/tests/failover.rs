@@ -11,9 +11,9 @@ use tidegate_test_support::{
 };
 
 /// A failover, or the certainty that there is none, takes no longer here, however busy the machine is.
-const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-fn cluster(replicas: usize) -> Cluster {
+pub(crate) fn cluster(replicas: usize) -> Cluster {
     let options = ClusterOptions { replicas, ..ClusterOptions::default() };
     let cluster = Cluster::start(&options).unwrap();
     cluster.primary().psql("CREATE TABLE t (n bigint PRIMARY KEY)").unwrap();
@@ -21,7 +21,7 @@ fn cluster(replicas: usize) -> Cluster {
     cluster
 }
 
-fn options(cluster: &Cluster, failover: &str) -> TidegateOptions {
+pub(crate) fn options(cluster: &Cluster, failover: &str) -> TidegateOptions {
     let url = |node: &Node| node.url("postgres", "postgres");
     TidegateOptions {
         primary: url(cluster.primary()),
@@ -33,24 +33,24 @@ fn options(cluster: &Cluster, failover: &str) -> TidegateOptions {
     }
 }
 
-fn tidegate(cluster: &Cluster, failover: &str) -> Tidegate {
+pub(crate) fn tidegate(cluster: &Cluster, failover: &str) -> Tidegate {
     Tidegate::start(options(cluster, failover))
 }
 
-fn url(tidegate: &Tidegate) -> String {
+pub(crate) fn url(tidegate: &Tidegate) -> String {
     tidegate.url("postgres", "postgres")
 }
 
 /// The cluster as the admin API tells of it.
-fn topology(tidegate: &Tidegate) -> serde_json::Value {
+pub(crate) fn topology(tidegate: &Tidegate) -> serde_json::Value {
     serde_json::from_str(&tidegate.admin_get("/api/v1/cluster").body).unwrap()
 }
 
-fn primary_of(tidegate: &Tidegate) -> String {
+pub(crate) fn primary_of(tidegate: &Tidegate) -> String {
     topology(tidegate)["primary"].as_str().unwrap().to_owned()
 }
 
-fn wait_until_steady(tidegate: &Tidegate) {
+pub(crate) fn wait_until_steady(tidegate: &Tidegate) {
     wait_until(LONG, "the cluster is steady", || topology(tidegate)["state"] == "steady");
 }
 
@@ -112,7 +112,7 @@ impl Writers {
     }
 }
 
-fn numbers_on(node: &Node) -> BTreeSet<u64> {
+pub(crate) fn numbers_on(node: &Node) -> BTreeSet<u64> {
     let rows = node.psql("SELECT n FROM t WHERE n >= 0").unwrap();
     rows.lines().map(|row| row.parse().unwrap()).collect()
 }
@@ -184,7 +184,7 @@ fn property_5_a_killed_primary_is_replaced_and_clients_see_a_pause() {
 }
 
 /// A client that tries until a write is acknowledged.
-fn wait_until_writable(url: &str, number: u64) {
+pub(crate) fn wait_until_writable(url: &str, number: u64) {
     let mut client = None;
     wait_until(LONG, "a write is acknowledged", || {
         let connected = client.take().or_else(|| Client::try_connect(url, &[]).ok());
@@ -202,7 +202,7 @@ fn wait_until_writable(url: &str, number: u64) {
     });
 }
 
-fn promotions(tidegate: &Tidegate) -> usize {
+pub(crate) fn promotions(tidegate: &Tidegate) -> usize {
     tidegate.log().matches("is told to become primary").count()
 }
 
@@ -360,7 +360,7 @@ fn who_only_follows_sends_writes_to_whom_somebody_else_has_promoted() {
 }
 
 /// What docs/failover.md has an operator run, with a password.
-fn documented_grants() -> String {
+pub(crate) fn documented_grants() -> String {
     let page = include_str!("../../../docs/failover.md");
     let (_, rest) = page.split_once("```sql\n").unwrap();
     let (sql, _) = rest.split_once("```").unwrap();
@@ -368,7 +368,8 @@ fn documented_grants() -> String {
 }
 
 /// As a role that is no superuser, with the rights that the documentation asks for.
-const AS_KEEPER: &str = "mode = \"embedded\"\nuser = \"tidegate\"\npassword = \"keeper-password\"";
+pub(crate) const AS_KEEPER: &str =
+    "mode = \"embedded\"\nuser = \"tidegate\"\npassword = \"keeper-password\"";
 
 #[test]
 fn a_switchover_loses_nothing_and_fails_nobody() {

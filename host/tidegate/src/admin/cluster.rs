@@ -1,4 +1,4 @@
-//! `GET /api/v1/cluster`, `POST /api/v1/cluster/switchover`: the servers, and another primary.
+//! `GET /api/v1/cluster`, `POST /api/v1/cluster/…`: the servers, and what is ordered about them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Control;
 use super::reply::{Problem, Reply, json};
 use crate::plugins::Who;
-use crate::view::{MemberView, Topology};
+use crate::view::{Force, MemberView, Ordered, Topology};
 
 /// The servers as they were last seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,8 @@ pub struct ServerReport {
     /// Of a replica.
     pub lag_ms: Option<u64>,
     pub serves_reads: bool,
+    /// An operator wants no new reads there.
+    pub drained: bool,
     /// Why it does not answer.
     pub fault: Option<String>,
 }
@@ -58,6 +60,24 @@ pub struct SwitchoverQuestion {
     /// The server's name; whoever has most of the log unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+}
+
+/// The body of an order for a failover.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FailoverQuestion {
+    /// The server's name.
+    pub to: String,
+    /// Even if the primary answers, or replicas still receive from it.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// The body of an order about one server.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerQuestion {
+    pub server: String,
 }
 
 impl From<&Topology> for ClusterReport {
@@ -90,6 +110,7 @@ impl From<&MemberView> for ServerReport {
             position: member.position.map(|position| position.to_string()),
             lag_ms: member.lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
             serves_reads: member.serves_reads,
+            drained: member.is_drained,
             fault: member.fault.map(str::to_owned),
         }
     }
@@ -108,21 +129,76 @@ pub(super) fn get(control: &dyn Control) -> Result<Reply, Problem> {
     }
 }
 
-/// 202: it has begun; the events say how it ends.
-pub(super) async fn switchover(
+/// What may be ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterVerb {
+    Switchover,
+    Failover,
+    Drain,
+    Undrain,
+}
+
+impl ClusterVerb {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Switchover => "switchover",
+            Self::Failover => "failover",
+            Self::Drain => "drain",
+            Self::Undrain => "undrain",
+        }
+    }
+
+    fn read(self, body: &[u8]) -> Result<Ordered, serde_json::Error> {
+        Ok(match self {
+            Self::Switchover => {
+                let SwitchoverQuestion { to } = match body.trim_ascii() {
+                    b"" => SwitchoverQuestion::default(),
+                    body => serde_json::from_slice(body)?,
+                };
+                Ordered::Switchover { to }
+            }
+            Self::Failover => {
+                let FailoverQuestion { to, force } = serde_json::from_slice(body)?;
+                let force = if force { Force::Yes } else { Force::No };
+                Ordered::Failover { to, force }
+            }
+            Self::Drain => {
+                let ServerQuestion { server } = serde_json::from_slice(body)?;
+                Ordered::Drain { server }
+            }
+            Self::Undrain => {
+                let ServerQuestion { server } = serde_json::from_slice(body)?;
+                Ordered::Undrain { server }
+            }
+        })
+    }
+
+    fn example(self) -> &'static str {
+        match self {
+            Self::Switchover => r#"{"to": "replica-1"}"#,
+            Self::Failover => r#"{"to": "replica-1", "force": false}"#,
+            Self::Drain | Self::Undrain => r#"{"server": "replica-1"}"#,
+        }
+    }
+}
+
+/// 202: it has begun, and the events say how it ends; 200: it is done.
+pub(super) async fn order(
     control: &dyn Control,
+    verb: ClusterVerb,
     body: &[u8],
     who: Who,
 ) -> Result<Reply, Problem> {
-    let question: SwitchoverQuestion = match body.trim_ascii() {
-        b"" => SwitchoverQuestion::default(),
-        body => serde_json::from_slice(body).map_err(|error| {
-            let words = format!(r#"the body is no order such as {{"to": "replica-1"}}: {error}"#);
-            Problem::new(StatusCode::BAD_REQUEST).detail(words)
-        })?,
+    let what = verb.read(body).map_err(|error| {
+        let words = format!("the body is no order such as {}: {error}", verb.example());
+        Problem::new(StatusCode::BAD_REQUEST).detail(words)
+    })?;
+    let status = match verb {
+        ClusterVerb::Switchover | ClusterVerb::Failover => StatusCode::ACCEPTED,
+        ClusterVerb::Drain | ClusterVerb::Undrain => StatusCode::OK,
     };
-    match control.switchover(question.to, who).await {
-        Ok(()) => Ok(json(StatusCode::ACCEPTED, &serde_json::json!({ "begun": true }))),
+    match control.order_cluster(what, who).await {
+        Ok(told) => Ok(json(status, &serde_json::json!({ "begun": true, "told": told }))),
         Err(words) => Err(Problem::new(StatusCode::CONFLICT).detail(words)),
     }
 }

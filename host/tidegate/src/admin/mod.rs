@@ -3,8 +3,9 @@
 //!
 //! It knows the rest of the process only through [`Control`].
 
+mod alerts; // POST /api/v1/alerts/test
 mod clients; // GET /api/v1/clients
-mod cluster; // GET /api/v1/cluster, POST /api/v1/cluster/switchover
+mod cluster; // GET /api/v1/cluster, POST /api/v1/cluster/…
 mod config; // GET /api/v1/config
 mod drain; // POST /api/v1/drain
 mod explain; // POST /api/v1/explain
@@ -31,12 +32,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::alerts::Tried;
 use crate::config::Config;
 pub use crate::config::diff::ReloadReport;
 use crate::explain::{ExplainQuestion, Explanation};
 use crate::observe::snapshot::{Scope, Snapshot};
 use crate::plugins::{Order, Outcome, SlotDetail, SlotReport, Who};
-pub use cluster::{ClusterReport, EventReport, ServerReport, SwitchoverQuestion};
+use crate::view::Ordered;
+pub use alerts::{AlertsTried, ReceiverTried};
+pub use cluster::{
+    ClusterReport, ClusterVerb, EventReport, FailoverQuestion, ServerQuestion, ServerReport,
+    SwitchoverQuestion,
+};
 pub use pausing::{PoolsOrder, PoolsQuestion, PoolsReport, PoolsVerb};
 pub use server::{AdminHandle, start};
 use tidegate_core::policy::Slot;
@@ -92,11 +99,14 @@ pub trait Control: Send + Sync + 'static {
     /// The servers as they were last seen; `None` where there is but one, or nothing was heard yet.
     fn cluster(&self) -> Option<ClusterReport>;
 
-    /// Begins to make another server the primary; `None`: whoever is best.
+    /// Begins what is ordered about the cluster, and says what there is to know of it.
     ///
     /// # Errors
     /// Why it has not begun, as a sentence.
-    fn switchover(&self, to: Option<String>, who: Who) -> Answer<Result<(), String>>;
+    fn order_cluster(&self, what: Ordered, who: Who) -> Answer<Result<String, String>>;
+
+    /// Sends a test to every receiver of alerts.
+    fn test_alerts(&self, who: Who) -> Answer<Tried>;
 
     /// Starts what SIGTERM starts: no new clients, the others end, the process exits. Returns at
     /// once.

@@ -21,8 +21,8 @@ use tokio::sync::Semaphore;
 use super::plugins::Plain;
 use super::reply::{Problem, Reply};
 use super::{
-    Control, PoolsVerb, clients, cluster, config, drain, explain, metrics, openapi, pausing,
-    plugins, pools, probes, record, reload, servers,
+    ClusterVerb, Control, PoolsVerb, alerts, clients, cluster, config, drain, explain, metrics,
+    openapi, pausing, plugins, pools, probes, record, reload, servers,
 };
 use crate::config::{AdminConfig, MetricsAccess, Secret};
 use crate::plugins::Who;
@@ -42,7 +42,8 @@ pub(super) enum Resource {
     Explain,
     Drain,
     Cluster,
-    Switchover,
+    ClusterOrder(ClusterVerb),
+    AlertsTest,
     PoolsOrder(PoolsVerb),
     Openapi,
     Plugins,
@@ -85,7 +86,11 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::POST, "/api/v1/explain", Access::Token, Resource::Explain),
     route(Method::POST, "/api/v1/drain", Access::Token, Resource::Drain),
     route(Method::GET, "/api/v1/cluster", Access::Token, Resource::Cluster),
-    route(Method::POST, "/api/v1/cluster/switchover", Access::Token, Resource::Switchover),
+    route(Method::POST, "/api/v1/cluster/switchover", Access::Token, Resource::ClusterOrder(ClusterVerb::Switchover)),
+    route(Method::POST, "/api/v1/cluster/failover", Access::Token, Resource::ClusterOrder(ClusterVerb::Failover)),
+    route(Method::POST, "/api/v1/cluster/drain", Access::Token, Resource::ClusterOrder(ClusterVerb::Drain)),
+    route(Method::POST, "/api/v1/cluster/undrain", Access::Token, Resource::ClusterOrder(ClusterVerb::Undrain)),
+    route(Method::POST, "/api/v1/alerts/test", Access::Token, Resource::AlertsTest),
     route(Method::POST, "/api/v1/pause", Access::Token, Resource::PoolsOrder(PoolsVerb::Pause)),
     route(Method::POST, "/api/v1/resume", Access::Token, Resource::PoolsOrder(PoolsVerb::Resume)),
     route(Method::POST, "/api/v1/reconnect", Access::Token, Resource::PoolsOrder(PoolsVerb::Reconnect)),
@@ -273,7 +278,8 @@ impl Router {
             Resource::Explain => explain::post(control, &body).await,
             Resource::Drain => Ok(drain::post(control, who)),
             Resource::Cluster => cluster::get(control),
-            Resource::Switchover => cluster::switchover(control, &body, who).await,
+            Resource::ClusterOrder(verb) => cluster::order(control, verb, &body, who).await,
+            Resource::AlertsTest => Ok(alerts::test(control, who).await),
             Resource::PoolsOrder(verb) => pausing::post(control, verb, &body, who).await,
             Resource::Plugins => Ok(plugins::list(control)),
             Resource::Plugin => plugins::get(control, slot),

@@ -16,6 +16,7 @@ use tidegate_core::limits::{ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_H
 use super::router::{Access, ROUTES};
 use super::server::{Timeouts, start_with};
 use super::*;
+use crate::alerts::Tried;
 use crate::config::{AdminConfig, MetricsAccess, Secret, flag_value};
 use crate::observe::snapshot::{ClientSnapshot, PoolSnapshot, ServerSnapshot};
 use crate::plugins::{CandidateReport, Refusal, RefusalKind, VersionReport};
@@ -127,10 +128,20 @@ impl Control for Fake {
         })
     }
 
-    fn switchover(&self, to: Option<String>, _: Who) -> Answer<Result<(), String>> {
-        let is_known = to.as_deref().is_none_or(|name| name == "replica-1");
-        self.orders.lock().unwrap().push(format!("switchover {to:?}"));
-        Box::pin(async move { if is_known { Ok(()) } else { Err("no such server".to_owned()) } })
+    fn order_cluster(&self, what: Ordered, _: Who) -> Answer<Result<String, String>> {
+        let is_known = !format!("{what:?}").contains("nobody");
+        self.orders.lock().unwrap().push(format!("{what:?}"));
+        let outcome =
+            if is_known { Ok("told".to_owned()) } else { Err("no such server".to_owned()) };
+        Box::pin(async move { outcome })
+    }
+
+    fn test_alerts(&self, _: Who) -> Answer<Tried> {
+        let tried = vec![
+            ("slack (a)".to_owned(), Ok(())),
+            ("email (b)".to_owned(), Err("no room".to_owned())),
+        ];
+        Box::pin(async move { tried })
     }
 
     fn config(&self) -> Arc<Config> {
@@ -233,6 +244,15 @@ impl Api {
         answer(&mut stream)
     }
 
+    fn post_body(&self, path: &str, body: &str) -> Answered {
+        let length = body.len();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        self.exchange(request.as_bytes())
+    }
+
     fn request(&self, method: &str, path: &str, token: &str) -> Answered {
         let authorization = match token {
             "" => String::new(),
@@ -307,11 +327,42 @@ fn each_route_answers_with_the_token() {
     for route in ROUTES {
         let answered = match route.path {
             "/api/v1/explain" => api.ask(r#"{"sql": "SELECT 1"}"#),
+            path @ "/api/v1/cluster/failover" => api.post_body(path, r#"{"to": "replica-1"}"#),
+            path @ ("/api/v1/cluster/drain" | "/api/v1/cluster/undrain") => {
+                api.post_body(path, r#"{"server": "replica-1"}"#)
+            }
             path => api.request(route.method.as_str(), &example(path), TOKEN),
         };
         assert!((200..300).contains(&answered.status), "{}: {answered:?}", route.path);
         assert!(answered.head.contains("cache-control: no-store"), "{}", answered.head);
     }
+}
+
+#[test]
+fn orders_about_the_cluster_are_read_and_refused_with_words() {
+    let api = started();
+    let cases = [
+        ("switchover", "", 202, "Switchover { to: None }"),
+        ("switchover", r#"{"to": "a"}"#, 202, r#"Switchover { to: Some("a") }"#),
+        ("failover", r#"{"to": "a"}"#, 202, r#"Failover { to: "a", force: No }"#),
+        ("failover", r#"{"to": "a", "force": true}"#, 202, r#"Failover { to: "a", force: Yes }"#),
+        ("drain", r#"{"server": "a"}"#, 200, r#"Drain { server: "a" }"#),
+        ("undrain", r#"{"server": "a"}"#, 200, r#"Undrain { server: "a" }"#),
+        ("drain", r#"{"server": "nobody"}"#, 409, r#"Drain { server: "nobody" }"#),
+    ];
+    for (verb, body, status, ordered) in cases {
+        let answered = api.post_body(&format!("/api/v1/cluster/{verb}"), body);
+        assert_eq!(answered.status, status, "{verb} {body}: {answered:?}");
+        assert_eq!(api.fake.orders.lock().unwrap().pop().as_deref(), Some(ordered));
+    }
+    for (verb, body) in [("failover", ""), ("drain", "{}"), ("undrain", r#"{"to": "a"}"#)] {
+        let answered = api.post_body(&format!("/api/v1/cluster/{verb}"), body);
+        assert_eq!(answered.status, 400, "{answered:?}");
+        assert!(answered.json()["detail"].as_str().unwrap().contains("is no order such as"));
+    }
+    assert!(api.fake.orders.lock().unwrap().is_empty());
+    let tried = api.post("/api/v1/alerts/test").json();
+    assert_eq!(tried["receivers"][1]["error"], "no room");
 }
 
 #[test]

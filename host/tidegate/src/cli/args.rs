@@ -79,6 +79,16 @@ pub(super) enum Command {
     /// Make another server the primary, without loss
     #[command(after_help = super::cluster::SWITCHOVER_EXAMPLES)]
     Switchover(super::cluster::SwitchoverArgs),
+    /// Make another server the primary in the place of one that is gone, whatever that loses
+    #[command(after_help = super::cluster::FAILOVER_EXAMPLES)]
+    Failover(super::cluster::FailoverArgs),
+    /// Let no new reads go to a replica
+    #[command(after_help = super::cluster::DRAIN_EXAMPLES)]
+    Drain(super::cluster::ServerArgs),
+    /// Let reads go there again
+    Undrain(super::cluster::ServerArgs),
+    /// Send a test to everybody who is told when something is wrong
+    Alert(super::alert::AlertArgs),
     /// Hold a database's clients, let its transactions end and close its server connections
     #[command(after_help = super::pausing::PAUSE_EXAMPLES)]
     Pause(super::pausing::PauseArgs),

@@ -1,13 +1,16 @@
-//! `tidegate topology`, `switchover`: the servers behind a running Tidegate.
+//! `tidegate topology`, `switchover`, `failover`, `drain`, `undrain`: the servers behind a running Tidegate.
 
 use std::fmt::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
+use serde::Serialize;
 
 use super::plugin::api::{Admin, Request};
-use crate::admin::{ClusterReport, ServerReport, SwitchoverQuestion};
+use crate::admin::{
+    ClusterReport, ClusterVerb, FailoverQuestion, ServerQuestion, ServerReport, SwitchoverQuestion,
+};
 use crate::config::flag_value;
 use crate::exit::Exit;
 
@@ -19,6 +22,23 @@ Examples:
 Statements for the primary are held, transactions in progress run to their end, the primary is made
 read-only, and the replica is promoted when it has all of its log: nothing is lost. The old primary
 stays read-only until failover.rejoin_command, or somebody, makes it a replica.";
+
+pub(super) const FAILOVER_EXAMPLES: &str = "\
+Examples:
+  tidegate failover --to replica-1
+  tidegate failover --to replica-1 --force
+
+For a primary that is gone and is not replaced by itself (failover.interval_min, a replica that lacks more than
+failover.lag_bytes_max, replicas that do not confirm it). What the replica has not received is lost: it is said how much
+that may be. A primary that answers is not replaced without --force; `tidegate switchover` loses nothing.";
+
+pub(super) const DRAIN_EXAMPLES: &str = "\
+Examples:
+  tidegate drain replica-1
+  tidegate undrain replica-1
+
+Reads that run there end; new ones go to other servers. It holds until `undrain`, a restart of Tidegate, or until the
+server becomes primary; a reload does not end it.";
 
 /// How often it is looked how far a switchover is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -44,6 +64,30 @@ pub(in crate::cli) struct SwitchoverArgs {
     wait: Duration,
 }
 
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct FailoverArgs {
+    #[command(flatten)]
+    admin: Admin,
+    /// The server that becomes primary
+    #[arg(long, value_name = "SERVER")]
+    to: String,
+    /// Even if the primary answers, or replicas still receive from it
+    #[arg(long, visible_alias = "yes")]
+    force: bool,
+    /// How long to wait for the end
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = flag_value::<Duration>)]
+    wait: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct ServerArgs {
+    #[command(flatten)]
+    admin: Admin,
+    /// The replica, as `tidegate topology` calls it
+    #[arg(value_name = "SERVER")]
+    server: String,
+}
+
 pub(super) fn topology(args: &TopologyArgs) -> Exit {
     match read(&args.admin) {
         Err(words) => fail(&words),
@@ -59,16 +103,52 @@ pub(super) fn topology(args: &TopologyArgs) -> Exit {
 }
 
 pub(super) fn switchover(args: &SwitchoverArgs) -> Exit {
-    let before = match read(&args.admin) {
+    let question = SwitchoverQuestion { to: args.to.clone() };
+    change_primary(&args.admin, ClusterVerb::Switchover, &question, args.wait)
+}
+
+pub(super) fn failover(args: &FailoverArgs) -> Exit {
+    let question = FailoverQuestion { to: args.to.clone(), force: args.force };
+    change_primary(&args.admin, ClusterVerb::Failover, &question, args.wait)
+}
+
+pub(super) fn drain(args: &ServerArgs) -> Exit {
+    order_server(args, ClusterVerb::Drain)
+}
+
+pub(super) fn undrain(args: &ServerArgs) -> Exit {
+    order_server(args, ClusterVerb::Undrain)
+}
+
+fn order_server(args: &ServerArgs, verb: ClusterVerb) -> Exit {
+    match order(&args.admin, verb, &ServerQuestion { server: args.server.clone() }) {
+        Ok(told) => {
+            super::say(&format!("{told}\n"));
+            Exit::Ok
+        }
+        Err(words) => fail(&words),
+    }
+}
+
+/// Orders it, and waits until it has ended.
+fn change_primary(
+    admin: &Admin,
+    verb: ClusterVerb,
+    question: &impl Serialize,
+    wait: Duration,
+) -> Exit {
+    let before = match read(admin) {
         Err(words) => return fail(&words),
         Ok((_, report)) => report,
     };
     let began = Instant::now();
-    if let Err(words) = order(args) {
-        return fail(&words);
+    match order(admin, verb, question) {
+        Err(words) => return fail(&words),
+        Ok(told) if told.is_empty() => {}
+        Ok(told) => super::say(&format!("{told}\n")),
     }
-    while began.elapsed() < args.wait {
-        let Ok((_, now)) = read(&args.admin) else { continue };
+    while began.elapsed() < wait {
+        let Ok((_, now)) = read(admin) else { continue };
         if now.state == "steady" && now.primary != before.primary {
             let waited = began.elapsed().as_millis();
             super::say(&format!("{} is the primary now, after {waited} ms\n", now.primary));
@@ -83,11 +163,14 @@ pub(super) fn switchover(args: &SwitchoverArgs) -> Exit {
     fail("it has not ended in time; `tidegate topology` tells more")
 }
 
-fn order(args: &SwitchoverArgs) -> Result<(), String> {
-    let question = SwitchoverQuestion { to: args.to.clone() };
-    let body = serde_json::to_vec(&question).map_err(|error| error.to_string())?;
-    let path = "/api/v1/cluster/switchover".to_owned();
-    args.admin.ask(Request { body, ..Request::new(Method::POST, path) }).map(drop)
+/// What the API says of it.
+fn order(admin: &Admin, verb: ClusterVerb, question: &impl Serialize) -> Result<String, String> {
+    let body = serde_json::to_vec(question).map_err(|error| error.to_string())?;
+    let path = format!("/api/v1/cluster/{}", verb.name());
+    let answer = admin.ask(Request { body, ..Request::new(Method::POST, path) })?;
+    let answer: serde_json::Value =
+        serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
+    Ok(answer["told"].as_str().unwrap_or_default().to_owned())
 }
 
 /// As it was sent, and as it is meant.
@@ -133,6 +216,9 @@ fn line(server: &ServerReport, is_in_force: bool) -> String {
     }
     if server.serves_reads {
         line.push_str(", serves reads");
+    }
+    if server.drained {
+        line.push_str(", drained");
     }
     if let Some(fault) = &server.fault {
         let _ = write!(line, " {fault}");

@@ -1,8 +1,9 @@
 //! The command line: what may be asked for, and who does it.
 
+mod alert; // tidegate alert
 mod args; // flags, help texts
 mod check; // tidegate check
-mod cluster; // tidegate topology, switchover
+mod cluster; // tidegate topology, switchover, failover, drain, undrain
 mod explain; // tidegate explain
 mod init; // tidegate init
 mod pausing; // tidegate pause, resume, reconnect
@@ -46,6 +47,10 @@ pub fn main() -> Exit {
         Command::Explain(args) => explain::run(&args),
         Command::Topology(args) => cluster::topology(&args),
         Command::Switchover(args) => cluster::switchover(&args),
+        Command::Failover(args) => cluster::failover(&args),
+        Command::Drain(args) => cluster::drain(&args),
+        Command::Undrain(args) => cluster::undrain(&args),
+        Command::Alert(args) => alert::run(&args),
         Command::Pause(args) => pausing::pause(&args),
         Command::Resume(args) => pausing::resume(&args),
         Command::Reconnect(args) => pausing::reconnect(&args),

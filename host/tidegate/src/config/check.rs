@@ -40,6 +40,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     let routing = checker.routing(raw.routing);
     let replicas = cluster.as_ref().map_or(0, |cluster| cluster.replicas.len());
     let failover = checker.failover(raw.failover, replicas);
+    let alerts = checker.alerts(raw.alerts);
     let plugins = checker.plugins(raw.plugins, raw.pins);
     let tls = checker.tls(raw.tls);
     let auth = checker.auth(raw.auth, &tls);
@@ -62,6 +63,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
             quotas,
             routing,
             failover,
+            alerts,
             plugins,
             auth,
             tls,

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::alerts::AlertReceiver;
 use super::cache::CacheSettings;
 use super::peers::Peer;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub struct Config {
     pub quotas: Quotas,
     pub routing: RoutingSettings,
     pub failover: FailoverSettings,
+    pub alerts: Vec<AlertReceiver>,
     pub plugins: PluginsConfig,
     pub auth: AuthConfig,
     pub tls: ClientTls,

@@ -90,6 +90,9 @@ fn secrets(old: &Config, new: &Config, keys: &mut Vec<String>) {
     if old.failover.password != new.failover.password {
         keys.push("failover.password".to_owned());
     }
+    if old.alerts != new.alerts {
+        keys.push("alerts".to_owned());
+    }
     if old.auth.hba != new.auth.hba {
         keys.push("auth.hba_file".to_owned());
     }

@@ -80,6 +80,11 @@ pub(super) const TABLES: &[(&str, &str)] = &[
          servers' URLs must see and do what it needs: docs/failover.md.",
     ),
     (
+        "alerts",
+        "Who is told when something is wrong with the servers (docs/alerts.md); repeat the table for more receivers. Each \
+         trouble is told once, again while it lasts, and when it is over.",
+    ),
+    (
         "plugins",
         "Policies as WebAssembly. Those that come with Tidegate are in place unless others were uploaded (`tidegate plugin \
          push`) or are pinned below.",
@@ -181,6 +186,16 @@ pub(super) const KEYS: &[Key] = &[
 
     key("failover", "user", Example(r#""tidegate""#), Live, "Who asks servers what they are, and promotes; the user of each server's URL unless written."),
     key("failover", "password", Example(r#""${FAILOVER_PASSWORD}""#), Live, "Its password."),
+
+    key("alerts", "kind", Example(r#""webhook""#), Live, "`webhook`: JSON by POST. `slack`: an incoming webhook of Slack's. `pagerduty`: Events API v2. `email`: by SMTP."),
+    key("alerts", "url", Example(r#""${ALERTS_URL}""#), Live, "Where it goes: `https://…`, for e-mail `smtp://HOST:587` (STARTTLS, without which nothing is sent), `smtps://HOST:465`, or `smtp+plain://` to this machine; PagerDuty's own unless written."),
+    key("alerts", "token", Example(r#""${ALERTS_TOKEN}""#), Live, "A webhook's bearer token, or PagerDuty's routing key."),
+    key("alerts", "from", Example(r#""tidegate@example.com""#), Live, "Whom e-mail comes from."),
+    key("alerts", "to", Example(r#"["dba@example.com"]"#), Live, "Who gets e-mail."),
+    key("alerts", "user", Example(r#""tidegate""#), Live, "Who logs in to the mail server, if it wants that."),
+    key("alerts", "password", Example(r#""${SMTP_PASSWORD}""#), Live, "Its password."),
+    key("alerts", "root_ca", Example(r#""/etc/tidegate/alerts-ca.pem""#), Live, "A file of certificates to trust; the system's unless written."),
+    key("alerts", "repeat", Example(r#""1h""#), Live, "What lasts is told again after this; one hour unless written."),
 
     key("plugins", "state_dir", Example(r#""/var/lib/tidegate""#), Restart, "Where uploaded plugins are kept, so that they are there after a restart; made if it is not there. Unless written, they are gone at the end of the process."),
     key("plugins", "signatures", Value(r#""off""#), Restart, "Ed25519 signatures of uploads: `off`: not looked at; `optional`: one that is there must be good; `required`: no upload without."),

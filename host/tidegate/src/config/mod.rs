@@ -4,6 +4,7 @@
 //! [`check::check`] makes a [`Config`] of it, or every error at once. Only the [`Config`] leaves
 //! this folder.
 
+mod alerts; // who is told of trouble: types and checks
 mod auth; // who may log in: checks
 mod cache; // answers that are kept: types and checks
 mod check; // from written to checked
@@ -30,6 +31,7 @@ mod version; // of the protocol
 #[cfg(test)]
 mod tests;
 
+pub use alerts::{AlertChannel, AlertKind, AlertReceiver, MailServer, MailTls, WebUrl};
 pub use cache::{CacheSettings, Keeping};
 pub use checked::*;
 pub use error::{ConfigError, Origin, Problem};

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::alerts::AlertKind;
 use super::checked::{
     AuthMethod, ClientTlsMode, IoDriver, Listen, LogFormat, PoolMode, Reads, Secret, ServerUrl,
     TrustRemote,
@@ -51,6 +52,7 @@ pub struct Raw {
     pub quotas: Vec<RawQuota>,
     pub routing: RawRouting,
     pub failover: RawFailover,
+    pub alerts: Vec<RawAlerts>,
     pub plugins: RawPlugins,
     pub pins: Vec<RawPin>,
     pub auth: RawAuth,
@@ -109,6 +111,21 @@ pub struct RawQuota {
     pub user: Option<At<String>>,
     pub clients_max: Option<At<usize>>,
     pub servers_max: Option<At<usize>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawAlerts {
+    /// Where the table begins.
+    pub origin: Origin,
+    pub kind: Option<At<AlertKind>>,
+    pub url: Option<At<Secret>>,
+    pub token: Option<At<Secret>>,
+    pub from: Option<At<String>>,
+    pub to: Vec<At<String>>,
+    pub user: Option<At<String>>,
+    pub password: Option<At<Secret>>,
+    pub root_ca: Option<At<PathBuf>>,
+    pub repeat: Option<At<Duration>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,8 +9,9 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
-    At, Raw, RawAdmin, RawAuth, RawCache, RawCluster, RawFailover, RawHandover, RawLimits, RawLog,
-    RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRates, RawRouting, RawTls,
+    At, Raw, RawAdmin, RawAlerts, RawAuth, RawCache, RawCluster, RawFailover, RawHandover,
+    RawLimits, RawLog, RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRates,
+    RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 
@@ -89,6 +90,7 @@ impl Reader<'_> {
             quotas: self.quotas(&mut root),
             routing: self.table(&mut root, "routing", Self::routing),
             failover: self.table(&mut root, "failover", Self::failover),
+            alerts: self.alerts(&mut root),
             plugins: self.table(&mut root, "plugins", Self::plugins),
             pins: self.pins(&mut root),
             auth: self.table(&mut root, "auth", Self::auth),
@@ -241,6 +243,23 @@ impl Reader<'_> {
                 user: reader.value(table, "user"),
                 clients_max: reader.value(table, "clients_max"),
                 servers_max: reader.value(table, "servers_max"),
+            }
+        })
+    }
+
+    fn alerts(&mut self, root: &mut Table<'_, '_>) -> Vec<RawAlerts> {
+        self.tables(root, "alerts", "tables, each headed [[alerts]]", |reader, origin, table| {
+            RawAlerts {
+                origin,
+                kind: reader.value(table, "kind"),
+                url: reader.value(table, "url"),
+                token: reader.value(table, "token"),
+                from: reader.value(table, "from"),
+                to: reader.list(table, "to"),
+                user: reader.value(table, "user"),
+                password: reader.value(table, "password"),
+                root_ca: reader.value(table, "root_ca"),
+                repeat: reader.value(table, "repeat"),
             }
         })
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::alerts::{AlertChannel, AlertReceiver};
 use super::cache::CacheSettings;
 use super::checked::{
     AuthConfig, AuthMethod, Config, LimitSettings, Listen, MetricsAccess, PoolSettings, TrustRemote,
@@ -57,6 +58,7 @@ pub fn redacted(config: &Config) -> Value {
             "lag_return": duration(config.routing.lag_return),
         },
         "failover": failover(&config.failover),
+        "alerts": alerts(&config.alerts),
         "cache": cache(&config.cache),
         "plugins": plugins(&config.plugins),
         "pins": pins(&config.plugins),
@@ -107,6 +109,29 @@ fn failover(failover: &FailoverSettings) -> Value {
         "user": failover.user,
         "password": failover.password.as_ref().map(|_| "***"),
     })
+}
+
+/// URLs may be secrets: of them the machine alone is shown.
+fn alerts(alerts: &[AlertReceiver]) -> Vec<Value> {
+    let alert = |receiver: &AlertReceiver| {
+        let channel = &receiver.channel;
+        let (from, to, user) = match channel {
+            AlertChannel::Email { from, to, login, .. } => {
+                (Some(from), Some(to), login.as_ref().map(|(user, _)| user))
+            }
+            _ => (None, None, None),
+        };
+        json!({
+            "kind": channel.kind().as_str(),
+            "host": channel.host(),
+            "url": "***",
+            "from": from,
+            "to": to,
+            "user": user,
+            "repeat": duration(receiver.repeat),
+        })
+    };
+    alerts.iter().map(alert).collect()
 }
 
 fn peers(peers: &[Peer]) -> Vec<Value> {

@@ -1,9 +1,10 @@
 //! One cluster under watch: what its servers say goes to the decisions of `tidegate-cluster`, and what these decide is done.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_cluster::{Action, Machine, Memory, Mode, Order, Role, Status};
+use tidegate_cluster::{Action, Machine, Memory, Mode, Role, Status};
 use tidegate_core::limits::CLUSTER_EVENTS_MAX;
 use tidegate_core::route::{Freshness, LagGate, Lsn};
 use tokio::sync::{mpsc, watch};
@@ -11,10 +12,11 @@ use tokio::task::JoinSet;
 use tracing::Level;
 
 use super::acts::{self, Before, Hook, Promotion};
+use super::alerting::Trouble;
 use super::probe::{Pace, Report, probe};
 use super::told;
 use super::weighing::Weighing;
-use super::{Input, SwitchoverOrder, Watched};
+use super::{ClusterOrder, Input, Watched};
 use crate::config::ServerAddress;
 use crate::upstream::Asker;
 use crate::upstream::pool::PrimaryHold;
@@ -26,6 +28,9 @@ const REPORTS_MAX: usize = 64;
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// After a change of roles that failed, what is seen is judged anew after this.
 const ADOPT_AGAIN: Duration = Duration::from_secs(1);
+
+/// What is wrong in the first moments may be nothing.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
 
 /// What outlives a configuration and an order of servers.
 #[derive(Debug, Default)]
@@ -41,11 +46,16 @@ pub(super) struct Standing {
     pub(super) rejoining: JoinSet<(ServerAddress, Result<(), String>)>,
     /// The primary that was replaced, until it has been told to rejoin.
     pub(super) replaced: Option<ServerAddress>,
+    /// Who was told to become primary, and may do so yet.
+    pub(super) asked: Option<ServerAddress>,
     pub(super) events: Vec<ClusterEvent>,
     /// How often another server has become the primary in force.
     pub(super) changes: u64,
     /// It has been said that there are too few replicas.
     pub(super) is_thin: bool,
+    pub(super) trouble: Trouble,
+    /// Replicas that get no new reads, since an operator wants it so.
+    pub(super) drained: HashSet<ServerAddress>,
 }
 
 /// What came of an action.
@@ -62,7 +72,7 @@ pub(super) async fn watch(
     input: &Input,
     watched: &Watched,
     standing: &mut Standing,
-    orders: &mut mpsc::Receiver<SwitchoverOrder>,
+    orders: &mut mpsc::Receiver<ClusterOrder>,
 ) {
     let mut cluster = Cluster::new(input, watched, standing);
     loop {
@@ -116,10 +126,12 @@ impl<'a> Cluster<'a> {
             // Another cluster altogether.
             (standing.memory, standing.settled) = (Memory::default(), None);
         }
+        let asked = standing.asked.as_ref();
+        let asked = asked.and_then(|asked| addresses.iter().position(|known| known == asked));
         standing.addresses = addresses;
         let now = Instant::now();
         let policy = config.failover.policy.clone();
-        let machine = Machine::new(policy, standing.memory, targets.len(), now);
+        let machine = Machine::new(policy, standing.memory, targets.len(), now).with_asked(asked);
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
         let (urgent, beat) = (watch::Sender::new(machine.is_urgent()), watch::Sender::new(0));
         let mut probes = JoinSet::new();
@@ -165,8 +177,17 @@ impl<'a> Cluster<'a> {
         Some(Asker::for_cluster(&self.watched.config, member, target, "tidegate: failover"))
     }
 
+    /// At the start, and after a change of roles, servers are given a moment.
+    pub(super) fn is_settled(&self) -> bool {
+        self.began.elapsed() >= SETTLE_TIME && self.machine.status() == Status::Steady
+    }
+
     pub(super) fn name(&self, member: usize) -> &str {
         self.watched.targets.get(member).map_or("?", |target| &target.name)
+    }
+
+    pub(super) fn address(&self, member: usize) -> Option<ServerAddress> {
+        self.watched.targets.get(member).map(|target| target.address.clone())
     }
 
     // --- what was heard ------------------------------------------------------
@@ -206,27 +227,6 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    fn handle_order(&mut self, order: SwitchoverOrder) {
-        let SwitchoverOrder { to, answer } = order;
-        let to = match to {
-            Some(name) => {
-                let place = self.watched.targets.iter().position(|target| *target.name == *name);
-                let Some(place) = place else {
-                    let _ = answer.send(Err(format!("there is no server \"{name}\"")));
-                    return;
-                };
-                Some(place)
-            }
-            None => None,
-        };
-        let now = Instant::now();
-        let ordered = self.machine.order(Order::Switchover { to }, now);
-        // Whoever asks how far it is, once it is told that it has begun, must not be told of before.
-        self.publish(now);
-        // Who asked may have gone.
-        let _ = answer.send(ordered.map_err(str::to_owned));
-    }
-
     /// After each event: time has passed.
     fn look(&mut self) {
         let now = Instant::now();
@@ -235,6 +235,7 @@ impl<'a> Cluster<'a> {
         }
         self.machine.tick(now);
         self.standing.memory = *self.machine.memory();
+        self.standing.asked = self.machine.asked().and_then(|member| self.address(member));
         if self.machine.status() == Status::Steady && self.standing.replaced.is_some() {
             self.rejoin_replaced();
         }
@@ -273,6 +274,7 @@ impl<'a> Cluster<'a> {
                 Action::Unsettle => self.unsettle(0),
                 Action::Tell(notice) => {
                     let text = told::sentence(&notice, |member| self.name(member).to_owned());
+                    self.standing.trouble.handle_notice(&notice, &text);
                     self.tell(told::level(&notice), text);
                 }
             }
@@ -310,9 +312,8 @@ impl<'a> Cluster<'a> {
     }
 
     fn repoint(&mut self, member: usize) {
-        let address = self.watched.targets.first().map(|target| target.address.clone());
         if let (Some(replica), Some(primary), Some(address)) =
-            (self.asker(member), self.asker(0), address)
+            (self.asker(member), self.asker(0), self.address(0))
         {
             self.acts.spawn_local(async move {
                 Done::Repointed(member, acts::repoint(replica, primary, address).await)
@@ -331,14 +332,19 @@ impl<'a> Cluster<'a> {
     }
 
     fn adopt(&mut self, member: usize) {
-        self.standing.memory = *self.machine.memory();
-        self.standing.replaced = self.watched.targets.first().map(|t| t.address.clone());
+        (self.standing.memory, self.standing.asked) = (*self.machine.memory(), None);
+        self.standing.replaced = self.address(0);
         let name = self.name(member).to_owned();
         if let Err(error) = (self.input.adopt)(&name) {
             self.tell(Level::ERROR, format!("\"{name}\" cannot be taken for the primary: {error}"));
             self.is_over = true;
         } else {
             self.standing.changes += 1;
+            self.standing.trouble.forget();
+            // It was to get no reads; now it gets the writes.
+            if let Some(address) = self.address(member) {
+                self.standing.drained.remove(&address);
+            }
         }
     }
 
@@ -383,8 +389,7 @@ impl<'a> Cluster<'a> {
                         format!("the primary could not be brought to rest: {error}"),
                     );
                 }
-                let address = self.watched.targets.first().map(|target| target.address.clone());
-                self.standing.settled = address.zip(before);
+                self.standing.settled = self.address(0).zip(before);
                 if self.machine.status() == Status::SwitchingOver {
                     self.machine.handle_settled(outcome.ok(), now);
                 } else {
@@ -410,7 +415,7 @@ impl<'a> Cluster<'a> {
         }
         let command = self.watched.config.failover.rejoin_command.clone();
         let place = self.watched.targets.iter().position(|target| target.address == address);
-        let primary = self.watched.targets.first().map(|target| target.address.clone());
+        let primary = self.address(0);
         if let (false, Some(member @ 1..), Some(primary)) = (command.is_empty(), place, primary) {
             let name = self.name(member).to_owned();
             self.tell(Level::INFO, format!("\"{name}\" is to rejoin as a replica"));

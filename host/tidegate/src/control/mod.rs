@@ -2,10 +2,12 @@
 //! `data` waits for it.
 
 mod acts; // what a failover takes, on the servers themselves
+mod alerting; // what is wrong
 mod caching; // answers that are kept: whether, and what is in doubt
 mod catalogues; // what databases say about names
 mod cluster; // the servers under watch, and what is done about them
 mod memberships; // which roles are members of which
+mod orders; // what operators order
 mod probe; // one server, asked again and again
 mod publishing; // what others see of the cluster
 mod schedule; // when a catalogue is read again
@@ -22,11 +24,13 @@ use std::time::Duration;
 
 use tidegate_cluster::Mode;
 use tidegate_policy::Registry;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use catalogues::Refreshed;
+pub use orders::ClusterOrder;
 
+use crate::alerts::{Alerts, Report};
 use crate::config::{Config, Reads};
 use crate::hidden::HiddenCodes;
 use crate::results::Results;
@@ -61,17 +65,9 @@ pub struct Input {
     pub pools: Arc<SharedPools>,
     /// Puts the server of this name in the place of the primary, for the whole process.
     pub adopt: Box<Adopt>,
-    pub orders: mpsc::Receiver<SwitchoverOrder>,
+    pub orders: mpsc::Receiver<ClusterOrder>,
     pub results: Arc<Results>,
-}
-
-/// An operator wants another primary.
-#[derive(Debug)]
-pub struct SwitchoverOrder {
-    /// The server's name; `None`: whoever is best.
-    pub to: Option<String>,
-    /// Whether it has begun, or why not.
-    pub answer: oneshot::Sender<Result<(), String>>,
+    pub alerts: Alerts,
 }
 
 /// Starts the thread. It ends when the sender of `watched` is dropped.
@@ -104,11 +100,15 @@ async fn watch_cluster(
     input: &Input,
     watched: &Watched,
     standing: &mut cluster::Standing,
-    orders: &mut mpsc::Receiver<SwitchoverOrder>,
+    orders: &mut mpsc::Receiver<ClusterOrder>,
 ) {
     // What was seen under another configuration is void, but for the roles: who is nobody's member for a moment is limited.
     let roles = input.views.latest().roles.clone();
     input.views.update(|view| *view = View { roles, ..View::default() });
+    // Who was told before goes on where it was.
+    while !input.alerts.set_receivers(watched.config.alerts.clone()) {
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
     let has_replicas = !watched.config.cluster.replicas.is_empty();
     let splits = has_replicas && watched.config.routing.reads == Reads::Split;
     let fails_over = has_replicas && watched.config.failover.policy.mode != Mode::Off;
@@ -116,6 +116,8 @@ async fn watch_cluster(
         if splits || fails_over {
             cluster::watch(input, watched, standing, orders).await;
         } else {
+            // No trouble of a cluster that is watched no more lasts.
+            let _ = input.alerts.report(Report::default());
             refuse_orders(orders).await;
         }
     };
@@ -136,8 +138,8 @@ async fn watch_cluster(
 }
 
 /// Where there is nobody who could be primary instead.
-async fn refuse_orders(orders: &mut mpsc::Receiver<SwitchoverOrder>) {
-    while let Some(SwitchoverOrder { answer, .. }) = orders.recv().await {
+async fn refuse_orders(orders: &mut mpsc::Receiver<ClusterOrder>) {
+    while let Some(ClusterOrder { answer, .. }) = orders.recv().await {
         // Who asked may have gone.
         let _ = answer.send(Err("no replica is configured".to_owned()));
     }

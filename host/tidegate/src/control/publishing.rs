@@ -1,9 +1,9 @@
 //! What the data plane and the admin API see of a cluster.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tidegate_cluster::{Fault, Status};
+use tidegate_cluster::Fault;
 use tidegate_core::route::ReplicaView;
 use tracing::Level;
 
@@ -14,7 +14,6 @@ use crate::view::{MemberView, Topology};
 
 /// Fewer good replicas than this, or than there are, is told.
 const REPLICAS_MIN: usize = 2;
-const SETTLE_TIME: Duration = Duration::from_secs(2);
 
 impl Cluster<'_> {
     /// What the data plane sees, and the admin API.
@@ -24,8 +23,12 @@ impl Cluster<'_> {
         let seen = last.unwrap_or(now);
         let mut replicas: Vec<ReplicaView> =
             (0..self.gates.len()).map(|index| self.replica(index, seen)).collect();
+        self.count_replicas();
+        for (index, replica) in replicas.iter_mut().enumerate() {
+            replica.usable &= !self.is_drained(index + 1);
+        }
         self.weighing.weigh(&mut replicas, seen, now);
-        self.count_replicas(&replicas);
+        self.report(&replicas, seen, now);
         let splits = self.watched.config.routing.reads == Reads::Split;
         let topology = Arc::new(self.topology(&replicas, seen));
         self.input.views.update(|view| {
@@ -38,22 +41,23 @@ impl Cluster<'_> {
     }
 
     /// Two good replicas are what it takes to lose a server without losing sleep.
-    fn count_replicas(&mut self, replicas: &[ReplicaView]) {
-        let good = replicas.iter().filter(|replica| replica.usable).count();
-        let is_thin = good < REPLICAS_MIN.min(replicas.len());
-        // At the start, and after a change of roles, they are given a moment.
-        let settled =
-            self.began.elapsed() >= SETTLE_TIME && self.machine.status() == Status::Steady;
-        if (is_thin && !settled)
+    fn count_replicas(&mut self) {
+        let (all, good) = (self.usable.len(), self.usable.iter().filter(|usable| **usable).count());
+        let is_thin = good < REPLICAS_MIN.min(all);
+        if (is_thin && !self.is_settled())
             || std::mem::replace(&mut self.standing.is_thin, is_thin) == is_thin
         {
             return;
         }
-        let all = replicas.len();
         match is_thin {
             true => self.tell(Level::ERROR, format!("only {good} of {all} replicas are good")),
             false => self.tell(Level::INFO, format!("{good} of {all} replicas are good again")),
         }
+    }
+
+    fn is_drained(&self, member: usize) -> bool {
+        let address = self.address(member);
+        member > 0 && address.is_some_and(|address| self.standing.drained.contains(&address))
     }
 
     fn replica(&mut self, index: usize, now: Instant) -> ReplicaView {
@@ -92,12 +96,14 @@ impl Cluster<'_> {
                 timeline: seen.map(|seen| seen.timeline),
                 position: seen.and_then(|seen| seen.position()),
                 lag: lag.map(|as_of| now.saturating_duration_since(as_of)),
+                is_drained: self.is_drained(member),
                 serves_reads: replica.is_some_and(|replica| replica.usable),
                 fault: self.machine.fault(member).map(Fault::label),
             }
         };
         Topology {
             state: self.machine.status().label(),
+            is_changing_roles: self.machine.status().is_changing_roles(),
             is_held: self.machine.is_held(),
             mode: FailoverMode(self.watched.config.failover.policy.mode).as_str(),
             members: self.watched.targets.iter().enumerate().map(member).collect(),

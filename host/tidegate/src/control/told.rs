@@ -55,7 +55,7 @@ pub(super) fn sentence(notice: &Notice, name: impl Fn(usize) -> String) -> Strin
             format!("no failover: {}", testimony.label())
         }
         Notice::TooSoon => "no failover: the last one was less than failover.interval_min ago; see what makes primaries die, \
-                            then `tidegate cluster switchover`, or wait"
+                            then `tidegate failover --to SERVER`, or wait"
             .to_owned(),
         Notice::Unfenced => "no failover: failover.fencing = \"required\", and the old primary could not be stopped; stop it \
                              by hand"

@@ -10,11 +10,13 @@ use super::{Handle, PHASES, pausing, record, snapshot};
 use crate::admin::{
     Answer, ClusterReport, Control, Phase, PoolsOrder, PoolsReport, RecordOrder, ReloadReport,
 };
+use crate::alerts::Tried;
 use crate::config::Config;
-use crate::control::SwitchoverOrder;
+use crate::control::ClusterOrder;
 use crate::explain::{ExplainQuestion, Explanation};
 use crate::observe::snapshot::{Scope, Snapshot};
 use crate::plugins::{Order, Outcome, SlotDetail, SlotReport, Who};
+use crate::view::Ordered;
 
 impl Control for Handle {
     fn phase(&self) -> Phase {
@@ -83,16 +85,21 @@ impl Control for Handle {
         self.shared.views.latest().topology.as_deref().map(ClusterReport::from)
     }
 
-    fn switchover(&self, to: Option<String>, who: Who) -> Answer<Result<(), String>> {
-        let named = to.as_deref().unwrap_or("whoever is best");
-        tracing::info!(target: "tidegate::audit", %who, to = named, "switchover");
+    fn order_cluster(&self, what: Ordered, who: Who) -> Answer<Result<String, String>> {
+        tracing::info!(target: "tidegate::audit", %who, order = ?what, "cluster");
         let orders = self.orders.clone();
         Box::pin(async move {
             let gone = || "Tidegate is stopping".to_owned();
             let (answer, answered) = oneshot::channel();
-            orders.try_send(SwitchoverOrder { to, answer }).map_err(|_| gone())?;
+            orders.try_send(ClusterOrder { what, answer }).map_err(|_| gone())?;
             answered.await.map_err(|_| gone())?
         })
+    }
+
+    fn test_alerts(&self, who: Who) -> Answer<Tried> {
+        tracing::info!(target: "tidegate::audit", %who, "test of alerts");
+        let alerts = self.alerts.clone();
+        Box::pin(async move { alerts.test().await })
     }
 
     fn drain(&self) {

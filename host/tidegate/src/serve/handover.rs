@@ -58,6 +58,11 @@ impl Inherited {
         Ok(Self { predecessor, kept: Vec::new() })
     }
 
+    /// Is there a process before this one?
+    pub(super) fn is_some(&self) -> bool {
+        self.predecessor.is_some()
+    }
+
     fn take(&mut self, name: String) -> Option<OwnedFd> {
         let listeners = &mut self.predecessor.as_mut()?.listeners;
         let at = listeners.iter().position(|(known, _)| *known == name)?;
@@ -185,6 +190,12 @@ impl Handle {
         kept.contains(&listen.to_string())
     }
 
+    /// A step of a failover or switchover is under way, whose end this process must see.
+    fn is_changing_roles(&self) -> bool {
+        let topology = self.shared.views.latest().topology.clone();
+        topology.is_some_and(|topology| topology.is_changing_roles)
+    }
+
     /// Gives its own copies of the listening sockets up.
     pub(super) fn close_listeners(&self) {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -199,6 +210,9 @@ impl Host for Handle {
         if self.shared.pools.pauses().is_any() {
             return Err("databases are paused: `tidegate resume` first".to_owned());
         }
+        if self.is_changing_roles() {
+            return Err("another server is about to become primary: try again".to_owned());
+        }
         if self.is_offered.swap(true, Ordering::Relaxed) {
             return Err("another process is taking over".to_owned());
         }
@@ -207,14 +221,22 @@ impl Host for Handle {
             socket.try_clone().map(|socket| (name.clone(), socket))
         };
         let copies = listening.iter().map(copy).collect::<std::io::Result<Listeners>>();
-        copies.map_err(|error| {
-            self.is_offered.store(false, Ordering::Relaxed);
-            error.to_string()
-        })
+        match copies {
+            Ok(copies) => {
+                // Both serve from now on, and only one of them may promote.
+                self.set_yields(true);
+                Ok(copies)
+            }
+            Err(error) => {
+                self.is_offered.store(false, Ordering::Relaxed);
+                Err(error.to_string())
+            }
+        }
     }
 
     fn keep(&self) {
         tracing::warn!("the process that was taking over failed: serving on");
+        self.set_yields(false);
         self.is_offered.store(false, Ordering::Relaxed);
     }
 

@@ -1,10 +1,14 @@
 //! Another server in the place of the primary, for the whole process: a reload without a file.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use super::{Handle, watched};
+use tidegate_cluster::Mode;
+
+use super::Handle;
 use crate::config::{Config, ServerAddress};
-use crate::data::worker::{Message, Transactions};
+use crate::control::Watched;
+use crate::data::worker::{Message, Settled, Transactions};
 use crate::settle;
 
 impl Handle {
@@ -36,9 +40,39 @@ impl Handle {
         let (before, now) = (&old.config.cluster, &settled.config.cluster);
         let retiring = self.shared.retiring(before, now, Transactions::Lost, Some(hold));
         self.shared.tell_all(|| Message::Reload(settled.clone(), retiring.clone()));
-        self.watched.send_replace(watched(&settled));
+        self.watch(&settled);
         Ok(())
     }
+
+    /// Has the control plane go by this from now on.
+    pub(super) fn watch(&self, settled: &Settled) {
+        self.watched.send_replace(watched(settled, self.yields.load(Ordering::Relaxed)));
+    }
+
+    /// Leaves it to another Tidegate to promote and to tell people, or does so itself again, as far as `failover.mode` wants it.
+    pub(super) fn set_yields(&self, yields: bool) {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.yields.swap(yields, Ordering::Relaxed);
+        let settled = self.settled();
+        let config = &settled.config;
+        let is_ours = config.failover.policy.mode == Mode::Embedded || !config.alerts.is_empty();
+        if before != yields && is_ours {
+            self.watch(&settled);
+        }
+    }
+}
+
+/// The control plane's part. One that yields only follows whom another Tidegate promotes, and leaves it to that to tell people.
+pub(super) fn watched(settled: &Settled, yields: bool) -> Arc<Watched> {
+    let mut config = settled.config.clone();
+    if yields {
+        let config = Arc::make_mut(&mut config);
+        config.alerts.clear();
+        if config.failover.policy.mode == Mode::Embedded {
+            config.failover.policy.mode = Mode::Follow;
+        }
+    }
+    Arc::new(Watched { config, targets: settled.pools.targets.clone() })
 }
 
 fn address_of(config: &Config, name: &str) -> Option<ServerAddress> {

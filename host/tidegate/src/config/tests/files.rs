@@ -249,11 +249,11 @@ fn each_example_of_the_table_can_be_read() {
         };
         // Files of examples are not there, which is another error than this test is about.
         text.push_str(&match key.table {
-            "peers" | "pools" | "quotas" | "pins" => String::new(),
+            "peers" | "pools" | "quotas" | "alerts" | "pins" => String::new(),
             _ => format!("{} = {value}\n", key.path()),
         });
     }
-    for table in ["peers", "pools", "quotas", "pins"] {
+    for table in ["peers", "pools", "quotas", "alerts", "pins"] {
         text.push_str(&format!("[[{table}]]\n"));
         for key in KEYS.iter().filter(|key| key.table == table) {
             if let Fallback::Example(value) = key.default {
@@ -261,12 +261,21 @@ fn each_example_of_the_table_can_be_read() {
             }
         }
     }
-    let variables = [("DATABASE_PASSWORD", "x"), ("ADMIN_TOKEN", "y"), ("FAILOVER_PASSWORD", "z")];
+    let variables = [
+        ("DATABASE_PASSWORD", "x"),
+        ("ADMIN_TOKEN", "y"),
+        ("FAILOVER_PASSWORD", "z"),
+        ("ALERTS_URL", "https://example.com/hook"),
+        ("ALERTS_TOKEN", "t"),
+        ("SMTP_PASSWORD", "p"),
+    ];
     let told = load(&text, &variables).unwrap_err();
     for error in told {
         let expected = match &error.problem {
             Problem::Unreadable(_) => true,
-            Problem::Contradiction(text) => text.contains("both there"),
+            Problem::Contradiction(text) => {
+                text.contains("both there") || text.contains("is not for kind")
+            }
             _ => false,
         };
         assert!(expected, "{error}");
@@ -425,4 +434,68 @@ fn quotas_are_of_one_database_or_user_and_of_each_other_one() {
     assert_eq!(config.quotas.of_user("bob"), quota(Some(9), None));
     assert_eq!(config.quotas.of_database("shop"), quota(Some(5), Some(3)));
     assert_eq!(config.quotas.of_database("*"), Quota::default());
+}
+
+#[test]
+fn receivers_of_alerts_are_checked_and_their_secrets_kept() {
+    let text = "[[alerts]]\nkind = \"slack\"\nurl = \"https://hooks.example.com/services/hunter2\"\n\
+                [[alerts]]\nkind = \"pagerduty\"\ntoken = \"hunter2\"\nrepeat = \"10m\"\n\
+                [[alerts]]\nkind = \"webhook\"\nurl = \"http://in.example.com:81/a?b=hunter2\"\ntoken = \"hunter2\"\n\
+                [[alerts]]\nkind = \"email\"\nurl = \"smtp://mail.example.com\"\nfrom = \"t@example.com\"\n\
+                to = [\"a@example.com\", \"b@example.com\"]\nuser = \"u\"\npassword = \"hunter2\"";
+    let config = accepted(text);
+    let told: Vec<String> = config.alerts.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "slack (hooks.example.com)",
+            "pagerduty (events.pagerduty.com)",
+            "webhook (in.example.com)",
+            "email (mail.example.com)"
+        ]
+    );
+    assert_eq!(config.alerts[1].repeat, Duration::from_secs(600));
+    assert!(!format!("{config:?} {}", redacted(&config)).contains("hunter2"));
+    let changed = compare(&config, &accepted(&text.replacen("hunter2", "hunter3", 1)));
+    assert_eq!(changed.changed, ["alerts"]);
+    for (table, expected) in [
+        (
+            "url = \"https://a\"",
+            "tidegate.toml:2:1: alerts: needs kind: webhook, slack, pagerduty or email",
+        ),
+        (
+            "kind = \"fax\"",
+            "tidegate.toml:3:8: alerts.kind: `fax` is not one of webhook, slack, pagerduty, email",
+        ),
+        ("kind = \"slack\"", "tidegate.toml:2:1: alerts: kind = \"slack\" needs url"),
+        (
+            "kind = \"slack\"\nurl = \"http://example.com/hunter2\"",
+            "tidegate.toml:4:7: alerts.url: must begin with https://",
+        ),
+        (
+            "kind = \"webhook\"\nurl = \"https://u:hunter2@example.com\"",
+            "tidegate.toml:4:7: alerts.url: holds a user: it has a key of its own",
+        ),
+        (
+            "kind = \"webhook\"\nurl = \"https://example.com\"\nfrom = \"a@b\"",
+            "tidegate.toml:5:8: alerts.from: is not for kind = \"webhook\"",
+        ),
+        ("kind = \"pagerduty\"", "tidegate.toml:2:1: alerts: kind = \"pagerduty\" needs token"),
+        (
+            "kind = \"email\"\nurl = \"smtp+plain://example.com\"\nfrom = \"a@b\"\nto = \"b@c\"",
+            "tidegate.toml:4:7: alerts.url: smtp+plain:// is for this machine only; use smtp:// (STARTTLS)",
+        ),
+        (
+            "kind = \"email\"\nurl = \"smtp://example.com\"\nfrom = \"a@b\"\nto = \"b@c>\\r\\nRCPT\"",
+            "tidegate.toml:6:6: alerts.from: `b@c>\r\nRCPT` is not an address such as \"dba@example.com\"",
+        ),
+        (
+            "kind = \"email\"\nurl = \"smtp://example.com\"\nfrom = \"a@b\"\nto = \"b@c\"\nuser = \"u\"",
+            "tidegate.toml:7:8: alerts.user: user and password go together",
+        ),
+    ] {
+        let told = errors(&format!("[[alerts]]\n{table}"));
+        assert!(told.starts_with(expected.split(" is not one of").next().unwrap()), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
 }

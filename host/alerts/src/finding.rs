@@ -1,0 +1,157 @@
+//! What may be wrong, how bad that is, and what there is to do.
+
+use std::time::Duration;
+
+/// Trouble that may end by itself in a moment is told after this.
+const BLIP_TIME: Duration = Duration::from_secs(1);
+
+/// What may be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Condition {
+    /// The primary may be gone, is, or another is taking its place.
+    Primary,
+    /// The primary is gone, and nobody is promoted.
+    Failover,
+    /// Statements for the primary are not held any more: they fail.
+    Writes,
+    /// Too few good replicas.
+    Replicas,
+    /// A replica is too far behind.
+    Lag,
+    /// A replica does not answer as one of the primary's.
+    Replica,
+    /// A server is a primary on a timeline that was left behind.
+    Outdated,
+    /// Two primaries on one timeline.
+    Twin,
+    /// A server of another cluster.
+    OtherSystem,
+    /// Somebody wants to see whether alerts arrive.
+    Test,
+}
+
+/// How bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    Critical,
+    Warning,
+    Info,
+}
+
+/// Something is wrong now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub condition: Condition,
+    /// The server that it is about, if it is about one.
+    pub server: Option<String>,
+    /// A sentence.
+    pub what: String,
+    /// Told at once: it is acted upon already.
+    pub is_urgent: bool,
+}
+
+impl Finding {
+    /// What tells it from all others, as long as it lasts.
+    pub fn key(&self) -> String {
+        match &self.server {
+            Some(server) => format!("{}/{server}", self.condition.label()),
+            None => self.condition.label().to_owned(),
+        }
+    }
+
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
+        self.condition == other.condition && self.server == other.server
+    }
+}
+
+impl Condition {
+    pub const ALL: [Self; 10] = [
+        Self::Primary,
+        Self::Failover,
+        Self::Writes,
+        Self::Replicas,
+        Self::Lag,
+        Self::Replica,
+        Self::Outdated,
+        Self::Twin,
+        Self::OtherSystem,
+        Self::Test,
+    ];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Failover => "failover",
+            Self::Writes => "writes",
+            Self::Replicas => "replicas",
+            Self::Lag => "lag",
+            Self::Replica => "replica",
+            Self::Outdated => "outdated-primary",
+            Self::Twin => "two-primaries",
+            Self::OtherSystem => "other-cluster",
+            Self::Test => "test",
+        }
+    }
+
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::Primary | Self::Failover | Self::Writes | Self::Twin => Severity::Critical,
+            Self::Replicas | Self::Lag | Self::Replica | Self::Outdated | Self::OtherSystem => {
+                Severity::Warning
+            }
+            Self::Test => Severity::Info,
+        }
+    }
+
+    /// It must have lasted so long.
+    pub fn told_after(self) -> Duration {
+        match self {
+            Self::Primary | Self::Replica => BLIP_TIME,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// What to do.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Primary => {
+                "see why the server is gone; `tidegate topology` shows the cluster. With failover.mode = \"follow\", promote a \
+                 replica if it does not come back"
+            }
+            Self::Failover => {
+                "bring the primary back, remove what stands against a failover, or order one: `tidegate failover --to SERVER`"
+            }
+            Self::Writes => {
+                "clients get errors for what they write: bring the primary back, or order a failover: `tidegate failover --to \
+                 SERVER`"
+            }
+            Self::Replicas => {
+                "bring a replica back, or add one: the next server that is lost may take the service with it"
+            }
+            Self::Lag => {
+                "see what keeps it from replaying: a long query there, its disk, its network, replay that is paused"
+            }
+            Self::Replica => {
+                "see whether it runs and receives (pg_stat_wal_receiver); `tidegate topology` says why it is not used"
+            }
+            Self::Outdated => {
+                "stop it, and make it a replica of the primary in force: pg_rewind, else pg_basebackup"
+            }
+            Self::Twin => {
+                "stop the one that is not the primary before anybody writes there, and make it a replica"
+            }
+            Self::OtherSystem => "correct [cluster]: the server belongs to another cluster",
+            Self::Test => "nothing: somebody has asked for this message",
+        }
+    }
+}
+
+impl Severity {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
+}

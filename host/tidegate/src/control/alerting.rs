@@ -1,0 +1,183 @@
+//! What is wrong with the cluster, for whoever is told.
+
+use std::time::{Duration, Instant};
+
+use tidegate_alerts::{Condition, Finding};
+use tidegate_cluster::{Notice, Role, Status};
+use tidegate_core::route::ReplicaView;
+
+use super::cluster::Cluster;
+use super::told;
+use crate::alerts::Report;
+
+/// What is wrong is told anew to whoever decides about alerts this often, as long as it lasts: its words may be others.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Of what was decided, so much goes with it.
+const EVENTS_MAX: usize = 30;
+
+/// What was last said of the trouble.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    /// Why nobody is promoted.
+    pub(super) refusal: Option<String>,
+    /// Why statements for the primary are not held any longer.
+    pub(super) failing: Option<String>,
+    findings: Vec<Finding>,
+    reported_at: Option<Instant>,
+}
+
+impl Trouble {
+    /// Something is told that says why there is no failover, or no waiting.
+    pub(super) fn handle_notice(&mut self, notice: &Notice, text: &str) {
+        match notice {
+            Notice::Unconfirmed(_)
+            | Notice::TooSoon
+            | Notice::Unfenced
+            | Notice::NobodyEligible(_)
+            | Notice::PromotionFailed { .. } => self.refusal = Some(text.to_owned()),
+            Notice::HeldTooLong => self.failing = Some(text.to_owned()),
+            _ => {}
+        }
+    }
+
+    /// It is over.
+    pub(super) fn forget(&mut self) {
+        (self.refusal, self.failing) = (None, None);
+    }
+}
+
+impl Cluster<'_> {
+    /// Says what is wrong now, if that is new or was not said for a while.
+    pub(super) fn report(&mut self, replicas: &[ReplicaView], seen: Instant, now: Instant) {
+        if self.machine.status() == Status::Steady {
+            self.standing.trouble.forget();
+        }
+        let findings = self.findings(replicas, seen);
+        let trouble = &mut self.standing.trouble;
+        let marks = |findings: &[Finding]| -> Vec<(String, bool)> {
+            findings.iter().map(|finding| (finding.key(), finding.is_urgent)).collect()
+        };
+        let is_old = trouble.reported_at.is_none_or(|at| now >= at + REPORT_INTERVAL);
+        let is_same = marks(&findings) == marks(&trouble.findings);
+        if is_same && (!is_old || findings.is_empty() && trouble.reported_at.is_some()) {
+            return;
+        }
+        trouble.findings.clone_from(&findings);
+        let events = &self.standing.events;
+        let done = &events[events.len().saturating_sub(EVENTS_MAX)..];
+        let done = done.iter().map(|event| (event.at, event.text.clone())).collect();
+        let cluster = self.in_a_sentence(replicas);
+        let is_taken = self.input.alerts.report(Report { findings, done, cluster });
+        // It is said again at the next look.
+        self.standing.trouble.reported_at = is_taken.then_some(now);
+    }
+
+    fn findings(&self, replicas: &[ReplicaView], seen: Instant) -> Vec<Finding> {
+        let status = self.machine.status();
+        let mut findings = Vec::new();
+        let mut find = |condition, server: Option<&str>, what: String| {
+            let is_urgent = condition == Condition::Primary
+                && matches!(status, Status::Fencing | Status::Promoting);
+            let server = server.map(str::to_owned);
+            findings.push(Finding { condition, server, what, is_urgent });
+        };
+        if matches!(status, Status::Suspect | Status::Fencing | Status::Promoting) {
+            let notice = self.machine.fault(0).map_or(Notice::NoPrimary, Notice::Suspected);
+            find(Condition::Primary, None, self.sentence(&notice));
+            let trouble = &self.standing.trouble;
+            if let Some(why) = &trouble.refusal {
+                find(Condition::Failover, None, why.clone());
+            }
+            if let Some(why) = &trouble.failing {
+                find(Condition::Writes, None, why.clone());
+            }
+        }
+        if self.standing.is_thin {
+            let good = self.usable.iter().filter(|usable| **usable).count();
+            let what = format!("only {good} of {} replicas are good", replicas.len());
+            find(Condition::Replicas, None, what);
+        }
+        for member in 1..=replicas.len() {
+            let name = self.name(member);
+            if let Some((condition, notice)) = self.intruder(member) {
+                find(condition, Some(name), self.sentence(&notice));
+            } else if self.is_settled() && !self.usable.get(member - 1).is_some_and(|good| *good) {
+                let (condition, what) = self.bad_replica(member, replicas, seen);
+                find(condition, Some(name), what);
+            }
+        }
+        if !self.is_settled() {
+            // What was wrong with replicas is so until they have had the time to say otherwise.
+            let of_replicas = |finding: &&Finding| {
+                matches!(finding.condition, Condition::Lag | Condition::Replica)
+            };
+            findings.extend(self.standing.trouble.findings.iter().filter(of_replicas).cloned());
+        }
+        findings
+    }
+
+    /// A server that is no replica of this primary, and must not be.
+    fn intruder(&self, member: usize) -> Option<(Condition, Notice)> {
+        let (seen, memory) = (self.machine.seen(member)?, self.machine.memory());
+        let timeline = seen.timeline;
+        if memory.system.is_some_and(|system| system != seen.system) {
+            return Some((Condition::OtherSystem, Notice::OtherSystem { member }));
+        }
+        match (seen.is_primary(), timeline.cmp(&memory.timeline)) {
+            (true, std::cmp::Ordering::Less) => {
+                Some((Condition::Outdated, Notice::Outdated { member, timeline }))
+            }
+            (true, std::cmp::Ordering::Equal) => Some((Condition::Twin, Notice::Twin { member })),
+            _ => None,
+        }
+    }
+
+    fn bad_replica(
+        &self,
+        member: usize,
+        replicas: &[ReplicaView],
+        seen: Instant,
+    ) -> (Condition, String) {
+        let name = self.name(member);
+        let as_of = replicas.get(member - 1).and_then(|replica| replica.fresh_as_of);
+        if let Some(as_of) = as_of {
+            let behind = seen.saturating_duration_since(as_of).as_secs_f64();
+            let max = self.watched.config.routing.lag_max.as_secs_f64();
+            let what = format!(
+                "the replica \"{name}\" is {behind:.1} s behind (routing.lag_max is {max} s): it serves no reads"
+            );
+            return (Condition::Lag, what);
+        }
+        let memory = self.machine.memory();
+        let why = match (self.machine.fault(member), self.machine.seen(member)) {
+            (Some(fault), _) => fault.label().to_owned(),
+            (None, Some(seen)) if seen.timeline < memory.timeline => format!(
+                "it follows timeline {}, and the primary writes timeline {}",
+                seen.timeline, memory.timeline
+            ),
+            (None, Some(seen)) if matches!(seen.role, Role::Replica { replayed: None, .. }) => {
+                "it has replayed nothing yet".to_owned()
+            }
+            (None, _) => "it does not answer as a replica of the primary".to_owned(),
+        };
+        (Condition::Replica, format!("the replica \"{name}\" is not good: {why}"))
+    }
+
+    fn sentence(&self, notice: &Notice) -> String {
+        told::sentence(notice, |member| self.name(member).to_owned())
+    }
+
+    fn in_a_sentence(&self, replicas: &[ReplicaView]) -> String {
+        let good = replicas.iter().filter(|replica| replica.usable).count();
+        let timeline = self.machine.memory().timeline;
+        let does = match self.machine.status() {
+            Status::Steady => "is the primary",
+            _ => "is in the place of the primary",
+        };
+        format!(
+            "\"{}\" {does} (timeline {timeline}); {good} of {} replicas serve reads",
+            self.name(0),
+            replicas.len()
+        )
+    }
+}
