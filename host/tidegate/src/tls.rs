@@ -1,7 +1,9 @@
 //! TLS towards clients and towards servers: rustls configurations, reload, and libpq's sslmodes.
 
+mod binding; // what SCRAM is bound to
 mod verify; // whose certificates are good
 
+pub use binding::end_point;
 pub use verify::common_name;
 
 use rustls::client::Resumption;
@@ -14,7 +16,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
-use tidegate_wire::auth::{EndPoint, end_point};
+use tidegate_wire::auth::EndPoint;
 use tokio_rustls::TlsAcceptor;
 use verify::{Authority, Checks, LibpqVerifier};
 

@@ -14,7 +14,7 @@ mod random; // randomness from a seed
 mod replay;
 
 pub use session::session;
-pub use wire::{certificate, scram, startup, wire_backend, wire_frontend};
+pub use wire::{scram, startup, wire_backend, wire_frontend};
 
 use tidegate_core::statement::{Analysis, Kind, StringSyntax, analyse_with};
 
@@ -27,7 +27,6 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("wire_backend", wire_backend),
     ("startup", startup),
     ("scram", scram),
-    ("certificate", certificate),
     ("statement", statement),
     ("session", session),
 ];

@@ -158,11 +158,3 @@ pub fn scram(input: &[u8]) {
         let _ = Secret::new(text);
     }
 }
-
-/// A peer's certificate in DER, which is read as a whole or not at all.
-pub fn certificate(input: &[u8]) {
-    if auth::end_point(input).is_some() {
-        assert!(auth::end_point(&input[..input.len() - 1]).is_none(), "a part was taken for it");
-        assert!(auth::end_point(&[input, b"\0"].concat()).is_none(), "more was taken for it");
-    }
-}

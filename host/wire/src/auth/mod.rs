@@ -1,7 +1,6 @@
 //! SCRAM-SHA-256 and md5 authentication, both sides, as pure functions and small state machines.
 
 mod channel;
-mod end_point;
 pub mod md5;
 mod saslprep;
 mod scram;
@@ -9,7 +8,6 @@ mod secret;
 mod verifier;
 
 pub use channel::{Channel, EndPoint, EndPointHash};
-pub use end_point::end_point;
 pub use saslprep::saslprep;
 pub use scram::{ClientFinal, ClientFirst, ScramError, ScramSecret, ServerFinal, ServerFirst};
 pub use secret::Secret;

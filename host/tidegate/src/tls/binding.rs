@@ -1,6 +1,6 @@
 //! What SCRAM is bound to: the hash of a server's certificate, ours or PostgreSQL's.
 
-use super::channel::{EndPoint, EndPointHash};
+use tidegate_wire::auth::{EndPoint, EndPointHash};
 use x509_parser::prelude::{AlgorithmIdentifier, FromDer as _, X509Certificate};
 use x509_parser::signature_algorithm::SignatureAlgorithm;
 
