@@ -96,6 +96,12 @@ impl<'a> Reader<'a> {
         Ok(i16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
+    /// How many parameters there are: up to 65535.
+    pub fn u16(&mut self) -> Result<u16, Truncated> {
+        let bytes = self.bytes(2)?;
+        Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+
     pub fn i32(&mut self) -> Result<i32, Truncated> {
         let bytes = self.bytes(4)?;
         Ok(i32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))

@@ -42,8 +42,8 @@ pub fn read_parse(body: &[u8]) -> Result<Parse<'_>, Truncated> {
     let name = reader.cstr()?;
     let sql = reader.cstr()?;
     let types = reader.rest();
-    let count = reader.i16()?;
-    let oids = reader.bytes(usize::try_from(count).map_err(|_| Truncated)? * 4)?;
+    let count = reader.u16()?;
+    let oids = reader.bytes(usize::from(count) * 4)?;
     debug_assert_eq!(oids.len() + 2, types.len() - reader.rest().len());
     if reader.is_empty() { Ok(Parse { name, sql, types }) } else { Err(Truncated) }
 }
@@ -202,6 +202,15 @@ mod tests {
         out.push(0);
         assert_eq!(read_parse(body(&out)), Err(Truncated));
         assert_eq!(read_parse(b"a\0b\0\xff\xff"), Err(Truncated));
+        // As many types as a statement may have parameters.
+        for count in [32_767_u16, 32_768, 65_535] {
+            let mut message = b"a\0b\0".to_vec();
+            message.extend_from_slice(&count.to_be_bytes());
+            message.resize(message.len() + usize::from(count) * 4, 7);
+            let types = usize::from(count) * 4 + 2;
+            assert_eq!(read_parse(&message).map(|parse| parse.types.len()), Ok(types));
+            assert_eq!(read_parse(&message[..message.len() - 1]), Err(Truncated));
+        }
     }
 
     #[test]
