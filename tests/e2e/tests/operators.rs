@@ -103,12 +103,16 @@ fn an_operator_promotes_whom_tidegate_would_not() {
         "replica-1" => (cluster.replica(0), cluster.replica(1)),
         _ => (cluster.replica(1), cluster.replica(0)),
     };
-    wait_until(LONG, "the other one follows", || numbers_on(other) == BTreeSet::from([1, 2]));
+    wait_until(LONG, "the other one follows, as Tidegate has seen", || {
+        numbers_on(other) == BTreeSet::from([1, 2])
+            && server(&tidegate, other.name())["serves_reads"] == true
+    });
+    // Who logs in needs a server for that, unless its worker knows already what clients are told.
+    let mut waits = Client::connect(&url(&tidegate));
     promoted.kill();
     wait_until(LONG, "it is said why there is no failover", || {
         tidegate.log().contains("no failover: the last one was less than failover.interval_min ago")
     });
-    let mut waits = Client::connect(&url(&tidegate));
     waits.send(pipeline().query("INSERT INTO t VALUES (3)"));
     let said = succeeds(&tidegate, &["failover", "--to", other.name()]);
     assert!(said.contains("it has all that the primary is known to have written"), "{said}");
