@@ -150,7 +150,7 @@ async fn serve(tcp: TcpStream, peer: Peer, context: &LoginContext) -> &'static s
     let target = target(SslMode::Prefer);
     let opened =
         connect(&target, &client.database, &client.user, &client.credentials, &parameters).await;
-    let mut out = Vec::new();
+    let mut out = std::mem::take(&mut client.unsent);
     let mut server = match opened {
         Ok(server) => server,
         Err(error) => {

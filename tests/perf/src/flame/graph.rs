@@ -9,7 +9,7 @@ const ROW: f64 = 15.0;
 const WIDTH_MIN: f64 = 0.6;
 /// Width of a letter, roughly.
 const LETTER: f64 = 6.2;
-/// Only threads whose names begin so: the others do no query's work.
+/// Only threads with this name and a number: the others do no query's work.
 const WORKERS: &str = "tidegate-";
 /// The first frame that is a connection's own; what calls it is the runtime's business and not always unwound.
 const CONNECTION: &str = "tidegate::data::connection::Connection::poll";
@@ -44,7 +44,8 @@ impl Graph {
                 let symbol = line.trim().split_once(' ').map_or("[unknown]", |(_, symbol)| symbol);
                 stack.push(symbol);
             } else {
-                counts = line.starts_with(WORKERS);
+                let number = line.strip_prefix(WORKERS);
+                counts = number.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
             }
         }
         graph
