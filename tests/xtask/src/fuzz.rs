@@ -11,7 +11,9 @@ const INPUT_BYTES_MAX: u32 = 4096;
 /// Seconds that one input may take before that is a finding.
 const INPUT_SECONDS_MAX: u32 = 10;
 /// What is instrumented must be built for a named target, so that build scripts and macros are not.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
 
 /// Coverage as libFuzzer reads it, and AddressSanitizer, whose library every toolchain for Linux brings along.
 const FLAGS: &[&str] = &[
@@ -63,7 +65,7 @@ fn known() -> Result<Vec<String>, String> {
 fn build() -> Result<(), String> {
     let mut build = cargo();
     build.args(["build", "--release", "--package", "tidegate-fuzz", "--features", "guided"]);
-    build.args(["--target", TARGET, "--target-dir"]).arg(target_directory().join("fuzz"));
+    build.args(["--target", &target(), "--target-dir"]).arg(target_directory().join("fuzz"));
     // The flags are of the unstable kind, which a stable compiler takes when it is told so.
     build.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", FLAGS.join(" "));
     build.env("CARGO_PROFILE_RELEASE_LTO", "off");
@@ -77,7 +79,7 @@ fn fuzz(entry: &str, runs: u64) -> Result<(), String> {
     let folder = target_directory().join("fuzz");
     let found = folder.join("corpus").join(entry);
     fs::create_dir_all(&found).map_err(|error| format!("{}: {error}", found.display()))?;
-    let mut fuzzer = Command::new(folder.join(TARGET).join("release/tidegate-fuzz"));
+    let mut fuzzer = Command::new(folder.join(target()).join("release/tidegate-fuzz"));
     fuzzer.env("TIDEGATE_FUZZ_ENTRY", entry);
     fuzzer.arg(&found).arg(root().join("tests/fuzz/corpus").join(entry));
     fuzzer.arg(format!("-runs={runs}")).arg(format!("-max_len={INPUT_BYTES_MAX}"));
