@@ -6,6 +6,7 @@
 pub mod client; // one raw connection, message by message
 pub mod clusters; // the cluster that a test program shares
 pub mod differential; // the same messages to PostgreSQL and to Tidegate
+mod failure; // what a failing test says last
 pub mod http; // enough HTTP for the admin API
 pub mod message; // what a server sends
 pub mod pipeline; // what a client sends

@@ -17,7 +17,7 @@ const START_TIME_MAX: Duration = Duration::from_secs(30);
 /// A drain ends within this.
 const END_TIME_MAX: Duration = Duration::from_secs(60);
 /// The end of the log that a failing test shows, in lines.
-const LOG_TAIL_LINES: usize = 60;
+const LOG_TAIL_LINES: usize = 40;
 pub const TOKEN: &str = "token-of-the-tests";
 
 /// How to start it.
@@ -59,6 +59,7 @@ impl Tidegate {
     /// Starts it and waits until `GET /healthz` says 200; panics with the log otherwise.
     #[track_caller]
     pub fn start(options: TidegateOptions) -> Tidegate {
+        crate::failure::remember_reasons();
         let mut tidegate = Tidegate::launch(options);
         let deadline = Instant::now() + START_TIME_MAX;
         while !tidegate.is_healthy() {
@@ -291,7 +292,7 @@ impl Drop for Tidegate {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("tidegate's log ends with:\n{}", self.log_tail());
+            crate::failure::show("tidegate", &self.log_tail());
         }
         drop(self.leash.stdin.take());
         let _ = self.leash.wait();

@@ -73,7 +73,8 @@ impl Session {
         next.map_or(told, |next| router.priority(&next))
     }
 
-    fn told_priority(&self) -> Priority {
+    /// What the session's own setting says.
+    pub fn told_priority(&self) -> Priority {
         priority_from_setting(self.settings.get(PRIORITY_SETTING))
     }
 

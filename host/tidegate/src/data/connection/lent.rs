@@ -4,6 +4,7 @@ use std::mem;
 use std::task::Context;
 use std::time::Instant;
 
+use tidegate_core::ids::Priority;
 use tidegate_core::plan::{Plan, Target};
 use tidegate_core::policy::route::Fallback;
 use tidegate_core::refusal::Refusal;
@@ -196,6 +197,9 @@ impl Connection {
                 self.heed_listen_need(cx);
             }
             Settled::Keep => {
+                if self.session.told_priority() == Priority::Critical {
+                    self.client.slot.set_priority(Priority::Critical);
+                }
                 self.note_pins();
                 self.heed_listen_need(cx);
             }
@@ -209,6 +213,7 @@ impl Connection {
             }
             Settled::Release if self.cancelling.get() > 0 => {
                 *stage = Stage::Held;
+                self.client.slot.set_priority(self.session.told_priority());
                 // Its client goes on with it as if it had been lent anew: what was reset for the next is put back.
                 let server = &mut lease.server.state;
                 self.session.handle_lease(self.asked.target, server, &mut self.from_client.out);
