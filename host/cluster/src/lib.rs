@@ -21,6 +21,7 @@ mod machine; // what is done
 mod member; // what is known of one server
 mod observation; // what a server says of itself
 mod policy; // what is configured, and what is kept from one order of servers to the next
+mod resync; // replicas that do not follow
 mod suspicion; // a primary that may be gone
 mod switchover; // an operator wants another primary
 mod witness; // do the replicas miss the primary, too?
@@ -36,5 +37,6 @@ pub use elect::{Elected, Elector, NotEligible, elect};
 pub use machine::Machine;
 pub use observation::{Fault, Observation, Receiver, Role};
 pub use policy::{Fencing, Memory, Mode, Policy};
+pub use resync::{Follower, Remedy, ResyncPolicy};
 pub use witness::{Testimony, testimony};
 pub use words::{Action, Notice, Order, Status};

@@ -3,6 +3,7 @@
 use crate::ids::Priority;
 use crate::policy::limit::TransactionState;
 use crate::refusal::Refusal;
+use crate::route::Lsn;
 use crate::settings::Settings;
 use crate::statement::{Signal, StringSyntax};
 use std::time::Duration;
@@ -210,6 +211,21 @@ const CACHE_WORDS: [&str; 2] = ["on", "off"];
 /// The setting by which a session names the application's user whom it works for.
 pub const END_USER_SETTING: &str = "tidegate.user_id";
 
+/// The setting by which a session wants its reads to see everything up to a position in the log.
+pub const MIN_LSN_SETTING: &str = "tidegate.min_lsn";
+
+/// What answers `SHOW tidegate.min_lsn`: a position behind everything that this session has written, seen or asked for. The
+/// end of the log is read after all that, so it is none too early; on a replica, what it shows is what was seen.
+pub const SHOW_MIN_LSN: &str = "SELECT GREATEST(CASE WHEN pg_catalog.pg_is_in_recovery() \
+    THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END, \
+    NULLIF(pg_catalog.current_setting('tidegate.min_lsn', true), '')::pg_catalog.pg_lsn)::pg_catalog.text AS \"tidegate.min_lsn\"";
+
+/// The position that the setting names. What is not set is none; what no text showed and is none means the primary: the safe side.
+pub fn min_lsn_from_setting(value: Option<&str>) -> Option<Lsn> {
+    let text = value.filter(|text| !text.is_empty())?;
+    Some(Lsn::parse(text).unwrap_or(Lsn(u64::MAX)))
+}
+
 /// The router of a cluster without replicas.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PrimaryOnly;
@@ -261,6 +277,13 @@ impl RoutePreference {
 
 /// Why a setting of Tidegate's own cannot have this value: in the words of PostgreSQL's enum settings.
 pub fn refuse_setting(name: &str, value: &str) -> Option<Refusal> {
+    if name.eq_ignore_ascii_case(MIN_LSN_SETTING) {
+        let known = value.is_empty() || Lsn::parse(value).is_some();
+        return (!known).then(|| {
+            Refusal::error("22023", format!("invalid value for parameter \"{MIN_LSN_SETTING}\": \"{value}\""))
+                .hint("It is a position in the log, as SHOW tidegate.min_lsn and pg_current_wal_insert_lsn() tell it: 16/B374D848.")
+        });
+    }
     let words: [(&str, &[&str]); 3] = [
         (RoutePreference::SETTING, &RoutePreference::WORDS),
         (PRIORITY_SETTING, &PRIORITY_WORDS),
@@ -289,6 +312,8 @@ pub struct Plan {
     pub target: Target,
     /// While it waits for a server.
     pub priority: Priority,
+    /// A read sees everything up to there.
+    pub min_lsn: Option<Lsn>,
 }
 
 /// Decides from what the session asked for and what is to run.

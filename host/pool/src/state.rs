@@ -169,6 +169,11 @@ impl Pool {
         self.in_use + self.idle.len() + self.elsewhere.in_use + self.elsewhere.idle > 0
     }
 
+    /// Whether all connections that it may have are in use, here and elsewhere.
+    pub fn is_used_up(&self, budget: &impl Budget) -> bool {
+        self.idle.is_empty() && self.elsewhere.idle == 0 && budget.taken() >= self.config.size_max
+    }
+
     /// How long the client that waits longest has waited; zero when nobody does.
     pub fn waiting_longest(&self, now: Instant) -> Duration {
         let oldest = self.waiters.oldest();

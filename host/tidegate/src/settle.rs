@@ -91,9 +91,15 @@ fn pool_bounds(config: &Config, key: &PoolKey) -> PoolConfig {
             pool.user.as_deref() == Some(&*key.user)
                 && pool.database.as_deref() == Some(&*key.database)
         });
+    let (size_min, size_max) = match key.kind {
+        PoolKind::Write | PoolKind::Read if named => (settings.size_min, settings.size_max),
+        PoolKind::Write | PoolKind::Read => (0, settings.size_max),
+        // A reload may have set none: those that are in use end.
+        PoolKind::Critical => (0, settings.critical_max.max(1)),
+    };
     PoolConfig {
-        size_min: if named { settings.size_min } else { 0 },
-        size_max: settings.size_max,
+        size_min,
+        size_max,
         idle_max: settings.idle_max,
         lifetime_max: settings.lifetime_max.unwrap_or(tidegate_core::limits::CONFIG_DURATION_MAX),
         wait_max: settings.wait_max,

@@ -1,5 +1,7 @@
 //! What the control plane knows, as the data plane sees it: one immutable snapshot, replaced as a whole.
 
+mod causal; // what reads have to see beyond their session's past
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +14,8 @@ use tidegate_core::limits::CATALOGUES_MAX;
 use tidegate_core::roles::Roles;
 use tidegate_core::route::{Lsn, ReplicaView};
 use tokio::sync::watch;
+
+use causal::Causal;
 
 /// Tags that policies are told of. A plan holds for one shape with these tags.
 pub const TAGS_TOLD: [&str; 2] = ["route", "priority"];
@@ -108,6 +112,8 @@ pub enum Ordered {
     Drain { server: String },
     /// Reads as before.
     Undrain { server: String },
+    /// This replica is made a copy of the primary again.
+    Resync { server: String },
 }
 
 /// Whether an operator takes it upon himself.
@@ -142,6 +148,8 @@ pub struct Views {
     vacated: Mutex<HashMap<Box<str>, Instant>>,
     /// How many different memberships were seen.
     role_readings: AtomicU64,
+    /// What reads have to see.
+    pub causal: Causal,
     /// Does a policy want to know who is a member of which roles?
     roles_wanted: watch::Sender<bool>,
 }

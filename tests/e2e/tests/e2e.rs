@@ -27,6 +27,7 @@ mod quotas; // clients and server connections of one database or user
 mod recording; // what runs, written down
 mod rejected; // what the routing policy forbids, and what it has wait before others
 mod replication; // backups, and readers of the log
+mod resync; // replicas that do not follow
 mod routing; // reads on replicas
 mod rust_client; // tokio-postgres
 mod session_mode; // a server for as long as a client stays

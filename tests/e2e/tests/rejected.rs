@@ -1,7 +1,10 @@
 //! What the routing policy says of a statement besides its server: not at all, only on replicas, before others.
 
-use crate::own::{SOON, behind_relay, json, policies_answer, pool_of, sqlstate, tidegate};
+use crate::own::{
+    SOON, behind_relay, json, policies_answer, pool_of, sqlstate, tidegate, wait_for_state,
+};
 use crate::plugins::plugin;
+use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::thread;
 use tidegate_test_support::clusters::ROLE;
@@ -98,11 +101,54 @@ fn critical_is_first(tidegate: &Tidegate, database: &str, begin: &str, critical:
     assert_eq!(names, ["critical", "normal"], "{critical}");
 }
 
+// Property 11: where every connection is in use, critical statements have connections of their own; and wait before others for
+// one, whichever it is, when those are in use as well.
+#[test]
+fn critical_statements_have_reserved_connections() {
+    let database = test_database("reserved");
+    let toml = format!("{}critical_max = 1\n[routing]\nreads = \"primary\"\n", pool_of(1));
+    let tidegate = tidegate(shared_cluster(), &database, &toml);
+    let url = tidegate.url(ROLE, &database);
+    let [mut holder, mut normal, mut urgent, mut second]: [Client; 4] =
+        std::array::from_fn(|_| Client::connect(&url));
+    for client in [&mut urgent, &mut second] {
+        client.query("SET tidegate.priority = 'critical'");
+    }
+    // What is asked about the database at first, on the same connection, is over when another client has had it.
+    assert_eq!(normal.value("SELECT 0").as_deref(), Some("0"));
+    assert_eq!(urgent.value("SELECT 1").as_deref(), Some("1"));
+    assert_eq!(kinds(&tidegate), ["write"], "nothing is reserved before it is needed");
+    holder.query("BEGIN");
+    normal.send(pipeline().query("SELECT 2"));
+    wait_for_state(&tidegate, "waiting");
+    assert_eq!(urgent.value("SELECT 3").as_deref(), Some("3"));
+    assert_eq!(kinds(&tidegate), ["critical", "write"]);
+    urgent.query("BEGIN");
+    second.send(pipeline().query("SELECT 4"));
+    holder.query("COMMIT");
+    second.expect("T D C ZI");
+    normal.expect("T D C ZI");
+    urgent.query("COMMIT");
+}
+
+/// The kinds of the pools to which there are connections.
+fn kinds(tidegate: &Tidegate) -> Vec<String> {
+    let pools = json(tidegate, "/api/v1/pools");
+    let connected = pools["pools"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|pool| pool["idle"] != 0 || pool["active"] != 0);
+    let kinds: BTreeSet<&str> = connected.map(|pool| pool["role"].as_str().unwrap()).collect();
+    kinds.into_iter().map(str::to_owned).collect()
+}
+
 // Property 11: who is critical does not wait behind others, whoever says so.
 #[test]
 fn critical_statements_wait_before_others() {
     let database = test_database("critical");
-    let tidegate = tidegate(shared_cluster(), &database, &pool_of(1));
+    let toml = format!("{}critical_max = 0\n", pool_of(1));
+    let tidegate = tidegate(shared_cluster(), &database, &toml);
     wait_until(SOON, "the default policies answer", || policies_answer(&tidegate));
     Client::connect(&tidegate.url(ROLE, &database)).query("CREATE SEQUENCE turns");
     let (plain, tagged) =

@@ -1,6 +1,7 @@
 //! Reads on replicas: which statements go there, and what a session must see.
 
 mod again; // reads that are run again on the primary
+mod causal; // what reads on replicas see
 
 use crate::own::{SOON, cluster_with_replicas, json, policies_answer, pool_of, tidegate};
 use crate::plugins::plugin;
@@ -50,8 +51,12 @@ pub struct Split {
 
 impl Split {
     pub fn start(cluster: &Cluster, database: String) -> Self {
+        Self::start_with(cluster, database, &pool_of(5))
+    }
+
+    pub fn start_with(cluster: &Cluster, database: String, toml: &str) -> Self {
         let observer = Observer::of(cluster, &database);
-        let tidegate = tidegate(cluster, &database, &pool_of(5));
+        let tidegate = tidegate(cluster, &database, toml);
         let mut split = Self { tidegate, database, observer, marks: 0 };
         split.wait_until_split();
         split

@@ -1,5 +1,6 @@
 //! Replica or primary, for one read.
 
+use super::freshness::Lsn;
 use super::rotation::Rotation;
 use std::time::Instant;
 
@@ -8,6 +9,8 @@ use std::time::Instant;
 pub struct ReplicaView {
     /// It shows every commit that was acknowledged before this moment. `None`: not known, so no read goes there.
     pub fresh_as_of: Option<Instant>,
+    /// So much of the log it has replayed at least. `None`: not known.
+    pub replayed: Option<Lsn>,
     /// Its lag is within bounds (property 10) and it answers.
     pub usable: bool,
     /// Its share of reads; 0 is none.
@@ -29,6 +32,8 @@ pub struct ReadFacts {
     pub wrote_at: Option<Instant>,
     /// Where the last statement ran, and when it was over: what it saw must not be unseen.
     pub saw: Option<(Place, Instant)>,
+    /// What the session wants to see besides: everything up to there (`SET tidegate.min_lsn`).
+    pub min_lsn: Option<Lsn>,
 }
 
 /// Where a read goes.
@@ -45,6 +50,8 @@ pub enum WhyPrimary {
     NoReplica,
     /// No replica shows the session's last write yet.
     OwnWrite,
+    /// No replica has replayed what the session asks for by a position.
+    Position,
     /// No other replica shows what the session has already seen.
     Monotonic,
 }
@@ -54,6 +61,7 @@ impl WhyPrimary {
         match self {
             Self::NoReplica => "no_replica",
             Self::OwnWrite => "own_write",
+            Self::Position => "position",
             Self::Monotonic => "monotonic",
         }
     }
@@ -86,12 +94,20 @@ pub fn choose(
     }
 }
 
+/// Is there a replica that shows what the session has to see?
+pub fn is_shown(replicas: &[ReplicaView], facts: &ReadFacts) -> bool {
+    replicas.iter().enumerate().any(|(index, replica)| judge(index, replica, facts).is_ok())
+}
+
 fn judge(index: usize, replica: &ReplicaView, facts: &ReadFacts) -> Result<(), WhyPrimary> {
     let Some(as_of) = replica.fresh_as_of.filter(|_| replica.usable && replica.weight > 0) else {
         return Err(WhyPrimary::NoReplica);
     };
     if facts.wrote_at.is_some_and(|wrote_at| as_of <= wrote_at) {
         return Err(WhyPrimary::OwnWrite);
+    }
+    if facts.min_lsn.is_some_and(|wanted| replica.replayed.is_none_or(|there| there < wanted)) {
+        return Err(WhyPrimary::Position);
     }
     match facts.saw {
         Some((Place::Replica(same), _)) if same == index => Ok(()),
@@ -106,7 +122,8 @@ impl WhyPrimary {
         let rank = |why: Self| match why {
             Self::NoReplica => 0,
             Self::OwnWrite => 1,
-            Self::Monotonic => 2,
+            Self::Position => 2,
+            Self::Monotonic => 3,
         };
         if rank(other) > rank(self) { other } else { self }
     }
@@ -119,7 +136,7 @@ mod tests {
     use std::time::Duration;
 
     fn replica(fresh_as_of: Option<Instant>) -> ReplicaView {
-        ReplicaView { fresh_as_of, usable: true, weight: 1 }
+        ReplicaView { fresh_as_of, usable: true, weight: 1, replayed: Some(Lsn(50)) }
     }
 
     #[test]
@@ -138,18 +155,23 @@ mod tests {
         let (mut rotation, mut scratch) = (Rotation::default(), Vec::new());
         let mut ask =
             |views: &[ReplicaView], facts| choose(views, &facts, &mut rotation, &mut scratch);
-        let wrote = ReadFacts { wrote_at: Some(later), saw: None };
-        let saw = ReadFacts { wrote_at: None, saw: Some((Place::Primary, later)) };
+        let nothing = ReadFacts::default();
+        let wrote = ReadFacts { wrote_at: Some(later), ..nothing };
+        let saw = ReadFacts { saw: Some((Place::Primary, later)), ..nothing };
+        let wants = |position| ReadFacts { min_lsn: Some(Lsn(position)), ..nothing };
         assert_eq!(ask(&[], wrote), Choice::Primary(WhyPrimary::NoReplica));
         assert_eq!(ask(&[replica(None)], wrote), Choice::Primary(WhyPrimary::NoReplica));
         assert_eq!(ask(&[replica(Some(now))], wrote), Choice::Primary(WhyPrimary::OwnWrite));
         assert_eq!(ask(&[replica(Some(now))], saw), Choice::Primary(WhyPrimary::Monotonic));
-        let same = ReadFacts { wrote_at: None, saw: Some((Place::Replica(1), later)) };
+        assert_eq!(ask(&[replica(Some(now))], wants(51)), Choice::Primary(WhyPrimary::Position));
+        assert_eq!(ask(&[replica(Some(now))], wants(50)), Choice::Replica(0));
+        let same = ReadFacts { saw: Some((Place::Replica(1), later)), ..nothing };
         assert_eq!(ask(&[replica(Some(now)), replica(Some(now))], same), Choice::Replica(1));
     }
 
-    fn view() -> impl Strategy<Value = (Option<u64>, bool, u32)> {
-        (proptest::option::of(0..100_u64), any::<bool>(), 0..4_u32)
+    fn view() -> impl Strategy<Value = (Option<u64>, bool, u32, Option<u64>)> {
+        let time = || proptest::option::of(0..100_u64);
+        (time(), any::<bool>(), 0..4_u32, time())
     }
 
     fn seen() -> impl Strategy<Value = Option<(Option<usize>, u64)>> {
@@ -159,31 +181,36 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
 
-        // Property 10: a read goes only to a replica that shows the session's writes and what it saw; when one is left
+        // Property 10: a read goes only to a replica that shows the session's writes, what it saw and asks for; when one is left
         // it is used.
         #[test]
         fn a_chosen_replica_is_fresh_enough(
             views in proptest::collection::vec(view(), 0..4), wrote in proptest::option::of(0..100_u64), saw in seen(),
+            min_lsn in proptest::option::of(0..100_u64),
         ) {
             let start = Instant::now();
             let at = |ms: u64| start + Duration::from_millis(ms);
             let replicas: Vec<ReplicaView> = views
                 .iter()
-                .map(|(fresh, usable, weight)| ReplicaView {
+                .map(|(fresh, usable, weight, replayed)| ReplicaView {
                     fresh_as_of: fresh.map(at),
                     usable: *usable,
                     weight: *weight,
+                    replayed: replayed.map(Lsn),
                 })
                 .collect();
             let facts = ReadFacts {
                 wrote_at: wrote.map(at),
                 saw: saw.map(|(replica, ms)| (replica.map_or(Place::Primary, Place::Replica), at(ms))),
+                min_lsn: min_lsn.map(Lsn),
             };
             let fits = |index: usize| {
-                let (Some(fresh), true, 1..) = views[index] else { return false };
+                let (Some(fresh), true, 1.., replayed) = views[index] else { return false };
                 wrote.is_none_or(|wrote| wrote < fresh)
                     && saw.is_none_or(|(replica, ms)| replica == Some(index) || ms < fresh)
+                    && min_lsn.is_none_or(|wanted| replayed >= Some(wanted))
             };
+            prop_assert_eq!(is_shown(&replicas, &facts), (0..views.len()).any(fits));
             let (mut rotation, mut scratch) = (Rotation::default(), Vec::new());
             for _ in 0..5 {
                 match choose(&replicas, &facts, &mut rotation, &mut scratch) {

@@ -37,12 +37,18 @@ pub struct Freshness {
     /// Oldest first; both parts never decrease.
     samples: VecDeque<Sample>,
     replicas: Vec<Option<Instant>>,
+    /// How far each has replayed.
+    replayed: Vec<Option<Lsn>>,
 }
 
 impl Freshness {
     /// Nothing is known of any of so many replicas.
     pub fn new(replicas: usize) -> Self {
-        Self { samples: VecDeque::new(), replicas: vec![None; replicas] }
+        Self {
+            samples: VecDeque::new(),
+            replicas: vec![None; replicas],
+            replayed: vec![None; replicas],
+        }
     }
 
     /// The primary, asked at `asked_at`, had written its log up to `written`.
@@ -69,6 +75,7 @@ impl Freshness {
     /// A replica has replayed up to `replayed`.
     pub fn replica_replayed(&mut self, replica: usize, replayed: Lsn) {
         let Some(place) = self.replicas.get_mut(replica) else { return };
+        self.replayed[replica] = self.replayed[replica].max(Some(replayed));
         let reached = self.samples.iter().rev().find(|sample| sample.written <= replayed);
         if let Some(sample) = reached {
             *place = Some(place.map_or(sample.asked_at, |before| before.max(sample.asked_at)));
@@ -79,12 +86,18 @@ impl Freshness {
     pub fn replica_lost(&mut self, replica: usize) {
         if let Some(place) = self.replicas.get_mut(replica) {
             *place = None;
+            self.replayed[replica] = None;
         }
     }
 
     /// As of when this replica shows every commit that was acknowledged until then; `None`: not known.
     pub fn as_of(&self, replica: usize) -> Option<Instant> {
         self.replicas.get(replica).copied().flatten()
+    }
+
+    /// How far this replica has replayed at least; `None`: not known.
+    pub fn replayed(&self, replica: usize) -> Option<Lsn> {
+        self.replayed.get(replica).copied().flatten()
     }
 
     /// When the primary last said how far it was.
@@ -96,6 +109,7 @@ impl Freshness {
     pub fn forget(&mut self) {
         self.samples.clear();
         self.replicas.fill(None);
+        self.replayed.fill(None);
     }
 }
 

@@ -12,7 +12,7 @@ mod read; // is a statement nothing but a read?
 mod rotation; // smooth weighted round-robin
 mod shares; // weights of a policy, as a rotation takes them
 
-pub use choice::{Choice, Place, ReadFacts, ReplicaView, WhyPrimary, choose};
+pub use choice::{Choice, Place, ReadFacts, ReplicaView, WhyPrimary, choose, is_shown};
 pub use freshness::{Freshness, LagGate, Lsn};
 pub use read::{NotARead, judge_read};
 pub use rotation::{Rotation, WEIGHT_MAX};

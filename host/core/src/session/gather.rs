@@ -2,7 +2,7 @@
 
 /// What an idle gather keeps.
 const KEPT_SEGMENTS: usize = 4;
-const KEPT_BYTES: usize = 256;
+const KEPT_BYTES: usize = 64;
 
 /// A run of bytes to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -136,6 +136,7 @@ pub enum ClusterVerb {
     Failover,
     Drain,
     Undrain,
+    Resync,
 }
 
 impl ClusterVerb {
@@ -145,6 +146,7 @@ impl ClusterVerb {
             Self::Failover => "failover",
             Self::Drain => "drain",
             Self::Undrain => "undrain",
+            Self::Resync => "resync",
         }
     }
 
@@ -170,6 +172,10 @@ impl ClusterVerb {
                 let ServerQuestion { server } = serde_json::from_slice(body)?;
                 Ordered::Undrain { server }
             }
+            Self::Resync => {
+                let ServerQuestion { server } = serde_json::from_slice(body)?;
+                Ordered::Resync { server }
+            }
         })
     }
 
@@ -177,7 +183,7 @@ impl ClusterVerb {
         match self {
             Self::Switchover => r#"{"to": "replica-1"}"#,
             Self::Failover => r#"{"to": "replica-1", "force": false}"#,
-            Self::Drain | Self::Undrain => r#"{"server": "replica-1"}"#,
+            Self::Drain | Self::Undrain | Self::Resync => r#"{"server": "replica-1"}"#,
         }
     }
 }
@@ -194,7 +200,9 @@ pub(super) async fn order(
         Problem::new(StatusCode::BAD_REQUEST).detail(words)
     })?;
     let status = match verb {
-        ClusterVerb::Switchover | ClusterVerb::Failover => StatusCode::ACCEPTED,
+        ClusterVerb::Switchover | ClusterVerb::Failover | ClusterVerb::Resync => {
+            StatusCode::ACCEPTED
+        }
         ClusterVerb::Drain | ClusterVerb::Undrain => StatusCode::OK,
     };
     match control.order_cluster(what, who).await {

@@ -90,6 +90,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::POST, "/api/v1/cluster/failover", Access::Token, Resource::ClusterOrder(ClusterVerb::Failover)),
     route(Method::POST, "/api/v1/cluster/drain", Access::Token, Resource::ClusterOrder(ClusterVerb::Drain)),
     route(Method::POST, "/api/v1/cluster/undrain", Access::Token, Resource::ClusterOrder(ClusterVerb::Undrain)),
+    route(Method::POST, "/api/v1/cluster/resync", Access::Token, Resource::ClusterOrder(ClusterVerb::Resync)),
     route(Method::POST, "/api/v1/alerts/test", Access::Token, Resource::AlertsTest),
     route(Method::POST, "/api/v1/pause", Access::Token, Resource::PoolsOrder(PoolsVerb::Pause)),
     route(Method::POST, "/api/v1/resume", Access::Token, Resource::PoolsOrder(PoolsVerb::Resume)),

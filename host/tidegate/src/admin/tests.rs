@@ -328,9 +328,9 @@ fn each_route_answers_with_the_token() {
         let answered = match route.path {
             "/api/v1/explain" => api.ask(r#"{"sql": "SELECT 1"}"#),
             path @ "/api/v1/cluster/failover" => api.post_body(path, r#"{"to": "replica-1"}"#),
-            path @ ("/api/v1/cluster/drain" | "/api/v1/cluster/undrain") => {
-                api.post_body(path, r#"{"server": "replica-1"}"#)
-            }
+            path @ ("/api/v1/cluster/drain"
+            | "/api/v1/cluster/undrain"
+            | "/api/v1/cluster/resync") => api.post_body(path, r#"{"server": "replica-1"}"#),
             path => api.request(route.method.as_str(), &example(path), TOKEN),
         };
         assert!((200..300).contains(&answered.status), "{}: {answered:?}", route.path);
@@ -348,6 +348,7 @@ fn orders_about_the_cluster_are_read_and_refused_with_words() {
         ("failover", r#"{"to": "a", "force": true}"#, 202, r#"Failover { to: "a", force: Yes }"#),
         ("drain", r#"{"server": "a"}"#, 200, r#"Drain { server: "a" }"#),
         ("undrain", r#"{"server": "a"}"#, 200, r#"Undrain { server: "a" }"#),
+        ("resync", r#"{"server": "a"}"#, 202, r#"Resync { server: "a" }"#),
         ("drain", r#"{"server": "nobody"}"#, 409, r#"Drain { server: "nobody" }"#),
     ];
     for (verb, body, status, ordered) in cases {

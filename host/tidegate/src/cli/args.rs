@@ -87,6 +87,9 @@ pub(super) enum Command {
     Drain(super::cluster::ServerArgs),
     /// Let reads go there again
     Undrain(super::cluster::ServerArgs),
+    /// Make a replica a copy of the primary again
+    #[command(after_help = super::cluster::RESYNC_EXAMPLES)]
+    Resync(super::cluster::ServerArgs),
     /// Send a test to everybody who is told when something is wrong
     Alert(super::alert::AlertArgs),
     /// Hold a database's clients, let its transactions end and close its server connections

@@ -1,4 +1,4 @@
-//! `tidegate topology`, `switchover`, `failover`, `drain`, `undrain`: the servers behind a running Tidegate.
+//! `tidegate topology`, `switchover`, `failover`, `drain`, `undrain`, `resync`: the servers behind a running Tidegate.
 
 use std::fmt::Write as _;
 use std::thread;
@@ -39,6 +39,13 @@ Examples:
 
 Reads that run there end; new ones go to other servers. It holds until `undrain`, a restart of Tidegate, or until the
 server becomes primary; a reload does not end it.";
+
+pub(super) const RESYNC_EXAMPLES: &str = "\
+Examples:
+  tidegate resync replica-1
+
+failover.rejoin_command is run for it, with TIDEGATE_ACTION=resync, and is to make it a copy of the primary again
+(pg_rewind, else pg_basebackup); `tidegate topology` tells how it ends.";
 
 /// How often it is looked how far a switchover is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -118,6 +125,10 @@ pub(super) fn drain(args: &ServerArgs) -> Exit {
 
 pub(super) fn undrain(args: &ServerArgs) -> Exit {
     order_server(args, ClusterVerb::Undrain)
+}
+
+pub(super) fn resync(args: &ServerArgs) -> Exit {
+    order_server(args, ClusterVerb::Resync)
 }
 
 fn order_server(args: &ServerArgs, verb: ClusterVerb) -> Exit {

@@ -3,7 +3,7 @@
 mod alert; // tidegate alert
 mod args; // flags, help texts
 mod check; // tidegate check
-mod cluster; // tidegate topology, switchover, failover, drain, undrain
+mod cluster; // tidegate topology, switchover, failover, drain, undrain, resync
 mod explain; // tidegate explain
 mod init; // tidegate init
 mod pausing; // tidegate pause, resume, reconnect
@@ -50,6 +50,7 @@ pub fn main() -> Exit {
         Command::Failover(args) => cluster::failover(&args),
         Command::Drain(args) => cluster::drain(&args),
         Command::Undrain(args) => cluster::undrain(&args),
+        Command::Resync(args) => cluster::resync(&args),
         Command::Alert(args) => alert::run(&args),
         Command::Pause(args) => pausing::pause(&args),
         Command::Resume(args) => pausing::resume(&args),

@@ -10,13 +10,14 @@ use tidegate_core::limits;
 use super::checked::{
     AdminConfig, ClientTls, ClientTlsMode, ClusterConfig, Config, HandoverSettings, IoDriver,
     LimitSettings, Listen, LogConfig, LogFormat, MetricsAccess, PoolMode, PoolOverride,
-    PoolSettings, Reads, RoutingSettings, Secret, ServerUrl,
+    PoolSettings, Secret, ServerUrl,
 };
 use super::error::{ConfigError, Origin, Problem};
 use super::raw::{
     At, Raw, RawAdmin, RawCluster, RawHandover, RawLimits, RawLog, RawOverride, RawPool,
     RawRouting, RawTls, Timeout,
 };
+use super::routing::{Causality, Reads, RoutingSettings};
 use super::source::read_bounded;
 use crate::tls::{Acceptor, ServerTls, TlsError};
 
@@ -274,6 +275,12 @@ impl Checker {
                 *value
             }
         };
+        let critical_max = self.bounded(
+            &key("critical_max"),
+            written.critical_max.clone(),
+            0..=limits::POOL_SIZE_CONFIG_MAX,
+            under.critical_max,
+        );
         let warn = self.bounded(
             &key("utilisation_warn_percent"),
             written.utilisation_warn_percent.clone(),
@@ -297,6 +304,7 @@ impl Checker {
             mode: or(&written.mode, under.mode),
             size_min,
             size_max,
+            critical_max,
             idle_max: or(&written.idle_max, under.idle_max),
             lifetime_max: timeout(&written.lifetime_max, under.lifetime_max),
             wait_max: or(&written.wait_max, under.wait_max),
@@ -382,7 +390,13 @@ impl Checker {
                 *value
             }
         };
-        RoutingSettings { reads: or(&written.reads, Reads::Split), lag_max, lag_return }
+        RoutingSettings {
+            reads: or(&written.reads, Reads::Split),
+            lag_max,
+            lag_return,
+            causality: or(&written.causality, Causality::Session),
+            catch_up_max: timeout(&written.catch_up_max, Some(limits::REPLICA_CATCH_UP_MAX)),
+        }
     }
 
     fn limits(&mut self, written: RawLimits) -> LimitSettings {
@@ -426,6 +440,7 @@ fn pool_defaults() -> PoolSettings {
         mode: PoolMode::Transaction,
         size_min: limits::POOL_SIZE_MIN,
         size_max: limits::POOL_SIZE_MAX,
+        critical_max: limits::POOL_CRITICAL_MAX,
         idle_max: limits::POOL_IDLE_MAX,
         lifetime_max: Some(limits::SERVER_LIFETIME_MAX),
         wait_max: limits::POOL_WAIT_MAX,
@@ -440,6 +455,9 @@ pub(super) fn or<T: Copy>(written: &Option<At<T>>, default: T) -> T {
     written.as_ref().map_or(default, |written| written.value)
 }
 
-fn timeout(written: &Option<At<Timeout>>, default: Option<Duration>) -> Option<Duration> {
+pub(super) fn timeout(
+    written: &Option<At<Timeout>>,
+    default: Option<Duration>,
+) -> Option<Duration> {
     written.as_ref().map_or(default, |written| written.value.0)
 }

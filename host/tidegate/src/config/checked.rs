@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::alerts::AlertReceiver;
 use super::cache::CacheSettings;
 use super::peers::Peer;
+use super::routing::RoutingSettings;
 use std::sync::Arc;
 use tidegate_hba::Hba;
 pub use tidegate_wire::auth::Secret;
@@ -188,6 +189,8 @@ pub struct PoolSettings {
     /// `size_min <= size_max`, and `size_max` is at least one.
     pub size_min: usize,
     pub size_max: usize,
+    /// Beyond those, for critical statements alone.
+    pub critical_max: usize,
     /// An idle connection above `size_min` is closed after this.
     pub idle_max: Duration,
     /// A connection is closed at this age when it is next idle; none: never.
@@ -258,36 +261,6 @@ impl PoolOverride {
     fn matches(&self, database: &str, user: &str) -> bool {
         self.database.as_deref().is_none_or(|wanted| wanted == database)
             && self.user.as_deref().is_none_or(|wanted| wanted == user)
-    }
-}
-
-/// Where statements run that a client has not directed itself (`SET tidegate.route`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RoutingSettings {
-    pub reads: Reads,
-    /// A replica further behind serves no reads.
-    pub lag_max: Duration,
-    /// A replica that was too far behind serves reads again below this; at most `lag_max`.
-    pub lag_return: Duration,
-}
-
-/// Where reads run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reads {
-    /// On replicas, as far as that is proven to make no difference.
-    Split,
-    /// With everything else, on the primary.
-    Primary,
-}
-
-impl Reads {
-    pub const ALL: [Self; 2] = [Self::Split, Self::Primary];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Split => "split",
-            Self::Primary => "primary",
-        }
     }
 }
 

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use tidegate_cluster::{Fencing, Mode, Policy};
+use tidegate_cluster::{Fencing, Mode, Policy, ResyncPolicy};
 
-use super::check::{Checker, or};
+use super::check::{Checker, or, timeout};
 use super::checked::Secret;
 use super::raw::{At, RawFailover};
 use super::value::{Context, FromText, choice};
 
 /// A command that fences is given this long unless the configuration says otherwise.
 const FENCE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A replica that does not follow is made anew after this, unless the configuration says otherwise.
+const RESYNC_AFTER: Duration = Duration::from_secs(60);
 
 /// `[failover]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub struct FailoverSettings {
     pub fence_command: Vec<String>,
     pub fence_timeout: Duration,
     pub rejoin_command: Vec<String>,
+    /// When replicas that do not follow are seen to; `None`: never.
+    pub resync: Option<ResyncPolicy>,
     /// Who asks and acts; the user of each URL unless it is there.
     pub user: Option<String>,
     pub password: Option<Secret>,
@@ -72,6 +77,14 @@ impl FromText for FencingWord {
     }
 }
 
+fn resync_policy(rebuild_after: Duration) -> ResyncPolicy {
+    ResyncPolicy {
+        repoint_after: rebuild_after / 6,
+        rebuild_after,
+        again_after: rebuild_after.saturating_mul(10),
+    }
+}
+
 impl Checker {
     pub(super) fn failover(&mut self, written: RawFailover, replicas: usize) -> FailoverSettings {
         let default = Policy::default();
@@ -113,6 +126,7 @@ impl Checker {
             fence_command,
             fence_timeout: or(&written.fence_timeout, FENCE_TIME_MAX),
             rejoin_command,
+            resync: timeout(&written.resync_after, Some(RESYNC_AFTER)).map(resync_policy),
             user: written.user.map(|user| user.value),
             password: written.password.map(|password| password.value),
         }

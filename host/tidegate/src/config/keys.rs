@@ -143,6 +143,7 @@ pub(super) const KEYS: &[Key] = &[
     key("pool", "mode", Value(r#""transaction""#), Live, "When a server connection goes back: `transaction`, at the end of each; `session`, when the client leaves."),
     key("pool", "size_min", Value("10"), Live, "Connections kept open once the pool is in use."),
     key("pool", "size_max", Value("50"), Live, "Connections opened at most. More clients than that wait in order."),
+    key("pool", "critical_max", Value("2"), Live, "Connections beyond `size_max` that are opened for critical statements alone (`SET tidegate.priority = 'critical'`, a comment, the routing policy), when all others are in use. 0: critical statements wait with the others, before them."),
     key("pool", "idle_max", Value(r#""300s""#), Live, "A connection above `size_min` is closed after this long without work."),
     key("pool", "lifetime_max", Value(r#""1h""#), Live, "A connection older than this is closed when it is next idle. `off`: never."),
     key("pool", "wait_max", Value(r#""30s""#), Live, "A client waits this long for a connection before it gets an error."),
@@ -156,6 +157,7 @@ pub(super) const KEYS: &[Key] = &[
     key("pools", "mode", Example(r#""session""#), Live, "As in `[pool]`."),
     key("pools", "size_min", Example("0"), Live, "As in `[pool]`."),
     key("pools", "size_max", Example("5"), Live, "As in `[pool]`."),
+    key("pools", "critical_max", Example("0"), Live, "As in `[pool]`."),
     key("pools", "idle_max", Example(r#""60s""#), Live, "As in `[pool]`."),
     key("pools", "lifetime_max", Example(r#""off""#), Live, "As in `[pool]`."),
     key("pools", "wait_max", Example(r#""2min""#), Live, "As in `[pool]`."),
@@ -172,6 +174,8 @@ pub(super) const KEYS: &[Key] = &[
     key("routing", "reads", Value(r#""split""#), Live, "`split`: a statement that is proven to be nothing but a read runs on a replica that shows everything this client has written and seen; everything else on the primary. `primary`: everything."),
     key("routing", "lag_max", Value(r#""5s""#), Live, "A replica that is further behind the primary serves no reads."),
     key("routing", "lag_return", Value(r#""2s""#), Live, "One that was too far behind serves reads again when it is less than this behind."),
+    key("routing", "causality", Value(r#""session""#), Live, "What reads on replicas are sure to see. `session`: what their own session has written and seen. `global`: also what any session had written through this Tidegate before they began. `off`: whatever the replica has, up to `lag_max` old."),
+    key("routing", "catch_up_max", Value(r#""10ms""#), Live, "A read that no replica is fresh enough for waits this long for one to catch up; then the primary runs it. `off`: the primary runs it at once."),
 
     key("failover", "mode", Value(r#""follow""#), Live, "`off`: the primary is the one that is configured. `follow`: somebody else promotes (Patroni, an operator), Tidegate sees it and sends writes there. `embedded`: Tidegate promotes the best replica when the primary is gone; one Tidegate for one cluster, and no other manager beside it."),
     key("failover", "hold_max", Value(r#""10s""#), Live, "While the primary may be gone, statements for it are held this long at most; then they fail as they would without."),
@@ -183,6 +187,7 @@ pub(super) const KEYS: &[Key] = &[
     key("failover", "fence_command", Example(r#"["/usr/local/bin/fence", "--now"]"#), Live, "Stops the old primary before another is promoted; 0 is success. `TIDEGATE_SERVER`, `TIDEGATE_HOST` and `TIDEGATE_PORT` in its environment say which, `TIDEGATE_ACTION` why (`failover`; `switchover`: in an orderly way, so that it can follow the new one)."),
     key("failover", "fence_timeout", Value(r#""10s""#), Live, "The command is given this long."),
     key("failover", "rejoin_command", Example(r#"["/usr/local/bin/rejoin"]"#), Live, "Makes an old primary a replica of the new one (pg_rewind, pg_basebackup) when it has been replaced; the environment has `TIDEGATE_PRIMARY_HOST` and `TIDEGATE_PRIMARY_PORT` besides."),
+    key("failover", "resync_after", Value(r#""60s""#), Live, "With `mode = \"embedded\"`: a replica that has not followed the primary for this long, though both are well, is made a copy of it again by `rejoin_command`, which is told `TIDEGATE_ACTION=resync`. Before, after a sixth of this time, it is told again who the primary is. `off`: neither."),
 
     key("failover", "user", Example(r#""tidegate""#), Live, "Who asks servers what they are, and promotes; the user of each server's URL unless written."),
     key("failover", "password", Example(r#""${FAILOVER_PASSWORD}""#), Live, "Its password."),

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::alerts::AlertKind;
 use super::checked::{
-    AuthMethod, ClientTlsMode, IoDriver, Listen, LogFormat, PoolMode, Reads, Secret, ServerUrl,
+    AuthMethod, ClientTlsMode, IoDriver, Listen, LogFormat, PoolMode, Secret, ServerUrl,
     TrustRemote,
 };
 use super::error::Origin;
 use super::failover::{FailoverMode, FencingWord};
 use super::peers::PeerAddress;
 use super::plugins::{FileHash, PublicKey, Signatures};
+use super::routing::{Causality, Reads};
 use tidegate_core::policy::Slot;
 
 /// A value and where it was written.
@@ -85,6 +86,7 @@ pub struct RawPool {
     pub mode: Option<At<PoolMode>>,
     pub size_min: Option<At<usize>>,
     pub size_max: Option<At<usize>>,
+    pub critical_max: Option<At<usize>>,
     pub idle_max: Option<At<Duration>>,
     pub lifetime_max: Option<At<Timeout>>,
     pub wait_max: Option<At<Duration>>,
@@ -133,6 +135,8 @@ pub struct RawRouting {
     pub reads: Option<At<Reads>>,
     pub lag_max: Option<At<Duration>>,
     pub lag_return: Option<At<Duration>>,
+    pub causality: Option<At<Causality>>,
+    pub catch_up_max: Option<At<Timeout>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -147,6 +151,7 @@ pub struct RawFailover {
     pub fence_command: Vec<At<String>>,
     pub fence_timeout: Option<At<Duration>>,
     pub rejoin_command: Vec<At<String>>,
+    pub resync_after: Option<At<Timeout>>,
     pub user: Option<At<String>>,
     pub password: Option<At<Secret>>,
 }

@@ -128,6 +128,7 @@ impl Reader<'_> {
             mode: self.value(table, "mode"),
             size_min: self.value(table, "size_min"),
             size_max: self.value(table, "size_max"),
+            critical_max: self.value(table, "critical_max"),
             idle_max: self.value(table, "idle_max"),
             lifetime_max: self.value(table, "lifetime_max"),
             wait_max: self.value(table, "wait_max"),
@@ -143,6 +144,8 @@ impl Reader<'_> {
             reads: self.value(table, "reads"),
             lag_max: self.value(table, "lag_max"),
             lag_return: self.value(table, "lag_return"),
+            causality: self.value(table, "causality"),
+            catch_up_max: self.value(table, "catch_up_max"),
         }
     }
 
@@ -158,6 +161,7 @@ impl Reader<'_> {
             fence_command: self.list(table, "fence_command"),
             fence_timeout: self.value(table, "fence_timeout"),
             rejoin_command: self.list(table, "rejoin_command"),
+            resync_after: self.value(table, "resync_after"),
             user: self.value(table, "user"),
             password: self.value(table, "password"),
         }

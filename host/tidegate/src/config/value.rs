@@ -8,12 +8,13 @@ use tidegate_core::limits::CONFIG_DURATION_MAX;
 use tracing_subscriber::filter::EnvFilter;
 
 use super::checked::{
-    AuthMethod, ClientTlsMode, IoDriver, Listen, LogFormat, PoolMode, Reads, Secret, ServerUrl,
+    AuthMethod, ClientTlsMode, IoDriver, Listen, LogFormat, PoolMode, Secret, ServerUrl,
     TrustRemote,
 };
 use super::error::nearest;
 use super::plugins::Signatures;
 use super::raw::{LogFilter, Timeout};
+use super::routing::{Causality, Reads};
 use super::url::parse_server_url;
 use tidegate_core::policy::Slot;
 
@@ -254,6 +255,7 @@ choices! {
     IoDriver => "auto, io_uring or epoll",
     PoolMode => "a pool mode",
     Reads => "split or primary",
+    Causality => "session, global or off",
     AuthMethod => "an authentication method",
     TrustRemote => "refuse or allow",
     ClientTlsMode => "a TLS mode",

@@ -175,7 +175,7 @@ pub(super) struct Hook {
     pub(super) command: Vec<String>,
     pub(super) name: String,
     pub(super) address: ServerAddress,
-    /// `failover`, `switchover` or `rejoin`.
+    /// `failover`, `switchover`, `rejoin` or `resync`.
     pub(super) action: &'static str,
     /// The new primary, where that is known.
     pub(super) primary: Option<ServerAddress>,
@@ -183,15 +183,16 @@ pub(super) struct Hook {
 }
 
 impl Hook {
-    /// To make an old primary a replica.
-    pub(super) fn rejoin(
+    /// To make an old primary (`rejoin`) or a replica that does not follow (`resync`) a replica.
+    pub(super) fn replica(
         command: Vec<String>,
+        action: &'static str,
         name: String,
         address: ServerAddress,
         primary: ServerAddress,
     ) -> Self {
         let primary = Some(primary);
-        Self { command, name, address, action: "rejoin", primary, time_max: REJOIN_TIME_MAX }
+        Self { command, name, address, action, primary, time_max: REJOIN_TIME_MAX }
     }
 
     /// Runs it to its end. Dropping this leaves it running: what it does to a data directory must not be cut off.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_cluster::{Action, Machine, Memory, Mode, Role, Status};
+use tidegate_cluster::{Action, Follower, Machine, Memory, Role, Status};
 use tidegate_core::limits::CLUSTER_EVENTS_MAX;
 use tidegate_core::route::{Freshness, LagGate, Lsn};
 use tokio::sync::{mpsc, watch};
@@ -13,7 +13,7 @@ use tracing::Level;
 
 use super::acts::{self, Before, Hook, Promotion};
 use super::alerting::Trouble;
-use super::probe::{Pace, Report, probe};
+use super::probe::{Beat, Pace, Report, probe};
 use super::told;
 use super::weighing::Weighing;
 use super::{ClusterOrder, Input, Watched};
@@ -44,6 +44,8 @@ pub(super) struct Standing {
     pub(super) settled: Option<(ServerAddress, Before)>,
     /// Old primaries that are being made replicas: a reload does not end that.
     pub(super) rejoining: JoinSet<(ServerAddress, Result<(), String>)>,
+    /// Which servers these are.
+    pub(super) being_made: HashSet<ServerAddress>,
     /// The primary that was replaced, until it has been told to rejoin.
     pub(super) replaced: Option<ServerAddress>,
     /// Who was told to become primary, and may do so yet.
@@ -103,12 +105,13 @@ pub(super) struct Cluster<'a> {
     pub(super) freshness: Freshness,
     pub(super) gates: Vec<LagGate>,
     pub(super) weighing: Weighing,
+    pub(super) followers: Vec<Follower>,
     /// As last told in the log.
     pub(super) usable: Vec<bool>,
     pub(super) names: Arc<[Arc<str>]>,
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) urgent: watch::Sender<bool>,
-    pub(super) beat: watch::Sender<u64>,
+    pub(super) beat: watch::Sender<Beat>,
     #[expect(dead_code, reason = "dropping it ends them")]
     pub(super) probes: JoinSet<()>,
     pub(super) acts: JoinSet<Done>,
@@ -133,11 +136,13 @@ impl<'a> Cluster<'a> {
         let policy = config.failover.policy.clone();
         let machine = Machine::new(policy, standing.memory, targets.len(), now).with_asked(asked);
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
-        let (urgent, beat) = (watch::Sender::new(machine.is_urgent()), watch::Sender::new(0));
+        let urgent = watch::Sender::new(machine.is_urgent());
+        let beat = watch::Sender::new(Beat::default());
         let mut probes = JoinSet::new();
         for (member, target) in targets.iter().enumerate() {
             let asker = Asker::for_cluster(config, member, target.clone(), "tidegate: health");
-            let pace = Pace { urgent: urgent.subscribe(), beat: beat.subscribe() };
+            let (urgent, beat) = (urgent.subscribe(), beat.subscribe());
+            let pace = Pace { urgent, beat, views: input.views.clone() };
             probes.spawn_local(probe(asker, member, sender.clone(), pace));
         }
         let replicas = targets.len().saturating_sub(1);
@@ -149,6 +154,7 @@ impl<'a> Cluster<'a> {
             gates: vec![gate; replicas],
             usable: vec![false; replicas],
             weighing: Weighing::new(input.policies.clone(), primary, names.to_vec()),
+            followers: vec![Follower::default(); replicas],
             acts: JoinSet::new(),
             is_over: false,
             began: now,
@@ -193,11 +199,15 @@ impl<'a> Cluster<'a> {
     // --- what was heard ------------------------------------------------------
 
     fn handle_report(&mut self, report: Report) {
-        let Report { member, asked_at, outcome } = report;
+        let Report { member, asked_at, outcome, is_awaited } = report;
         let now = Instant::now();
         let replica = member.checked_sub(1);
         if replica.is_none() {
-            self.beat.send_modify(|beat| *beat += 1);
+            let written = outcome.as_ref().ok().and_then(|(seen, _)| seen.position());
+            self.beat.send_modify(|beat| {
+                beat.count += 1;
+                beat.awaited = written.filter(|_| is_awaited);
+            });
         }
         match outcome {
             Ok((seen, took)) => {
@@ -239,6 +249,7 @@ impl<'a> Cluster<'a> {
         if self.machine.status() == Status::Steady && self.standing.replaced.is_some() {
             self.rejoin_replaced();
         }
+        self.look_after_replicas(now);
         self.urgent.send_if_modified(|urgent| {
             std::mem::replace(urgent, self.machine.is_urgent()) != self.machine.is_urgent()
         });
@@ -311,7 +322,7 @@ impl<'a> Cluster<'a> {
         self.acts.spawn_local(async move { Done::Fenced(hook.run().await) });
     }
 
-    fn repoint(&mut self, member: usize) {
+    pub(super) fn repoint(&mut self, member: usize) {
         if let (Some(replica), Some(primary), Some(address)) =
             (self.asker(member), self.asker(0), self.address(0))
         {
@@ -321,7 +332,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    fn unsettle(&mut self, member: usize) {
+    pub(super) fn unsettle(&mut self, member: usize) {
         let address = self.watched.targets.get(member).map(|target| &target.address);
         let settled = self.standing.settled.take_if(|(settled, _)| Some(&*settled) == address);
         let before = settled.map(|(_, before)| before);
@@ -377,6 +388,11 @@ impl<'a> Cluster<'a> {
             }
             Done::Repointed(member, Err(error)) => {
                 let name = self.name(member).to_owned();
+                if let Some(follower) =
+                    member.checked_sub(1).and_then(|at| self.followers.get_mut(at))
+                {
+                    follower.handle_not_repointed();
+                }
                 self.tell(
                     Level::ERROR,
                     format!("\"{name}\" could not be told who is primary: {error}"),
@@ -404,40 +420,6 @@ impl<'a> Cluster<'a> {
                 );
             }
             Done::Repointed(_, Ok(())) | Done::Unsettled(Ok(())) => {}
-        }
-    }
-
-    /// The primary that was replaced is to become a replica of the one in force.
-    fn rejoin_replaced(&mut self) {
-        let Some(address) = self.standing.replaced.take() else { return };
-        if self.watched.config.failover.policy.mode != Mode::Embedded {
-            return;
-        }
-        let command = self.watched.config.failover.rejoin_command.clone();
-        let place = self.watched.targets.iter().position(|target| target.address == address);
-        let primary = self.address(0);
-        if let (false, Some(member @ 1..), Some(primary)) = (command.is_empty(), place, primary) {
-            let name = self.name(member).to_owned();
-            self.tell(Level::INFO, format!("\"{name}\" is to rejoin as a replica"));
-            let hook = Hook::rejoin(command, name, address.clone(), primary);
-            self.standing.rejoining.spawn_local(async move { (address, hook.run().await) });
-        }
-    }
-
-    fn handle_rejoined(&mut self, address: &ServerAddress, outcome: Result<(), String>) {
-        let place = self.watched.targets.iter().position(|target| target.address == *address);
-        // A reload may have taken it out.
-        let Some(member) = place else { return };
-        let name = self.name(member).to_owned();
-        match outcome {
-            Ok(()) => {
-                self.tell(Level::INFO, format!("\"{name}\" has rejoined"));
-                // It is a replica now, and may be a primary again one day.
-                self.unsettle(member);
-            }
-            Err(error) => {
-                self.tell(Level::ERROR, format!("\"{name}\" could not rejoin: {error}"));
-            }
         }
     }
 }

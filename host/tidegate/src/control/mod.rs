@@ -10,6 +10,7 @@ mod memberships; // which roles are members of which
 mod orders; // what operators order
 mod probe; // one server, asked again and again
 mod publishing; // what others see of the cluster
+mod resyncing; // servers that are to be replicas again
 mod schedule; // when a catalogue is read again
 mod told; // what people are told, in words
 mod weighing; // their shares of reads

@@ -32,6 +32,7 @@ impl Cluster<'_> {
             Ordered::Undrain { server } => {
                 self.find(&server).and_then(|member| self.undrain(member))
             }
+            Ordered::Resync { server } => self.find(&server).and_then(|member| self.resync(member)),
         };
         // Whoever asks how far it is, once it is told that it has begun, must not be told of before.
         self.publish(Instant::now());

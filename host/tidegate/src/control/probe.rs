@@ -1,14 +1,17 @@
 //! One server, asked again and again what it is.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_cluster::{Fault, Observation, Receiver, Role};
+use tidegate_core::limits::{CATCH_UP_ASKED_MAX, CATCH_UP_INTERVAL, FRESHNESS_INTERVAL_MIN};
 use tidegate_core::route::Lsn;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::upstream::{Asker, ConnectError, ServerError};
+use crate::view::Views;
 
 /// How often servers are asked. A session's read may use a replica this much after its write, and the time to replay, at the
 /// earliest.
@@ -44,6 +47,16 @@ pub(super) struct Report {
     pub(super) asked_at: Instant,
     /// The answer, and how long it took.
     pub(super) outcome: Result<(Observation, Duration), Fault>,
+    /// Reads wait until replicas have replayed what it says.
+    pub(super) is_awaited: bool,
+}
+
+/// Something was heard of the primary.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Beat {
+    pub(super) count: u64,
+    /// Reads wait until replicas have replayed this.
+    pub(super) awaited: Option<Lsn>,
 }
 
 /// When to ask.
@@ -51,9 +64,36 @@ pub(super) struct Report {
 pub(super) struct Pace {
     /// Is it uncertain which server is the primary?
     pub(super) urgent: watch::Receiver<bool>,
-    /// Counts what was heard of the primary. A replica is asked at once then: what it has replayed is to be compared with what the
+    /// What was heard of the primary. A replica is asked at once then: what it has replayed is to be compared with what the
     /// primary had written a moment before, not an interval before. The primary itself does not wait for it.
-    pub(super) beat: watch::Receiver<u64>,
+    pub(super) beat: watch::Receiver<Beat>,
+    /// Who waits for replicas.
+    pub(super) views: Arc<Views>,
+}
+
+/// What a replica is to have replayed, since when that is waited for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Awaited(Option<(Lsn, Instant)>);
+
+impl Awaited {
+    fn begin(&mut self, awaited: Option<Lsn>, now: Instant) {
+        if let Some(position) = awaited {
+            self.0 = Some((position, now));
+        }
+    }
+
+    /// After an answer: when to ask again, if it is not there yet and may be soon.
+    fn pause(&mut self, seen: Option<&Observation>, now: Instant) -> Option<Duration> {
+        let (position, since) = self.0?;
+        let is_there = match seen.map(|seen| &seen.role) {
+            Some(Role::Replica { replayed: Some(replayed), .. }) => *replayed >= position,
+            _ => true,
+        };
+        if is_there || now.saturating_duration_since(since) >= CATCH_UP_ASKED_MAX {
+            self.0 = None;
+        }
+        self.0.map(|_| CATCH_UP_INTERVAL)
+    }
 }
 
 /// Asks for ever. Ends when nobody listens.
@@ -63,28 +103,43 @@ pub(super) async fn probe(
     reports: mpsc::Sender<Report>,
     mut pace: Pace,
 ) {
+    let mut awaited = Awaited::default();
     loop {
+        // In this order: who wants to know from here on wrote before the question is asked.
+        let is_awaited = member == 0 && pace.views.causal.take_wanted();
         let asked_at = Instant::now();
         let outcome = observe(&mut asker).await.map(|seen| (seen, asked_at.elapsed()));
         let is_well = outcome.is_ok();
-        if reports.send(Report { member, asked_at, outcome }).await.is_err() {
+        let pause = awaited.pause(outcome.as_ref().ok().map(|(seen, _)| seen), asked_at);
+        if reports.send(Report { member, asked_at, outcome, is_awaited }).await.is_err() {
             return;
         }
         let is_urgent = *pace.urgent.borrow_and_update();
-        let pause = match (is_urgent, member) {
+        let pause = pause.unwrap_or(match (is_urgent, member) {
             (true, _) => INTERVAL_URGENT,
             (false, 0) => INTERVAL,
             (false, _) => INTERVAL_REPLICA,
-        };
+        });
         // All branches are cancel safe.
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             changed = pace.urgent.changed() => if changed.is_err() { return },
-            changed = pace.beat.changed(), if member > 0 => if changed.is_err() { return },
+            changed = pace.beat.changed(), if member > 0 => {
+                if changed.is_err() { return }
+                awaited.begin(pace.beat.borrow_and_update().awaited, Instant::now());
+            }
+            () = pace.views.causal.freshness_wanted(), if member == 0 => {
+                tokio::time::sleep_until((asked_at + FRESHNESS_INTERVAL_MIN).into()).await;
+            }
             last_word = asker.ended(), if is_well => {
                 // The system tells of a server that dies at once, long before the next question is due.
                 let fault = last_word.as_ref().map_or(Fault::Closed, fault_of_error);
-                let report = Report { member, asked_at: Instant::now(), outcome: Err(fault) };
+                let report = Report {
+                    member,
+                    asked_at: Instant::now(),
+                    outcome: Err(fault),
+                    is_awaited: false,
+                };
                 if reports.send(report).await.is_err() {
                     return;
                 }
@@ -186,6 +241,36 @@ mod tests {
         for (error, fault) in cases {
             assert_eq!(fault_of(&error), fault, "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_replica_is_asked_until_it_has_what_is_awaited() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let seen = |replayed| Observation {
+            system: 1,
+            timeline: 1,
+            role: Role::Replica {
+                received: None,
+                replayed: Some(Lsn(replayed)),
+                receiver: Receiver::Streaming,
+                paused: false,
+            },
+        };
+        let mut awaited = Awaited::default();
+        awaited.begin(None, start);
+        assert_eq!(awaited.pause(Some(&seen(0)), start), None);
+        awaited.begin(Some(Lsn(7)), start);
+        assert_eq!(awaited.pause(Some(&seen(6)), at(1)), Some(CATCH_UP_INTERVAL));
+        // What is heard of a primary in between takes nothing back.
+        awaited.begin(None, at(2));
+        assert_eq!(awaited.pause(Some(&seen(6)), at(3)), Some(CATCH_UP_INTERVAL));
+        assert_eq!(awaited.pause(Some(&seen(7)), at(4)), None);
+        assert_eq!(awaited.pause(Some(&seen(0)), at(5)), None);
+        awaited.begin(Some(Lsn(7)), at(10));
+        assert_eq!(awaited.pause(Some(&seen(6)), at(10) + CATCH_UP_ASKED_MAX), None);
+        awaited.begin(Some(Lsn(7)), at(100));
+        assert_eq!(awaited.pause(None, at(101)), None, "a fault ends it");
     }
 
     #[test]

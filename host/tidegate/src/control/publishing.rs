@@ -80,7 +80,8 @@ impl Cluster<'_> {
             };
             self.tell(level, text);
         }
-        ReplicaView { fresh_as_of, usable, weight: 0 }
+        let replayed = fresh_as_of.and_then(|_| self.freshness.replayed(index));
+        ReplicaView { fresh_as_of, usable, weight: 0, replayed }
     }
 
     fn topology(&self, replicas: &[ReplicaView], now: Instant) -> Topology {

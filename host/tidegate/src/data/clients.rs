@@ -10,7 +10,7 @@ use tidegate_core::headcount::Room;
 use tidegate_core::ids::{ClientId, ServerId};
 use tidegate_core::plan::END_USER_SETTING;
 use tidegate_core::refusal::Refusal;
-use tidegate_core::route::{Place, ReadFacts};
+use tidegate_core::route::{Lsn, Place, ReadFacts};
 use tidegate_core::session::{Pins, Session};
 use tidegate_wire::backend::TransactionStatus;
 use tokio::sync::oneshot;
@@ -221,6 +221,14 @@ impl Client {
             facts.wrote_at = facts.wrote_at.max(Some(now));
         }
         self.facts.set(facts);
+    }
+
+    /// What its next read asks for by a position.
+    pub fn set_min_lsn(&self, min_lsn: Option<Lsn>) {
+        let facts = self.facts.get();
+        if facts.min_lsn != min_lsn {
+            self.facts.set(ReadFacts { min_lsn, ..facts });
+        }
     }
 
     /// It has been told what was kept: what all had committed when its statement was sent.

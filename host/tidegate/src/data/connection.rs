@@ -9,7 +9,7 @@ mod lent; // the server in hand: got, settled, given back
 mod notified; // who listens for it, and what it is told
 
 use std::cell::Cell;
-use std::future::{Future as _, poll_fn};
+use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -34,6 +34,15 @@ use crate::stream::{Settling, Stream};
 /// The last message of a client: a type byte and a length.
 const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 
+/// What a client waits for without a server.
+struct Pause(Pin<Box<dyn Future<Output = ()>>>);
+
+impl std::fmt::Debug for Pause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pause")
+    }
+}
+
 /// What the client's side of the loop does next.
 #[derive(Debug)]
 enum ClientPhase {
@@ -43,8 +52,8 @@ enum ClientPhase {
     Queued,
     /// The session waits for replies.
     Replies,
-    /// Until a limit may have room.
-    Paused(Pin<Box<tokio::time::Sleep>>),
+    /// Until a limit may have room, or a replica has caught up.
+    Paused(Pause),
     /// Has been told its last message.
     Closing(CloseReason),
     /// Is gone; its server is being cleaned.
@@ -59,6 +68,8 @@ pub struct Connection {
     session: Session,
     /// For the server in hand, or waited for.
     asked: Asked,
+    /// It has waited for a replica for the read that is to run next.
+    has_waited: bool,
     lent: Option<Lent>,
     from_client: Way,
     from_server: Way,
@@ -104,6 +115,7 @@ impl Connection {
             stream,
             session,
             asked: Asked::PRIMARY,
+            has_waited: false,
             lent: None,
             from_client: Way::new(input),
             from_server,
@@ -119,7 +131,7 @@ impl Connection {
     }
 
     /// Runs until the client and its server are dealt with. Cancel safe only at the end: dropping it closes both.
-    pub async fn run(mut self) -> CloseReason {
+    pub async fn run(mut self: Box<Self>) -> CloseReason {
         let reason = poll_fn(|cx| self.poll(cx)).await;
         self.worker.pools.give_up(&self.client.slot, Instant::now());
         self.stop_listening();
@@ -176,7 +188,7 @@ impl Connection {
         }
         match &mut self.phase {
             ClientPhase::Paused(until) => {
-                if until.as_mut().poll(cx).is_pending() {
+                if until.0.as_mut().poll(cx).is_pending() {
                     return self.watch_client(cx);
                 }
                 self.from_client.wanted = 0;
@@ -286,7 +298,7 @@ impl Connection {
             ClientNext::Replies => ClientPhase::Replies,
             ClientNext::Pause(time) => {
                 self.client.set_state(State::Waiting, Instant::now());
-                ClientPhase::Paused(Box::pin(tokio::time::sleep(time)))
+                ClientPhase::Paused(Pause(Box::pin(tokio::time::sleep(time))))
             }
             ClientNext::Lease(plan) => return self.acquire(plan, cx),
             ClientNext::Close(reason) => return self.close_by_client(reason, cx),
@@ -361,6 +373,7 @@ impl Connection {
             }
             step
         };
+        self.note_write();
         self.keep_whole();
         if !self.session.is_waiting_for_replies() {
             self.cancels_left = 0;

@@ -1,6 +1,7 @@
 //! One thread of the data plane: its clients, its pools, its buffers, and the messages others send it.
 
 mod arrivals; // how a client arrives
+mod placing; // where a client's statement runs
 mod replication; // clients with a server connection of their own
 mod retiring; // connections to where servers were
 mod upkeep; // clients that leave, deadlines, cancels, snapshots
@@ -45,6 +46,8 @@ use crate::upstream::pool::{
 };
 use crate::uring::{self, Use};
 use crate::view::Views;
+pub use placing::Located;
+use placing::Placing;
 use replication::Replicating;
 pub use retiring::{Retiring, Transactions};
 pub use upkeep::WorkerSnapshot;
@@ -271,7 +274,7 @@ pub struct Worker {
     welcomes: RefCell<Welcomes>,
     settled: RefCell<Arc<Settled>>,
     life: Cell<Life>,
-    next_replica: Cell<usize>,
+    placing: Placing,
     pub routing: RefCell<Routing>,
     tasks: RefCell<JoinSet<()>>,
     cancels: Rc<tokio::sync::Semaphore>,
@@ -373,7 +376,7 @@ impl Worker {
             welcomes: RefCell::default(),
             settled: RefCell::new(settled),
             life: Cell::new(Life::Serving),
-            next_replica: Cell::new(index),
+            placing: Placing::new(index),
             routing: RefCell::new(routing),
             tasks: RefCell::default(),
             cancels: Rc::new(tokio::sync::Semaphore::new(CANCELS_MAX)),

@@ -91,6 +91,7 @@ pub const METRICS: &[Metric] = &[
     counter("tidegate_probes_total", "Times a server was asked what state a client had left in its session.", |t| t.probes),
     counter("tidegate_settings_applied_total", "Settings sent to a server so that it has what its client set.", |t| t.settings_applied),
     counter("tidegate_reprepared_total", "Prepared statements sent again since the server did not know them.", |t| t.reprepared),
+    counter("tidegate_reads_waited_total", "Reads that no replica was fresh enough for and that waited, up to routing.catch_up_max, for one to catch up.", |t| t.reads_waited),
     counter("tidegate_reads_repeated_total", "Reads run again on the primary since the replica that had them was lost, cancelled them for what it replays, or refused them as writes.", |t| t.reads_repeated),
     counter("tidegate_reads_disproved_total", "Of those run again: statements that were proven to be reads and that the replica refused as writes (25006).", |t| t.reads_disproved),
     counter("tidegate_prepared_evicted_total", "Prepared statements closed on a server to keep within its bound.", |t| t.prepared_evicted),

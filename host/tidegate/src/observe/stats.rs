@@ -236,6 +236,7 @@ worker_stats! {
     settings_applied,
     /// Prepared statements sent again since this server did not know them.
     reprepared,
+    reads_waited,
     reads_repeated,
     reads_disproved,
     /// Prepared statements closed on a server to keep within its bound.

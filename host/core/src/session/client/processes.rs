@@ -5,13 +5,15 @@
 //! their place runs what answers as they would. See `statement::processes` for the forms that are taken.
 
 use super::{Frame, wait_for, whole_body};
-use crate::plan::{ProcessOwner, Router};
+use crate::plan::{MIN_LSN_SETTING, ProcessOwner, Router, SHOW_MIN_LSN};
 use crate::refusal::Refusal;
 use crate::session::expected::Signalling;
 use crate::session::pins::Pins;
 use crate::session::prepared::Prepared;
 use crate::session::{ClientNext, Io, Session};
-use crate::statement::{Analysis, ProcessCommand, ProcessNamed, Signal, SignalCall, with_number};
+use crate::statement::{
+    Analysis, ProcessCommand, ProcessNamed, Signal, SignalCall, TidegateCommand, with_number,
+};
 use tidegate_wire::frame::Header;
 use tidegate_wire::frontend::{self, Format};
 
@@ -34,6 +36,9 @@ impl Session {
         analysis: &Analysis,
         router: &dyn Router,
     ) -> Option<StandIn> {
+        if shows_position(analysis) {
+            return Some(StandIn::Text(SHOW_MIN_LSN.into()));
+        }
         match self.process_command(analysis)? {
             ProcessCommand::Number(_) => self.numbered(sql, analysis).map(StandIn::Text),
             ProcessCommand::Signal(call) => match call.process {
@@ -43,8 +48,11 @@ impl Session {
         }
     }
 
-    /// The text with the client's own number, if it asks for that.
+    /// The text with the client's own number, if it asks for that; or what answers it, if it asks for its position.
     pub(super) fn numbered(&self, sql: &[u8], analysis: &Analysis) -> Option<Vec<u8>> {
+        if shows_position(analysis) {
+            return Some(SHOW_MIN_LSN.into());
+        }
         match self.process_command(analysis)? {
             ProcessCommand::Number(calls) => Some(with_number(sql, calls, self.own_process()?)),
             ProcessCommand::Signal(_) => None,
@@ -107,6 +115,15 @@ impl Session {
         let certain = !path.contains("pg_catalog") || path.starts_with("pg_catalog");
         (certain && !self.pins.contains(Pins::SESSION_AUTHORIZATION)).then_some(command)
     }
+}
+
+/// Does it ask where in the log its session is?
+fn shows_position(analysis: &Analysis) -> bool {
+    let shown = match analysis.tidegate.as_deref() {
+        Some(TidegateCommand::Show { name }) => name,
+        _ => return false,
+    };
+    MIN_LSN_SETTING.strip_prefix("tidegate.") == Some(shown)
 }
 
 /// In PostgreSQL's words.

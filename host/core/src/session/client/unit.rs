@@ -7,8 +7,8 @@ use super::{Frame, whole_body};
 use crate::ids::Priority;
 use crate::limits;
 use crate::plan::{
-    END_USER_SETTING, Next, PRIORITY_SETTING, Plan, RoutePreference, Router, Target, Unit,
-    priority_from_setting, target,
+    END_USER_SETTING, MIN_LSN_SETTING, Next, PRIORITY_SETTING, Plan, RoutePreference, Router,
+    Target, Unit, min_lsn_from_setting, priority_from_setting, target,
 };
 use crate::session::expected::Copying;
 use crate::session::{Batch, ClientNext, Io, PoolMode, Session, SettingsNow};
@@ -48,7 +48,11 @@ impl Session {
             && self.may_read_elsewhere()
             && self.unit_reads(input, at, router);
         let target = target(preference, if reads { Unit::Reads } else { Unit::Anything });
-        Plan { target, priority: self.priority(input, at, router) }
+        let min_lsn = match target {
+            Target::Read => min_lsn_from_setting(self.settings.get(MIN_LSN_SETTING)),
+            Target::Primary | Target::Replica => None,
+        };
+        Plan { target, priority: self.priority(input, at, router), min_lsn }
     }
 
     /// How what begins at `at` waits for its server: by the session's word, else by the policy's for the first text.
@@ -202,6 +206,11 @@ impl Session {
         if !(leaves_data_alone(analysis) || self.text_reads(sql, router)) {
             self.wrote = Some(());
         }
+    }
+
+    /// May anything that ran since the last call of `take_wrote` have written?
+    pub fn may_have_written(&self) -> bool {
+        self.wrote.is_some()
     }
 
     /// May anything that ran since the last call have written?

@@ -208,6 +208,7 @@ impl Connection {
     pub(super) fn server_gone(&mut self, cx: &mut Context<'_>) {
         // As long as the session knows what it had under way.
         self.lose_work();
+        self.note_write();
         let lost = match self.phase {
             ClientPhase::Reading | ClientPhase::Replies => {
                 self.session.handle_server_lost(&mut self.from_server.out)

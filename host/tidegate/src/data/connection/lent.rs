@@ -13,8 +13,10 @@ use tidegate_core::session::{ClientNext, Pins, Settled, Tally};
 use tidegate_policy::Outcome;
 use tidegate_pool::Fitness;
 
-use super::{ClientPhase, Connection};
+use super::{ClientPhase, Connection, Pause};
+use crate::config::Causality;
 use crate::data::clients::State;
+use crate::data::worker::Located;
 use crate::observe::stats::{ErrorKind, PinReason};
 use crate::upstream::pool::{Acquired, Lease, Patience};
 
@@ -54,7 +56,17 @@ impl Connection {
     /// advise → plan happened in the session; here the plan becomes a lease.
     pub(super) fn acquire(&mut self, plan: Plan, cx: &mut Context<'_>) {
         self.client.slot.set_priority(plan.priority);
+        if plan.target == Target::Read {
+            self.client.set_min_lsn(plan.min_lsn);
+        }
         self.acquire_at(plan.target, cx);
+    }
+
+    /// Before a client is told what its server says: all reads that begin when it has been told are to see what it wrote.
+    pub(super) fn note_write(&self) {
+        if self.session.may_have_written() && self.worker.causality() == Causality::Global {
+            self.worker.shared.views.causal.note_write(Instant::now());
+        }
     }
 
     /// With the priority that was asked for last.
@@ -68,8 +80,16 @@ impl Connection {
             return self.refuse(&loss);
         }
         let now = Instant::now();
-        self.asked = match self.worker.locate(target, &self.client) {
-            Ok(asked) => asked,
+        let has_waited = mem::take(&mut self.has_waited);
+        self.asked = match self.worker.locate(target, &self.client, has_waited) {
+            Ok(Located::Now(asked)) => asked,
+            Ok(Located::Soon(pause)) => {
+                // Then the session asks for a server anew.
+                self.has_waited = true;
+                self.client.set_state(State::Waiting, now);
+                self.phase = ClientPhase::Paused(Pause(pause));
+                return;
+            }
             Err(refusal) => return self.refuse(&refusal),
         };
         let elsewhere = self.asked.target == Target::Read;
@@ -81,6 +101,10 @@ impl Connection {
         let pool = match self.asked.place {
             Place::Primary => self.client.write_pool.clone(),
             Place::Replica(index) => self.worker.read_pool(&self.client, index, now),
+        };
+        let pool = match self.client.slot.priority() {
+            Priority::Normal => pool,
+            Priority::Critical => self.worker.critical_pool(&self.client, pool, now),
         };
         match self.worker.pools.acquire(&pool, &self.client.slot, now) {
             Acquired::Now(lease) => self.handle_grant(Ok(lease), cx),

@@ -7,28 +7,28 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tidegate_core::ids::ClientId;
-use tidegate_core::plan::{Target, refuse_setting};
-use tidegate_core::policy::route::Fallback;
+use tidegate_core::plan::refuse_setting;
 use tidegate_core::refusal::{Refusal, Severity};
-use tidegate_core::route::{Choice, Place};
 use tidegate_core::session::hidden::HiddenCode;
 use tidegate_core::session::{PoolMode, Session};
 use tidegate_pool::Fitness;
 
 use super::upkeep::shutting_down;
-use super::{Life, Message, Worker};
+use super::{Life, Message, Settled, Worker};
 use crate::config;
 use crate::data::caching::Tracked;
 use crate::data::cancel::{Concerned, Holder};
 use crate::data::clients::{Client, CloseRequest, Counted, Encrypted, NewClient, State};
-use crate::data::connection::{Asked, Connection};
+use crate::data::connection::Connection;
 use crate::data::greeting::{self, Rejected, Welcome};
 use crate::data::listener::{ACCEPT_PAUSE, Listener};
 use crate::data::login::{self, Admission, Door, LoggedIn, LoginOutcome, Peer, Replication};
-use crate::data::routing::no_replica;
 use crate::stream::{LeftSocket, Socket};
 use crate::upstream::pool::{Acquired, Lease, PoolCell, PoolKey, PoolKind, Pools, WaitSlot};
 use crate::upstream::{BackendKey, Target as Reached};
+
+/// Servers that one login has asked about its settings, where each was lost before it answered.
+const SETTINGS_ASKED_MAX: usize = 3;
 
 impl Worker {
     pub(super) async fn accept(self: Rc<Self>, listener: Listener) {
@@ -70,14 +70,14 @@ impl Worker {
         let worker = self.clone();
         self.tasks.borrow_mut().spawn_local(async move {
             worker.stats.clients_open.increment();
-            // Boxed, so that what a login needs is given back when it is over.
-            Box::pin(worker.clone().welcome(socket, peer)).await;
+            worker.clone().welcome(socket, peer).await;
             worker.stats.clients_open.decrement();
             worker.shared.loads.leave(worker.index);
         });
     }
 
-    /// One client from its first byte to its last.
+    /// One client from its first byte to its last. What is needed for a while alone is boxed, and given back when it is over:
+    /// of a client that rests, this is what is left.
     async fn welcome(self: Rc<Self>, socket: Socket, peer: Peer) {
         let settled = self.settled();
         let admission = || self.admission(settled.config.limits.clients_max);
@@ -91,35 +91,39 @@ impl Worker {
                 Box::pin(self.replicate(*logged_in, peer)).await;
             }
             LoginOutcome::Done(logged_in) => {
-                let connection = Box::pin(self.clone().greet(*logged_in, peer)).await;
+                let connection = Box::pin(self.clone().greet(logged_in, peer)).await;
                 let Some((connection, client)) = connection else { return };
                 drop(settled);
                 let reason = connection.run().await;
                 self.forget(&client, reason);
             }
             LoginOutcome::Cancel { stream, pid, secret } => {
-                match self.shared.keys.judge(pid, &secret) {
-                    Concerned::Client(holder) => {
-                        self.stats.cancels.increment();
-                        self.shared.cancel(holder).await;
-                    }
-                    Concerned::Peer(peer, key) => {
-                        if let Some(target) = settled.peers.get(&peer) {
-                            self.stats.cancels.increment();
-                            self.forward_to_peer(target, &key).await;
-                        }
-                    }
-                    Concerned::Nobody => {
-                        if let Some(siblings) = &self.shared.siblings {
-                            siblings.cancel(pid, &secret).await;
-                        }
-                    }
-                }
+                Box::pin(self.heed_cancel(&settled, pid, &secret)).await;
                 drop(stream);
             }
             LoginOutcome::Closed(reason) => {
                 self.stats.logins_failed.increment();
                 tracing::debug!(?peer, reason = reason.label(), "login ended");
+            }
+        }
+    }
+
+    async fn heed_cancel(&self, settled: &Settled, pid: i32, secret: &[u8]) {
+        match self.shared.keys.judge(pid, secret) {
+            Concerned::Client(holder) => {
+                self.stats.cancels.increment();
+                self.shared.cancel(holder).await;
+            }
+            Concerned::Peer(peer, key) => {
+                if let Some(target) = settled.peers.get(&peer) {
+                    self.stats.cancels.increment();
+                    self.forward_to_peer(target, &key).await;
+                }
+            }
+            Concerned::Nobody => {
+                if let Some(siblings) = &self.shared.siblings {
+                    siblings.cancel(pid, secret).await;
+                }
             }
         }
     }
@@ -153,17 +157,17 @@ impl Worker {
     /// From the end of a login to a connection that serves statements; `None` when the client was turned away.
     async fn greet(
         self: Rc<Self>,
-        mut logged_in: LoggedIn,
+        mut logged_in: Box<LoggedIn>,
         peer: Peer,
-    ) -> Option<(Connection, Rc<Client>)> {
+    ) -> Option<(Box<Connection>, Rc<Client>)> {
         match self.clone().prepare(&logged_in, peer).await {
             Ok((client, session, welcome)) => {
                 self.stats.logins_ok.increment();
-                let LoggedIn { mut stream, pending, .. } = logged_in;
+                let LoggedIn { mut stream, pending, .. } = *logged_in;
                 stream.settle();
                 let connection =
                     Connection::new(self, client.clone(), stream, session, &pending, &welcome);
-                Some((connection, client))
+                Some((Box::new(connection), client))
             }
             Err(refusal) => {
                 self.stats.logins_failed.increment();
@@ -260,32 +264,36 @@ impl Worker {
         welcome: &RefCell<Welcome>,
         hidden: &HiddenCode,
     ) -> Result<Arc<tidegate_core::settings::Settings>, Refusal> {
-        let mut lease = self.lease(pool, id).await?;
-        let asked = tokio::time::timeout(tidegate_core::limits::CONNECT_TIME_MAX, async {
-            let settled = greeting::settle(&mut lease.server, wanted).await?;
-            if let Some(claim) = hidden.claim() {
-                let hides = greeting::inspect(&mut lease.server).await.map_err(Rejected::Lost)?;
-                hidden.settle(&claim, hides);
+        // A server that is lost meanwhile costs nothing: its client has been told nothing, and the next may be another.
+        for _ in 0..SETTINGS_ASKED_MAX {
+            let mut lease = self.lease(pool, id).await?;
+            let asked = tokio::time::timeout(tidegate_core::limits::CONNECT_TIME_MAX, async {
+                let settled = greeting::settle(&mut lease.server, wanted).await?;
+                if let Some(claim) = hidden.claim() {
+                    let hides =
+                        greeting::inspect(&mut lease.server).await.map_err(Rejected::Lost)?;
+                    hidden.settle(&claim, hides);
+                }
+                Ok(settled)
+            });
+            match asked.await {
+                Ok(Ok(settled)) => {
+                    let parameters = &lease.server.parameters;
+                    welcome.borrow_mut().remember(wanted.clone(), &settled, parameters);
+                    lease.release(Fitness::Fit, Instant::now());
+                    return Ok(settled.settings);
+                }
+                Ok(Err(Rejected::ByServer(refusal))) => {
+                    lease.release(Fitness::Fit, Instant::now());
+                    return Err(refusal);
+                }
+                Ok(Err(Rejected::Lost(_))) => {}
+                Err(_) => break,
             }
-            Ok(settled)
-        });
-        match asked.await {
-            Ok(Ok(settled)) => {
-                let parameters = &lease.server.parameters;
-                welcome.borrow_mut().remember(wanted.clone(), &settled, parameters);
-                lease.release(Fitness::Fit, Instant::now());
-                Ok(settled.settings)
-            }
-            Ok(Err(Rejected::ByServer(refusal))) => {
-                lease.release(Fitness::Fit, Instant::now());
-                Err(refusal)
-            }
-            Ok(Err(Rejected::Lost(_))) | Err(_) => Err(Refusal::fatal(
-                "08006",
-                "the server was lost while it checked start-up settings",
-            )
-            .hint("Try again, and look at the server's log for the cause.")),
         }
+        let lost = "the server was lost while it checked start-up settings";
+        Err(Refusal::fatal("08006", lost)
+            .hint("Try again, and look at the server's log for the cause."))
     }
 
     /// A server connection, waited for. The pool keeps the deadline.
@@ -304,60 +312,6 @@ impl Worker {
             }
         }
         .map_err(|refusal| Refusal { severity: Severity::Fatal, ..refusal })
-    }
-
-    /// Where a client's statement of this kind runs, and what that makes of it.
-    pub fn locate(&self, target: Target, client: &Client) -> Result<Asked, Refusal> {
-        Ok(match target {
-            Target::Primary => Asked::PRIMARY,
-            Target::Read => {
-                let mut routing = self.routing.borrow_mut();
-                let (choice, otherwise) = routing.choose(&client.facts.get(), Instant::now());
-                match (choice, otherwise) {
-                    // The view may still be of another configuration.
-                    (Choice::Replica(index), _) if index < self.replicas() => {
-                        Asked { target, place: Place::Replica(index), otherwise }
-                    }
-                    (_, Fallback::Primary) => Asked::PRIMARY,
-                    (_, Fallback::Refuse) => return Err(no_replica()),
-                }
-            }
-            // Asked for by the client, who takes what there is: replicas in turn, the primary when there is none.
-            Target::Replica => {
-                let turn = self.next_replica.get();
-                self.next_replica.set(turn.wrapping_add(1));
-                let replica = self.routing.borrow_mut().in_turn(turn, self.replicas());
-                let place = replica.map_or(Place::Primary, Place::Replica);
-                Asked { target, place, otherwise: Fallback::Primary }
-            }
-        })
-    }
-
-    fn replicas(&self) -> usize {
-        self.settled.borrow().config.cluster.replicas.len()
-    }
-
-    /// The pool of reads at a replica.
-    pub fn read_pool(&self, client: &Client, replica: usize, now: Instant) -> Rc<PoolCell> {
-        let instance = 1 + replica;
-        let mut pools = client.read_pools.borrow_mut();
-        if pools.len() <= instance {
-            pools.resize(instance + 1, None);
-        }
-        if let Some(pool) = pools.get(instance).cloned().flatten() {
-            return pool;
-        }
-        let key = PoolKey {
-            database: client.database.clone(),
-            user: client.user.clone(),
-            instance,
-            kind: PoolKind::Read,
-        };
-        let pool = self.pools.pool(&key, &client.credentials, now);
-        if let Some(place) = pools.get_mut(instance) {
-            *place = Some(pool.clone());
-        }
-        pool
     }
 }
 

@@ -116,6 +116,11 @@ impl PoolCell {
         Rc::new(Self { key, home, shared, instance, inner: RefCell::new(inner) })
     }
 
+    /// Does whoever wants a connection now wait for one that another client has?
+    pub fn is_used_up(&self) -> bool {
+        self.inner.borrow().pool.is_used_up(&self.budget())
+    }
+
     pub fn key(&self) -> &PoolKey {
         &self.key
     }

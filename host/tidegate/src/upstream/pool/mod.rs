@@ -38,14 +38,17 @@ use std::sync::Arc;
 pub enum PoolKind {
     Write,
     Read,
+    /// For critical statements, when another pool is used up (property 11).
+    Critical,
 }
 
 impl PoolKind {
-    /// `write` or `read`.
+    /// `write`, `read` or `critical`.
     pub fn name(self) -> &'static str {
         match self {
             PoolKind::Write => "write",
             PoolKind::Read => "read",
+            PoolKind::Critical => "critical",
         }
     }
 }

@@ -1,0 +1,172 @@
+//! Where a client's statement runs; and, for a read that no replica is fresh enough for, whether one may soon be.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tidegate_core::plan::Target;
+use tidegate_core::policy::route::Fallback;
+use tidegate_core::refusal::Refusal;
+use tidegate_core::route::{Choice, Place, ReadFacts, WhyPrimary, is_shown};
+
+use super::Worker;
+use crate::config::Causality;
+use crate::data::clients::Client;
+use crate::data::connection::Asked;
+use crate::data::routing::no_replica;
+use crate::upstream::pool::{PoolCell, PoolKey, PoolKind};
+
+/// After a wait that was in vain no read waits for this long: the replicas lag by more than is waited for.
+const WAIT_AGAIN: Duration = Duration::from_secs(1);
+
+/// What one worker keeps in mind between statements.
+#[derive(Debug)]
+pub(super) struct Placing {
+    next_replica: Cell<usize>,
+    /// Until then no read waits for a replica.
+    no_wait_until: Cell<Option<Instant>>,
+}
+
+/// Where a statement goes.
+pub enum Located {
+    Now(Asked),
+    /// It is to be asked again after this.
+    Soon(Pin<Box<dyn Future<Output = ()>>>),
+}
+
+impl Placing {
+    /// Workers do not all begin with the same replica.
+    pub(super) fn new(worker: usize) -> Self {
+        Self { next_replica: Cell::new(worker), no_wait_until: Cell::new(None) }
+    }
+}
+
+impl Worker {
+    /// Where a client's statement of this kind runs, and what that makes of it. One that `has_waited` waits no more.
+    pub fn locate(
+        &self,
+        target: Target,
+        client: &Client,
+        has_waited: bool,
+    ) -> Result<Located, Refusal> {
+        Ok(Located::Now(match target {
+            Target::Primary => Asked::PRIMARY,
+            Target::Read => {
+                let now = Instant::now();
+                let facts = self.facts(client, now);
+                let (choice, otherwise) = self.routing.borrow_mut().choose(&facts, now);
+                if let Choice::Primary(why) = choice
+                    && why != WhyPrimary::NoReplica
+                    && let Some(soon) = self.catch_up(facts, has_waited, now)
+                {
+                    return Ok(soon);
+                }
+                match (choice, otherwise) {
+                    // The view may still be of another configuration.
+                    (Choice::Replica(index), _) if index < self.replicas() => {
+                        Asked { target, place: Place::Replica(index), otherwise }
+                    }
+                    (_, Fallback::Primary) => Asked::PRIMARY,
+                    (_, Fallback::Refuse) => return Err(no_replica()),
+                }
+            }
+            // Asked for by the client, who takes what there is: replicas in turn, the primary when there is none.
+            Target::Replica => {
+                let turn = self.placing.next_replica.get();
+                self.placing.next_replica.set(turn.wrapping_add(1));
+                let replica = self.routing.borrow_mut().in_turn(turn, self.replicas());
+                let place = replica.map_or(Place::Primary, Place::Replica);
+                Asked { target, place, otherwise: Fallback::Primary }
+            }
+        }))
+    }
+
+    /// What a client's next read has to see.
+    fn facts(&self, client: &Client, now: Instant) -> ReadFacts {
+        let facts = client.facts.get();
+        match self.causality() {
+            Causality::Session => facts,
+            Causality::Global => {
+                let wrote_at = facts.wrote_at.max(self.shared.views.causal.last_write());
+                ReadFacts { wrote_at, ..facts }
+            }
+            // What keeps it from replicas for a time is no matter of freshness.
+            Causality::Off => {
+                let wrote_at = facts.wrote_at.filter(|until| *until > now);
+                ReadFacts { wrote_at, saw: None, ..facts }
+            }
+        }
+    }
+
+    pub fn causality(&self) -> Causality {
+        self.settled.borrow().config.routing.causality
+    }
+
+    /// No replica shows all of that. One may in a moment: has the servers asked at once instead of at the next interval.
+    fn catch_up(&self, facts: ReadFacts, has_waited: bool, now: Instant) -> Option<Located> {
+        let causal = &self.shared.views.causal;
+        let until = &self.placing.no_wait_until;
+        if has_waited {
+            until.set(Some(now + WAIT_AGAIN));
+        }
+        let time_max = self.settled.borrow().config.routing.catch_up_max?;
+        // What is to come no replica shows.
+        if facts.wrote_at.is_some_and(|wrote_at| wrote_at > now) {
+            return None;
+        }
+        causal.want_freshness();
+        if until.get().is_some_and(|until| now < until) {
+            return None;
+        }
+        self.stats.reads_waited.increment();
+        let mut views = self.shared.views.subscribe();
+        Some(Located::Soon(Box::pin(async move {
+            let shown = views.wait_for(|view| is_shown(&view.replicas, &facts));
+            // In time or not, it is looked again.
+            let _ = tokio::time::timeout(time_max, shown).await;
+        })))
+    }
+
+    fn replicas(&self) -> usize {
+        self.settled.borrow().config.cluster.replicas.len()
+    }
+
+    /// The pool of reads at a replica.
+    pub fn read_pool(&self, client: &Client, replica: usize, now: Instant) -> Rc<PoolCell> {
+        let instance = 1 + replica;
+        let mut pools = client.read_pools.borrow_mut();
+        if pools.len() <= instance {
+            pools.resize(instance + 1, None);
+        }
+        if let Some(pool) = pools.get(instance).cloned().flatten() {
+            return pool;
+        }
+        let key = PoolKey {
+            database: client.database.clone(),
+            user: client.user.clone(),
+            instance,
+            kind: PoolKind::Read,
+        };
+        let pool = self.pools.pool(&key, &client.credentials, now);
+        if let Some(place) = pools.get_mut(instance) {
+            *place = Some(pool.clone());
+        }
+        pool
+    }
+
+    /// For a critical statement, the pool of connections that are kept from others, if those of `pool` are in use.
+    pub fn critical_pool(&self, client: &Client, pool: Rc<PoolCell>, now: Instant) -> Rc<PoolCell> {
+        let key = pool.key();
+        let settled = self.settled.borrow();
+        if settled.config.pool_settings(&key.database, &key.user).critical_max == 0
+            || !pool.is_used_up()
+        {
+            return pool;
+        }
+        let key = PoolKey { kind: PoolKind::Critical, ..key.clone() };
+        drop(settled);
+        let critical = self.pools.pool(&key, &client.credentials, now);
+        if critical.is_used_up() { pool } else { critical }
+    }
+}
