@@ -36,5 +36,10 @@ for file in "$1"/*/postmaster.pid; do
     if [ -n "$4" ] && grep -q "^ *$3 *$4 " /proc/sysvipc/shm 2>/dev/null; then ipcrm -m "$4" 2>/dev/null; fi
 done
 
-[ "$2" = remove ] && rm -rf -- "$1"
+# A process of a killed server may write its last file meanwhile.
+tries=0
+while [ "$2" = remove ] && ! rm -rf -- "$1" 2>/dev/null && [ "$tries" -lt 100 ]; do
+    tries=$((tries + 1))
+    sleep 0.05
+done
 exit 0
