@@ -26,6 +26,10 @@ pub enum Condition {
     Twin,
     /// A server of another cluster.
     OtherSystem,
+    /// A pool's circuit breaker is open: statements that need a connection fail at once.
+    Breaker,
+    /// A pool is nearly used up.
+    Pool,
     /// Somebody wants to see whether alerts arrive.
     Test,
 }
@@ -42,7 +46,7 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub condition: Condition,
-    /// The server that it is about, if it is about one.
+    /// The server or pool that it is about, if it is about one.
     pub server: Option<String>,
     /// A sentence.
     pub what: String,
@@ -65,7 +69,7 @@ impl Finding {
 }
 
 impl Condition {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Primary,
         Self::Failover,
         Self::Writes,
@@ -75,6 +79,8 @@ impl Condition {
         Self::Outdated,
         Self::Twin,
         Self::OtherSystem,
+        Self::Breaker,
+        Self::Pool,
         Self::Test,
     ];
 
@@ -89,6 +95,8 @@ impl Condition {
             Self::Outdated => "outdated-primary",
             Self::Twin => "two-primaries",
             Self::OtherSystem => "other-cluster",
+            Self::Breaker => "breaker",
+            Self::Pool => "pool",
             Self::Test => "test",
         }
     }
@@ -96,9 +104,13 @@ impl Condition {
     pub fn severity(self) -> Severity {
         match self {
             Self::Primary | Self::Failover | Self::Writes | Self::Twin => Severity::Critical,
-            Self::Replicas | Self::Lag | Self::Replica | Self::Outdated | Self::OtherSystem => {
-                Severity::Warning
-            }
+            Self::Replicas
+            | Self::Lag
+            | Self::Replica
+            | Self::Outdated
+            | Self::OtherSystem
+            | Self::Breaker
+            | Self::Pool => Severity::Warning,
             Self::Test => Severity::Info,
         }
     }
@@ -106,7 +118,7 @@ impl Condition {
     /// It must have lasted so long.
     pub fn told_after(self) -> Duration {
         match self {
-            Self::Primary | Self::Replica => BLIP_TIME,
+            Self::Primary | Self::Replica | Self::Pool => BLIP_TIME,
             _ => Duration::ZERO,
         }
     }
@@ -141,6 +153,12 @@ impl Condition {
                 "stop the one that is not the primary before anybody writes there, and make it a replica"
             }
             Self::OtherSystem => "correct [cluster]: the server belongs to another cluster",
+            Self::Breaker => {
+                "see why connections to that server fail (Tidegate's log, GET /api/v1/pools); what is open is tried again by itself"
+            }
+            Self::Pool => {
+                "find what keeps connections (GET /api/v1/clients), make transactions shorter, or raise pool.size_max"
+            }
             Self::Test => "nothing: somebody has asked for this message",
         }
     }

@@ -110,6 +110,8 @@ pub const TAGS_BYTES_MAX: usize = 8 << 10;
 /// Server connections a pool keeps at least / at most (property 13).
 pub const POOL_SIZE_MIN: usize = 10;
 pub const POOL_SIZE_MAX: usize = 50;
+/// Pools of which it is told at once that something is wrong with them.
+pub const POOL_TROUBLES_MAX: usize = 32;
 /// And beyond them for critical statements alone, by default: a health check and one more.
 pub const POOL_CRITICAL_MAX: usize = 2;
 /// An idle server connection above the minimum is closed after this (property 14).

@@ -4,13 +4,17 @@ use crate::failover::{
     LONG, cluster, options, primary_of, tidegate, topology, url, wait_until_steady,
     wait_until_writable,
 };
+use crate::own::pool_of;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use tidegate_test_support::{Tidegate, wait_until};
+use tidegate_test_support::clusters::ROLE;
+use tidegate_test_support::{
+    Client, Tidegate, TidegateOptions, shared_cluster, test_database, wait_until,
+};
 
 /// One POST.
 #[derive(Clone, Debug)]
@@ -297,4 +301,21 @@ fn property_23_lag_is_told_of_again_and_again_and_by_whoever_was_away() {
     away.status.store(404, Ordering::Relaxed);
     let (code, said) = tidegate.command(&["alert", "--test"]);
     assert!(code == 1 && said.contains("webhook (127.0.0.1): it answers 404"), "{said}");
+}
+
+// Property 40: so are thresholds that no server passes; here without any replica.
+#[test]
+fn a_pool_that_is_nearly_used_up_is_told_of() {
+    let (database, webhook) = (test_database("pool_alert"), Hook::start());
+    let alerts = format!("[[alerts]]\nkind = \"webhook\"\nurl = \"{}\"\n", webhook.url("/"));
+    let mut options = TidegateOptions::for_cluster(shared_cluster(), &database);
+    options.replicas.clear();
+    options.toml = Some(pool_of(1) + &alerts);
+    let tidegate = Tidegate::start(options);
+    let mut client = Client::connect(&tidegate.url(ROLE, &database));
+    client.query("BEGIN");
+    let pool = format!("{ROLE}@{database} on primary (write)");
+    wait_until(LONG, "it is told", || webhook.told("pool", Some(&pool)) == ["fired"]);
+    client.query("COMMIT");
+    wait_until(LONG, "it is over", || webhook.told("pool", Some(&pool)) == ["fired", "cleared"]);
 }

@@ -7,8 +7,9 @@ use tidegate_cluster::{Notice, Role, Status};
 use tidegate_core::route::ReplicaView;
 
 use super::cluster::Cluster;
-use super::told;
+use super::{Input, Watched, told};
 use crate::alerts::Report;
+use crate::upstream::pool::{PoolKey, PoolTrouble};
 
 /// What is wrong is told anew to whoever decides about alerts this often, as long as it lasts: its words may be others.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,13 +47,62 @@ impl Trouble {
     }
 }
 
+/// What is wrong with a pool.
+fn of_pool(watched: &Watched, (key, trouble): (PoolKey, PoolTrouble)) -> Finding {
+    let server = watched.targets.get(key.instance).map_or("?", |target| &target.name);
+    let pool = format!("{}@{} on {server} ({})", key.user, key.database, key.kind.name());
+    let (condition, what) = match trouble {
+        PoolTrouble::Tripped => (
+            Condition::Breaker,
+            format!(
+                "the circuit breaker of the pool {pool} is open: connections to the server fail"
+            ),
+        ),
+        PoolTrouble::NearlyUsedUp => (
+            Condition::Pool,
+            format!("the pool {pool} is nearly used up: clients will have to wait"),
+        ),
+    };
+    Finding { condition, server: Some(pool), what, is_urgent: false }
+}
+
+/// Where there is no cluster to watch: tells of the pools alone, again and again.
+pub(super) async fn watch_pools(input: &Input, watched: &Watched) {
+    let mut tick = super::ticks(REPORT_INTERVAL);
+    let mut was_told = Vec::new();
+    loop {
+        tick.tick().await;
+        let troubles = input.pools.troubles().into_iter();
+        let findings: Vec<Finding> = troubles.map(|trouble| of_pool(watched, trouble)).collect();
+        if !findings.is_empty() || !was_told.is_empty() {
+            let report = Report { findings: findings.clone(), ..Report::default() };
+            // It is said again at the next tick.
+            if input.alerts.report(report) {
+                was_told = findings;
+            }
+        }
+    }
+}
+
 impl Cluster<'_> {
     /// Says what is wrong now, if that is new or was not said for a while.
     pub(super) fn report(&mut self, replicas: &[ReplicaView], seen: Instant, now: Instant) {
         if self.machine.status() == Status::Steady {
             self.standing.trouble.forget();
         }
-        let findings = self.findings(replicas, seen);
+        let mut findings = self.findings(replicas, seen);
+        let troubles = self.input.pools.troubles().into_iter();
+        // That connections to a server fail which is gone is told already.
+        let is_told = |(key, trouble): &(PoolKey, PoolTrouble)| {
+            *trouble == PoolTrouble::Tripped
+                && (self.machine.status() != Status::Steady
+                    || self.machine.fault(key.instance).is_some())
+        };
+        findings.extend(
+            troubles
+                .filter(|trouble| !is_told(trouble))
+                .map(|trouble| of_pool(self.watched, trouble)),
+        );
         let trouble = &mut self.standing.trouble;
         let marks = |findings: &[Finding]| -> Vec<(String, bool)> {
             findings.iter().map(|finding| (finding.key(), finding.is_urgent)).collect()

@@ -119,7 +119,7 @@ async fn watch_cluster(
         } else {
             // No trouble of a cluster that is watched no more lasts.
             let _ = input.alerts.report(Report::default());
-            refuse_orders(orders).await;
+            tokio::join!(refuse_orders(orders), alerting::watch_pools(input, watched));
         }
     };
     let catalogues = async {

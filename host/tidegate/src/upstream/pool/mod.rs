@@ -28,13 +28,13 @@ pub use pause::{Held, PrimaryHold};
 pub use pools::{Acquired, Pools, PoolsConfig};
 pub use quota::{QuotaLimits, QuotaOf, RoomIn};
 pub use server::{MovedServer, Server};
-pub use shared::{Neighbours, PoolMessage, SharedPools};
+pub use shared::{Neighbours, PoolMessage, PoolTrouble, SharedPools};
 pub use snapshot::{PoolSnapshot, PoolTotals, ServerPlace, ServerSnapshot};
 
 use std::sync::Arc;
 
 /// Reads and writes have pools of their own, with their own bounds and breakers (property 12).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PoolKind {
     Write,
     Read,
@@ -54,7 +54,7 @@ impl PoolKind {
 }
 
 /// Which pool.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolKey {
     pub database: Arc<str>,
     pub user: Arc<str>,

@@ -133,6 +133,7 @@ impl Inner {
     ) {
         let counts = self.pool.counts();
         self.pool.handle_elsewhere(shared.exchange(worker, counts));
+        shared.tell_breaker(worker, self.breaker.state());
         self.heed(shared, instance, now);
         if counts.in_use > 0 {
             self.used_at = now;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_core::limits::HANDED_OVER_IDLE_MAX;
 use tidegate_core::refusal::Refusal;
+use tidegate_pool::breaker::BreakerState;
 use tidegate_pool::{Budget, CloseReason, Counts, PoolConfig, WorkerId, give_up};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -302,6 +303,7 @@ impl Pools {
         for cell in retired {
             close_idle(&cell, CloseReason::IdleTooLong);
             cell.shared.exchange(self.home.worker, Counts::default());
+            cell.shared.tell_breaker(self.home.worker, BreakerState::Closed);
         }
         self.home.shared.forget_unused();
     }

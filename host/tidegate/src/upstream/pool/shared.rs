@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tidegate_core::ids::ServerId;
-use tidegate_core::limits::QUOTA_PATIENCE;
+use tidegate_core::limits::{POOL_TROUBLES_MAX, QUOTA_PATIENCE};
+use tidegate_pool::breaker::BreakerState;
 use tidegate_pool::{
     Budget, Counts, Elsewhere, Generation, Pauses, Pressure, Priority, Recovery, WasLost, WorkerId,
 };
@@ -63,6 +64,17 @@ pub(super) struct SharedPool {
 struct SharedPart {
     idle: AtomicUsize,
     in_use: AtomicUsize,
+    /// Its circuit breaker is not closed.
+    is_tripped: AtomicBool,
+}
+
+/// What is wrong with a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolTrouble {
+    /// A worker's circuit breaker is open, or lets a probe through.
+    Tripped,
+    /// The utilisation warning stands.
+    NearlyUsedUp,
 }
 
 impl std::fmt::Debug for SharedPools {
@@ -105,6 +117,22 @@ impl SharedPools {
                 }
             });
         }
+    }
+
+    /// Pools that something is wrong with, in order; of many, some.
+    pub fn troubles(&self) -> Vec<(PoolKey, PoolTrouble)> {
+        let mut troubles = Vec::new();
+        self.for_each(|key, pool| {
+            let is_tripped = pool.parts.iter().any(|part| part.is_tripped.load(Ordering::Relaxed));
+            if troubles.len() < POOL_TROUBLES_MAX && is_tripped {
+                troubles.push((key.clone(), PoolTrouble::Tripped));
+            }
+            if troubles.len() < POOL_TROUBLES_MAX && pool.is_warned.load(Ordering::Relaxed) {
+                troubles.push((key.clone(), PoolTrouble::NearlyUsedUp));
+            }
+        });
+        troubles.sort_by(|(one, _), (other, _)| one.cmp(other));
+        troubles
     }
 
     pub(super) fn for_each(&self, mut visit: impl FnMut(&PoolKey, &SharedPool)) {
@@ -218,6 +246,13 @@ impl SharedInstance {
 }
 
 impl SharedPool {
+    /// Whether this worker's circuit breaker is closed.
+    pub(super) fn tell_breaker(&self, worker: WorkerId, state: BreakerState) {
+        if let Some(part) = self.parts.get(worker.0) {
+            part.is_tripped.store(state != BreakerState::Closed, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn generation(&self) -> Generation {
         Generation(self.generation.load(Ordering::Relaxed))
     }

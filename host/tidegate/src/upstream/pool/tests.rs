@@ -395,6 +395,9 @@ fn an_open_breaker_refuses_at_once() {
         let refusal = f.lease(&pool, 2).await.unwrap_err();
         assert!(refusal.hint.unwrap().starts_with("Retry in"));
         assert_eq!(*f.fake.attempts.borrow(), attempts);
+        // And others are told of it.
+        f.pools().maintain(Instant::now());
+        assert_eq!(f.shared.troubles(), [(key(PoolKind::Write), PoolTrouble::Tripped)]);
     });
 }
 
@@ -410,6 +413,8 @@ fn a_lost_server_is_probed_without_a_client_and_served_again_when_it_answers() {
             f.pools().snapshot(Instant::now())[0].breaker == BreakerState::Closed
         })
         .await;
+        f.pools().maintain(Instant::now() + Duration::from_secs(20));
+        assert_eq!(f.shared.troubles(), []);
         // The probe's connection was nobody's, and said goodbye.
         let mut probe = f.fake.accepted.borrow_mut().remove(0);
         let mut heard = Vec::new();
