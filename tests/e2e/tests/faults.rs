@@ -143,6 +143,10 @@ fn a_crash_rolls_transactions_back_and_says_so() {
     Client::connect(&url).query("CREATE TABLE t (a int)");
     let mut idle = in_transaction(&url);
     cluster.primary().kill();
+    wait_until(SOON, "the loss is seen", || {
+        let metrics = tidegate.admin_get("/metrics").body;
+        metrics.lines().any(|line| line.contains("kind=\"server_lost\"") && !line.ends_with(" 0"))
+    });
     // It asks for nothing now; what it asks for next fails, and what retry loops know says why.
     idle.send(pipeline().query("COMMIT"));
     let error = &idle.expect("E:40001 ZE")[0];
