@@ -3,6 +3,7 @@
 mod asked; // what the admin API may ask
 mod explain; // what a statement would come to
 mod handover; // from one process to the next
+mod http; // what the HTTP endpoint reaches the workers by
 mod pausing; // pause, resume, reconnect
 mod readiness; // can the primary be reached?
 mod record; // what runs, for a while
@@ -117,6 +118,7 @@ pub struct Handle {
     started_at: Instant,
     fake_secret: [u8; 32],
     readiness: Arc<Readiness>,
+    http: http::Endpoint,
 }
 
 impl Server {
@@ -135,7 +137,7 @@ impl Server {
         let settled = settle::settle(config, fake_secret).map(Arc::new);
         let settled = settled.map_err(|message| (Exit::Usage, message))?;
         let config = settled.config.clone();
-        let Sockets { inherited, mut handover, bound, admin, listening } =
+        let Sockets { inherited, mut handover, bound, admin, http, listening } =
             Sockets::open(&config, beginning)?;
         let addresses: Vec<String> =
             bound.iter().zip(&config.listen).map(|(bound, listen)| bound.address(listen)).collect();
@@ -178,6 +180,7 @@ impl Server {
             started_at: Instant::now(),
             fake_secret,
             readiness: Arc::default(),
+            http: http::Endpoint::default(),
         });
         control.start_control_plane(ordered)?;
         if let Some(open) = &mut handover {
@@ -185,12 +188,11 @@ impl Server {
         }
         let workers = start_workers(&shared, &settled, &bound, receivers)?;
         let admin = start_admin(&config, admin, &control)?;
+        control.start_http(&config, http)?;
         control.set_phase(Phase::Serving);
         inherited.ready();
         control.set_yields(false);
-        for address in &addresses {
-            tracing::info!(%address, "listening");
-        }
+        addresses.iter().for_each(|address| tracing::info!(%address, "listening"));
         Ok(Self { control, workers, admin, handover, addresses })
     }
 
@@ -264,6 +266,7 @@ impl Server {
         while self.workers.iter().any(|worker| !worker.is_finished()) && Instant::now() < deadline {
             thread::park_timeout(Duration::from_millis(5));
         }
+        self.control.stop_http();
         self.control.set_phase(Phase::Stopped);
         for listen in &self.control.settled().config.listen {
             if let Listen::Unix(path) = listen
