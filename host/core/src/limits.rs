@@ -233,6 +233,20 @@ pub const HTTP_CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 /// Web origins that may be listed.
 pub const HTTP_ORIGINS_MAX: usize = 100;
 
+// --- the cache's API -----------------------------------------------------------------------------------
+
+/// Entries that applications put, and the memory of them, in bytes.
+pub const CACHE_ENTRIES_MAX: usize = 10_000;
+pub const CACHE_ENTRIES_BYTES_MAX: usize = 64 << 20;
+/// One of them, its name or one of its tags, in bytes; and its tags.
+pub const CACHE_ENTRY_BYTES_MAX: usize = 1 << 20;
+pub const CACHE_NAME_BYTES_MAX: usize = 256;
+pub const CACHE_TAGS_MAX: usize = 64;
+/// An entry is kept so long unless its request says otherwise.
+pub const CACHE_ENTRY_TTL_DEFAULT: Duration = Duration::from_secs(60);
+/// Rules whose hits and misses are told apart.
+pub const CACHE_RULES_MAX: usize = 1_000;
+
 /// Connections one worker opens at the same time for one pool; more would only make the server's fork queue longer.
 pub const POOL_CONNECTING_MAX: usize = 8;
 /// Pause between two calls for help from a worker whose clients wait while others hold the pool's connections.

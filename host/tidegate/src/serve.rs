@@ -1,6 +1,7 @@
 //! Builds everything from a configuration, waits for signals, reloads, drains.
 
 mod asked; // what the admin API may ask
+mod cache; // what it may ask about what is kept
 mod explain; // what a statement would come to
 mod handover; // from one process to the next
 mod http; // what the HTTP endpoint reaches the workers by
@@ -17,6 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tidegate_cache::{Bounds, Entries};
+use tidegate_core::limits;
 use tidegate_policy::Compiler;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -44,6 +47,12 @@ use readiness::Readiness;
 const CUT_TIME_MAX: Duration = Duration::from_secs(3);
 /// Orders about the cluster that may wait.
 const ORDERS_MAX: usize = 4;
+/// Room for what applications put.
+const ENTRIES: Bounds = Bounds {
+    entries: limits::CACHE_ENTRIES_MAX,
+    bytes: limits::CACHE_ENTRIES_BYTES_MAX,
+    ttl: limits::POLICY_TTL_MAX,
+};
 
 /// Serves until told to stop, with the process's signals.
 pub fn run(config: Config, source: ConfigSource, beginning: Beginning) -> Exit {
@@ -118,6 +127,8 @@ pub struct Handle {
     started_at: Instant,
     fake_secret: [u8; 32],
     readiness: Arc<Readiness>,
+    /// What applications have put.
+    entries: Mutex<Entries>,
     http: http::Endpoint,
 }
 
@@ -180,6 +191,7 @@ impl Server {
             started_at: Instant::now(),
             fake_secret,
             readiness: Arc::default(),
+            entries: Mutex::new(Entries::new(ENTRIES)),
             http: http::Endpoint::default(),
         });
         control.start_control_plane(ordered)?;

@@ -2,6 +2,7 @@
 
 mod alert; // tidegate alert
 mod args; // flags, help texts
+mod cache; // tidegate cache
 mod check; // tidegate check
 mod cluster; // tidegate topology, switchover, failover, drain, undrain
 mod explain; // tidegate explain
@@ -51,6 +52,7 @@ pub fn main() -> Exit {
         Command::Drain(args) => cluster::drain(&args),
         Command::Undrain(args) => cluster::undrain(&args),
         Command::Alert(args) => alert::run(&args),
+        Command::Cache(args) => cache::run(args),
         Command::Pause(args) => pausing::pause(&args),
         Command::Resume(args) => pausing::resume(&args),
         Command::Reconnect(args) => pausing::reconnect(&args),
