@@ -12,6 +12,8 @@
 #![warn(missing_docs)]
 
 mod capture; // a server's answer, as it passes
+mod entries; // what applications put under names of their own
+mod glob; // patterns over names
 mod judge; // what may be kept
 mod key; // what tells answers apart
 mod lru; // the answers, the one asked for longest ago last
@@ -25,6 +27,8 @@ mod written; // what a statement may change
 mod model; // all interleavings of a few writers and readers
 
 pub use capture::{Answer, Capture, Captured};
+pub use entries::{Entries, Entry, EntryCounts};
+pub use glob::{BadGlob, Glob, PATTERN_BYTES_MAX};
 pub use judge::{Deny, judge};
 pub use key::{Described, Key, KeyParts};
 pub use lru::Bounds;

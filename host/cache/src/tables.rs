@@ -303,6 +303,14 @@ impl Tables {
         self.define.is_some()
     }
 
+    /// Relations whose schema and name are such, by their OIDs.
+    pub fn relations_named(&self, wanted: impl Fn(&str, &str) -> bool) -> Vec<u32> {
+        let all = self.names.iter().flat_map(|(name, places)| {
+            places.iter().map(move |(schema, oid)| (&**schema, &**name, *oid))
+        });
+        all.filter(|(schema, name, _)| wanted(schema, name)).map(|(_, _, oid)| oid).collect()
+    }
+
     /// Relations known.
     pub fn len(&self) -> usize {
         self.relations.len()

@@ -209,6 +209,56 @@ pub const ADMIN_CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
 pub const ADMIN_LIST_DEFAULT: usize = 1_000;
 pub const ADMIN_LIST_MAX: usize = 100_000;
 
+// --- the HTTP query endpoint ---------------------------------------------------------------------------
+
+/// Connections at once, unless configured, and what that may be set to; more wait in the kernel's backlog.
+pub const HTTP_CONNECTIONS_MAX: usize = 1_000;
+pub const HTTP_CONNECTIONS_CONFIG_MAX: usize = 100_000;
+/// A request head, in bytes and in header lines: a connection string has a few hundred bytes.
+pub const HTTP_HEAD_BYTES_MAX: usize = 32 << 10;
+pub const HTTP_HEADERS_MAX: usize = 100;
+/// A request body, in bytes: as long as a statement may be and still be understood.
+pub const HTTP_BODY_BYTES_MAX: usize = STATEMENT_BYTES_MAX;
+/// Statements of one request, which are one batch and so one transaction.
+pub const HTTP_STATEMENTS_MAX: usize = 1_000;
+/// Parameters of one statement (the protocol counts them in 16 bits).
+pub const HTTP_PARAMETERS_MAX: usize = 65_535;
+/// How deep an array may be that is a parameter (PostgreSQL: MAXDIM).
+pub const HTTP_ARRAY_DEPTH_MAX: usize = 6;
+/// An answer that is shorter is sent as a whole, with its length, so that an error on the way to it is still told as one; a
+/// longer one goes out in pieces of this, of which each connection holds two at most. In bytes.
+pub const HTTP_PIECE_BYTES: usize = 128 << 10;
+/// One row, which is held as a whole, in bytes.
+pub const HTTP_ROW_BYTES_MAX: usize = 32 << 20;
+/// An answer, in bytes, unless configured.
+pub const HTTP_RESULT_BYTES_MAX: usize = 256 << 20;
+/// From the first byte a connection may send to the end of the head, and from there to the end of the body. Longer than
+/// common clients keep an idle connection.
+pub const HTTP_HEAD_TIME_MAX: Duration = Duration::from_secs(30);
+pub const HTTP_BODY_TIME_MAX: Duration = Duration::from_secs(10);
+/// From the end of the head to the end of the answer, unless configured.
+pub const HTTP_REQUEST_TIME_MAX: Duration = Duration::from_secs(300);
+/// A client that takes nothing of its answer for so long is cut.
+pub const HTTP_STALL_TIME_MAX: Duration = Duration::from_secs(30);
+/// A request that is under way when the process ends has this long.
+pub const HTTP_CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
+/// Web origins that may be listed.
+pub const HTTP_ORIGINS_MAX: usize = 100;
+
+// --- the cache's API -----------------------------------------------------------------------------------
+
+/// Entries that applications put, and the memory of them, in bytes.
+pub const CACHE_ENTRIES_MAX: usize = 10_000;
+pub const CACHE_ENTRIES_BYTES_MAX: usize = 64 << 20;
+/// One of them, its name or one of its tags, in bytes; and its tags.
+pub const CACHE_ENTRY_BYTES_MAX: usize = 1 << 20;
+pub const CACHE_NAME_BYTES_MAX: usize = 256;
+pub const CACHE_TAGS_MAX: usize = 64;
+/// An entry is kept so long unless its request says otherwise.
+pub const CACHE_ENTRY_TTL_DEFAULT: Duration = Duration::from_secs(60);
+/// Rules whose hits and misses are told apart.
+pub const CACHE_RULES_MAX: usize = 1_000;
+
 /// Connections one worker opens at the same time for one pool; more would only make the server's fork queue longer.
 pub const POOL_CONNECTING_MAX: usize = 8;
 /// Pause between two calls for help from a worker whose clients wait while others hold the pool's connections.

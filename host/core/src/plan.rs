@@ -206,6 +206,19 @@ pub fn priority_from_setting(value: Option<&str>) -> Priority {
 
 /// The setting by which a session wants no answers that are kept.
 pub const CACHE_SETTING: &str = "tidegate.cache";
+
+/// Is the text `SHOW tidegate.cache`, which Tidegate answers itself?
+pub fn shows_cache(sql: &[u8]) -> bool {
+    let rest = after_word(sql.trim_ascii(), "show");
+    let rest = rest.filter(|rest| rest.first().is_some_and(u8::is_ascii_whitespace));
+    let rest = rest.and_then(|rest| after_word(rest.trim_ascii(), CACHE_SETTING));
+    rest.is_some_and(|rest| matches!(rest.trim_ascii(), b"" | b";"))
+}
+
+fn after_word<'a>(text: &'a [u8], word: &str) -> Option<&'a [u8]> {
+    let (first, rest) = text.split_at_checked(word.len())?;
+    first.eq_ignore_ascii_case(word.as_bytes()).then_some(rest)
+}
 const CACHE_WORDS: [&str; 2] = ["on", "off"];
 
 /// The setting by which a session names the application's user whom it works for.
@@ -322,5 +335,26 @@ pub fn target(preference: RoutePreference, unit: Unit) -> Target {
         (RoutePreference::Replica, _) => Target::Replica,
         (RoutePreference::Auto, Unit::Reads) => Target::Read,
         _ => Target::Primary,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_question_about_the_cache_is_known_by_its_form() {
+        for sql in ["SHOW tidegate.cache", " show  Tidegate.Cache ; ", "SHOW\ntidegate.cache"] {
+            assert!(shows_cache(sql.as_bytes()), "{sql}");
+        }
+        for sql in [
+            "SHOW tidegate.cached",
+            "SHOWtidegate.cache",
+            "SHOW tidegate",
+            "",
+            "SHOW tidegate.cache, a",
+        ] {
+            assert!(!shows_cache(sql.as_bytes()), "{sql}");
+        }
     }
 }

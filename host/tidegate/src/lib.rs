@@ -13,6 +13,7 @@ pub mod exit; // how the process ends
 pub mod explain; // what a statement would come to
 pub mod handover; // listening sockets from one process to the next
 mod hidden; // what is known of code that no statement names
+pub mod http; // the HTTP query endpoint
 pub mod observe; // logs and metrics
 mod open_files; // the limit of open files
 pub mod plugins; // policies as WASM: loaded, kept, swapped

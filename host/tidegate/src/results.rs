@@ -3,12 +3,17 @@
 //! One lock around it: a look is some hundred nanoseconds, and what several tables, several workers and an exact order of use
 //! have to agree on is then agreed on by itself.
 
+mod rules; // how often what is kept has helped
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tidegate_cache::{Bounds, Counts, Deny, Doubt, Stamp, Store, Tag};
 use tokio::sync::watch;
+
+pub use rules::RuleCounts;
+use rules::Rules;
 
 /// A server process of which nothing is known is taken to have ended after this long.
 const UNKNOWN_PROCESS_TIME_MAX: Duration = Duration::from_secs(600);
@@ -33,6 +38,7 @@ pub struct Results {
     lost: Mutex<Vec<Lost>>,
     /// By `Deny::ALL`.
     denied: [AtomicU64; Deny::ALL.len()],
+    rules: Rules,
     seed: u64,
 }
 
@@ -47,6 +53,7 @@ impl Results {
             is_wanted: watch::Sender::new(false),
             lost: Mutex::default(),
             denied: std::array::from_fn(|_| AtomicU64::new(0)),
+            rules: Rules::default(),
             seed: (seed >> 64) as u64 ^ seed as u64,
         })
     }
@@ -161,6 +168,21 @@ impl Results {
         if let Some(place) = Deny::ALL.iter().position(|deny| *deny == why) {
             self.denied[place].fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Where statements are counted that a policy wants kept.
+    pub fn rule(
+        &self,
+        database: &Arc<str>,
+        tables: Vec<Box<str>>,
+        ttl: Duration,
+    ) -> Arc<RuleCounts> {
+        self.rules.of(database, tables, ttl)
+    }
+
+    /// All rules that statements have met.
+    pub fn rules(&self) -> Vec<Arc<RuleCounts>> {
+        self.rules.all()
     }
 
     /// By `Deny::ALL`.

@@ -1,8 +1,10 @@
 //! Builds everything from a configuration, waits for signals, reloads, drains.
 
 mod asked; // what the admin API may ask
+mod cache; // what it may ask about what is kept
 mod explain; // what a statement would come to
 mod handover; // from one process to the next
+mod http; // what the HTTP endpoint reaches the workers by
 mod pausing; // pause, resume, reconnect
 mod readiness; // can the primary be reached?
 mod record; // what runs, for a while
@@ -16,6 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tidegate_cache::{Bounds, Entries};
+use tidegate_core::limits;
 use tidegate_policy::Compiler;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -43,6 +47,12 @@ use readiness::Readiness;
 const CUT_TIME_MAX: Duration = Duration::from_secs(3);
 /// Orders about the cluster that may wait.
 const ORDERS_MAX: usize = 4;
+/// Room for what applications put.
+const ENTRIES: Bounds = Bounds {
+    entries: limits::CACHE_ENTRIES_MAX,
+    bytes: limits::CACHE_ENTRIES_BYTES_MAX,
+    ttl: limits::POLICY_TTL_MAX,
+};
 
 /// Serves until told to stop, with the process's signals.
 pub fn run(config: Config, source: ConfigSource, beginning: Beginning) -> Exit {
@@ -117,6 +127,9 @@ pub struct Handle {
     started_at: Instant,
     fake_secret: [u8; 32],
     readiness: Arc<Readiness>,
+    /// What applications have put.
+    entries: Mutex<Entries>,
+    http: http::Endpoint,
 }
 
 impl Server {
@@ -135,7 +148,7 @@ impl Server {
         let settled = settle::settle(config, fake_secret).map(Arc::new);
         let settled = settled.map_err(|message| (Exit::Usage, message))?;
         let config = settled.config.clone();
-        let Sockets { inherited, mut handover, bound, admin, listening } =
+        let Sockets { inherited, mut handover, bound, admin, http, listening } =
             Sockets::open(&config, beginning)?;
         let addresses: Vec<String> =
             bound.iter().zip(&config.listen).map(|(bound, listen)| bound.address(listen)).collect();
@@ -178,6 +191,8 @@ impl Server {
             started_at: Instant::now(),
             fake_secret,
             readiness: Arc::default(),
+            entries: Mutex::new(Entries::new(ENTRIES)),
+            http: http::Endpoint::default(),
         });
         control.start_control_plane(ordered)?;
         if let Some(open) = &mut handover {
@@ -185,12 +200,11 @@ impl Server {
         }
         let workers = start_workers(&shared, &settled, &bound, receivers)?;
         let admin = start_admin(&config, admin, &control)?;
+        control.start_http(&config, http)?;
         control.set_phase(Phase::Serving);
         inherited.ready();
         control.set_yields(false);
-        for address in &addresses {
-            tracing::info!(%address, "listening");
-        }
+        addresses.iter().for_each(|address| tracing::info!(%address, "listening"));
         Ok(Self { control, workers, admin, handover, addresses })
     }
 
@@ -264,6 +278,7 @@ impl Server {
         while self.workers.iter().any(|worker| !worker.is_finished()) && Instant::now() < deadline {
             thread::park_timeout(Duration::from_millis(5));
         }
+        self.control.stop_http();
         self.control.set_phase(Phase::Stopped);
         for listen in &self.control.settled().config.listen {
             if let Listen::Unix(path) = listen

@@ -22,6 +22,8 @@ use verify::{Authority, Checks, LibpqVerifier};
 
 /// The protocol name that PostgreSQL 17 and later negotiate by ALPN.
 pub const ALPN: &[u8] = b"postgresql";
+/// And the one of HTTP/1.1.
+const ALPN_HTTP: &[u8] = b"http/1.1";
 
 /// What is wrong with certificates or keys.
 #[derive(Debug)]
@@ -87,6 +89,8 @@ pub struct Acceptor {
 #[derive(Clone, Debug)]
 struct Accepting {
     config: Arc<ServerConfig>,
+    /// The same for HTTP.
+    http: Arc<ServerConfig>,
     end_point: Option<EndPoint>,
 }
 
@@ -107,6 +111,12 @@ impl Acceptor {
     pub fn acceptor(&self) -> (TlsAcceptor, Option<EndPoint>) {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         (TlsAcceptor::from(current.config.clone()), current.end_point.clone())
+    }
+
+    /// For one handshake with a client that speaks HTTP.
+    pub fn http_acceptor(&self) -> TlsAcceptor {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        TlsAcceptor::from(current.http.clone())
     }
 }
 
@@ -143,7 +153,9 @@ fn accept_config(files: &AcceptFiles) -> Result<Accepting, TlsError> {
     // for it.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Accepting { config: Arc::new(config), end_point })
+    let mut http = config.clone();
+    http.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+    Ok(Accepting { config: Arc::new(config), http: Arc::new(http), end_point })
 }
 
 // --- towards servers -----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 //! Answers that are kept: which are, who gets them, and that none is older than it may be.
 
+mod api; // the cache as an API
 mod history; // what readers see while writers write
 
 use crate::own::{SOON, policies_answer};

@@ -174,18 +174,18 @@ fn psql(url: &str, sql: &str) -> String {
         .to_owned()
 }
 
-fn script(name: &str) -> PathBuf {
+pub fn script(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
 }
 
-fn installed(name: &str) -> PathBuf {
+pub fn installed(name: &str) -> PathBuf {
     let path = target_directory().join("clients").join(name);
     assert!(path.exists(), "{} is missing: `cargo xtask setup` installs it", path.display());
     path
 }
 
 /// Runs a program to its end; its output, standard error last. A failure or a hang panics with that output.
-fn succeed(command: &mut Command) -> String {
+pub fn succeed(command: &mut Command) -> String {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

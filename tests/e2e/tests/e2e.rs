@@ -13,6 +13,7 @@ mod guests; // policies in other languages
 mod handover; // a new process in the place of the one that runs
 mod hba; // who may connect from where
 mod hidden; // what no text shows
+mod http; // POST /sql
 mod leaks; // one server connection for two clients
 mod limits; // rates: who is refused
 mod listeners; // clients that listen, through what operators do

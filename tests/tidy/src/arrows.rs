@@ -20,6 +20,7 @@ pub const CRATES: &[Layers] = &[
             &["demo"],
             &["serve"],
             &["settle"],
+            &["http"],
             &["admin", "control", "data"],
             &["explain"],
             &["handover", "hidden", "plugins", "statistics", "view"],

@@ -74,6 +74,12 @@ const NPM: Tool = Tool {
     elsewhere: "npm, as `npm` in PATH",
     present: || in_path("npm"),
 };
+const CURL: Tool = Tool {
+    what: "curl, for the examples of docs/http.md",
+    debian: &["curl"],
+    elsewhere: "curl, as `curl` in PATH",
+    present: || in_path("curl"),
+};
 
 /// Makes sure that everything needed is there.
 pub(crate) fn install(needs: &[Need]) -> Result<(), String> {
@@ -82,7 +88,7 @@ pub(crate) fn install(needs: &[Need]) -> Result<(), String> {
         Need::PostgreSql => &[POSTGRESQL],
         Need::PgBouncer => &[PGBOUNCER],
         Need::Wasm => &[WASM],
-        Need::Clients => &[PYTHON, NODE, NPM],
+        Need::Clients => &[PYTHON, NODE, NPM, CURL],
     });
     let missing: Vec<&Tool> = tools.filter(|tool| !(tool.present)()).collect();
     if missing.is_empty() {

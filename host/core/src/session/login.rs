@@ -19,6 +19,7 @@
 //! [`Login::handle_input`], and calls [`Login::handle_timeout`] at [`Login::deadline`]. Nothing
 //! here reads a clock or draws a random number.
 
+mod carried; // over a stream that another one protects
 mod challenge;
 mod policy;
 mod request;

@@ -4,6 +4,7 @@
 //! It knows the rest of the process only through [`Control`].
 
 mod alerts; // POST /api/v1/alerts/test
+mod cache; // /api/v1/cache
 mod clients; // GET /api/v1/clients
 mod cluster; // GET /api/v1/cluster, POST /api/v1/cluster/…
 mod config; // GET /api/v1/config
@@ -40,6 +41,10 @@ use crate::observe::snapshot::{Scope, Snapshot};
 use crate::plugins::{Order, Outcome, SlotDetail, SlotReport, Who};
 use crate::view::Ordered;
 pub use alerts::{AlertsTried, ReceiverTried};
+pub use cache::{
+    AnswersReport, CacheControl, CacheReport, DeniedReport, EntriesReport, Invalidated,
+    Invalidation, RuleReport,
+};
 pub use cluster::{
     ClusterReport, ClusterVerb, EventReport, FailoverQuestion, ServerQuestion, ServerReport,
     SwitchoverQuestion,
@@ -53,7 +58,7 @@ pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What the admin API may ask of the process. Futures resolve on the admin thread's runtime and are
 /// given up after `ADMIN_ANSWER_TIME_MAX`.
-pub trait Control: Send + Sync + 'static {
+pub trait Control: CacheControl + Send + Sync + 'static {
     fn phase(&self) -> Phase;
 
     /// Whether the primary can be reached: open connections to it tell, or a new one is tried.

@@ -13,16 +13,16 @@ use hyper::{Method, Request, StatusCode};
 use subtle::ConstantTimeEq;
 use tidegate_core::limits::{
     ADMIN_ANSWER_TIME_MAX, ADMIN_BODY_BYTES_MAX, ADMIN_LIST_DEFAULT, ADMIN_LIST_MAX,
-    PLUGIN_BODY_TIME_MAX, PLUGIN_LOAD_TIME_MAX, PLUGIN_UPLOADS_MAX, POLICY_COMPONENT_BYTES_MAX,
-    POLICY_SETTINGS_BYTES_MAX, RECORD_TIME_MAX,
+    CACHE_ENTRY_BYTES_MAX, PLUGIN_BODY_TIME_MAX, PLUGIN_LOAD_TIME_MAX, PLUGIN_UPLOADS_MAX,
+    POLICY_COMPONENT_BYTES_MAX, POLICY_SETTINGS_BYTES_MAX, RECORD_TIME_MAX,
 };
 use tokio::sync::Semaphore;
 
 use super::plugins::Plain;
 use super::reply::{Problem, Reply};
 use super::{
-    ClusterVerb, Control, PoolsVerb, alerts, clients, cluster, config, drain, explain, metrics,
-    openapi, pausing, plugins, pools, probes, record, reload, servers,
+    ClusterVerb, Control, PoolsVerb, alerts, cache, clients, cluster, config, drain, explain,
+    metrics, openapi, pausing, plugins, pools, probes, record, reload, servers,
 };
 use crate::config::{AdminConfig, MetricsAccess, Secret};
 use crate::plugins::Who;
@@ -44,6 +44,11 @@ pub(super) enum Resource {
     Cluster,
     ClusterOrder(ClusterVerb),
     AlertsTest,
+    Cache,
+    CacheInvalidate,
+    CacheEntry,
+    CachePut,
+    CacheRemove,
     PoolsOrder(PoolsVerb),
     Openapi,
     Plugins,
@@ -91,6 +96,11 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::POST, "/api/v1/cluster/drain", Access::Token, Resource::ClusterOrder(ClusterVerb::Drain)),
     route(Method::POST, "/api/v1/cluster/undrain", Access::Token, Resource::ClusterOrder(ClusterVerb::Undrain)),
     route(Method::POST, "/api/v1/cluster/resync", Access::Token, Resource::ClusterOrder(ClusterVerb::Resync)),
+    route(Method::GET, "/api/v1/cache", Access::Token, Resource::Cache),
+    route(Method::POST, "/api/v1/cache/invalidate", Access::Token, Resource::CacheInvalidate),
+    route(Method::PUT, "/api/v1/cache/entries/{key}", Access::Token, Resource::CachePut),
+    route(Method::GET, "/api/v1/cache/entries/{key}", Access::Token, Resource::CacheEntry),
+    route(Method::DELETE, "/api/v1/cache/entries/{key}", Access::Token, Resource::CacheRemove),
     route(Method::POST, "/api/v1/alerts/test", Access::Token, Resource::AlertsTest),
     route(Method::POST, "/api/v1/pause", Access::Token, Resource::PoolsOrder(PoolsVerb::Pause)),
     route(Method::POST, "/api/v1/resume", Access::Token, Resource::PoolsOrder(PoolsVerb::Resume)),
@@ -111,11 +121,13 @@ const fn route(method: Method, path: &'static str, access: Access, resource: Res
 }
 
 impl Route {
-    /// What stands in a path in the place of `{slot}`; none: it is another path.
+    /// What stands in a path in the place of `{slot}` or `{key}`; none: it is another path.
     fn matches<'p>(&self, path: &'p str) -> Option<&'p str> {
-        let Some((before, after)) = self.path.split_once("{slot}") else {
-            return (self.path == path).then_some("");
-        };
+        let place = self.path.split_once('{').and_then(|(before, rest)| {
+            let (_, after) = rest.split_once('}')?;
+            Some((before, after))
+        });
+        let Some((before, after)) = place else { return (self.path == path).then_some("") };
         let slot = path.strip_prefix(before)?.strip_suffix(after)?;
         (!slot.is_empty() && !slot.contains('/')).then_some(slot)
     }
@@ -127,6 +139,7 @@ impl Resource {
         match self {
             Resource::PluginUpload => (POLICY_COMPONENT_BYTES_MAX, PLUGIN_BODY_TIME_MAX),
             Resource::PluginConfigure => (POLICY_SETTINGS_BYTES_MAX, time_max),
+            Resource::CachePut => (CACHE_ENTRY_BYTES_MAX, time_max),
             _ => (ADMIN_BODY_BYTES_MAX, time_max),
         }
     }
@@ -152,7 +165,7 @@ pub(super) struct Router {
 /// A request that was read.
 struct Asked<'r> {
     head: &'r Parts,
-    /// What stands in the place of `{slot}`.
+    /// What stands in the place of `{slot}` or `{key}`.
     slot: &'r str,
     body: Bytes,
     who: Who,
@@ -228,7 +241,7 @@ impl Router {
             return Err(Problem::new(StatusCode::NOT_FOUND)
                 .detail("no such resource; /openapi.json describes all of them"));
         };
-        // A path without `{slot}` is found before one with it.
+        // A path without a place in it is found before one with it.
         let at_path = || ROUTES.iter().filter(|route| route.path == first.path);
         match at_path().find(|route| route.method == *method) {
             Some(route) => Ok((route.resource, route.matches(path).unwrap_or_default())),
@@ -281,6 +294,11 @@ impl Router {
             Resource::Cluster => cluster::get(control),
             Resource::ClusterOrder(verb) => cluster::order(control, verb, &body, who).await,
             Resource::AlertsTest => Ok(alerts::test(control, who).await),
+            Resource::Cache => Ok(cache::get(control)),
+            Resource::CacheInvalidate => cache::invalidate(control, &body, who),
+            Resource::CacheEntry => cache::entry(control, slot),
+            Resource::CachePut => cache::put(control, slot, (&head.headers, query), &body),
+            Resource::CacheRemove => cache::remove(control, slot),
             Resource::PoolsOrder(verb) => pausing::post(control, verb, &body, who).await,
             Resource::Plugins => Ok(plugins::list(control)),
             Resource::Plugin => plugins::get(control, slot),

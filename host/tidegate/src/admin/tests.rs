@@ -1,5 +1,6 @@
 //! Tests of the admin API: a fake process behind it, real HTTP over loopback in front.
 
+mod cache; // what is kept
 mod explain; // what a statement would come to
 mod pausing; // orders about server connections
 mod plugins; // orders about plugins
@@ -33,6 +34,7 @@ struct Fake {
     /// What was ordered about plugins, and what is answered.
     orders: Mutex<Vec<String>>,
     refusal: Mutex<Option<Refusal>>,
+    entries: Mutex<tidegate_cache::Entries>,
 }
 
 fn slot_report(slot: Slot) -> SlotReport {
@@ -217,6 +219,7 @@ fn started_with(metrics: MetricsAccess, timeouts: Timeouts) -> Api {
         config: Arc::new(config),
         orders: Mutex::default(),
         refusal: Mutex::default(),
+        entries: cache::entries(),
     });
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let admin = AdminConfig { address, token: Secret::new(TOKEN), metrics };
@@ -288,7 +291,7 @@ fn answer(stream: &mut TcpStream) -> Answered {
 
 /// A path that a route takes, with the parameters it needs.
 fn example(path: &str) -> String {
-    let path = path.replace("{slot}", "routing");
+    let path = path.replace("{slot}", "routing").replace("{key}", "a");
     if path == "/api/v1/plugins/promote" { format!("{path}?slots=routing,caching") } else { path }
 }
 
@@ -327,6 +330,7 @@ fn each_route_answers_with_the_token() {
     for route in ROUTES {
         let answered = match route.path {
             "/api/v1/explain" => api.ask(r#"{"sql": "SELECT 1"}"#),
+            path @ "/api/v1/cache/invalidate" => api.post_body(path, r#"{"all": true}"#),
             path @ "/api/v1/cluster/failover" => api.post_body(path, r#"{"to": "replica-1"}"#),
             path @ ("/api/v1/cluster/drain"
             | "/api/v1/cluster/undrain"

@@ -92,6 +92,9 @@ pub(super) enum Command {
     Resync(super::cluster::ServerArgs),
     /// Send a test to everybody who is told when something is wrong
     Alert(super::alert::AlertArgs),
+    /// Say what is kept of answers and how often it helped, and take it
+    #[command(after_help = super::cache::EXAMPLES)]
+    Cache(super::cache::CacheArgs),
     /// Hold a database's clients, let its transactions end and close its server connections
     #[command(after_help = super::pausing::PAUSE_EXAMPLES)]
     Pause(super::pausing::PauseArgs),

@@ -2,6 +2,7 @@
 
 mod alert; // tidegate alert
 mod args; // flags, help texts
+mod cache; // tidegate cache
 mod check; // tidegate check
 mod cluster; // tidegate topology, switchover, failover, drain, undrain, resync
 mod explain; // tidegate explain
@@ -52,6 +53,7 @@ pub fn main() -> Exit {
         Command::Undrain(args) => cluster::undrain(&args),
         Command::Resync(args) => cluster::resync(&args),
         Command::Alert(args) => alert::run(&args),
+        Command::Cache(args) => cache::run(args),
         Command::Pause(args) => pausing::pause(&args),
         Command::Resume(args) => pausing::resume(&args),
         Command::Reconnect(args) => pausing::reconnect(&args),

@@ -9,13 +9,13 @@ use tidegate_core::limits;
 
 use super::checked::{
     AdminConfig, ClientTls, ClientTlsMode, ClusterConfig, Config, HandoverSettings, IoDriver,
-    LimitSettings, Listen, LogConfig, LogFormat, MetricsAccess, PoolMode, PoolOverride,
-    PoolSettings, Secret, ServerUrl,
+    LimitSettings, Listen, MetricsAccess, PoolMode, PoolOverride, PoolSettings, Secret, ServerUrl,
 };
 use super::error::{ConfigError, Origin, Problem};
+use super::log;
 use super::raw::{
-    At, Raw, RawAdmin, RawCluster, RawHandover, RawLimits, RawLog, RawOverride, RawPool,
-    RawRouting, RawTls, Timeout,
+    At, Raw, RawAdmin, RawCluster, RawHandover, RawLimits, RawOverride, RawPool, RawRouting,
+    RawTls, Timeout,
 };
 use super::routing::{Causality, Reads, RoutingSettings};
 use super::source::read_bounded;
@@ -45,15 +45,17 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     let plugins = checker.plugins(raw.plugins, raw.pins);
     let tls = checker.tls(raw.tls);
     let auth = checker.auth(raw.auth, &tls);
+    let http = checker.http(raw.http, &tls);
     let handover = handover(raw.handover);
     let limits = checker.limits(raw.limits);
     let rates = checker.rates(raw.rates);
     let cache = checker.cache(raw.cache);
-    let log = log(raw.log);
+    let log = log::log(raw.log);
     match cluster {
         Some(cluster) if checker.errors.is_empty() => Ok(Config {
             listen,
             admin,
+            http,
             workers,
             io,
             peer_id,
@@ -426,13 +428,6 @@ impl Checker {
 fn handover(written: RawHandover) -> HandoverSettings {
     let grace = or(&written.grace, limits::HANDOVER_GRACE);
     HandoverSettings { dir: written.dir.map(|dir| dir.value), grace }
-}
-
-fn log(written: RawLog) -> LogConfig {
-    LogConfig {
-        format: or(&written.format, LogFormat::Text),
-        filter: written.filter.map_or_else(|| "info".to_owned(), |filter| filter.value.0),
-    }
 }
 
 fn pool_defaults() -> PoolSettings {

@@ -17,6 +17,8 @@ use tidegate_hba::Hba;
 pub use tidegate_wire::auth::Secret;
 
 use super::failover::FailoverSettings;
+use super::http::HttpConfig;
+use super::log::LogConfig;
 use super::plugins::PluginsConfig;
 use super::quotas::Quotas;
 use super::rates::Rates;
@@ -31,6 +33,7 @@ pub struct Config {
     /// Where clients connect; never empty.
     pub listen: Vec<Listen>,
     pub admin: Option<AdminConfig>,
+    pub http: Option<HttpConfig>,
     /// Data-plane threads; at least one.
     pub workers: usize,
     pub io: IoDriver,
@@ -444,30 +447,4 @@ pub struct LimitSettings {
     pub shutdown_grace: Duration,
     /// Prepared statements kept on one server connection.
     pub prepared_per_server_max: usize,
-}
-
-/// What is logged, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    pub format: LogFormat,
-    /// `tracing-subscriber`'s directives, such as `info` or `info,tidegate::upstream=debug`.
-    pub filter: String,
-}
-
-/// The form of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-impl LogFormat {
-    pub const ALL: [Self; 2] = [Self::Text, Self::Json];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        }
-    }
 }

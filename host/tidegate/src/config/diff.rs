@@ -3,8 +3,9 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::checked::{Config, HandoverSettings, LogConfig, Secret};
+use super::checked::{Config, HandoverSettings, Secret};
 use super::keys::{KEYS, Reload};
+use super::log::LogConfig;
 use super::redact::redacted;
 
 /// The answer to a reload.
@@ -25,7 +26,7 @@ pub fn compare(old: &Config, new: &Config) -> ReloadReport {
     keys.sort();
     keys.dedup();
     let waits = |key: &String| {
-        // `admin` as a whole appears or goes.
+        // `admin` or `http` as a whole appears or goes.
         KEYS.iter().any(|known| {
             known.reload == Reload::Restart && (known.path() == *key || known.table == *key)
         })
@@ -43,6 +44,7 @@ pub fn in_force(old: &Config, new: Config) -> (Config, ReloadReport) {
         io: old.io,
         peer_id: old.peer_id,
         admin: old.admin.clone(),
+        http: old.http.clone(),
         plugins: old.plugins.clone(),
         handover: HandoverSettings { dir: old.handover.dir.clone(), grace: new.handover.grace },
         rates: old.rates.clone(),

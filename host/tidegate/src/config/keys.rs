@@ -55,6 +55,11 @@ pub(super) const TABLES: &[(&str, &str)] = &[
         "The admin HTTP API: health, metrics, pools, reload, drain. Off unless `address` is set.",
     ),
     (
+        "http",
+        "The HTTP query endpoint, `POST /sql` (docs/http.md): statements for those who can't open a connection, as the database \
+         user that they log in as. Off unless `listen` is set; with `[tls]` it speaks TLS.",
+    ),
+    (
         "pool",
         "Each pair of database and user has a pool for writes, and one for reads at each replica. \
          Sizes count server connections of one pool, over all workers.",
@@ -139,6 +144,14 @@ pub(super) const KEYS: &[Key] = &[
     key("admin", "token_file", Example(r#""/run/secrets/tidegate-admin-token""#), Restart, "A file whose first line is the token."),
     key("admin", "allow_remote", Value("false"), Restart, "Lets `address` be one that other machines reach. The API speaks plain HTTP: put TLS in front."),
     key("admin", "open_metrics", Value("false"), Restart, "Lets `/metrics` be read without the token."),
+
+    key("http", "listen", Example(r#""127.0.0.1:6434""#), Restart, "Where it listens: `ADDRESS:PORT`."),
+    key("http", "allow_plain", Value("false"), Restart, "Takes passwords without TLS from other machines too: for a proxy in front that speaks TLS."),
+    key("http", "cors_origins", Value("[]"), Restart, "The web pages that may ask, by their origins (`https://app.example.com`), or `*`. From other pages no request is taken, whatever the password."),
+    key("http", "connections_max", Value("1000"), Restart, "Connections at once; more wait."),
+    key("http", "body_mib_max", Value("16"), Restart, "A request's body, in MiB, 16 at most."),
+    key("http", "result_mib_max", Value("256"), Restart, "An answer, in MiB. A longer one is cut off, so that it can't be taken for whole."),
+    key("http", "time_max", Value(r#""300s""#), Restart, "A request is answered within this, or its statement cancelled."),
 
     key("pool", "mode", Value(r#""transaction""#), Live, "When a server connection goes back: `transaction`, at the end of each; `session`, when the client leaves."),
     key("pool", "size_min", Value("10"), Live, "Connections kept open once the pool is in use."),

@@ -13,8 +13,10 @@ pub mod diff; // what a reload changes
 pub mod docs; // pages generated from tables
 mod error; // what is wrong, where, and what was meant
 mod failover; // failover: types and checks
+mod http; // the HTTP query endpoint: types and checks
 pub mod init; // the commented tidegate.toml
 mod keys; // every key, documented
+mod log; // what is logged: types and defaults
 mod peers; // other Tidegates: types and checks
 mod plugins; // plugins: types and checks
 mod quotas; // quotas: types and checks
@@ -37,6 +39,8 @@ pub use cache::{CacheSettings, Keeping};
 pub use checked::*;
 pub use error::{ConfigError, Origin, Problem};
 pub use failover::{FailoverMode, FailoverSettings, FencingWord};
+pub use http::{HttpConfig, Origins, PlainHttp};
+pub use log::{LogConfig, LogFormat};
 pub use peers::{Peer, PeerAddress};
 pub use plugins::{FileHash, Pin, PluginsConfig, PublicKey, Signature, Signatures};
 pub use quotas::{Quota, Quotas, Whose};
@@ -44,6 +48,7 @@ pub use rates::Rates;
 pub use routing::{Causality, Reads, RoutingSettings};
 pub(crate) use source::flag_value;
 pub use source::{ConfigSource, DEFAULT_FILE};
+pub(crate) use url::decode as decode_percent;
 pub use url::parse_server_url;
 pub use users::{UserSecret, Users};
 pub(crate) use value::FromText;

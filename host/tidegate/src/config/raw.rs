@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::alerts::AlertKind;
 use super::checked::{
-    AuthMethod, ClientTlsMode, IoDriver, Listen, LogFormat, PoolMode, Secret, ServerUrl,
-    TrustRemote,
+    AuthMethod, ClientTlsMode, IoDriver, Listen, PoolMode, Secret, ServerUrl, TrustRemote,
 };
 use super::error::Origin;
 use super::failover::{FailoverMode, FencingWord};
+use super::log::LogFormat;
 use super::peers::PeerAddress;
 use super::plugins::{FileHash, PublicKey, Signatures};
 use super::routing::{Causality, Reads};
@@ -48,6 +48,7 @@ pub struct Raw {
     pub peers: Vec<RawPeer>,
     pub cluster: RawCluster,
     pub admin: RawAdmin,
+    pub http: RawHttp,
     pub pool: RawPool,
     pub pools: Vec<RawOverride>,
     pub quotas: Vec<RawQuota>,
@@ -79,6 +80,17 @@ pub struct RawAdmin {
     pub token_file: Option<At<PathBuf>>,
     pub allow_remote: Option<At<bool>>,
     pub open_metrics: Option<At<bool>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawHttp {
+    pub listen: Option<At<SocketAddr>>,
+    pub allow_plain: Option<At<bool>>,
+    pub cors_origins: Vec<At<String>>,
+    pub connections_max: Option<At<usize>>,
+    pub body_mib_max: Option<At<usize>>,
+    pub result_mib_max: Option<At<usize>>,
+    pub time_max: Option<At<Duration>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
-    At, Raw, RawAdmin, RawAlerts, RawAuth, RawCache, RawCluster, RawFailover, RawHandover,
+    At, Raw, RawAdmin, RawAlerts, RawAuth, RawCache, RawCluster, RawFailover, RawHandover, RawHttp,
     RawLimits, RawLog, RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRates,
     RawRouting, RawTls,
 };
@@ -85,6 +85,7 @@ impl Reader<'_> {
             peers: self.peers(&mut root),
             cluster: self.table(&mut root, "cluster", Self::cluster),
             admin: self.table(&mut root, "admin", Self::admin),
+            http: self.table(&mut root, "http", Self::http),
             pool: self.table(&mut root, "pool", Self::pool),
             pools: self.overrides(&mut root),
             quotas: self.quotas(&mut root),
@@ -120,6 +121,18 @@ impl Reader<'_> {
             token_file: self.value(table, "token_file"),
             allow_remote: self.value(table, "allow_remote"),
             open_metrics: self.value(table, "open_metrics"),
+        }
+    }
+
+    fn http(&mut self, table: &mut Table<'_, '_>) -> RawHttp {
+        RawHttp {
+            listen: self.value(table, "listen"),
+            allow_plain: self.value(table, "allow_plain"),
+            cors_origins: self.list(table, "cors_origins"),
+            connections_max: self.value(table, "connections_max"),
+            body_mib_max: self.value(table, "body_mib_max"),
+            result_mib_max: self.value(table, "result_mib_max"),
+            time_max: self.value(table, "time_max"),
         }
     }
 

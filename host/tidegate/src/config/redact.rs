@@ -10,6 +10,7 @@ use super::checked::{
     AuthConfig, AuthMethod, Config, LimitSettings, Listen, MetricsAccess, PoolSettings, TrustRemote,
 };
 use super::failover::{FailoverMode, FailoverSettings, FencingWord};
+use super::http::{HttpConfig, Origins, PlainHttp};
 use super::peers::Peer;
 use super::plugins::PluginsConfig;
 use super::quotas::{Quota, Quotas, Whose};
@@ -49,6 +50,7 @@ pub fn redacted(config: &Config) -> Value {
             "password": config.cluster.primary.password.as_ref().map(|_| "***"),
         },
         "admin": admin,
+        "http": config.http.as_ref().map(http),
         "pool": pool_settings(&config.pool),
         "pools": pools,
         "quotas": quotas(&config.quotas),
@@ -84,6 +86,22 @@ pub fn redacted(config: &Config) -> Value {
         },
         "limits": limits(&config.limits),
         "log": { "format": config.log.format.as_str(), "filter": config.log.filter },
+    })
+}
+
+fn http(http: &HttpConfig) -> Value {
+    let origins = match &http.origins {
+        Origins::These(origins) => origins.clone(),
+        Origins::All => vec!["*".to_owned()],
+    };
+    json!({
+        "listen": http.address,
+        "allow_plain": http.plain == PlainHttp::FromAnywhere,
+        "cors_origins": origins,
+        "connections_max": http.connections_max,
+        "body_mib_max": http.body_bytes_max >> 20,
+        "result_mib_max": http.result_bytes_max >> 20,
+        "time_max": duration(http.time_max),
     })
 }
 
@@ -255,6 +273,14 @@ pub fn warnings(config: &Config) -> Vec<String> {
     }
     if config.admin.as_ref().is_some_and(|admin| !admin.address.ip().is_loopback()) {
         let text = "the admin API is reachable from other machines over plain HTTP";
+        warnings.push(text.to_owned());
+    }
+    let is_open = |http: &HttpConfig| {
+        !http.address.ip().is_loopback()
+            && (http.plain == PlainHttp::FromAnywhere || config.tls.accept_files().is_none())
+    };
+    if config.http.as_ref().is_some_and(is_open) {
+        let text = "the HTTP endpoint takes passwords in clear from other machines";
         warnings.push(text.to_owned());
     }
     let unusable = |secret: &UserSecret| match auth.method {

@@ -246,7 +246,7 @@ fn name_of(mode: SslMode) -> &'static str {
 }
 
 /// Percent-decoding; a zero byte can't be sent to PostgreSQL.
-fn decode(text: &str, what: &str) -> Result<String, String> {
+pub(crate) fn decode(text: &str, what: &str) -> Result<String, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

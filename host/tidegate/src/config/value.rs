@@ -8,10 +8,10 @@ use tidegate_core::limits::CONFIG_DURATION_MAX;
 use tracing_subscriber::filter::EnvFilter;
 
 use super::checked::{
-    AuthMethod, ClientTlsMode, IoDriver, Listen, LogFormat, PoolMode, Secret, ServerUrl,
-    TrustRemote,
+    AuthMethod, ClientTlsMode, IoDriver, Listen, PoolMode, Secret, ServerUrl, TrustRemote,
 };
 use super::error::nearest;
+use super::log::LogFormat;
 use super::plugins::Signatures;
 use super::raw::{LogFilter, Timeout};
 use super::routing::{Causality, Reads};

@@ -1,5 +1,7 @@
 //! A worker's part of answers that are kept: asks the policy and the proof, looks, and heeds what is written.
 
+pub mod told; // `SHOW tidegate.cache`
+
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +10,7 @@ use tidegate_cache::{
     Block, Deny, Described, Fill, Found, Key, KeyParts, Reader, Stamp, Tag, Waits, Work, Written,
     is_timeless, judge, written,
 };
-use tidegate_core::plan::{END_USER_SETTING, Ran, Recall, RecalledBatch, Text};
+use tidegate_core::plan::{END_USER_SETTING, Ran, Recall, RecalledBatch, Text, shows_cache};
 use tidegate_core::policy::cache::{CacheRule, KeyPart, Tier};
 use tidegate_core::policy::plans::Plans;
 use tidegate_core::policy::{CachePlan, Slot};
@@ -22,8 +24,10 @@ use tidegate_wire::frame;
 
 use super::clients::Client;
 use super::routing::Routing;
-use crate::results::Results;
+use crate::results::{Results, RuleCounts};
 use crate::view::{END_USER_TAG, KnownTables};
+
+pub use told::CacheNote;
 
 /// Tags that a caching policy is told of.
 const TAGS_TOLD: [&str; 1] = ["cache"];
@@ -45,6 +49,16 @@ pub struct Caching {
 struct Planned {
     plan: Arc<CachePlan>,
     planner: Option<u64>,
+    /// Of the rule, where the plan is one.
+    counts: Option<Arc<RuleCounts>>,
+}
+
+impl Planned {
+    fn count(&self, count: fn(&RuleCounts)) {
+        if let Some(counts) = &self.counts {
+            count(counts);
+        }
+    }
 }
 
 /// An answer that is wanted.
@@ -127,15 +141,38 @@ impl Routing {
     /// Answers a unit from what is kept; or notes how its answer may be.
     pub(super) fn recall(&mut self, client: &Client, next: &Recall<'_>, out: &mut Vec<u8>) -> bool {
         self.caching.filling = None;
-        let Some(known) = self.known_tables(&client.database) else { return false };
+        if shows_cache(next.sql) {
+            told::tell(client, next.batch.as_ref(), out);
+            return true;
+        }
+        let (note, is_answered) = self.look(client, next, out);
+        client.note_cache(note);
+        is_answered
+    }
+
+    /// The same, and what came of it.
+    fn look(&mut self, client: &Client, next: &Recall<'_>, out: &mut Vec<u8>) -> (CacheNote, bool) {
+        let without = |note| (note, false);
+        let Some(known) = self.known_tables(&client.database) else {
+            return without(CacheNote::Unknown);
+        };
         let settings = TextSettings { strings: next.strings, encoding: TextEncoding::Utf8 };
         let text = self.shapes.shape_of(next.sql, settings, Instant::now());
         let planned = self.cache_plan(next.sql, &text, client);
         let (CachePlan::Store(rule) | CachePlan::Ask(_, rule)) = &*planned.plan else {
-            return false;
+            return without(CacheNote::NotWanted);
         };
-        let Some(tags) = self.cache_tags(next, &text, client, &known) else { return false };
-        let Some(ttl) = self.cache_ttl(&planned, rule, &text, next) else { return false };
+        let tags = match self.cache_tags(next, &text, client, &known) {
+            Ok(tags) => tags,
+            Err(why) => {
+                self.caching.results.note_denied(why);
+                planned.count(RuleCounts::deny);
+                return without(CacheNote::Denied(why));
+            }
+        };
+        let Some(ttl) = self.cache_ttl(&planned, rule, &text, next) else {
+            return without(CacheNote::NotWanted);
+        };
         let key = self.cache_key(next, &text, client, rule);
         let reader = Reader {
             waits: if rule.tier == Tier::Strict { Waits::Always } else { Waits::IfSeen },
@@ -148,13 +185,18 @@ impl Routing {
             Found::Hit(answer, began) => {
                 write(next.batch.as_ref(), &answer, out);
                 client.note_kept(began);
-                true
+                planned.count(RuleCounts::hit);
+                (CacheNote::Hit, true)
             }
             Found::Fill(fill) => {
                 self.caching.filling = Some(Filling { key, fill, ttl, bytes_max: rule.bytes_max });
-                false
+                planned.count(RuleCounts::miss);
+                without(CacheNote::Miss)
             }
-            Found::Pass => false,
+            Found::Pass => {
+                planned.count(RuleCounts::miss);
+                without(CacheNote::Passed)
+            }
         }
     }
 
@@ -179,7 +221,14 @@ impl Routing {
             AnswerSource::Plugin(number) => Some(number),
             AnswerSource::BuiltIn | AnswerSource::StandIn => None,
         };
-        let planned = Planned { plan: Arc::new(answer.plan), planner };
+        let counts = match &answer.plan {
+            CachePlan::Bypass => None,
+            CachePlan::Store(rule) | CachePlan::Ask(_, rule) => {
+                let tables = text.shape.tables.iter().map(|table| table.name.clone()).collect();
+                Some(self.caching.results.rule(&client.database, tables, rule.ttl))
+            }
+        };
+        let planned = Planned { plan: Arc::new(answer.plan), planner, counts };
         if answer.source != AnswerSource::StandIn {
             self.caching.plans.put(key, stamp, planned.clone());
         }
@@ -193,14 +242,13 @@ impl Routing {
         text: &Known,
         client: &Client,
         known: &KnownTables,
-    ) -> Option<Arc<[Tag]>> {
+    ) -> Verdict {
         let bound = next.batch.as_ref().map_or(&[][..], |batch| batch.bound);
-        let is_timeless = is_timeless(next.sql.get(text.begin..text.end)?, bound);
-        let verdict = match is_timeless {
+        let sql = next.sql.get(text.begin..text.end).ok_or(Deny::Unknown)?;
+        match is_timeless(sql, bound) {
             true => self.verdict(text, client, known),
             false => Err(Deny::DateWord),
-        };
-        verdict.map_err(|why| self.caching.results.note_denied(why)).ok()
+        }
     }
 
     fn verdict(&mut self, text: &Known, client: &Client, known: &KnownTables) -> Verdict {

@@ -15,7 +15,7 @@ use tidegate_core::session::{Pins, Session};
 use tidegate_wire::backend::TransactionStatus;
 use tokio::sync::oneshot;
 
-use super::caching::Tracked;
+use super::caching::{CacheNote, Tracked};
 use super::login::Peer;
 use super::recording::Runner;
 use super::worker::Shared;
@@ -85,6 +85,8 @@ pub struct Client {
     pub facts: Cell<ReadFacts>,
     /// What it has written that others' kept answers depend on.
     pub tracked: RefCell<Tracked>,
+    /// As of so many statements.
+    cache_note: Cell<(CacheNote, u64)>,
     /// Since when its next statement waits for a limit to have room.
     pub limited_since: Cell<Option<Instant>>,
     cancel: RefCell<Option<Cancel>>,
@@ -198,6 +200,7 @@ impl Client {
             read_pools: RefCell::default(),
             facts: Cell::default(),
             tracked: new.tracked,
+            cache_note: Cell::default(),
             limited_since: Cell::default(),
             cancel: RefCell::default(),
             close: RefCell::default(),
@@ -275,6 +278,21 @@ impl Client {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
+    }
+
+    /// What the cache had to do with the statement that comes next.
+    pub fn note_cache(&self, note: CacheNote) {
+        self.cache_note.set((note, self.statements.get()));
+    }
+
+    /// What it had to do with the last one: what was noted, unless others have been sent since.
+    pub fn cache_note(&self) -> CacheNote {
+        let (note, before) = self.cache_note.get();
+        let sent = match note {
+            CacheNote::NotLooked | CacheNote::Hit => 0,
+            _ => 1,
+        };
+        if self.statements.get() == before + sent { note } else { CacheNote::NotLooked }
     }
 
     /// Somebody with its key wants its statement cancelled.

@@ -4,6 +4,7 @@
 //! numbers, TLS, and the questions about users.
 
 use super::peers;
+pub use super::peers::Peer;
 use super::users::Users;
 use crate::stream::{Socket, Stream};
 use crate::tls::{Acceptor, common_name};
@@ -11,7 +12,6 @@ use crate::upstream::Credentials;
 use crate::upstream::directory::Found;
 use crate::view::Views;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidegate_core::limits::{
@@ -68,40 +68,6 @@ pub struct Door<'a, A, R> {
     pub make_room: R,
 }
 
-/// Where a client comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    Tcp(SocketAddr),
-    Unix,
-}
-
-impl Peer {
-    pub fn kind(self) -> PeerKind {
-        match self {
-            Self::Unix => PeerKind::Unix,
-            Self::Tcp(address) if address.ip().to_canonical().is_loopback() => PeerKind::Loopback,
-            Self::Tcp(_) => PeerKind::Remote,
-        }
-    }
-
-    /// Whose failed logins count together: a Unix socket's are this machine's.
-    fn address(self) -> IpAddr {
-        match self {
-            Self::Unix => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            Self::Tcp(address) => address.ip(),
-        }
-    }
-}
-
-impl std::fmt::Display for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix => f.write_str("unix"),
-        }
-    }
-}
-
 /// How a login ended.
 #[derive(Debug)]
 pub enum LoginOutcome {
@@ -152,10 +118,11 @@ pub async fn login(
     door: Door<'_, impl Fn() -> Admission, impl Fn()>,
 ) -> LoginOutcome {
     let rules = rules(&socket, peer, context, door.views).await;
-    let login = match LoginParams::draw(peer, context, rules) {
+    let mut login = match LoginParams::draw(peer, context, rules) {
         Ok(params) => Login::new(params),
         Err(_) => return LoginOutcome::Closed(CloseReason::Io),
     };
+    login.handle_carried(peer.encryption());
     let deadline = Instant::from_std(login.deadline());
     let mut driver = Driver {
         login,
@@ -198,12 +165,13 @@ async fn rules(
         None
     };
     let name = match socket {
-        Socket::Unix(unix) if hba.needs_peers() => peers::user_of(unix),
+        // A pair within this process would name its own user.
+        Socket::Unix(unix) if peer == Peer::Unix && hba.needs_peers() => peers::user_of(unix),
         _ => None,
     };
     let own = if hba.needs_networks() { peers::own_networks() } else { Arc::default() };
     let address = match peer {
-        Peer::Tcp(address) => Some(address.ip()),
+        Peer::Tcp(address) | Peer::Http(address, _) => Some(address.ip()),
         Peer::Unix => None,
     };
     Some(Rules { hba, address, own, peer: name, roles })

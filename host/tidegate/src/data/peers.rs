@@ -1,15 +1,78 @@
-//! Who is at the other end of a Unix socket, and which networks are this machine's own: what rules on who may connect
-//! ask the system.
+//! Where a client comes from, who is at the other end of a Unix socket, and which networks are this machine's own: what
+//! rules on who may connect ask.
 
 use std::ffi::CStr;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use tidegate_core::session::login::{Encryption, PeerKind};
 use tidegate_hba::Network;
 use tokio::net::UnixStream;
 
+use super::clients::Encrypted;
+use crate::stream::Stream;
+
 /// A user's entry in the system's list is no longer than this.
 const ENTRY_BYTES_MAX: usize = 16 << 10;
+
+/// Where a client comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Tcp(SocketAddr),
+    Unix,
+    /// Over HTTP from there. The stream is a pair of sockets within this process; how the request came is what counts.
+    Http(SocketAddr, Encrypted),
+}
+
+impl Peer {
+    pub fn kind(self) -> PeerKind {
+        match self {
+            Self::Unix => PeerKind::Unix,
+            Self::Tcp(at) | Self::Http(at, _) if at.ip().to_canonical().is_loopback() => {
+                PeerKind::Loopback
+            }
+            Self::Tcp(_) | Self::Http(..) => PeerKind::Remote,
+        }
+    }
+
+    /// How its stream is protected before anything is said on it.
+    pub(super) fn encryption(self) -> Encryption {
+        match self {
+            // There is nothing to bind SCRAM to: its two ends are in this process.
+            Self::Http(_, Encrypted::Yes) => {
+                Encryption::Tls { certificate_name: None, end_point: None }
+            }
+            Self::Http(_, Encrypted::No) | Self::Tcp(_) | Self::Unix => Encryption::None,
+        }
+    }
+
+    /// Whether what is said on the stream comes and goes encrypted.
+    pub(super) fn encrypted(self, stream: &Stream) -> Encrypted {
+        match self {
+            Self::Http(_, encrypted) => encrypted,
+            Self::Tcp(_) | Self::Unix if stream.is_encrypted() => Encrypted::Yes,
+            Self::Tcp(_) | Self::Unix => Encrypted::No,
+        }
+    }
+
+    /// Whose failed logins count together: a Unix socket's are this machine's.
+    pub(super) fn address(self) -> IpAddr {
+        match self {
+            Self::Unix => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Self::Tcp(address) | Self::Http(address, _) => address.ip(),
+        }
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+            Self::Http(address, _) => write!(f, "http {address}"),
+        }
+    }
+}
 
 /// The name of the user who opened the other end.
 pub(super) fn user_of(socket: &UnixStream) -> Option<String> {

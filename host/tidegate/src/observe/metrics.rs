@@ -16,7 +16,7 @@ use tidegate_policy::PLAN_TIMES;
 use super::snapshot::{
     KeptSnapshot, MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, Snapshot,
 };
-use super::stats::{CounterLabel, ErrorKind, PinReason, PlanSlot, WorkerTotals};
+use super::stats::{CounterLabel, ErrorKind, HttpOutcome, PinReason, PlanSlot, WorkerTotals};
 
 /// One metric.
 pub struct Metric {
@@ -35,6 +35,8 @@ enum Read {
     Pool(fn(&PoolSnapshot) -> f64),
     /// A counter of the process that no worker has.
     Process(fn(&Snapshot) -> u64),
+    /// The same by a label.
+    ProcessBy(&'static str, &'static [&'static str], fn(&Snapshot) -> &[u64]),
     /// A gauge for each server of the cluster, where it has a value.
     Member(fn(&MemberSnapshot) -> Option<f64>),
     /// A counter for each version of a plugin that is loaded.
@@ -152,6 +154,7 @@ pub const METRICS: &[Metric] = &[
     Metric { name: "tidegate_cache_entries", help: "Answers that are there.", read: Read::KeptNow(|k| k.entries) },
     Metric { name: "tidegate_cache_bytes", help: "Memory of them and their keys.", read: Read::KeptNow(|k| k.bytes) },
     Metric { name: "tidegate_cache_denied_total", help: "Statements that a policy wanted kept and that may not be, by the rule of docs/cache.md.", read: Read::KeptNot },
+    Metric { name: "tidegate_http_requests_total", help: "Requests to the HTTP endpoint, by what has become of them.", read: Read::ProcessBy("outcome", HttpOutcome::LABELS, |s| &s.http) },
     gauge("tidegate_databases_hidden_state", "Databases with triggers, defaults, views, operators or the like that may leave state in sessions: a probe follows what may have run one.", |s| s.databases_hidden_state as f64),
     gauge("tidegate_workers", "Data-plane threads.", |s| s.workers as f64),
     gauge("tidegate_workers_silent", "Workers that did not answer this scrape in time: what they hold is missing from the gauges of pools.", |s| s.workers_silent as f64),
@@ -205,6 +208,7 @@ impl Metric {
         match self.read {
             Read::Counter(_)
             | Read::Process(_)
+            | Read::ProcessBy(..)
             | Read::CounterBy(..)
             | Read::Plugin(_)
             | Read::PluginFaults
@@ -227,7 +231,7 @@ impl Metric {
         match &self.read {
             Read::Counter(_) | Read::Process(_) | Read::Gauge(_) => &[],
             Read::Member(_) => &MEMBER_LABELS,
-            Read::CounterBy(label, ..) => std::slice::from_ref(label),
+            Read::CounterBy(label, ..) | Read::ProcessBy(label, ..) => std::slice::from_ref(label),
             Read::Pool(_) => &POOL_LABELS,
             Read::Plugin(_) | Read::PluginMemory => &PLUGIN_LABELS,
             Read::PluginPlanTimes => &TIME_LABELS,
@@ -262,10 +266,10 @@ impl Metric {
             }
             Read::CounterBy(label, names, read) => {
                 let values = read(&snapshot.totals);
-                for (index, name) in names.iter().enumerate() {
-                    let value = values.get(index).copied().unwrap_or(0);
-                    counter(vec![Label::new(*label, *name)], value);
-                }
+                by_label(label, names, values, &counter);
+            }
+            Read::ProcessBy(label, names, read) => {
+                by_label(label, names, read(snapshot), &counter);
             }
             Read::Pool(read) => {
                 for pool in &snapshot.pools {
@@ -328,6 +332,17 @@ impl Metric {
             }
             _ => {}
         }
+    }
+}
+
+fn by_label(
+    label: &'static str,
+    names: &[&'static str],
+    values: &[u64],
+    counter: &dyn Fn(Vec<Label>, u64),
+) {
+    for (index, name) in names.iter().enumerate() {
+        counter(vec![Label::new(label, *name)], values.get(index).copied().unwrap_or(0));
     }
 }
 
@@ -394,6 +409,7 @@ pub fn markdown() -> String {
         ("`reason` of `tidegate_pins_total`", PinReason::LABELS),
         ("`reason` of `tidegate_plugin_canaries_given_up_total`", &reasons[..]),
         ("`fault`", &faults[..]),
+        ("`outcome`", HttpOutcome::LABELS),
     ];
     for (label, values) in labels {
         let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();

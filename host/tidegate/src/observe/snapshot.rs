@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub databases_hidden_state: usize,
     /// Summed over the workers.
     pub totals: WorkerTotals,
+    /// Requests over HTTP, by `HttpOutcome`.
+    pub http: Vec<u64>,
     /// Answers that are kept.
     pub kept: KeptSnapshot,
     /// What operators hold.

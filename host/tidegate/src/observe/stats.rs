@@ -121,6 +121,46 @@ labels! {
     }
 }
 
+labels! {
+    /// What has become of a request to the HTTP endpoint.
+    HttpOutcome {
+        /// Its statements ran, and it has all of their rows.
+        Answered = "answered",
+        /// A statement failed.
+        Failed = "failed",
+        /// It is no request that is understood, or is too large.
+        BadRequest = "bad_request",
+        /// Its user is not let in, or its page.
+        Unauthorized = "unauthorized",
+        /// A limit has no room for it.
+        Limited = "limited",
+        /// No server can be had, or not in time.
+        Unavailable = "unavailable",
+        /// A statement failed after its first rows had gone out.
+        Cut = "cut",
+        /// Its client left before the end.
+        Gone = "gone",
+        /// A browser asked whether it may ask.
+        Preflight = "preflight",
+    }
+}
+
+/// Requests to the HTTP endpoint, by what has become of them. Its threads all count here: a request costs much more.
+#[derive(Debug, Default)]
+pub struct HttpTotals([AtomicU64; HttpOutcome::ALL.len()]);
+
+impl HttpTotals {
+    pub fn count(&self, outcome: HttpOutcome) {
+        if let Some(counter) = self.0.get(outcome.index()) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn get(&self) -> Vec<u64> {
+        self.0.iter().map(|counter| counter.load(Ordering::Relaxed)).collect()
+    }
+}
+
 /// Why a client keeps its server beyond a transaction: a position in [`Pins::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PinReason(pub usize);

@@ -35,10 +35,11 @@ impl Control for Handle {
     fn snapshot(&self, scope: Scope) -> Answer<Snapshot> {
         let shared = self.shared.clone();
         let (started_at, settled) = (self.started_at, self.settled());
-        let plugins = self.plugins.clone();
+        let (plugins, http) = (self.plugins.clone(), self.http.totals.get());
         Box::pin(async move {
             let mut snapshot = snapshot::take(&shared, &settled, scope, started_at).await;
             snapshot::add_plugins(&mut snapshot, &plugins);
+            snapshot.http = http;
             snapshot
         })
     }

@@ -25,8 +25,9 @@ pub enum Beginning {
     TakeOver,
 }
 
-/// How the admin API's socket is called among the others.
+/// How the admin API's socket is called among the others, and the HTTP endpoint's.
 const ADMIN: &str = "admin:";
+const HTTP: &str = "http:";
 
 /// What a process begins with.
 #[derive(Default)]
@@ -76,8 +77,8 @@ impl Inherited {
         Some(Bound::inherit(listen, socket))
     }
 
-    fn admin(&mut self, address: SocketAddr) -> Option<TcpListener> {
-        self.take(format!("{ADMIN}{address}")).map(Into::into)
+    fn tcp(&mut self, name: &str, address: SocketAddr) -> Option<TcpListener> {
+        self.take(format!("{name}{address}")).map(Into::into)
     }
 
     /// This process serves: the other one may stop.
@@ -98,6 +99,7 @@ pub(super) struct Sockets {
     /// As `Config::listen`.
     pub(super) bound: Vec<Bound>,
     pub(super) admin: Option<TcpListener>,
+    pub(super) http: Option<TcpListener>,
     /// Copies of them.
     pub(super) listening: Listeners,
 }
@@ -111,10 +113,13 @@ impl Sockets {
         let mut inherited = Inherited::ask(config, beginning)?;
         let handover = open(config)?;
         let bound = bind_all(&config.listen, &mut inherited)?;
-        let admin = bind_admin(config, &mut inherited)?;
-        let listening = listeners(config, &bound, admin.as_ref())
+        let admin = config.admin.as_ref().map(|admin| admin.address);
+        let admin = bind_tcp(admin, (ADMIN, "the admin API"), &mut inherited)?;
+        let http = config.http.as_ref().map(|http| http.address);
+        let http = bind_tcp(http, (HTTP, "the HTTP endpoint"), &mut inherited)?;
+        let listening = listeners(config, &bound, admin.as_ref(), http.as_ref())
             .map_err(|error| (Exit::Failure, format!("cannot copy the sockets: {error}")))?;
-        Ok(Self { inherited, handover, bound, admin, listening })
+        Ok(Self { inherited, handover, bound, admin, http, listening })
     }
 }
 
@@ -133,16 +138,18 @@ fn bind_all(listen: &[Listen], inherited: &mut Inherited) -> Result<Vec<Bound>, 
     listen.iter().map(bind).collect()
 }
 
-fn bind_admin(
-    config: &Config,
+/// The socket of something that listens at one address, by its name among the others and its name for people.
+fn bind_tcp(
+    address: Option<SocketAddr>,
+    (name, told): (&str, &str),
     inherited: &mut Inherited,
 ) -> Result<Option<TcpListener>, (Exit, String)> {
-    let Some(admin) = &config.admin else { return Ok(None) };
-    if let Some(listener) = inherited.admin(admin.address) {
+    let Some(address) = address else { return Ok(None) };
+    if let Some(listener) = inherited.tcp(name, address) {
         return Ok(Some(listener));
     }
-    TcpListener::bind(admin.address).map(Some).map_err(|error| {
-        let words = format!("cannot listen on {} for the admin API: {error}", admin.address);
+    TcpListener::bind(address).map(Some).map_err(|error| {
+        let words = format!("cannot listen on {address} for {told}: {error}");
         (Exit::CannotListen, words)
     })
 }
@@ -155,6 +162,7 @@ fn listeners(
     config: &Config,
     bound: &[Bound],
     admin: Option<&TcpListener>,
+    http: Option<&TcpListener>,
 ) -> std::io::Result<Listeners> {
     let mut listeners = Listeners::new();
     for (listen, bound) in config.listen.iter().zip(bound) {
@@ -162,6 +170,9 @@ fn listeners(
     }
     if let (Some(listener), Some(admin)) = (admin, &config.admin) {
         listeners.push((format!("{ADMIN}{}", admin.address), listener.try_clone()?.into()));
+    }
+    if let (Some(listener), Some(http)) = (http, &config.http) {
+        listeners.push((format!("{HTTP}{}", http.address), listener.try_clone()?.into()));
     }
     Ok(listeners)
 }
@@ -199,6 +210,7 @@ impl Handle {
     /// Gives its own copies of the listening sockets up.
     pub(super) fn close_listeners(&self) {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.drain_http();
     }
 }
 

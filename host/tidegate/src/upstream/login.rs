@@ -11,10 +11,10 @@ use super::messages::Messages;
 use super::socket::{Encrypt, end_point_of, line_of, open_stream, send};
 use crate::config::{ProtocolVersion, ServerAddress};
 use crate::stream::Stream;
-use crate::tls::ServerTls;
+use crate::tls::{ChannelBinding, ServerTls};
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_core::limits::CONNECT_TIME_MAX;
+use tidegate_core::limits::{CONNECT_TIME_MAX, LOGIN_TIME_MAX};
 use tidegate_wire::backend::{self, tag};
 use tidegate_wire::{frontend, startup};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -65,6 +65,32 @@ pub async fn connect(
     let login = Login { target, database, user, credentials, parameters };
     let deadline = Instant::now() + CONNECT_TIME_MAX;
     timeout_at(deadline, login.run(deadline)).await.map_err(|_| ConnectError::Timeout)?
+}
+
+/// Logs in over a stream that is connected: to this very process, for a client that came another way. `database` and `user`
+/// are the names.
+pub async fn log_in_over(
+    mut stream: Stream,
+    (database, user): (&str, &str),
+    credentials: &Credentials,
+    parameters: &[(&str, &str)],
+) -> Result<NewServer, ConnectError> {
+    let (tls, protocol) = (ChannelBinding::Disable, ProtocolVersion::default());
+    let applicant = Applicant {
+        user,
+        credentials,
+        line: line_of(&stream),
+        channel_binding: tls,
+        end_point: None,
+        protocol,
+    };
+    let names = [("user", user), ("database", database)];
+    let mut stage = Stage::Asking;
+    let login = applicant.log_in(&mut stream, &names, parameters, &mut stage);
+    // The other end has deadlines of its own, and may have to wait for a server.
+    let (backend_key, parameters) =
+        timeout(LOGIN_TIME_MAX, login).await.map_err(|_| ConnectError::Timeout)??;
+    Ok(NewServer { stream, backend_key, parameters })
 }
 
 /// Asks the server to cancel what the connection with `key` does; returns when the server has taken
@@ -247,16 +273,25 @@ impl Login<'_> {
             end_point: end_point_of(stream),
             protocol: self.target.protocol,
         };
-        let mut out = Vec::new();
         let names = [("user", self.user), ("database", self.database)];
-        startup::startup_message(
-            &mut out,
-            self.target.protocol.minor(),
-            names.into_iter().chain(self.parameters.iter().copied()),
-        );
+        applicant.log_in(stream, &names, self.parameters, stage).await
+    }
+}
+
+impl Applicant<'_> {
+    async fn log_in(
+        &self,
+        stream: &mut Stream,
+        names: &[(&str, &str)],
+        parameters: &[(&str, &str)],
+        stage: &mut Stage,
+    ) -> Result<(Option<BackendKey>, Vec<(String, String)>), ConnectError> {
+        let mut out = Vec::new();
+        let all = names.iter().chain(parameters).copied();
+        startup::startup_message(&mut out, self.protocol.minor(), all);
         send(stream, &out).await?;
         let mut messages = Messages::new(stream);
-        applicant.authenticate(&mut messages, stage).await?;
-        await_ready(&mut messages, self.target.protocol).await
+        self.authenticate(&mut messages, stage).await?;
+        await_ready(&mut messages, self.protocol).await
     }
 }

@@ -17,7 +17,8 @@ pub use credentials::{Credentials, Secret};
 pub use directory::{AuthQuery, UserDirectory};
 pub use error::{ConnectError, ServerError};
 pub use login::{
-    BackendKey, NewServer, Target, bound_query, cancel, connect, say_goodbye, simple_query,
+    BackendKey, NewServer, Target, bound_query, cancel, connect, log_in_over, say_goodbye,
+    simple_query,
 };
 pub use messages::Messages;
 pub use passwords::{check_stored, make_verifier, nonce};

@@ -2,7 +2,7 @@
 
 use super::{Frame, whole_body};
 use crate::limits;
-use crate::plan::{CACHE_SETTING, Recall, RecalledBatch};
+use crate::plan::{CACHE_SETTING, Recall, RecalledBatch, shows_cache};
 use crate::session::prepared::{Prepared, SchemaGeneration};
 use crate::session::{Io, Session};
 use std::sync::Arc;
@@ -33,9 +33,13 @@ impl Session {
         io: &mut Io<'_>,
     ) -> Option<Frame> {
         let begins = matches!(header.tag, tag::QUERY | tag::PARSE | tag::BIND);
+        if !begins || io.server.is_some() {
+            return None;
+        }
         let off =
             self.settings.get(CACHE_SETTING).is_some_and(|word| word.eq_ignore_ascii_case("off"));
-        if !begins || off || io.server.is_some() || !io.router.keeps() || !self.may_recall() {
+        let looks = !off && io.router.keeps();
+        if !looks && !shows(header, input, at) || !self.may_recall() {
             return None;
         }
         let unit = match header.tag {
@@ -131,6 +135,21 @@ impl Session {
         let sql = parsed.as_ref().map_or(&[][..], |parse| parse.sql);
         Some(Unit { bytes: at - start, sql, prepared, parsed, batch: Some(batch) })
     }
+}
+
+/// Does the unit that begins here ask what the cache had to do with the last one?
+fn shows(header: Header, input: &[u8], at: usize) -> bool {
+    // Shorter than most, so that little is read for nothing.
+    const BODY_BYTES_MAX: u32 = 48;
+    if header.body_bytes > BODY_BYTES_MAX {
+        return false;
+    }
+    let sql = whole_body(header, input, at).and_then(|body| match header.tag {
+        tag::QUERY => frontend::read_query(body).ok(),
+        tag::PARSE => frontend::read_parse(body).ok().map(|parse| parse.sql),
+        _ => None,
+    });
+    sql.is_some_and(shows_cache)
 }
 
 fn query(header: Header, input: &[u8], at: usize) -> Option<Unit<'_>> {

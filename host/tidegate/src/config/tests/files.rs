@@ -10,6 +10,7 @@ use super::super::docs::assert_current;
 use super::super::error::Problem;
 use super::super::init::{markdown, template};
 use super::super::keys::{Fallback, KEYS};
+use super::super::log::LogFormat;
 use super::super::quotas::Quota;
 use super::super::redact::{redacted, warnings};
 use super::super::users::Users;

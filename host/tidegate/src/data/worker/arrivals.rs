@@ -14,11 +14,11 @@ use tidegate_core::session::{PoolMode, Session};
 use tidegate_pool::Fitness;
 
 use super::upkeep::shutting_down;
-use super::{Life, Message, Settled, Worker};
+use super::{Life, Message, Settled, Shared, Worker};
 use crate::config;
 use crate::data::caching::Tracked;
 use crate::data::cancel::{Concerned, Holder};
-use crate::data::clients::{Client, CloseRequest, Counted, Encrypted, NewClient, State};
+use crate::data::clients::{Client, CloseRequest, Counted, NewClient, State};
 use crate::data::connection::Connection;
 use crate::data::greeting::{self, Rejected, Welcome};
 use crate::data::listener::{ACCEPT_PAUSE, Listener};
@@ -29,6 +29,20 @@ use crate::upstream::{BackendKey, Target as Reached};
 
 /// Servers that one login has asked about its settings, where each was lost before it answered.
 const SETTINGS_ASKED_MAX: usize = 3;
+
+impl Shared {
+    /// Sends a client that no worker has accepted to the one with the fewest. False: it takes none now, and the socket is closed.
+    pub fn bring(&self, socket: LeftSocket, peer: Peer) -> bool {
+        let chosen = self.loads.place(0);
+        let sender = self.senders.get(chosen);
+        let sent =
+            sender.is_some_and(|sender| sender.try_send(Message::Client(socket, peer)).is_ok());
+        if !sent {
+            self.loads.leave(chosen);
+        }
+        sent
+    }
+}
 
 impl Worker {
     pub(super) async fn accept(self: Rc<Self>, listener: Listener) {
@@ -217,7 +231,7 @@ impl Worker {
                 "the system has no random numbers for a cancel key",
             ));
         };
-        let tls = if logged_in.stream.is_encrypted() { Encrypted::Yes } else { Encrypted::No };
+        let tls = peer.encrypted(&logged_in.stream);
         let new = NewClient {
             id,
             user: user.clone(),

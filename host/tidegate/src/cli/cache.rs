@@ -1,0 +1,171 @@
+//! `tidegate cache`: what a running Tidegate keeps, and what takes it.
+
+use std::fmt::Write as _;
+
+use clap::Subcommand;
+use hyper::Method;
+use tidegate_core::limits::ADMIN_ANSWER_TIME_MAX;
+
+use super::plugin::api::{Admin, Request};
+use crate::admin::{CacheReport, Invalidated, Invalidation};
+use crate::exit::Exit;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  tidegate cache stats
+  tidegate cache invalidate --table public.products --database shop
+  tidegate cache invalidate --tag user-7
+  tidegate cache invalidate --pattern 'session:*'
+  tidegate cache invalidate --all";
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct CacheArgs {
+    #[command(subcommand)]
+    command: CacheCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CacheCommand {
+    /// What is kept, and how often it helped, by table
+    Stats(StatsArgs),
+    /// Take what is kept: the next statement asks a server
+    Invalidate(InvalidateArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct StatsArgs {
+    #[command(flatten)]
+    admin: Admin,
+    /// The answer of the admin API as it is
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct InvalidateArgs {
+    #[command(flatten)]
+    admin: Admin,
+    #[command(flatten)]
+    what: What,
+    /// Where the table or tag is [default: the database of the primary's URL]; with --all, its answers alone
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct What {
+    /// The entry of this name
+    #[arg(long, value_name = "NAME")]
+    key: Option<String>,
+    /// Entries and answers with this tag
+    #[arg(long, value_name = "NAME")]
+    tag: Option<String>,
+    /// Answers read from this table, or from those that match
+    #[arg(long, value_name = "[SCHEMA.]NAME")]
+    table: Option<String>,
+    /// Entries whose names match: *, ?, [abc]
+    #[arg(long, value_name = "PATTERN")]
+    pattern: Option<String>,
+    /// Everything
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) fn run(args: CacheArgs) -> Exit {
+    let done = match args.command {
+        CacheCommand::Stats(args) => stats(&args),
+        CacheCommand::Invalidate(args) => invalidate(args),
+    };
+    match done {
+        Ok(words) => {
+            super::say(&words);
+            Exit::Ok
+        }
+        Err(words) => {
+            eprintln!("tidegate: {words}");
+            Exit::Failure
+        }
+    }
+}
+
+fn stats(args: &StatsArgs) -> Result<String, String> {
+    let request = Request::new(Method::GET, "/api/v1/cache".to_owned());
+    let answer = args.admin.ask_within(ADMIN_ANSWER_TIME_MAX, request)?;
+    let report: CacheReport = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&report);
+        return text.map(|text| text + "\n").map_err(|error| error.to_string());
+    }
+    Ok(told(&report))
+}
+
+fn invalidate(args: InvalidateArgs) -> Result<String, String> {
+    let What { key, tag, table, pattern, all } = args.what;
+    let what = Invalidation { key, tag, table, pattern, all, database: args.database };
+    let body = serde_json::to_vec(&what).map_err(|error| error.to_string())?;
+    let request = Request::new(Method::POST, "/api/v1/cache/invalidate".to_owned());
+    let answer = args.admin.ask_within(ADMIN_ANSWER_TIME_MAX, Request { body, ..request })?;
+    let taken: Invalidated = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
+    let Invalidated { entries, versions } = taken;
+    Ok(match (what.key.or(what.pattern), versions) {
+        (Some(_), _) => format!("{entries} entries taken\n"),
+        (None, _) if what.table.is_some() => format!("answers of {versions} tables taken\n"),
+        (None, _) => format!("answers and {entries} entries taken\n"),
+    })
+}
+
+/// For people.
+fn told(report: &CacheReport) -> String {
+    let CacheReport { keeping, answers, rules, denied, entries } = report;
+    let mut out = String::new();
+    let keeping = if *keeping { "" } else { " (none is kept now)" };
+    let rate = |hits: u64, misses: u64| match hits + misses {
+        0 => "-".to_owned(),
+        all => format!("{:.1} %", hits as f64 * 100.0 / all as f64),
+    };
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        out,
+        "answers{keeping}: {} in {} KiB, {} hits, {} misses ({}), {} evicted",
+        answers.entries,
+        answers.bytes >> 10,
+        answers.hits,
+        answers.misses,
+        rate(answers.hits, answers.misses),
+        answers.evictions
+    );
+    let _ = writeln!(
+        out,
+        "entries: {} in {} KiB, {} hits, {} misses ({})",
+        entries.entries,
+        entries.bytes >> 10,
+        entries.hits,
+        entries.misses,
+        rate(entries.hits, entries.misses)
+    );
+    if !rules.is_empty() {
+        let _ = writeln!(
+            out,
+            "\n{:<40} {:>8} {:>10} {:>10} {:>10} {:>8}",
+            "tables", "ttl", "hits", "misses", "not kept", "rate"
+        );
+    }
+    for rule in rules {
+        let name = match rule.tables.is_empty() {
+            true => "(others)".to_owned(),
+            false => format!("{}: {}", rule.database, rule.tables.join(", ")),
+        };
+        let (hits, misses) = (rule.hits, rule.misses);
+        let ttl = format!("{} s", rule.ttl_ms as f64 / 1000.0);
+        let (denied, rate) = (rule.denied, rate(hits, misses));
+        let _ = writeln!(out, "{name:<40} {ttl:>8} {hits:>10} {misses:>10} {denied:>10} {rate:>8}");
+    }
+    if !denied.is_empty() {
+        let _ = writeln!(out, "\nnot kept, by the rules of docs/cache.md:");
+    }
+    for why in denied {
+        let _ = writeln!(out, "{:<4} {:<24} {}", why.rule, why.reason, why.statements);
+    }
+    out
+}

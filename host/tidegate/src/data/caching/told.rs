@@ -1,0 +1,76 @@
+//! `SHOW tidegate.cache`: what the cache had to do with a session's last statement.
+
+use std::borrow::Cow;
+
+use tidegate_cache::Deny;
+use tidegate_core::plan::{CACHE_SETTING, RecalledBatch};
+use tidegate_wire::backend;
+use tidegate_wire::frame;
+
+use crate::data::clients::Client;
+
+/// What the cache had to do with a statement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheNote {
+    /// It was not looked for.
+    #[default]
+    NotLooked,
+    Hit,
+    /// A server answered, and that is kept if it still stands.
+    Miss,
+    /// A commit of what it reads, or another change, was under way.
+    Passed,
+    /// The policy does not want it kept.
+    NotWanted,
+    Denied(Deny),
+    /// The database's catalogue has not been read.
+    Unknown,
+}
+
+impl CacheNote {
+    fn words(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::NotLooked => {
+                "not looked for: in a transaction, turned off, no read by itself, or nothing is kept"
+            }
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Passed => {
+                "miss, and not kept: what it reads was just being written, or its database has changed"
+            }
+            Self::NotWanted => "not kept: the caching policy does not want it",
+            Self::Denied(why) => {
+                let label = why.label().replace('_', " ");
+                return Cow::Owned(format!("not kept: {label} ({})", why.rule()));
+            }
+            Self::Unknown => "not kept: what the database's names mean is not known yet",
+        })
+    }
+}
+
+/// Writes the answer, but for ReadyForQuery.
+pub(super) fn tell(client: &Client, batch: Option<&RecalledBatch<'_>>, out: &mut Vec<u8>) {
+    let describes = batch.is_none_or(|batch| batch.describes.is_some());
+    if let Some(batch) = batch {
+        if batch.parses.is_some() {
+            backend::parse_complete(out);
+        }
+        frame::write(out, backend::tag::BIND_COMPLETE, |_| {});
+    }
+    if describes {
+        backend::row_description_text(out, &[CACHE_SETTING]);
+    }
+    let words = client.cache_note().words();
+    backend::data_row(out, &[Some(words.as_bytes())]);
+    backend::command_complete(out, b"SHOW");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_names_the_rule() {
+        assert_eq!(CacheNote::Denied(Deny::Volatile).words(), "not kept: volatile function (R4)");
+    }
+}
