@@ -323,7 +323,10 @@ impl Worker {
     /// Where a client's statement of this kind runs, and what that makes of it.
     pub fn locate(&self, target: Target, client: &Client) -> Result<Asked, Refusal> {
         Ok(match target {
-            Target::Primary => Asked::PRIMARY,
+            Target::Primary => {
+                client.note_may_write(Instant::now());
+                Asked::PRIMARY
+            }
             Target::Read => {
                 let mut routing = self.routing.borrow_mut();
                 let (choice, otherwise) = routing.choose(&client.facts.get(), Instant::now());
