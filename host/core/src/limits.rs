@@ -242,6 +242,10 @@ pub const HTTP_REQUEST_TIME_MAX: Duration = Duration::from_secs(300);
 pub const HTTP_STALL_TIME_MAX: Duration = Duration::from_secs(30);
 /// A request that is under way when the process ends has this long.
 pub const HTTP_CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
+/// Passwords whose keys are known, so that a login with one does not hash it again (some 150 bytes each).
+pub const HTTP_KEYS_KNOWN_MAX: usize = 10_000;
+/// Pairs of database and user of which it is known when they wrote over HTTP; whoever is beyond counts as having written.
+pub const HTTP_WRITERS_MAX: usize = 10_000;
 /// Web origins that may be listed.
 pub const HTTP_ORIGINS_MAX: usize = 100;
 

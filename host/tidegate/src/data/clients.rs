@@ -85,6 +85,8 @@ pub struct Client {
     pub facts: Cell<ReadFacts>,
     /// What it has written that others' kept answers depend on.
     pub tracked: RefCell<Tracked>,
+    /// Of one over HTTP: it has run what may write.
+    may_write: Cell<bool>,
     /// As of so many statements.
     cache_note: Cell<(CacheNote, u64)>,
     /// Since when its next statement waits for a limit to have room.
@@ -175,7 +177,7 @@ pub struct NewClient {
 
 impl Client {
     pub fn new(new: NewClient, now: Instant) -> Rc<Self> {
-        Rc::new(Self {
+        let client = Rc::new(Self {
             id: new.id,
             slot: WaitSlot::new(new.id),
             user: new.user,
@@ -200,6 +202,7 @@ impl Client {
             read_pools: RefCell::default(),
             facts: Cell::default(),
             tracked: new.tracked,
+            may_write: Cell::new(false),
             cache_note: Cell::default(),
             limited_since: Cell::default(),
             cancel: RefCell::default(),
@@ -208,7 +211,9 @@ impl Client {
             overdue: Cell::new(None),
             seen_running: Cell::new(None),
             waker: RefCell::default(),
-        })
+        });
+        client.see_written(now);
+        client
     }
 
     /// What all workers share.
@@ -247,6 +252,29 @@ impl Client {
     pub fn keep_from_replicas(&self, until: Instant) {
         let facts = self.facts.get();
         self.facts.set(ReadFacts { wrote_at: facts.wrote_at.max(Some(until)), ..facts });
+    }
+
+    /// It is about to run what may write: whoever comes over HTTP as the same user is to see that.
+    pub fn note_may_write(&self, now: Instant) {
+        if matches!(self.peer, Peer::Http(..)) && !self.may_write.replace(true) {
+            self.shared().http_writers.begin(&self.database, &self.user, now);
+        }
+    }
+
+    /// It begins. What was written over HTTP as this user before is to be seen.
+    fn see_written(&self, now: Instant) {
+        if matches!(self.peer, Peer::Http(..))
+            && let Some(at) = self.shared().http_writers.seen(&self.database, &self.user, now)
+        {
+            self.keep_from_replicas(at);
+        }
+    }
+
+    /// It is over.
+    pub fn end(&self, now: Instant) {
+        if self.may_write.take() {
+            self.shared().http_writers.end(&self.database, &self.user, now);
+        }
     }
 
     /// Who runs a statement at `place`, for a record.

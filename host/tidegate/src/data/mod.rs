@@ -17,3 +17,4 @@ mod routing; // where statements may run
 pub mod users; // who may log in: a file, or the server's own users
 mod way; // one direction of a client's traffic
 pub mod worker; // one thread: its clients, its pools, its messages
+mod writers; // who has written over HTTP

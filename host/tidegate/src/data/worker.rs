@@ -34,6 +34,7 @@ use super::listening::Listeners;
 use super::login::{LoginContext, Peer, Throttle};
 use super::recording::{Part, Recording};
 use super::routing::Routing;
+use super::writers::HttpWriters;
 use crate::config;
 use crate::handover::Siblings;
 use crate::hidden::HiddenCodes;
@@ -135,6 +136,7 @@ pub struct Shared {
     pub siblings: Option<Siblings>,
     /// What the control plane knows.
     pub views: Arc<Views>,
+    pub http_writers: HttpWriters,
     /// By worker: whether it has a connection to the primary.
     primary: Vec<AtomicBool>,
 }
@@ -171,6 +173,7 @@ impl Shared {
             results,
             siblings,
             views: Arc::default(),
+            http_writers: HttpWriters::default(),
             primary: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         };
         (Arc::new(shared), receivers)

@@ -28,7 +28,7 @@ use crate::data::clients::Encrypted;
 use crate::data::login::Peer;
 use crate::observe::stats::HttpOutcome;
 use crate::stream::{Socket, Stream};
-use crate::upstream::{Credentials, log_in_over};
+use crate::upstream::{Credentials, KnownKeys, log_in_over};
 
 const PATH: &str = "/sql";
 const METHODS: &str = "OPTIONS, POST";
@@ -44,6 +44,7 @@ const PREFLIGHT_AGE_S: &str = "86400";
 pub(super) struct Router {
     config: HttpConfig,
     door: Arc<dyn Door>,
+    known: Arc<KnownKeys>,
 }
 
 /// Where a connection comes from.
@@ -54,8 +55,8 @@ pub(super) struct Caller {
 }
 
 impl Router {
-    pub(super) fn new(config: HttpConfig, door: Arc<dyn Door>) -> Self {
-        Self { config, door }
+    pub(super) fn new(config: HttpConfig, door: Arc<dyn Door>, known: Arc<KnownKeys>) -> Self {
+        Self { config, door, known }
     }
 
     pub(super) fn door(&self) -> &dyn Door {
@@ -164,7 +165,7 @@ impl Router {
         let credentials = Credentials::Password(password);
         let stream = Stream::Plain(Socket::Unix(stream));
         let names = (&*database, &*user);
-        match log_in_over(stream, names, &credentials, &settings).await {
+        match log_in_over(stream, names, (&credentials, &self.known), &settings).await {
             Ok(logged_in) => Ok(Line::new(logged_in.stream)),
             Err(error) => Err(Failure::of_login(&error)),
         }

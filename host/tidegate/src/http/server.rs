@@ -28,10 +28,11 @@ use super::router::{Caller, Router};
 use crate::config::HttpConfig;
 use crate::data::clients::Encrypted;
 use crate::data::listener::ACCEPT_PAUSE;
+use crate::upstream::KnownKeys;
 
 /// The first byte of a TLS ClientHello, which no HTTP request has.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// A thread's helpers, which hash passwords: each login costs some milliseconds.
+/// A thread's helpers, which hash passwords: the first login with one costs some milliseconds.
 const BLOCKING_THREADS_MAX: usize = 1;
 
 /// The running endpoint. Dropping it ends its connections and its threads.
@@ -87,13 +88,14 @@ pub fn start(
     let address = listener.local_addr()?;
     let permits = Arc::new(Semaphore::new(config.connections_max));
     let (life, lives) = watch::channel(Life::Serving);
+    let known = Arc::new(KnownKeys::new()?);
     let mut handle = HttpHandle { address, life, threads: Vec::new() };
     for index in 0..threads {
         let listener = listener.try_clone()?;
         let (config, door) = (config.clone(), door.clone());
-        let (permits, lives) = (permits.clone(), lives.clone());
+        let (permits, lives, known) = (permits.clone(), lives.clone(), known.clone());
         let serve = move || {
-            if let Err(error) = run(listener, Router::new(config, door), permits, lives) {
+            if let Err(error) = run(listener, Router::new(config, door, known), permits, lives) {
                 tracing::error!(%error, "a thread of the HTTP endpoint ended");
             }
         };

@@ -2,6 +2,7 @@
 
 use super::credentials::Credentials;
 use super::error::{ConnectError, ServerError};
+use super::known::{KeyName, KnownKeys};
 use super::login::BackendKey;
 use super::messages::Messages;
 use super::passwords::nonce;
@@ -25,6 +26,8 @@ pub(super) struct Applicant<'a> {
     /// Nothing without TLS.
     pub(super) end_point: Option<EndPoint>,
     pub(super) protocol: ProtocolVersion,
+    /// Where keys of passwords may be found, and are put.
+    pub(super) known: Option<&'a KnownKeys>,
 }
 
 /// Whether the server has said how it wants us to authenticate.
@@ -89,12 +92,12 @@ impl Applicant<'_> {
                     scram = Scram::First(state);
                 }
                 (Request::SaslContinue(data), Scram::First(state)) => {
-                    let (state, data) = answer_scram(state, data.to_vec()).await?;
-                    auth::write_sasl_response(&mut out, data.as_bytes());
-                    scram = Scram::Final(state);
+                    let (state, answer, learning) = self.prove(state, data).await?;
+                    auth::write_sasl_response(&mut out, answer.as_bytes());
+                    scram = Scram::Final(state, learning);
                 }
-                (Request::SaslFinal(data), Scram::Final(state)) => {
-                    state.finish(data).map_err(scram_failed)?;
+                (Request::SaslFinal(data), Scram::Final(state, learning)) => {
+                    finish_scram(state, learning, data)?;
                     scram = Scram::Proven;
                 }
                 (request, _) => return Err(not_answered(&request)),
@@ -104,6 +107,30 @@ impl Applicant<'_> {
             }
             zeroize::Zeroize::zeroize(&mut out);
         }
+    }
+
+    /// Proves that we know the password, hashed again only if its keys are not known.
+    async fn prove(
+        &self,
+        state: ClientFirst,
+        server_first: &[u8],
+    ) -> Result<(ClientFinal, String, Learning<'_>), ConnectError> {
+        let learning = self.look_up(server_first);
+        let keys = learning.as_ref().and_then(|(known, name)| known.get(name));
+        let (state, answer) = match keys {
+            Some(keys) => state.with_keys(keys).answer(server_first).map_err(scram_failed)?,
+            None => answer_scram(state, server_first.to_vec()).await?,
+        };
+        Ok((state, answer, learning))
+    }
+
+    /// Where the keys of our password under this salt are known, or will be.
+    fn look_up(&self, server_first: &[u8]) -> Learning<'_> {
+        let (Some(known), Credentials::Password(password)) = (self.known, self.credentials) else {
+            return None;
+        };
+        let (salt, iterations) = ClientFirst::hashed_with(server_first).ok()?;
+        Some((known, known.name(password, &salt, iterations)))
     }
 
     /// Which mechanism of those on offer, and what it is bound to.
@@ -176,11 +203,27 @@ enum Bound {
     Yes,
 }
 
-enum Scram {
+enum Scram<'a> {
     NotBegun,
     First(ClientFirst),
-    Final(ClientFinal),
+    /// With where to put the keys when they are proven right.
+    Final(ClientFinal, Learning<'a>),
     Proven,
+}
+
+/// Where keys go when they are proven right, if anywhere.
+type Learning<'a> = Option<(&'a KnownKeys, KeyName)>;
+
+fn finish_scram(
+    state: ClientFinal,
+    learning: Learning<'_>,
+    server_final: &[u8],
+) -> Result<(), ConnectError> {
+    let keys = state.finish_with_keys(server_final).map_err(scram_failed)?;
+    if let Some((known, name)) = learning {
+        known.put(name, keys);
+    }
+    Ok(())
 }
 
 /// Thousands of hashes: not on a thread that serves clients.

@@ -7,6 +7,7 @@
 use super::authenticate::{Applicant, Stage, await_ready, malformed};
 use super::credentials::Credentials;
 use super::error::{ConnectError, ServerError};
+use super::known::KnownKeys;
 use super::messages::Messages;
 use super::socket::{Encrypt, end_point_of, line_of, open_stream, send};
 use crate::config::{ProtocolVersion, ServerAddress};
@@ -68,11 +69,11 @@ pub async fn connect(
 }
 
 /// Logs in over a stream that is connected: to this very process, for a client that came another way. `database` and `user`
-/// are the names.
+/// are the names; keys of a password that was right before are among `known`.
 pub async fn log_in_over(
     mut stream: Stream,
     (database, user): (&str, &str),
-    credentials: &Credentials,
+    (credentials, known): (&Credentials, &KnownKeys),
     parameters: &[(&str, &str)],
 ) -> Result<NewServer, ConnectError> {
     let (tls, protocol) = (ChannelBinding::Disable, ProtocolVersion::default());
@@ -83,6 +84,7 @@ pub async fn log_in_over(
         channel_binding: tls,
         end_point: None,
         protocol,
+        known: Some(known),
     };
     let names = [("user", user), ("database", database)];
     let mut stage = Stage::Asking;
@@ -272,6 +274,7 @@ impl Login<'_> {
             channel_binding: self.target.tls.channel_binding,
             end_point: end_point_of(stream),
             protocol: self.target.protocol,
+            known: None,
         };
         let names = [("user", self.user), ("database", self.database)];
         applicant.log_in(stream, &names, self.parameters, stage).await

@@ -6,6 +6,7 @@ mod authenticate; // a server's questions after the StartupMessage
 pub mod credentials; // with what we act for a user
 pub mod directory; // the users a server knows, for pass-through
 pub mod error; // why a connection did not come about
+mod known; // keys of passwords that were right
 pub mod login; // connect, TLS, authentication, first ReadyForQuery; cancel
 mod messages; // reading a server's messages outside the data path
 mod passwords; // checking and making them, off the threads that serve clients
@@ -16,6 +17,7 @@ pub use asker::Asker;
 pub use credentials::{Credentials, Secret};
 pub use directory::{AuthQuery, UserDirectory};
 pub use error::{ConnectError, ServerError};
+pub use known::KnownKeys;
 pub use login::{
     BackendKey, NewServer, Target, bound_query, cancel, connect, log_in_over, say_goodbye,
     simple_query,

@@ -157,6 +157,7 @@ pub struct ClientFirst {
 /// The client has sent its proof and waits for the server's.
 pub struct ClientFinal {
     server_signature: Key,
+    keys: Keys,
 }
 
 impl fmt::Debug for ClientFinal {
@@ -180,22 +181,10 @@ impl ClientFirst {
     /// From a password this costs the server's iteration count in HMACs: milliseconds.
     pub fn answer(self, server_first: &[u8]) -> Result<(ClientFinal, String), ScramError> {
         let message = text(server_first)?;
-        let mut attributes = message.split(',');
-        let nonce = match attributes.next() {
-            Some(error) if error.starts_with("e=") => return Err(ScramError::ServerError),
-            Some(extension) if extension.starts_with("m=") => {
-                return Err(ScramError::Unsupported("mandatory extension"));
-            }
-            first => attribute(first, "r=")?,
-        };
+        let (nonce, salt, iterations) = read_server_first(message)?;
         if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() {
             return Err(ScramError::Nonce);
         }
-        let salt = decode(attribute(attributes.next(), "s=")?)
-            .filter(|salt| (1..=SALT_BYTES_MAX).contains(&salt.len()))
-            .ok_or(ScramError::Malformed("salt"))?;
-        let iterations =
-            parse_iterations(attribute(attributes.next(), "i=")?).ok_or(ScramError::Iterations)?;
         let keys = match self.secret {
             ScramSecret::Password(password) => {
                 Keys::from_password(password.reveal(), &salt, iterations)
@@ -208,21 +197,60 @@ impl ClientFirst {
         let signature = hmac_sha256(&sha256(&keys.client_key), &parts);
         let proof = encode(&xor(&keys.client_key, &signature));
         let server_signature = hmac_sha256(&keys.server_key, &parts);
-        Ok((ClientFinal { server_signature }, format!("{without_proof},p={proof}")))
+        Ok((ClientFinal { server_signature, keys }, format!("{without_proof},p={proof}")))
+    }
+
+    /// With what the server's first message has a password hashed: salt and iterations. For whoever knows the keys of
+    /// some already.
+    pub fn hashed_with(server_first: &[u8]) -> Result<(Vec<u8>, u32), ScramError> {
+        read_server_first(text(server_first)?).map(|(_, salt, iterations)| (salt, iterations))
+    }
+
+    /// The same exchange with keys that are known, so that nothing is hashed.
+    #[must_use]
+    pub fn with_keys(self, keys: Keys) -> Self {
+        Self { secret: ScramSecret::Keys(keys), ..self }
     }
 }
 
 impl ClientFinal {
     /// Checks that the server knows the password too.
     pub fn finish(self, server_final: &[u8]) -> Result<(), ScramError> {
+        self.finish_with_keys(server_final).map(drop)
+    }
+
+    /// The same, and yields the keys, which are now known to be right.
+    pub fn finish_with_keys(self, server_final: &[u8]) -> Result<Keys, ScramError> {
         let message = text(server_final)?;
         if message.starts_with("e=") {
             return Err(ScramError::ServerError);
         }
         let signature = attribute(message.split(',').next(), "v=")?;
         let signature = decode_key(signature).ok_or(ScramError::Malformed("signature"))?;
-        if same(&signature, &self.server_signature) { Ok(()) } else { Err(ScramError::WrongServer) }
+        if same(&signature, &self.server_signature) {
+            Ok(self.keys)
+        } else {
+            Err(ScramError::WrongServer)
+        }
     }
+}
+
+/// Nonce, salt and iterations of the server's first message.
+fn read_server_first(message: &str) -> Result<(&str, Vec<u8>, u32), ScramError> {
+    let mut attributes = message.split(',');
+    let nonce = match attributes.next() {
+        Some(error) if error.starts_with("e=") => return Err(ScramError::ServerError),
+        Some(extension) if extension.starts_with("m=") => {
+            return Err(ScramError::Unsupported("mandatory extension"));
+        }
+        first => attribute(first, "r=")?,
+    };
+    let salt = decode(attribute(attributes.next(), "s=")?)
+        .filter(|salt| (1..=SALT_BYTES_MAX).contains(&salt.len()))
+        .ok_or(ScramError::Malformed("salt"))?;
+    let iterations =
+        parse_iterations(attribute(attributes.next(), "i=")?).ok_or(ScramError::Iterations)?;
+    Ok((nonce, salt, iterations))
 }
 
 fn text(message: &[u8]) -> Result<&str, ScramError> {

@@ -51,7 +51,10 @@ impl Worker {
         has_waited: bool,
     ) -> Result<Located, Refusal> {
         Ok(Located::Now(match target {
-            Target::Primary => Asked::PRIMARY,
+            Target::Primary => {
+                client.note_may_write(Instant::now());
+                Asked::PRIMARY
+            }
             Target::Read => {
                 let now = Instant::now();
                 let facts = self.facts(client, now);

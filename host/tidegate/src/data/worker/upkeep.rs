@@ -35,6 +35,7 @@ impl Worker {
     pub(super) fn forget(&self, client: &Client, reason: CloseReason) {
         self.shared.keys.revoke(client.key_pid);
         self.clients.borrow_mut().remove(&client.id);
+        client.end(Instant::now());
         let kind = match reason {
             CloseReason::ClientProtocol => Some(ErrorKind::Protocol),
             CloseReason::ServerProtocol => Some(ErrorKind::Internal),
