@@ -105,7 +105,7 @@ pub struct Invalidation {
     /// The entry of this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Entries and answers with this tag.
+    /// Entries with this tag, and answers read from what a policy has named so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
     /// Answers that were read from the tables of this name, which may have a schema before it and be a pattern.

@@ -58,7 +58,7 @@ struct What {
     /// The entry of this name
     #[arg(long, value_name = "NAME")]
     key: Option<String>,
-    /// Entries and answers with this tag
+    /// Entries with this tag
     #[arg(long, value_name = "NAME")]
     tag: Option<String>,
     /// Answers read from this table, or from those that match
@@ -108,10 +108,10 @@ fn invalidate(args: InvalidateArgs) -> Result<String, String> {
     let answer = args.admin.ask_within(ADMIN_ANSWER_TIME_MAX, Request { body, ..request })?;
     let taken: Invalidated = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
     let Invalidated { entries, versions } = taken;
-    Ok(match (what.key.or(what.pattern), versions) {
-        (Some(_), _) => format!("{entries} entries taken\n"),
-        (None, _) if what.table.is_some() => format!("answers of {versions} tables taken\n"),
-        (None, _) => format!("answers and {entries} entries taken\n"),
+    Ok(match (what.table, what.all) {
+        (Some(_), _) => format!("answers of {versions} tables taken\n"),
+        (None, true) => format!("answers and {entries} entries taken\n"),
+        (None, false) => format!("{entries} entries taken\n"),
     })
 }
 
