@@ -1,6 +1,7 @@
 //! Answers that are kept: which are, who gets them, and that none is older than it may be.
 
 mod history; // what readers see while writers write
+mod shared; // several Tidegates and one Redis
 
 use crate::own::{SOON, policies_answer};
 use std::path::PathBuf;

@@ -154,7 +154,9 @@ fn a_statement_that_runs_too_long_is_cancelled_and_its_client_told_why() {
     client.send(pipeline().query(long).query("ROLLBACK"));
     client.expect("T E:57014 ZE C ZI");
     // Whoever waits before others has a limit of their own, here none; a cancel by hand is told as ever.
-    for sql in ["BEGIN", "SET tidegate.priority = 'critical'", &self::long(), "COMMIT", &self::long()] {
+    for sql in
+        ["BEGIN", "SET tidegate.priority = 'critical'", &self::long(), "COMMIT", &self::long()]
+    {
         client.query(sql);
     }
     client.send(pipeline().query(long));

@@ -22,6 +22,7 @@ mod rates; // rates: types and checks
 pub mod raw; // what was written, and where
 mod read; // tidegate.toml to raw
 pub mod redact; // the configuration without its secrets
+mod sharing; // answers in Redis: types and checks
 mod source; // a file and flags that can be read again
 mod url; // postgres:// URLs
 pub mod users; // the users file
@@ -40,6 +41,7 @@ pub use peers::{Peer, PeerAddress};
 pub use plugins::{FileHash, Pin, PluginsConfig, PublicKey, Signature, Signatures};
 pub use quotas::{Quota, Quotas, Whose};
 pub use rates::Rates;
+pub use sharing::{RedisAddress, RedisSettings, RedisUrl};
 pub(crate) use source::flag_value;
 pub use source::{ConfigSource, DEFAULT_FILE};
 pub use url::parse_server_url;
