@@ -17,6 +17,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Of these frames, of which the rows begin there; `None` when they are shorter.
+    pub fn new(bytes: &[u8], rows_at: usize) -> Option<Self> {
+        (rows_at <= bytes.len()).then(|| Self { bytes: bytes.into(), rows_at })
+    }
+
     /// ParameterDescription and RowDescription, as far as they were asked for.
     pub fn description(&self) -> &[u8] {
         &self.bytes[..self.rows_at]

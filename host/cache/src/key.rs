@@ -69,8 +69,14 @@ impl Key {
         Self { hash: xxh3_128_with_seed(&bytes, seed), bytes: bytes.into() }
     }
 
-    pub(crate) fn hash(&self) -> u128 {
+    /// Of all of it.
+    pub fn hash(&self) -> u128 {
         self.hash
+    }
+
+    /// All of it.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Memory that it takes, in bytes.

@@ -17,6 +17,7 @@ mod glob; // patterns over names
 mod judge; // what may be kept
 mod key; // what tells answers apart
 mod lru; // the answers, the one asked for longest ago last
+mod membership; // one process among several that share their answers
 mod store; // answers, and the versions of what they were read from
 mod tables; // what a catalogue says of relations and functions
 mod timeless; // words that mean another day tomorrow
@@ -32,7 +33,8 @@ pub use glob::{BadGlob, Glob, PATTERN_BYTES_MAX};
 pub use judge::{Deny, judge};
 pub use key::{Described, Key, KeyParts};
 pub use lru::Bounds;
-pub use store::{Counts, Fill, Found, Mark, Reader, Stamp, Store, Tag, Waits};
+pub use membership::{Config as MembershipConfig, Flight, Membership, Standing};
+pub use store::{Counts, Fill, Found, Mark, Names, Reader, Stamp, Store, Tag, Told, Waits};
 pub use tables::{Builder, RelationRow, Tables, Traits};
 pub use timeless::is_timeless;
 pub use work::{Block, Doubt, Ran, Work};

@@ -5,6 +5,8 @@
 //! the read began. `Order`: nor than what any read that was over before it began has seen (linearizability). `Own`: nor than
 //! what the same session has seen. `Poison`: when all is quiet, no kept answer is old.
 
+mod shared; // several processes
+
 use crate::capture::Answer;
 use crate::key::{Key, KeyParts};
 use crate::lru::Bounds;
@@ -15,7 +17,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Broken {
     G1,
     Order,

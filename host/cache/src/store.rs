@@ -8,7 +8,12 @@
 //! - An answer of a replica is kept only if the replica shows everything that was committed when its versions were last
 //!   taken away.
 //!
-//! Verbs: `look` → [`Found`]; `put`; `bump`, `mark`, `settle` for writes; getters `stamp`, `counts`, `len`, `bytes`.
+//! Verbs: `look` → [`Found`]; `put`; `bump`, `mark`, `settle` for writes; getters `stamp`, `counts`, `len`, `bytes`. Where several
+//! processes share their answers: `share`, `note_shared`, `take_told` ([`told`]).
+
+mod told; // what other processes are told, and tell
+
+pub use told::{Names, Told};
 
 use crate::capture::Answer;
 use crate::key::Key;
@@ -49,6 +54,8 @@ struct State {
     /// Marks that are on it, and since when the oldest may be.
     marks: u32,
     marked_at: Instant,
+    /// Its version among several processes, as last seen.
+    shared: Option<u64>,
 }
 
 /// What the meaning of a database's names depends on: as of when a catalogue was read.
@@ -113,6 +120,7 @@ impl Fill {
 pub struct Mark {
     places: Vec<Place>,
     age: u32,
+    token: u64,
 }
 
 /// What the store has done so far.
@@ -150,9 +158,12 @@ pub struct Store {
     /// How often it has been restarted.
     age: u32,
     next_version: u64,
-    /// Databases in which statements run that nobody reads, by how many sessions.
-    suspended: FxHashMap<Arc<str>, u32>,
+    /// Databases in which statements run that nobody reads, by how many sessions; and the mark that others see.
+    suspended: FxHashMap<Arc<str>, (u32, u64)>,
     counts: Counts,
+    /// What others are to be told, if others share.
+    told: Option<Vec<Told>>,
+    last_token: u64,
 }
 
 impl Store {
@@ -172,6 +183,8 @@ impl Store {
             next_version: 1,
             suspended: FxHashMap::default(),
             counts: Counts::default(),
+            told: None,
+            last_token: 0,
         }
     }
 
@@ -247,7 +260,7 @@ impl Store {
     }
 
     fn begin_fill(&mut self, database: &Arc<str>, tags: &[Tag], now: Instant) -> Found {
-        let own = [Tag::Cluster, Tag::Database(database.clone()), Tag::Rows(database.clone())];
+        let own = Self::common_tags(database);
         let mut versions = Vec::with_capacity(tags.len() + own.len());
         let mut changed_at = None;
         for tag in own.iter().chain(tags) {
@@ -281,6 +294,7 @@ impl Store {
 
     /// Takes the versions of what a commit has changed, which the server has acknowledged and its client has not heard of.
     pub fn bump(&mut self, tags: &[Tag], now: Instant) {
+        self.tell_end(None, tags);
         for tag in tags {
             self.counts.invalidations += 1;
             // What has no version is in no answer.
@@ -292,24 +306,33 @@ impl Store {
 
     /// From now on statements run in the database that nobody reads: nothing of it is kept.
     pub fn suspend(&mut self, database: &Arc<str>, now: Instant) {
-        *self.suspended.entry(database.clone()).or_default() += 1;
-        self.bump(&[Tag::Database(database.clone())], now);
+        let tag = Tag::Database(database.clone());
+        match self.suspended.get_mut(database) {
+            Some((sessions, _)) => *sessions += 1,
+            None => {
+                let token = self.tell_mark(std::slice::from_ref(&tag));
+                self.suspended.insert(database.clone(), (1, token));
+            }
+        }
+        self.bump(&[tag], now);
     }
 
     /// One of the sessions is over that did so.
     pub fn resume(&mut self, database: &Arc<str>, now: Instant) {
         self.bump(&[Tag::Database(database.clone())], now);
-        if let Some(sessions) = self.suspended.get_mut(database) {
-            *sessions -= 1;
-            if *sessions == 0 {
-                self.suspended.remove(database);
-            }
+        let Some((sessions, token)) = self.suspended.get_mut(database) else { return };
+        *sessions -= 1;
+        if *sessions == 0 {
+            let token = *token;
+            self.suspended.remove(database);
+            self.tell_end(Some(token), &[]);
         }
     }
 
     /// Before a commit of these changes is sent.
     pub fn mark(&mut self, tags: &[Tag], now: Instant) -> Mark {
-        let mut mark = Mark { places: Vec::with_capacity(tags.len()), age: self.age };
+        let token = self.tell_mark(tags);
+        let mut mark = Mark { places: Vec::with_capacity(tags.len()), age: self.age, token };
         for tag in tags {
             let place = match self.place(tag, now) {
                 Some(place) => place,
@@ -328,6 +351,7 @@ impl Store {
 
     /// What was marked has been committed and bumped, or never will be.
     pub fn settle(&mut self, mark: Mark) {
+        self.tell_end(Some(mark.token), &[]);
         if mark.age != self.age {
             return;
         }
@@ -386,7 +410,14 @@ impl Store {
             self.place(&Tag::Cluster, now)?;
         }
         let version = self.next_version();
-        let state = State { tag: tag.clone(), version, changed_at: now, marks: 0, marked_at: now };
+        let state = State {
+            tag: tag.clone(),
+            version,
+            changed_at: now,
+            marks: 0,
+            marked_at: now,
+            shared: None,
+        };
         let place = if self.states.len() < self.tags_max {
             self.states.push(state);
             Place(self.states.len() as u32 - 1)

@@ -185,7 +185,7 @@ impl Work {
 
     fn sent(&mut self, written: &Written, database: &Arc<str>, store: &mut Store, now: Instant) {
         match written {
-            Written::Nothing | Written::Ends => {}
+            Written::Nothing | Written::Turns | Written::Ends => {}
             Written::Tags(tags) if self.tags.len() + tags.len() <= TAGS_MAX => {
                 self.tags.extend(tags.iter().cloned());
             }
@@ -203,7 +203,7 @@ impl Work {
         // May this be what commits? Inside a block, only what ends it; unless it is not certain that it is inside one.
         let uncertain = self.sent.replace(()).is_some();
         let ends = match written {
-            Written::Nothing => false,
+            Written::Nothing | Written::Turns => false,
             Written::Tags(_) | Written::Rows => self.block == Block::None || uncertain,
             // What names mean is looked up while it changes.
             Written::Ends | Written::Database | Written::Cluster => true,

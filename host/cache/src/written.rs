@@ -14,7 +14,9 @@ pub enum Written {
     /// Nothing that anybody keeps.
     #[default]
     Nothing,
-    /// Nothing itself, but it may end the transaction.
+    /// Nothing, nor does it commit anything; but a transaction may begin or end with it.
+    Turns,
+    /// Nothing itself, but it may commit the transaction.
     Ends,
     /// These tables.
     Tags(Arc<[Tag]>),
@@ -61,13 +63,11 @@ pub fn written(
             return Written::Cluster;
         }
         Kind::Execute | Kind::Call => return by_call(tables),
-        Kind::Begin
-        | Kind::Commit
-        | Kind::Rollback
-        | Kind::Savepoint
-        | Kind::Release
-        | Kind::RollbackTo
-        | Kind::PrepareTransaction => return Written::Ends,
+        Kind::Commit | Kind::PrepareTransaction => return Written::Ends,
+        // These commit nothing, wherever they stand.
+        Kind::Begin | Kind::Rollback | Kind::Savepoint | Kind::Release | Kind::RollbackTo => {
+            return Written::Turns;
+        }
         // What a cursor reads was looked at when it was declared.
         Kind::Fetch | Kind::Notify | Kind::Lock => return Written::Nothing,
         kind if kind.is_about_session() => return Written::Nothing,

@@ -60,9 +60,9 @@ pub trait Router {
         false
     }
 
-    /// Answers a unit of reads from what is kept: `true` when all but ReadyForQuery has been written.
-    fn recall(&mut self, _: &Recall<'_>, _: &mut Vec<u8>) -> bool {
-        false
+    /// Answers a unit of reads from what is kept.
+    fn recall(&mut self, _: &Recall<'_>, _: &mut Vec<u8>) -> Recalled {
+        Recalled::No
     }
 
     /// Does anybody watch what runs?
@@ -90,6 +90,17 @@ pub trait Router {
     fn admit(&mut self, _: &Execution<'_>) -> Admission {
         Admission::Pass
     }
+}
+
+/// What came of a look for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recalled {
+    /// All but ReadyForQuery has been written.
+    Answered,
+    /// Somebody else is being asked: ask again when they have answered.
+    Later,
+    /// It is not kept.
+    No,
 }
 
 /// Whose a process number is.

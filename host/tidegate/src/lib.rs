@@ -20,6 +20,7 @@ pub mod plugins; // policies as WASM: loaded, kept, swapped
 pub mod results; // answers that are kept
 pub mod serve; // builds everything, waits, drains
 pub mod settle; // from a checked configuration to what the data plane runs on
+pub mod sharing; // answers in Redis, which several processes share
 pub mod statistics; // what PostgreSQL knows of tables
 pub mod stream; // one type for TCP, Unix and TLS byte streams
 pub mod tls; // rustls configurations, libpq's sslmodes

@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidegate_cache::{Bounds, Counts, Deny, Doubt, Stamp, Store, Tag};
+use tidegate_cache::{Counts, Deny, Doubt, Stamp, Store, Tag};
 use tokio::sync::watch;
 
+use crate::config::CacheSettings;
+use crate::sharing::{Gates, Sharing};
 pub use rules::RuleCounts;
 use rules::Rules;
 
@@ -40,13 +42,19 @@ pub struct Results {
     denied: [AtomicU64; Deny::ALL.len()],
     rules: Rules,
     seed: u64,
+    sharing: Option<Arc<Sharing>>,
 }
 
 impl Results {
     /// `seed` is the process's.
-    pub fn new(bounds: Bounds, seed: u128) -> Arc<Self> {
+    pub fn new(settings: &CacheSettings, seed: u128) -> Arc<Self> {
+        let mut store = Store::new(settings.bounds);
+        let sharing = settings.redis.clone().map(|redis| Sharing::new(redis, seed));
+        if sharing.is_some() {
+            store.share();
+        }
         Arc::new(Self {
-            store: Mutex::new(Store::new(bounds)),
+            store: Mutex::new(store),
             round: AtomicU64::new(0),
             last_round: AtomicU64::new(0),
             readings: AtomicU64::new(0),
@@ -55,7 +63,13 @@ impl Results {
             denied: std::array::from_fn(|_| AtomicU64::new(0)),
             rules: Rules::default(),
             seed: (seed >> 64) as u64 ^ seed as u64,
+            sharing,
         })
+    }
+
+    /// Where several processes share what they keep.
+    pub fn sharing(&self) -> Option<&Arc<Sharing>> {
+        self.sharing.as_ref()
     }
 
     /// The number of the round of keeping; 0 while nothing is kept. Whoever has sent statements in an earlier round, or in
@@ -89,9 +103,26 @@ impl Results {
         self.seed
     }
 
-    /// Does something with the store. Nothing in it waits.
+    /// Does something with the store. Nothing in it waits; others who share are told, in their time.
     pub fn with<T>(&self, act: impl FnOnce(&mut Store) -> T) -> T {
-        act(&mut self.store.lock().unwrap_or_else(PoisonError::into_inner))
+        self.with_gates(None, act).0
+    }
+
+    /// The same, for what may have to wait until others know: a commit on its way to this server process, or from it.
+    pub fn with_gates<T>(
+        &self,
+        process: Option<i32>,
+        act: impl FnOnce(&mut Store) -> T,
+    ) -> (T, Gates) {
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = act(&mut store);
+        let told = store.take_told();
+        drop(store);
+        let gates = match &self.sharing {
+            Some(sharing) if !told.is_empty() => sharing.tell(told, process),
+            _ => Gates::default(),
+        };
+        (done, gates)
     }
 
     pub fn stamp(&self, database: &Arc<str>) -> Stamp {
@@ -102,6 +133,13 @@ impl Results {
     /// says nothing of another.
     pub fn number_reading(&self) -> u64 {
         self.readings.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The versions of the cluster and of a database, among all who share, as they were read just now.
+    pub fn note_names(&self, database: &Arc<str>, [cluster, own]: [u64; 2]) {
+        let tags = [Tag::Cluster, Tag::Database(database.clone())];
+        let versions = tags.iter().zip([cluster, own]);
+        self.with(|store| store.note_shared(versions, Instant::now()));
     }
 
     /// Nothing that was kept stands: the servers are others, or have lost something.
@@ -132,16 +170,21 @@ impl Results {
     /// Server processes that are in doubt.
     pub fn doubtful(&self) -> Vec<i32> {
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        lost.iter().filter_map(|lost| lost.process).collect()
+        let orphans = self.sharing.as_ref().map(|sharing| sharing.orphans());
+        lost.iter().filter_map(|lost| lost.process).chain(orphans.unwrap_or_default()).collect()
     }
 
     /// Is anything in doubt?
     pub fn is_in_doubt(&self) -> bool {
-        !self.lost.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.sharing.as_ref().is_some_and(|sharing| sharing.has_orphans())
+            || !self.lost.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// The primary was asked at `asked_at`, and of those in doubt only these run.
     pub fn resolve(&self, running: &[i32], asked_at: Instant) {
+        if let Some(sharing) = &self.sharing {
+            sharing.resolve(running, asked_at);
+        }
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         let (open, over) = std::mem::take(&mut *lost).into_iter().partition(|lost: &Lost| {
             let age = asked_at.saturating_duration_since(lost.since);

@@ -155,7 +155,7 @@ impl Server {
         let plugins = start_plugins(&config)?;
         let (policies, limits) =
             (Arc::clone(plugins.registry()), Limits::new(config.rates.clone()));
-        let results = Results::new(config.cache.bounds, seed);
+        let results = Results::new(&config.cache, seed);
         let siblings = handover.as_ref().map(crate::handover::Open::siblings);
         let (shared, receivers) =
             Shared::new(config.workers, config.peer_id, seed, policies, limits, results, siblings);

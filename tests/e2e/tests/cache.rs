@@ -2,6 +2,7 @@
 
 mod api; // the cache as an API
 mod history; // what readers see while writers write
+mod shared; // several Tidegates and one Redis
 
 use crate::own::{SOON, policies_answer};
 use std::path::PathBuf;

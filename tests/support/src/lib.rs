@@ -10,6 +10,7 @@ mod failure; // what a failing test says last
 pub mod http; // enough HTTP for the admin API
 pub mod message; // what a server sends
 pub mod pipeline; // what a client sends
+pub mod redis; // a Redis, and the trouble that one makes
 pub mod relay; // trouble between Tidegate and a server
 pub mod tidegate; // the built binary as a process
 pub mod url; // postgres://user:password@host:port/database
@@ -23,6 +24,7 @@ pub use clusters::{shared_cluster, shared_tidegate, target_directory, test_datab
 pub use differential::differential;
 pub use message::Message;
 pub use pipeline::{Pipeline, pipeline};
+pub use redis::Redis;
 pub use relay::{Passing, Relay};
 pub use tidegate::{Tidegate, TidegateOptions};
 pub use url::Url;

@@ -365,7 +365,7 @@ pub fn binary() -> PathBuf {
     built.clone()
 }
 
-fn new_directory() -> PathBuf {
+pub(crate) fn new_directory() -> PathBuf {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = format!("tidegate-test-{}-{number}", std::process::id());
@@ -376,7 +376,7 @@ fn new_directory() -> PathBuf {
 
 /// A shell that waits on a pipe whose other end is ours alone: however this program ends, it then kills the child
 /// (known by its working folder, since a number may have been given to another process) and removes the folder.
-fn leash(child: &Child, directory: &Path) -> Child {
+pub(crate) fn leash(child: &Child, directory: &Path) -> Child {
     const SCRIPT: &str = "trap '' INT TERM HUP QUIT; cat >/dev/null; \
         [ \"$(readlink /proc/$1/cwd)\" = \"$2\" ] && kill -KILL \"$1\"; rm -rf -- \"$2\"";
     Command::new("/bin/sh")

@@ -25,7 +25,7 @@ pub const CRATES: &[Layers] = &[
             &["explain"],
             &["handover", "hidden", "plugins", "statistics", "view"],
             &["results"],
-            &["alerts", "upstream"],
+            &["alerts", "sharing", "upstream"],
             &["stream"],
             &["config", "exit", "observe", "open_files", "tls", "trace", "uring"],
         ],

@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  setup           install what is missing: what the build needs, PostgreSQL, the client suites' languages and packages
+  setup           install what is missing: what the build needs, PostgreSQL, Redis, the client suites' languages and packages
   demo [args …]   build Tidegate and run it in front of a throw-away PostgreSQL cluster (`--help` for its arguments)
   test            install, check the format, lint, build, and run all tests
   bench [args …]  measure Tidegate against PostgreSQL itself and PgBouncer
@@ -23,12 +23,16 @@ usage: cargo xtask <command>
                   run PostgreSQL's own regression tests directly and through Tidegate, and compare
 ";
 
+/// What all tests need.
+const TEST_NEEDS: [Need; 5] =
+    [Need::Libclang, Need::PostgreSql, Need::Redis, Need::Wasm, Need::Clients];
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let command = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
     let result = match command.as_str() {
-        "setup" => setup::install(&[Need::Libclang, Need::PostgreSql, Need::Wasm, Need::Clients]),
+        "setup" => setup::install(&TEST_NEEDS),
         "demo" => demo(&rest),
         "test" if rest.is_empty() => test(),
         "bench" => bench(&rest),
@@ -100,8 +104,7 @@ fn build_release() -> Result<(), String> {
 /// Everything that a change must pass. A failed check does not hide the next one's findings; only a failed build does.
 fn test() -> Result<(), String> {
     let mut report = Report::default();
-    let needs = [Need::Libclang, Need::PostgreSql, Need::Wasm, Need::Clients];
-    let installed = report.add("setup", || setup::install(&needs).map(|()| 0));
+    let installed = report.add("setup", || setup::install(&TEST_NEEDS).map(|()| 0));
     report.step("format", cargo().args(["fmt", "--all", "--check"]));
     report.step(
         "lint",

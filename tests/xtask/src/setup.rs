@@ -12,6 +12,8 @@ pub(crate) enum Need {
     Libclang,
     PostgreSql,
     PgBouncer,
+    /// For answers that several Tidegates share.
+    Redis,
     /// Rust for WebAssembly: the default policies are plugins.
     Wasm,
     /// Python and Node with the packages of the client suites.
@@ -43,6 +45,12 @@ const PGBOUNCER: Tool = Tool {
     debian: &["pgbouncer"],
     elsewhere: "PgBouncer, as `pgbouncer` in PATH",
     present: || in_path("pgbouncer") || Path::new("/usr/sbin/pgbouncer").exists(),
+};
+const REDIS: Tool = Tool {
+    what: "Redis",
+    debian: &["redis-server"],
+    elsewhere: "Redis 6 or newer, as `redis-server` in PATH",
+    present: || in_path("redis-server"),
 };
 const WASM: Tool = Tool {
     what: "Rust for WebAssembly",
@@ -87,6 +95,7 @@ pub(crate) fn install(needs: &[Need]) -> Result<(), String> {
         Need::Libclang => &[LIBCLANG][..],
         Need::PostgreSql => &[POSTGRESQL],
         Need::PgBouncer => &[PGBOUNCER],
+        Need::Redis => &[REDIS],
         Need::Wasm => &[WASM],
         Need::Clients => &[PYTHON, NODE, NPM, CURL],
     });

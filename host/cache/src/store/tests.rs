@@ -141,7 +141,7 @@ proptest! {
             let now = start + Duration::from_millis(number as u64);
             match step {
                 Step::Begin(who) if clients[who].block == Block::None => {
-                    clients[who].query(&Written::Ends, Some(b"BEGIN"), Block::Open, &mut store, now);
+                    clients[who].query(&Written::Turns, Some(b"BEGIN"), Block::Open, &mut store, now);
                 }
                 Step::Write(who, oid) => {
                     let client = &mut clients[who];
@@ -157,7 +157,7 @@ proptest! {
                     clients[who].query(&Written::Tags([relation(0)].into()), None, block, &mut store, now);
                     if block == Block::Open {
                         // The block fails, and what it wrote is a superset of nothing.
-                        clients[who].query(&Written::Ends, Some(b"ROLLBACK"), Block::None, &mut store, now);
+                        clients[who].query(&Written::Turns, Some(b"ROLLBACK"), Block::None, &mut store, now);
                         clients[who].wrote.clear();
                     }
                 }

@@ -100,6 +100,8 @@ pub enum ClientNext {
     Replies,
     /// So long a time; then call again with the same input.
     Pause(Duration),
+    /// Whoever is asked for an answer that may be kept; then call again with the same input.
+    Recall,
     /// Nothing any more: send what waits in `to_client` and close.
     Close(CloseReason),
 }

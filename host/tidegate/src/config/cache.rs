@@ -6,6 +6,7 @@ use tidegate_cache::Bounds;
 
 use super::check::Checker;
 use super::raw::{At, RawCache};
+use super::sharing::RedisSettings;
 
 /// Answers unless configured (property 18).
 const ENTRIES_DEFAULT: usize = 1_000;
@@ -19,6 +20,8 @@ const TTL_MAX: Duration = tidegate_core::limits::POLICY_TTL_MAX;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheSettings {
     pub bounds: Bounds,
+    /// What several processes share, if they do.
+    pub redis: Option<RedisSettings>,
 }
 
 /// Whether answers may be kept in this process at all.
@@ -30,16 +33,18 @@ pub enum Keeping {
 }
 
 impl super::Config {
-    /// Others that clients reach by the same address, and one that hands over and keeps its clients, write past this process.
+    /// Others that clients reach by the same address write past this process, unless all share what they keep; and so does one
+    /// that hands over and keeps its clients.
     pub fn keeping(&self) -> Keeping {
-        let alone = self.peers.is_empty() && self.handover.dir.is_none();
+        let alone = self.peers.is_empty() || self.cache.redis.is_some();
+        let alone = alone && self.handover.dir.is_none();
         if alone && self.cache.bounds.entries > 0 { Keeping::Allowed } else { Keeping::Never }
     }
 }
 
 impl Checker {
     pub(super) fn cache(&mut self, written: RawCache) -> CacheSettings {
-        let RawCache { entries_max, memory_mib_max, ttl_max } = written;
+        let RawCache { entries_max, memory_mib_max, ttl_max, redis } = written;
         let entries =
             self.bounded("cache.entries_max", entries_max, 0..=ENTRIES_MAX, ENTRIES_DEFAULT);
         let mib = self.bounded(
@@ -58,6 +63,7 @@ impl Checker {
                 value
             }
         };
-        CacheSettings { bounds: Bounds { entries, bytes: mib << 20, ttl } }
+        let redis = self.redis(redis);
+        CacheSettings { bounds: Bounds { entries, bytes: mib << 20, ttl }, redis }
     }
 }

@@ -95,6 +95,10 @@ fn secrets(old: &Config, new: &Config, keys: &mut Vec<String>) {
     if old.alerts != new.alerts {
         keys.push("alerts".to_owned());
     }
+    let redis = |config: &Config| config.cache.redis.as_ref().map(|redis| redis.url.clone());
+    if redis(old) != redis(new) {
+        keys.push("cache.redis.url".to_owned());
+    }
     if old.auth.hba != new.auth.hba {
         keys.push("auth.hba_file".to_owned());
     }

@@ -116,7 +116,13 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     (
         "cache",
         "Answers that are kept in memory, as far as the caching policy wants it (`docs/cache.md`); nothing unless it is told to. With \
-         `[[peers]]` or `handover.dir` nothing is kept: another process could write past this one.",
+         `handover.dir` nothing is kept, nor with `[[peers]]` unless they share a Redis: another process could write past this \
+         one.",
+    ),
+    (
+        "cache.redis",
+        "Answers in a Redis that all Tidegates in front of one cluster share (`docs/cache.md`). Each must name all others in \
+         `[[peers]]`: nothing is served while one of them is not heard. Without `url`, there is none.",
     ),
     ("log", "Lines on standard error."),
 ];
@@ -262,6 +268,12 @@ pub(super) const KEYS: &[Key] = &[
     key("cache", "entries_max", Value("1000"), Restart, "Answers; the one that was asked for longest ago makes room. `0`: nothing is kept."),
     key("cache", "memory_mib_max", Value("64"), Restart, "Memory of answers and their keys, in MiB."),
     key("cache", "ttl_max", Value(r#""60s""#), Restart, "No answer is kept longer, whatever the policy says."),
+
+    key("cache.redis", "url", Example(r#""redis://:${REDIS_PASSWORD}@10.0.0.9:6379""#), Restart, "`redis://USER:PASSWORD@HOST:PORT/NUMBER`, `rediss://…` (TLS), or `unix:///PATH`."),
+    key("cache.redis", "root_ca", Example(r#""/etc/tidegate/redis-ca.pem""#), Restart, "With `rediss://`, a file of certificates to trust; the system's unless written."),
+    key("cache.redis", "prefix", Value(r#""tidegate""#), Restart, "What all keys begin with. Behind it they name the cluster, so that several may have one prefix."),
+    key("cache.redis", "deadline", Value(r#""50ms""#), Restart, "A read waits this long at most for what Redis has; then a server is asked."),
+    key("cache.redis", "lease", Value(r#""500ms""#), Restart, "Answers are served as long as every other Tidegate has been heard within this. When Redis is lost, commits wait this long at most and half as long again, once: until nobody serves what they change. The same everywhere."),
 
     key("log", "format", Value(r#""text""#), Restart, "`text` or `json`."),
     key("log", "filter", Value(r#""info""#), Live, "Levels, for all or by module: `info`, `info,tidegate::upstream=debug`. Orders over the admin API (the target `tidegate::audit`) are logged whatever it says, unless it names them: `warn,tidegate::audit=off`."),

@@ -25,6 +25,7 @@ pub mod raw; // what was written, and where
 mod read; // tidegate.toml to raw
 pub mod redact; // the configuration without its secrets
 mod routing; // which reads replicas serve
+mod sharing; // answers in Redis: types and checks
 mod source; // a file and flags that can be read again
 mod url; // postgres:// URLs
 pub mod users; // the users file
@@ -46,6 +47,7 @@ pub use plugins::{FileHash, Pin, PluginsConfig, PublicKey, Signature, Signatures
 pub use quotas::{Quota, Quotas, Whose};
 pub use rates::Rates;
 pub use routing::{Causality, Reads, RoutingSettings};
+pub use sharing::{RedisAddress, RedisSettings, RedisUrl};
 pub(crate) use source::flag_value;
 pub use source::{ConfigSource, DEFAULT_FILE};
 pub(crate) use url::decode as decode_percent;

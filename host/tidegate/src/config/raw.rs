@@ -173,6 +173,16 @@ pub struct RawCache {
     pub entries_max: Option<At<usize>>,
     pub memory_mib_max: Option<At<usize>>,
     pub ttl_max: Option<At<Duration>>,
+    pub redis: RawRedis,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawRedis {
+    pub url: Option<At<Secret>>,
+    pub root_ca: Option<At<PathBuf>>,
+    pub prefix: Option<At<String>>,
+    pub deadline: Option<At<Duration>>,
+    pub lease: Option<At<Duration>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

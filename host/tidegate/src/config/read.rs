@@ -11,7 +11,7 @@ use super::keys::{KEYS, TABLES};
 use super::raw::{
     At, Raw, RawAdmin, RawAlerts, RawAuth, RawCache, RawCluster, RawFailover, RawHandover, RawHttp,
     RawLimits, RawLog, RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRates,
-    RawRouting, RawTls,
+    RawRedis, RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 
@@ -65,7 +65,8 @@ impl<'t, 'i> Table<'t, 'i> {
     }
 
     fn is_documented(&self, name: &str) -> bool {
-        let is_table = self.path.is_empty() && TABLES.iter().any(|(table, _)| *table == name);
+        let path = self.path_of(name);
+        let is_table = TABLES.iter().any(|(table, _)| *table == path);
         is_table || KEYS.iter().any(|key| key.table == self.path && key.name == name)
     }
 
@@ -185,6 +186,17 @@ impl Reader<'_> {
             entries_max: self.value(table, "entries_max"),
             memory_mib_max: self.value(table, "memory_mib_max"),
             ttl_max: self.value(table, "ttl_max"),
+            redis: self.table_at(table, "redis", "cache.redis", Self::redis),
+        }
+    }
+
+    fn redis(&mut self, table: &mut Table<'_, '_>) -> RawRedis {
+        RawRedis {
+            url: self.value(table, "url"),
+            root_ca: self.value(table, "root_ca"),
+            prefix: self.value(table, "prefix"),
+            deadline: self.value(table, "deadline"),
+            lease: self.value(table, "lease"),
         }
     }
 
@@ -347,13 +359,24 @@ impl Reader<'_> {
         name: &'static str,
         read: fn(&mut Self, &mut Table<'_, '_>) -> T,
     ) -> T {
+        self.table_at(root, name, name, read)
+    }
+
+    /// The same inside another table; `path` is what the whole document calls it.
+    fn table_at<T>(
+        &mut self,
+        outer: &mut Table<'_, '_>,
+        name: &'static str,
+        path: &'static str,
+        read: fn(&mut Self, &mut Table<'_, '_>) -> T,
+    ) -> T {
         let empty = DeTable::new();
-        let written = root.take(name);
+        let written = outer.take(name);
         let entries = written.and_then(|written| written.get_ref().as_table());
         if let (Some(written), None) = (written, entries) {
-            self.wrong_type(name, written, "a table");
+            self.wrong_type(path, written, "a table");
         }
-        let mut table = Table::new(name, entries.unwrap_or(&empty));
+        let mut table = Table::new(path, entries.unwrap_or(&empty));
         let read = read(self, &mut table);
         self.unknown_keys(&table);
         read

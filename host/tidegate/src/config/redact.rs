@@ -110,6 +110,13 @@ fn cache(cache: &CacheSettings) -> Value {
         "entries_max": cache.bounds.entries,
         "memory_mib_max": cache.bounds.bytes >> 20,
         "ttl_max": duration(cache.bounds.ttl),
+        "redis": cache.redis.as_ref().map(|redis| json!({
+            "url": redis.url.to_string(),
+            "root_ca": redis.url.root_ca(),
+            "prefix": redis.prefix,
+            "deadline": duration(redis.deadline),
+            "lease": duration(redis.lease),
+        })),
     })
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::catalogues::{Catalogues, Refreshed};
 use super::*;
 use crate::config::raw::{At, Raw};
-use crate::config::{ConfigSource, ServerUrl, flag_value};
+use crate::config::{CacheSettings, ConfigSource, ServerUrl, flag_value};
 use crate::tls::ServerTls;
 use tidegate_cache::Bounds;
 
@@ -116,7 +116,7 @@ async fn server() -> (Watched, watch::Receiver<Seen>) {
 /// Nothing is kept.
 fn results() -> Arc<Results> {
     let bounds = Bounds { entries: 0, bytes: 0, ttl: Duration::from_secs(1) };
-    Results::new(bounds, 1)
+    Results::new(&CacheSettings { bounds, redis: None }, 1)
 }
 
 fn input(watched: Watched) -> (Input, Arc<Watched>) {

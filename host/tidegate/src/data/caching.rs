@@ -1,5 +1,6 @@
 //! A worker's part of answers that are kept: asks the policy and the proof, looks, and heeds what is written.
 
+mod shared; // what several processes share
 pub mod told; // `SHOW tidegate.cache`
 
 use std::cell::RefCell;
@@ -7,10 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_cache::{
-    Block, Deny, Described, Fill, Found, Key, KeyParts, Reader, Stamp, Tag, Waits, Work, Written,
-    is_timeless, judge, written,
+    Answer, Block, Deny, Described, Fill, Found, Key, KeyParts, Reader, Stamp, Store, Tag, Waits,
+    Work, Written, is_timeless, judge, written,
 };
-use tidegate_core::plan::{END_USER_SETTING, Ran, Recall, RecalledBatch, Text, shows_cache};
+use tidegate_core::plan::{
+    END_USER_SETTING, Ran, Recall, Recalled, RecalledBatch, Text, shows_cache,
+};
 use tidegate_core::policy::cache::{CacheRule, KeyPart, Tier};
 use tidegate_core::policy::plans::Plans;
 use tidegate_core::policy::{CachePlan, Slot};
@@ -25,6 +28,7 @@ use tidegate_wire::frame;
 use super::clients::Client;
 use super::routing::Routing;
 use crate::results::{Results, RuleCounts};
+use crate::sharing::{Entry, Gates, KEY_SEED, Looked, Looking};
 use crate::view::{END_USER_TAG, KnownTables};
 
 pub use told::CacheNote;
@@ -43,6 +47,12 @@ pub struct Caching {
     writes: Plans<u128, Written>,
     /// What the unit that was looked for last is to be kept under, if a server answers it now.
     filling: Option<Filling>,
+    /// Whoever shares is asked for the unit that was looked for last.
+    looking: Option<Looking>,
+    /// What they have answered, for the unit that is looked for next.
+    looked: Option<shared::Answered>,
+    /// What the statements of this step have to wait for.
+    gates: Gates,
 }
 
 #[derive(Clone, Debug)]
@@ -68,6 +78,8 @@ pub struct Filling {
     pub fill: Fill,
     pub ttl: Duration,
     pub bytes_max: usize,
+    /// Where others find it, and the versions among all.
+    pub shared: Option<(Arc<Entry>, Arc<[u64]>)>,
 }
 
 /// What a client has written that is not known to be committed, and in which round of keeping.
@@ -119,11 +131,27 @@ impl Caching {
             verdicts: Plans::default(),
             writes: Plans::default(),
             filling: None,
+            looking: None,
+            looked: None,
+            gates: Gates::default(),
         }
     }
 
     pub fn take_filling(&mut self) -> Option<Filling> {
         self.filling.take()
+    }
+
+    pub fn take_looking(&mut self) -> Option<Looking> {
+        self.looking.take()
+    }
+
+    /// What was asked for has been answered, or not; for the next step of this client alone.
+    pub fn set_looked(&mut self, looked: Option<(Arc<Entry>, Option<Looked>)>) {
+        self.looked = looked;
+    }
+
+    pub fn take_gates(&mut self) -> Gates {
+        std::mem::take(&mut self.gates)
     }
 }
 
@@ -139,65 +167,105 @@ impl Routing {
     }
 
     /// Answers a unit from what is kept; or notes how its answer may be.
-    pub(super) fn recall(&mut self, client: &Client, next: &Recall<'_>, out: &mut Vec<u8>) -> bool {
+    pub(super) fn recall(
+        &mut self,
+        client: &Client,
+        next: &Recall<'_>,
+        out: &mut Vec<u8>,
+    ) -> Recalled {
         self.caching.filling = None;
+        let looked = self.caching.looked.take();
         if shows_cache(next.sql) {
             told::tell(client, next.batch.as_ref(), out);
-            return true;
+            return Recalled::Answered;
         }
-        let (note, is_answered) = self.look(client, next, out);
-        client.note_cache(note);
-        is_answered
+        let (note, recalled) = self.recall_kept(client, next, looked, out);
+        if recalled != Recalled::Later {
+            client.note_cache(note);
+        }
+        recalled
     }
 
-    /// The same, and what came of it.
-    fn look(&mut self, client: &Client, next: &Recall<'_>, out: &mut Vec<u8>) -> (CacheNote, bool) {
-        let without = |note| (note, false);
-        let Some(known) = self.known_tables(&client.database) else {
-            return without(CacheNote::Unknown);
+    /// The same, and what there is to tell of it.
+    fn recall_kept(
+        &mut self,
+        client: &Client,
+        next: &Recall<'_>,
+        looked: Option<shared::Answered>,
+        out: &mut Vec<u8>,
+    ) -> (CacheNote, Recalled) {
+        let mut wanted = match self.wanted(client, next) {
+            Ok(wanted) => wanted,
+            Err(note) => return (note, Recalled::No),
         };
-        let settings = TextSettings { strings: next.strings, encoding: TextEncoding::Utf8 };
-        let text = self.shapes.shape_of(next.sql, settings, Instant::now());
-        let planned = self.cache_plan(next.sql, &text, client);
-        let (CachePlan::Store(rule) | CachePlan::Ask(_, rule)) = &*planned.plan else {
-            return without(CacheNote::NotWanted);
+        let found = match self.caching.results.sharing().cloned() {
+            None => self.look(client, &wanted),
+            Some(sharing) => match self.look_shared(client, &mut wanted, looked, &sharing) {
+                Ok(found) => found,
+                Err(Recalled::Later) => return (CacheNote::NotLooked, Recalled::Later),
+                Err(recalled) => {
+                    wanted.planned.count(RuleCounts::miss);
+                    return (CacheNote::Unshared, recalled);
+                }
+            },
         };
-        let tags = match self.cache_tags(next, &text, client, &known) {
-            Ok(tags) => tags,
-            Err(why) => {
-                self.caching.results.note_denied(why);
-                planned.count(RuleCounts::deny);
-                return without(CacheNote::Denied(why));
-            }
-        };
-        let Some(ttl) = self.cache_ttl(&planned, rule, &text, next) else {
-            return without(CacheNote::NotWanted);
-        };
-        let key = self.cache_key(next, &text, client, rule);
-        let reader = Reader {
-            waits: if rule.tier == Tier::Strict { Waits::Always } else { Waits::IfSeen },
-            saw_at: client.facts.get().saw.map(|(_, at)| at),
-        };
-        let now = Instant::now();
-        let of = (&client.database, known.stamp, &tags[..]);
-        let found = self.caching.results.with(|store| store.look(&key, of, reader, now));
         match found {
             Found::Hit(answer, began) => {
                 write(next.batch.as_ref(), &answer, out);
                 client.note_kept(began);
-                planned.count(RuleCounts::hit);
-                (CacheNote::Hit, true)
+                wanted.planned.count(RuleCounts::hit);
+                (CacheNote::Hit, Recalled::Answered)
             }
             Found::Fill(fill) => {
-                self.caching.filling = Some(Filling { key, fill, ttl, bytes_max: rule.bytes_max });
-                planned.count(RuleCounts::miss);
-                without(CacheNote::Miss)
+                wanted.planned.count(RuleCounts::miss);
+                let Wanted { key, ttl, bytes_max, shared, .. } = wanted;
+                let shared = shared.and_then(|(entry, versions)| Some((entry, versions?)));
+                self.caching.filling = Some(Filling { key, fill, ttl, bytes_max, shared });
+                (CacheNote::Miss, Recalled::No)
             }
             Found::Pass => {
-                planned.count(RuleCounts::miss);
-                without(CacheNote::Passed)
+                wanted.planned.count(RuleCounts::miss);
+                (CacheNote::Passed, Recalled::No)
             }
         }
+    }
+
+    /// What to look for, if the unit's answer may be kept.
+    fn wanted(&mut self, client: &Client, next: &Recall<'_>) -> Result<Wanted, CacheNote> {
+        let known = self.known_tables(&client.database).ok_or(CacheNote::Unknown)?;
+        let settings = TextSettings { strings: next.strings, encoding: TextEncoding::Utf8 };
+        let text = self.shapes.shape_of(next.sql, settings, Instant::now());
+        let planned = self.cache_plan(next.sql, &text, client);
+        let (CachePlan::Store(rule) | CachePlan::Ask(_, rule)) = &*planned.plan else {
+            return Err(CacheNote::NotWanted);
+        };
+        let tags = self.cache_tags(next, &text, client, &known).map_err(|why| {
+            self.caching.results.note_denied(why);
+            planned.count(RuleCounts::deny);
+            CacheNote::Denied(why)
+        })?;
+        let ttl = self.cache_ttl(&planned, rule, &text, next).ok_or(CacheNote::NotWanted)?;
+        let own = self.own_parts(next, &text, rule);
+        let policy = self.reader.view().slot(Slot::Caching).stamp(client.id.0);
+        let key = key(client, next, &text, (policy, self.caching.results.seed()), &own);
+        let shared = self.caching.results.sharing().map(|_| {
+            // Numbers of policies are each process's own. What one has answers told apart by is in their own parts; how long it
+            // keeps them, here.
+            let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+            let key = self::key(client, next, &text, (ttl, KEY_SEED), &own);
+            (Arc::new(Entry::new(key, &client.database, &tags)), None)
+        });
+        let waits = if rule.tier == Tier::Strict { Waits::Always } else { Waits::IfSeen };
+        let (stamp, bytes_max) = (known.stamp, rule.bytes_max);
+        Ok(Wanted { key, stamp, tags, waits, ttl, bytes_max, shared, planned })
+    }
+
+    fn look(&self, client: &Client, wanted: &Wanted) -> Found {
+        let reader =
+            Reader { waits: wanted.waits, saw_at: client.facts.get().saw.map(|(_, at)| at) };
+        let of = (&client.database, wanted.stamp, &wanted.tags[..]);
+        let now = Instant::now();
+        self.caching.results.with(|store| store.look(&wanted.key, of, reader, now))
     }
 
     fn known_tables(&self, database: &str) -> Option<KnownTables> {
@@ -283,37 +351,10 @@ impl Routing {
         self.policies.decide_cache(self.reader.view(), planned.planner?, execution)
     }
 
-    fn cache_key(
-        &mut self,
-        next: &Recall<'_>,
-        text: &Known,
-        client: &Client,
-        rule: &CacheRule,
-    ) -> Key {
-        let settings: Vec<(&str, &str)> = next.settings.reading().collect();
+    /// What the policy adds to the key.
+    fn own_parts(&self, next: &Recall<'_>, text: &Known, rule: &CacheRule) -> Vec<String> {
         let tags = Tags::read(next.sql, text.begin, text.end);
-        let own: Vec<String> =
-            rule.key.iter().map(|part| own_part(part, next.settings, &tags)).collect();
-        let view = self.reader.view();
-        let (types, bound, described) = match &next.batch {
-            None => (&[][..], &[][..], Described::Query),
-            Some(RecalledBatch { types, bound, describes: None, .. }) => {
-                (*types, *bound, Described::Nothing)
-            }
-            Some(RecalledBatch { types, bound, .. }) => (*types, *bound, Described::Portal),
-        };
-        let parts = KeyParts {
-            database: &client.database,
-            user: &client.user,
-            policy: view.slot(Slot::Caching).stamp(client.id.0),
-            settings: &settings,
-            text: next.sql.get(text.begin..text.end).unwrap_or(next.sql),
-            types,
-            bound,
-            described,
-            own: &own,
-        };
-        Key::new(&parts, self.caching.results.seed())
+        rule.key.iter().map(|part| own_part(part, next.settings, &tags)).collect()
     }
 
     /// Heeds what a session tells of what it runs, before its client hears of it.
@@ -339,7 +380,8 @@ impl Routing {
                 if written == Written::Nothing && work.is_clean() {
                     return;
                 }
-                return results.with(|store| {
+                let process = client.process.get();
+                let ((), gates) = results.with_gates(process, |store| {
                     // What its names mean is known only while this stands.
                     let stands = stamp.is_none_or(|stamp| store.stamp(database, now) == stamp);
                     if let Some(stamp) = stamp {
@@ -348,6 +390,7 @@ impl Routing {
                     let written = if stands { written } else { written.at_least_rows() };
                     work.handle(tidegate_cache::Ran::Sent(&written), database, store, now);
                 });
+                return self.caching.gates.extend(gates);
             }
             Ran::BoundUnknown | Ran::Call(_) => tidegate_cache::Ran::Sent(&Written::Database),
             Ran::Query(_, None) => tidegate_cache::Ran::Sent(&Written::Cluster),
@@ -362,7 +405,9 @@ impl Routing {
             }
             Ran::Execute(_) => return,
         };
-        results.with(|store| work.handle(ran, database, store, now));
+        let act = |store: &mut Store| work.handle(ran, database, store, now);
+        let ((), gates) = results.with_gates(client.process.get(), act);
+        self.caching.gates.extend(gates);
     }
 
     /// What a text may change, and as of when its names mean that.
@@ -388,6 +433,50 @@ impl Routing {
     }
 }
 
+/// Where others have an answer, and the versions among all, when they have been read.
+type Elsewhere = (Arc<Entry>, Option<Arc<[u64]>>);
+
+/// What to look for.
+struct Wanted {
+    key: Key,
+    stamp: Stamp,
+    tags: Arc<[Tag]>,
+    waits: Waits,
+    ttl: Duration,
+    bytes_max: usize,
+    shared: Option<Elsewhere>,
+    planned: Planned,
+}
+
+fn key(
+    client: &Client,
+    next: &Recall<'_>,
+    text: &Known,
+    (policy, seed): (u64, u64),
+    own: &[String],
+) -> Key {
+    let settings: Vec<(&str, &str)> = next.settings.reading().collect();
+    let (types, bound, described) = match &next.batch {
+        None => (&[][..], &[][..], Described::Query),
+        Some(RecalledBatch { types, bound, describes: None, .. }) => {
+            (*types, *bound, Described::Nothing)
+        }
+        Some(RecalledBatch { types, bound, .. }) => (*types, *bound, Described::Portal),
+    };
+    let parts = KeyParts {
+        database: &client.database,
+        user: &client.user,
+        policy,
+        settings: &settings,
+        text: next.sql.get(text.begin..text.end).unwrap_or(next.sql),
+        types,
+        bound,
+        described,
+        own,
+    };
+    Key::new(&parts, seed)
+}
+
 /// A part of a key that a policy adds: nobody's value is another's, and no value is none.
 fn own_part(part: &KeyPart, settings: &Settings, tags: &Tags<'_>) -> String {
     let (name, value) = match part {
@@ -401,7 +490,7 @@ fn own_part(part: &KeyPart, settings: &Settings, tags: &Tags<'_>) -> String {
 }
 
 /// What a server would have said, but for its ReadyForQuery.
-fn write(batch: Option<&RecalledBatch<'_>>, answer: &tidegate_cache::Answer, out: &mut Vec<u8>) {
+fn write(batch: Option<&RecalledBatch<'_>>, answer: &Answer, out: &mut Vec<u8>) {
     if let Some(batch) = batch {
         if batch.parses.is_some() {
             backend::parse_complete(out);

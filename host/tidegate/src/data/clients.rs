@@ -72,6 +72,8 @@ pub struct Client {
     pub status: Cell<TransactionStatus>,
     pub pins: Cell<Pins>,
     pub server: Cell<Option<ServerId>>,
+    /// The process of that server, as far as it has told.
+    pub process: Cell<Option<i32>>,
     pub transactions: Cell<u64>,
     pub statements: Cell<u64>,
     pub prepared: Cell<usize>,
@@ -193,6 +195,7 @@ impl Client {
             status: Cell::new(TransactionStatus::Idle),
             pins: Cell::new(Pins::NONE),
             server: Cell::new(None),
+            process: Cell::new(None),
             transactions: Cell::new(0),
             statements: Cell::new(0),
             prepared: Cell::new(0),

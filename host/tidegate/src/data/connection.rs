@@ -29,6 +29,7 @@ use super::clients::{Client, State};
 use super::recording::UnderWay;
 use super::way::Way;
 use super::worker::Worker;
+use crate::sharing::{Gates, Looking, poll_open};
 use crate::stream::{Settling, Stream};
 
 /// The last message of a client: a type byte and a length.
@@ -50,6 +51,8 @@ enum ClientPhase {
     Reading,
     /// Waits in a pool's queue.
     Queued,
+    /// Whoever shares is asked for an answer.
+    Recalling(Box<Looking>),
     /// The session waits for replies.
     Replies,
     /// Until a limit may have room, or a replica has caught up.
@@ -87,6 +90,8 @@ pub struct Connection {
     under_way: Option<Box<UnderWay>>,
     /// The answer that is on its way, if it is to be kept.
     keeping: Option<Box<kept::KeepingAnswer>>,
+    /// What bytes on their way wait for.
+    gates: Gates,
 }
 
 /// A step's outcome: whether anything moved.
@@ -127,6 +132,7 @@ impl Connection {
             heard: None,
             under_way: None,
             keeping: None,
+            gates: Gates::default(),
         }
     }
 
@@ -195,6 +201,14 @@ impl Connection {
                 self.phase = ClientPhase::Reading;
                 Step::Moved
             }
+            ClientPhase::Recalling(looking) => {
+                let Poll::Ready(looked) = looking.poll(cx) else { return self.watch_client(cx) };
+                let entry = looking.entry.clone();
+                self.worker.routing.borrow_mut().caching.set_looked(Some((entry, looked)));
+                self.feed_client(cx);
+                self.worker.routing.borrow_mut().caching.set_looked(None);
+                Step::Moved
+            }
             ClientPhase::Reading => {
                 if self.from_client.input.len() < self.from_client.wanted {
                     match self.read_client(self.from_client.wanted, cx) {
@@ -254,7 +268,7 @@ impl Connection {
 
     /// Hands the client's input to the session and sends what comes of it.
     fn feed_client(&mut self, cx: &mut Context<'_>) {
-        let (step, leased, filling) = {
+        let (step, leased, filling, looking) = {
             let mut interner = self.worker.interner.borrow_mut();
             let schema = self.worker.shared.schema.load(Ordering::Relaxed);
             interner.set_generation(SchemaGeneration(schema));
@@ -271,7 +285,10 @@ impl Connection {
                 let under_way = self.under_way.get_or_insert_default();
                 under_way.take_notes(&mut routing.recorder, Instant::now());
             }
-            (step, self.lent.is_some(), routing.caching.take_filling())
+            self.gates.extend(routing.caching.take_gates());
+            let (filling, looking) =
+                (routing.caching.take_filling(), routing.caching.take_looking());
+            (step, self.lent.is_some(), filling, looking)
         };
         if !leased {
             self.keep_next(filling, &step.next);
@@ -300,6 +317,10 @@ impl Connection {
                 self.client.set_state(State::Waiting, Instant::now());
                 ClientPhase::Paused(Pause(Box::pin(tokio::time::sleep(time))))
             }
+            ClientNext::Recall => match looking {
+                Some(looking) => ClientPhase::Recalling(Box::new(looking)),
+                None => ClientPhase::Reading,
+            },
             ClientNext::Lease(plan) => return self.acquire(plan, cx),
             ClientNext::Close(reason) => return self.close_by_client(reason, cx),
         };
@@ -363,6 +384,7 @@ impl Connection {
                     self.under_way = None;
                 }
             }
+            self.gates.extend(routing.caching.take_gates());
             self.worker.shared.note_schema(&mut interner);
             if let Some(keeping) = &mut self.keeping {
                 keeping.feed(&self.from_server.out, self.from_server.input.bytes());
@@ -413,6 +435,10 @@ impl Connection {
             self.from_client.give_up(&self.worker.buffers);
             return Poll::Ready(());
         };
+        // No commit before all who share have heard that it comes.
+        if poll_open(&mut self.gates.to_server, cx).is_pending() {
+            return Poll::Pending;
+        }
         match self.from_client.poll_flush(&mut lease.server.stream, &self.worker.buffers, cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) => Poll::Ready(()),
@@ -425,6 +451,10 @@ impl Connection {
     }
 
     fn flush_to_client(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Nor its success before what it has changed is served nowhere.
+        if poll_open(&mut self.gates.to_client, cx).is_pending() {
+            return Poll::Pending;
+        }
         let flushed = self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx);
         self.worker.stats.bytes_to_clients.add(self.from_server.take_sent());
         match flushed {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHasher;
 use tidegate_core::limits::SHAPE_CACHE_BYTES_MAX;
 use tidegate_core::plan::{
-    Admission, Execution as Statement, Next, ProcessOwner, Ran, Recall, Router, Text,
+    Admission, Execution as Statement, Next, ProcessOwner, Ran, Recall, Recalled, Router, Text,
 };
 use tidegate_core::policy::limit::TransactionState;
 use tidegate_core::policy::plans::Plans;
@@ -335,7 +335,7 @@ impl Router for SessionRouter<'_> {
         self.routing.caching.results.round() != 0
     }
 
-    fn recall(&mut self, next: &Recall<'_>, out: &mut Vec<u8>) -> bool {
+    fn recall(&mut self, next: &Recall<'_>, out: &mut Vec<u8>) -> Recalled {
         self.routing.recall(self.client, next, out)
     }
 

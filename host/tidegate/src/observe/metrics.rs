@@ -14,7 +14,8 @@ use tidegate_core::policy::faults::FaultKind;
 use tidegate_policy::PLAN_TIMES;
 
 use super::snapshot::{
-    KeptSnapshot, MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, Snapshot,
+    KeptSnapshot, MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, SharedSnapshot,
+    Snapshot,
 };
 use super::stats::{CounterLabel, ErrorKind, HttpOutcome, PinReason, PlanSlot, WorkerTotals};
 
@@ -59,6 +60,7 @@ enum Read {
     Recorded,
     /// Counters and gauges of answers that are kept, by where.
     Kept(fn(&KeptSnapshot) -> u64),
+    Shared(fn(&SharedSnapshot) -> u64),
     KeptNow(fn(&KeptSnapshot) -> usize),
     KeptNot,
 }
@@ -155,6 +157,14 @@ pub const METRICS: &[Metric] = &[
     Metric { name: "tidegate_cache_bytes", help: "Memory of them and their keys.", read: Read::KeptNow(|k| k.bytes) },
     Metric { name: "tidegate_cache_denied_total", help: "Statements that a policy wanted kept and that may not be, by the rule of docs/cache.md.", read: Read::KeptNot },
     Metric { name: "tidegate_http_requests_total", help: "Requests to the HTTP endpoint, by what has become of them.", read: Read::ProcessBy("outcome", HttpOutcome::LABELS, |s| &s.http) },
+    gauge("tidegate_cache_l2_joined", "1 while others who share the Redis of [cache.redis] can be told of writes.", |s| f64::from(u8::from(s.kept.shared.is_joined))),
+    gauge("tidegate_cache_l2_serving", "1 while, besides, all of [[peers]] are heard: only then are answers served or kept.", |s| f64::from(u8::from(s.kept.shared.serves))),
+    shared("tidegate_cache_l2_looks_total", "Questions to Redis whether an answer stands, or for one.", |k| k.looks),
+    shared("tidegate_cache_l2_hits_total", "Answers that Redis had and this process had not.", |k| k.hits),
+    shared("tidegate_cache_l2_puts_total", "Answers put into Redis.", |k| k.puts),
+    shared("tidegate_cache_l2_late_total", "Questions that were not answered within the deadline: a server was asked.", |k| k.late),
+    shared("tidegate_cache_l2_untold_total", "Times that a commit could not be told the others: it waited until nobody served what it changed.", |k| k.untold),
+    shared("tidegate_cache_l2_losses_total", "Times that Redis was lost.", |k| k.losses),
     gauge("tidegate_databases_hidden_state", "Databases with triggers, defaults, views, operators or the like that may leave state in sessions: a probe follows what may have run one.", |s| s.databases_hidden_state as f64),
     gauge("tidegate_workers", "Data-plane threads.", |s| s.workers as f64),
     gauge("tidegate_workers_silent", "Workers that did not answer this scrape in time: what they hold is missing from the gauges of pools.", |s| s.workers_silent as f64),
@@ -198,6 +208,14 @@ const fn kept(name: &'static str, help: &'static str, read: fn(&KeptSnapshot) ->
     Metric { name, help, read: Read::Kept(read) }
 }
 
+const fn shared(
+    name: &'static str,
+    help: &'static str,
+    read: fn(&SharedSnapshot) -> u64,
+) -> Metric {
+    Metric { name, help, read: Read::Shared(read) }
+}
+
 const fn pool(name: &'static str, help: &'static str, read: fn(&PoolSnapshot) -> f64) -> Metric {
     Metric { name, help, read: Read::Pool(read) }
 }
@@ -215,6 +233,7 @@ impl Metric {
             | Read::Slot(_)
             | Read::SlotBy(..)
             | Read::Kept(_)
+            | Read::Shared(_)
             | Read::KeptNot
             | Read::PluginPlanTimes => "counter",
             Read::Gauge(_)
@@ -229,7 +248,7 @@ impl Metric {
     /// The names of its labels.
     pub fn labels(&self) -> &[&'static str] {
         match &self.read {
-            Read::Counter(_) | Read::Process(_) | Read::Gauge(_) => &[],
+            Read::Counter(_) | Read::Process(_) | Read::Shared(_) | Read::Gauge(_) => &[],
             Read::Member(_) => &MEMBER_LABELS,
             Read::CounterBy(label, ..) | Read::ProcessBy(label, ..) => std::slice::from_ref(label),
             Read::Pool(_) => &POOL_LABELS,
@@ -257,6 +276,7 @@ impl Metric {
             Read::Counter(read) => counter(Vec::new(), read(&snapshot.totals)),
             Read::Gauge(read) => gauge(Vec::new(), read(snapshot)),
             Read::Process(read) => counter(Vec::new(), read(snapshot)),
+            Read::Shared(read) => counter(Vec::new(), read(&snapshot.kept.shared)),
             Read::Member(read) => {
                 for member in &snapshot.cluster {
                     if let Some(value) = read(member) {

@@ -83,6 +83,23 @@ pub struct KeptSnapshot {
     pub invalidations: u64,
     /// Statements whose answers a policy wanted kept and that may not be: by `tidegate_cache::Deny::ALL`.
     pub denied: Vec<u64>,
+    /// What several processes share.
+    pub shared: SharedSnapshot,
+}
+
+/// Answers in Redis, and what became of those who asked for one. All 0 where there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SharedSnapshot {
+    /// Others can be told of writes.
+    pub is_joined: bool,
+    /// And all others are heard.
+    pub serves: bool,
+    pub looks: u64,
+    pub hits: u64,
+    pub puts: u64,
+    pub late: u64,
+    pub untold: u64,
+    pub losses: u64,
 }
 
 /// Which databases are paused.

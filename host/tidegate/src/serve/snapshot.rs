@@ -1,7 +1,9 @@
 //! What the admin API is told of this moment, gathered from the workers.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tidegate_cache::Standing;
 use tokio::sync::oneshot;
 
 use super::pausing;
@@ -9,10 +11,11 @@ use crate::data::listening::ListenerSnapshot;
 use crate::data::worker::{Message, Settled, Shared, WorkerSnapshot};
 use crate::observe::snapshot::{
     KeptSnapshot, MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot,
-    RecordedSnapshot, Scope, ServerSnapshot, Snapshot,
+    RecordedSnapshot, Scope, ServerSnapshot, SharedSnapshot, Snapshot,
 };
 use crate::plugins::{Plugins, VersionReport};
 use crate::results::Results;
+use crate::sharing::Sharing;
 use crate::upstream::pool::ServerPlace;
 use crate::view::MemberView;
 
@@ -85,6 +88,23 @@ fn kept(results: &Results) -> KeptSnapshot {
         evictions: counts.evictions,
         invalidations: counts.invalidations,
         denied: results.denied(),
+        shared: results.sharing().map(|sharing| shared(sharing)).unwrap_or_default(),
+    }
+}
+
+fn shared(sharing: &Sharing) -> SharedSnapshot {
+    let (standing, serves) = sharing.standing();
+    let counts = &sharing.counts;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    SharedSnapshot {
+        is_joined: standing == Standing::Joined,
+        serves,
+        looks: count(&counts.looks),
+        hits: count(&counts.hits),
+        puts: count(&counts.puts),
+        late: count(&counts.late),
+        untold: count(&counts.untold),
+        losses: count(&counts.losses),
     }
 }
 

@@ -4,11 +4,12 @@
 //! acknowledged before it asked, no less than what it saw before, and no more than what was sent by when it heard.
 
 use super::{Kept, With};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tidegate_test_support::{Client, shared_cluster, wait_until};
 
-const SCHEMA: &str = "
+pub const SCHEMA: &str = "
     CREATE TABLE t (id int PRIMARY KEY, v int);
     INSERT INTO t VALUES (9, 9);
     CREATE TABLE reg (k int PRIMARY KEY, v bigint);
@@ -82,12 +83,12 @@ fn read(
     mut client: Client,
     seed: u64,
     registers: &[Register],
-    until: Instant,
+    over: &AtomicBool,
 ) -> (u64, Vec<String>) {
     let mut random = Random(seed);
     let mut own = [0; REGISTERS];
     let (mut count, mut wrong) = (0, Vec::new());
-    while Instant::now() < until {
+    while !over.load(Ordering::Relaxed) {
         count += 1;
         if random.below(5) == 0 {
             let answer = client.query("SELECT a.v, b.v FROM a, b");
@@ -127,35 +128,51 @@ const REPLICAS: u64 = 1 << 32;
 
 fn histories(name: &str, with: With) {
     let kept = Kept::start(shared_cluster(), name, SCHEMA, with);
-    let registers: Vec<Register> = (0..REGISTERS).map(|_| Register::default()).collect();
-    let stop = AtomicBool::new(false);
     let bit = if with == With::Replicas { REPLICAS } else { 0 };
+    observe(&|_| kept.connect(), bit, || wait_for(TIME));
+}
+
+/// Lets others go on for so long.
+pub fn wait_for(time: Duration) {
+    let begun = Instant::now();
+    wait_until(2 * time, "time has passed", || begun.elapsed() >= time);
+}
+
+/// Reads and writes by many clients, which `connect` makes, until `meanwhile` is over; nobody may see what is wrong.
+pub fn observe(connect: &dyn Fn(usize) -> Client, bit: u64, meanwhile: impl FnOnce()) {
+    let registers: Vec<Register> = (0..REGISTERS).map(|_| Register::default()).collect();
+    let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
     let (count, wrong) = std::thread::scope(|scope| {
         for own in 0..REGISTERS {
-            let (client, registers, stop) = (kept.connect(), &registers, &stop);
+            let (client, registers, stop) = (connect(own), &registers, &stop);
             scope.spawn(move || write(client, own, registers, stop));
         }
-        let until = Instant::now() + TIME;
         let readers: Vec<_> = (0..READERS)
             .map(|reader| {
-                let (client, registers) = (kept.connect(), &registers);
-                scope.spawn(move || read(client, reader as u64 | bit, registers, until))
+                let (client, registers, over) = (connect(reader), &registers, &over);
+                scope.spawn(move || read(client, reader as u64 | bit, registers, over))
             })
             .collect();
+        // Readers and writers end, whatever becomes of it.
+        let happened = catch_unwind(AssertUnwindSafe(meanwhile));
+        over.store(true, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         let mut all = (0, Vec::new());
         for reader in readers {
             let (count, wrong) = reader.join().unwrap();
             all.0 += count;
             all.1.extend(wrong);
         }
-        stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = happened {
+            resume_unwind(panic);
+        }
         all
     });
     assert!(wrong.is_empty(), "{} of {count}: {:?}", wrong.len(), &wrong[..wrong.len().min(5)]);
     assert!(count > 200, "{count} reads");
     println!("{count} reads");
     // When all is quiet, everybody sees the last value.
-    let mut client = kept.connect();
+    let mut client = connect(0);
     for (k, register) in registers.iter().enumerate() {
         let last = register.acknowledged.load(Ordering::SeqCst).to_string();
         let sql = format!("SELECT v FROM reg WHERE k = {k}");

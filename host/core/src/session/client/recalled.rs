@@ -2,9 +2,9 @@
 
 use super::{Frame, whole_body};
 use crate::limits;
-use crate::plan::{CACHE_SETTING, Recall, RecalledBatch, shows_cache};
+use crate::plan::{CACHE_SETTING, Recall, Recalled, RecalledBatch, shows_cache};
 use crate::session::prepared::{Prepared, SchemaGeneration};
-use crate::session::{Io, Session};
+use crate::session::{ClientNext, Io, Session};
 use std::sync::Arc;
 use tidegate_wire::backend::{self, TransactionStatus};
 use tidegate_wire::frame::Header;
@@ -53,10 +53,12 @@ impl Session {
             unit.batch.map(|batch| RecalledBatch { types: types.unwrap_or(batch.types), ..batch });
         let strings = self.string_syntax(sql).filter(|_| self.is_readable(sql))?;
         let recall = Recall { sql, strings, settings: &self.settings, batch };
-        let mut is_answered = false;
-        io.to_client.send(|out| is_answered = io.router.recall(&recall, out));
-        if !is_answered {
-            return None;
+        let mut recalled = Recalled::No;
+        io.to_client.send(|out| recalled = io.router.recall(&recall, out));
+        match recalled {
+            Recalled::Answered => {}
+            Recalled::Later => return Some(Frame::Wait(ClientNext::Recall)),
+            Recalled::No => return None,
         }
         io.to_client.send(|out| backend::ready_for_query(out, TransactionStatus::Idle));
         self.note_recalled(&unit, io);

@@ -422,7 +422,7 @@ impl World {
                     assert!(one.session.is_waiting_for_replies(), "waits for nothing");
                     return;
                 }
-                ClientNext::Pause(_) => {}
+                ClientNext::Pause(_) | ClientNext::Recall => {}
                 ClientNext::Close(reason) => {
                     self.clients[client].closed = Some(reason);
                     self.vanish(client);

@@ -269,6 +269,7 @@ fn each_example_of_the_table_can_be_read() {
         ("ALERTS_URL", "https://example.com/hook"),
         ("ALERTS_TOKEN", "t"),
         ("SMTP_PASSWORD", "p"),
+        ("REDIS_PASSWORD", "r"),
     ];
     let told = load(&text, &variables).unwrap_err();
     for error in told {

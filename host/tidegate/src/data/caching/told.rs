@@ -20,6 +20,8 @@ pub enum CacheNote {
     Miss,
     /// A commit of what it reads, or another change, was under way.
     Passed,
+    /// Whoever shares the Redis could not be asked in time, or must not be believed now.
+    Unshared,
     /// The policy does not want it kept.
     NotWanted,
     Denied(Deny),
@@ -38,6 +40,7 @@ impl CacheNote {
             Self::Passed => {
                 "miss, and not kept: what it reads was just being written, or its database has changed"
             }
+            Self::Unshared => "miss, and not kept: those who share the Redis could not be asked",
             Self::NotWanted => "not kept: the caching policy does not want it",
             Self::Denied(why) => {
                 let label = why.label().replace('_', " ");

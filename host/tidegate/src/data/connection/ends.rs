@@ -17,6 +17,7 @@ use super::lent::Lent;
 use super::{ClientPhase, Connection};
 use crate::data::clients::{Cancel, CloseRequest, Idle, State};
 use crate::observe::stats::ErrorKind;
+use crate::sharing::poll_open;
 use crate::stream::Settling;
 
 /// The server of a client that is gone is given this long to finish and be cleaned.
@@ -133,6 +134,7 @@ impl Connection {
             }
             ClientPhase::Reading | ClientPhase::Replies => Some(Idle::InTransaction),
             ClientPhase::Queued
+            | ClientPhase::Recalling(_)
             | ClientPhase::Paused(_)
             | ClientPhase::Closing(_)
             | ClientPhase::Gone(..) => None,
@@ -200,6 +202,7 @@ impl Connection {
         self.under_way = None;
         self.end_lend();
         // What was on its way to it, or came from it unread, concerns nobody any more.
+        self.gates.to_server.clear();
         self.from_client.give_up(&self.worker.buffers);
         self.from_server.drop_unread(&self.worker.buffers);
         self.client.server.set(None);
@@ -268,6 +271,7 @@ impl Connection {
         if deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(reason);
         }
+        ready!(poll_open(&mut self.gates.to_client, cx));
         if ready!(self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx)).is_err()
         {
             return Poll::Ready(reason);

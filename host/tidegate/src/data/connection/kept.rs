@@ -86,11 +86,13 @@ impl Connection {
         if let Some(keeping) = self.keeping.take()
             && let KeepingAnswer { filling, stage: Stage::Whole(answer) } = *keeping
         {
-            let Filling { key, fill, ttl, .. } = filling;
-            self.worker
-                .shared
-                .results
-                .with(|store| store.put(key, fill, answer, ttl, Instant::now()));
+            let Filling { key, fill, ttl, shared, .. } = filling;
+            let results = &self.worker.shared.results;
+            if let (Some((entry, versions)), Some(sharing)) = (shared, results.sharing()) {
+                let value = entry.encode(&answer);
+                sharing.put(entry, versions, value, ttl);
+            }
+            results.with(|store| store.put(key, fill, answer, ttl, Instant::now()));
         }
     }
 

@@ -118,6 +118,7 @@ impl Connection {
             Ok(mut lease) => {
                 self.client.set_state(State::Active, Instant::now());
                 self.client.server.set(Some(lease.server.id));
+                self.client.process.set(lease.server.state.process());
                 lease.server.stream.settle();
                 let server = &mut lease.server.state;
                 self.session.handle_lease(self.asked.target, server, &mut self.from_client.out);

@@ -67,7 +67,10 @@ impl Worker {
         };
         // What it runs there is not read: while it is here, nothing is kept of its database.
         let (results, database) = (&self.shared.results, &replicating.database);
-        results.with(|store| store.suspend(database, Instant::now()));
+        let process = replicating.server_key.as_ref().map(|key| key.pid);
+        let ((), gates) =
+            results.with_gates(process, |store| store.suspend(database, Instant::now()));
+        gates.open().await;
         let reason = {
             let relaying = relay(&mut client, &mut server, &pending, &welcome, count);
             // Nothing is resumed after either branch.

@@ -1,0 +1,622 @@
+//! Two processes that share one Redis: all interleavings of a commit, reads, beats, messages that are late or lost, and a Redis that
+//! forgets or goes back, with [`Membership`] itself to decide; and what breaks when one of its rules is left out.
+//!
+//! Process 0 writes, process 1 reads; what Redis does is that of `scripts.rs`, for one table. What is sent over a connection that may
+//! yet break arrives in its order at any later time, also when its sender has long given it up, or never. `G1` and `Order` are as in
+//! the model of one process.
+
+mod search; // through all states, and what is found
+
+use super::{Broken, tags};
+use crate::membership::{Config, Flight, Membership, Standing};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// One tick is a millisecond, and so is the drift of clocks that is allowed for.
+const LEASE_TICKS: u64 = 1;
+const TICKS: u64 = 3;
+const WRITER: usize = 0;
+const READER: usize = 1;
+
+/// A rule that is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mutant {
+    #[default]
+    None,
+    /// What could not be told is not waited for.
+    WaitsForNobody,
+    /// Answers are served whoever is silent.
+    ServesAlone,
+    /// A process that comes back leaves what was kept.
+    LeavesAnswers,
+    /// Nor marks what it has under way.
+    ForgetsFlights,
+    /// No marks at all.
+    NoMarks,
+    /// A commit is told before it is sent.
+    EndsFirst,
+    /// Its client hears before the others do; nor are there marks, which would still hold everything back.
+    AcknowledgesFirst,
+    /// Versions are taken when the answer is there.
+    VersionsAfterTheRead,
+    /// Versions are counted, from one again after everything is lost.
+    VersionsRepeat,
+    /// A beat tells the number that it draws itself.
+    TellsItsOwnNumber,
+    /// Numbers begin anew, and what members have told of the old ones stays.
+    KeepsMembers,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Setup {
+    mutant: Mutant,
+    writes: u8,
+    reads: u8,
+    /// How often each process may lose its connection.
+    losses: [u8; 2],
+    /// Redis may forget everything; but for the answer, which is in the reader's memory, too.
+    wipes: u8,
+    /// Redis may go back to what it was at the beginning.
+    restores: u8,
+}
+
+type Versions = [u64; 2];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Order {
+    Hello,
+    Mark(u64),
+    Join(u64),
+    Beat(u64),
+    End(u64),
+    Look,
+    Put(Versions, u64),
+}
+
+/// On its way to Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Message {
+    from: usize,
+    /// Over which connection.
+    connection: u64,
+    life: u64,
+    session: u64,
+    made_at: u64,
+    order: Order,
+}
+
+/// What is shared. Versions: the cluster's and the table's; 0 is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Redis {
+    life: u64,
+    number: u64,
+    members: [Option<(u64, u64)>; 2],
+    versions: Versions,
+    marks: BTreeSet<(usize, u64, u64)>,
+    entry: Option<(Versions, u64)>,
+}
+
+#[derive(Clone, Debug)]
+struct Process {
+    membership: Membership,
+    life: u64,
+    connection: u64,
+    /// Being asked of Redis, before it is joined.
+    is_asking: bool,
+    marks_left: usize,
+    is_beating: bool,
+    /// When it last made a beat: once in a tick.
+    beat_at: u64,
+    /// Nothing that it sends arrives, which it has not noticed yet.
+    is_cut: bool,
+    losses: u8,
+}
+
+/// The session in which something was asked, and whether that was answered.
+type Asked = (u64, bool);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Writing {
+    Idle,
+    Marking(Asked),
+    Sent(Asked),
+    Committed(Asked),
+    Ending(Asked),
+    Over,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Reading {
+    Idle,
+    /// With what must be seen.
+    Begun(u64, u64),
+    Looking(u64, u64),
+    Found(u64, u64, Versions, Option<u64>),
+    Asking(u64, Option<Versions>),
+    Read(u64, Option<Versions>, u64),
+}
+
+#[derive(Clone, Debug)]
+struct World {
+    start: Instant,
+    tick: u64,
+    redis: Redis,
+    before: Option<Redis>,
+    next_version: u64,
+    next_life: u64,
+    processes: [Process; 2],
+    /// In the order in which they were sent.
+    messages: Vec<Message>,
+    database: u64,
+    acknowledged: u64,
+    seen: u64,
+    writing: Writing,
+    writes_left: u8,
+    reading: Reading,
+    reads_left: u8,
+    served_old: BTreeSet<Broken>,
+    wipes: u8,
+    restores: u8,
+}
+
+impl World {
+    /// Both serve, and an answer is kept.
+    fn new(setup: &Setup) -> Self {
+        let config = |own: u8, peer: u8| Config {
+            own,
+            peers: [peer].into(),
+            lease: Duration::from_millis(LEASE_TICKS),
+        };
+        let process = |own: u8, peer: u8| Process {
+            membership: Membership::new(config(own, peer)),
+            life: 0,
+            connection: 0,
+            is_asking: false,
+            marks_left: 0,
+            is_beating: false,
+            beat_at: u64::MAX,
+            is_cut: false,
+            losses: setup.losses[usize::from(own)],
+        };
+        let mut world = Self {
+            start: Instant::now(),
+            tick: 0,
+            redis: Redis { life: 1, ..Redis::default() },
+            before: None,
+            next_version: 1,
+            next_life: 2,
+            processes: [process(0, 1), process(1, 0)],
+            messages: Vec::new(),
+            database: 0,
+            acknowledged: 0,
+            seen: 0,
+            writing: Writing::Idle,
+            writes_left: setup.writes,
+            reading: Reading::Idle,
+            reads_left: setup.reads,
+            served_old: BTreeSet::new(),
+            wipes: setup.wipes,
+            restores: setup.restores,
+        };
+        for who in [0, 1] {
+            world.connect(who);
+            world.deliver_all(setup);
+        }
+        for who in [0, 1, 0, 1] {
+            world.beat(who);
+            world.deliver_all(setup);
+        }
+        world.redis.entry = Some((world.versions(setup), 0));
+        world.before = Some(world.redis.clone()).filter(|_| setup.restores > 0);
+        world
+    }
+
+    fn deliver_all(&mut self, setup: &Setup) {
+        while !self.messages.is_empty() {
+            self.arrive(0, setup);
+        }
+    }
+
+    /// What is sent over a connection that does not break is not late either: it could have been sent later.
+    fn deliver_safe(&mut self, setup: &Setup) {
+        let is_safe = |world: &World, message: &Message| {
+            let process = &world.processes[message.from];
+            process.losses == 0 && process.connection == message.connection
+        };
+        while let Some(at) = self.messages.iter().position(|message| is_safe(self, message)) {
+            self.arrive(at, setup);
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.start + Duration::from_millis(self.tick)
+    }
+
+    fn fresh(&mut self, at: usize, setup: &Setup) -> u64 {
+        self.next_version += 1;
+        if setup.mutant == Mutant::VersionsRepeat {
+            return self.redis.versions[at] + 1;
+        }
+        self.next_version
+    }
+
+    fn versions(&mut self, setup: &Setup) -> Versions {
+        for at in [0, 1] {
+            if self.redis.versions[at] == 0 {
+                self.redis.versions[at] = self.fresh(at, setup);
+            }
+        }
+        self.redis.versions
+    }
+
+    fn send(&mut self, from: usize, session: u64, order: Order) {
+        let process = &self.processes[from];
+        if process.is_cut {
+            return;
+        }
+        let message = Message {
+            from,
+            connection: process.connection,
+            life: process.life,
+            session,
+            made_at: self.tick,
+            order,
+        };
+        self.messages.push(message);
+    }
+
+    // --- membership ----------------------------------------------------------------------------------
+
+    fn connect(&mut self, who: usize) {
+        self.processes[who].is_asking = true;
+        let session = self.processes[who].membership.session() + 1;
+        self.send(who, session, Order::Hello);
+    }
+
+    fn beat(&mut self, who: usize) {
+        let (now, tick) = (self.now(), self.tick);
+        let process = &mut self.processes[who];
+        (process.is_beating, process.beat_at) = (true, tick);
+        let (heard, session) = (process.membership.begin_beat(now), process.membership.session());
+        self.send(who, session, Order::Beat(heard));
+    }
+
+    fn join(&mut self, who: usize) {
+        let now = self.now();
+        let membership = &mut self.processes[who].membership;
+        let (heard, session) = (membership.begin_beat(now), membership.session());
+        self.send(who, session, Order::Join(heard));
+    }
+
+    fn lose(&mut self, who: usize) {
+        let process = &mut self.processes[who];
+        process.membership.handle_lost();
+        process.connection += 1;
+        (process.is_asking, process.is_beating, process.is_cut) = (false, false, false);
+        process.marks_left = 0;
+    }
+
+    // --- Redis ---------------------------------------------------------------------------------------
+
+    /// A message arrives; so does its reply, if its sender has not given it up.
+    fn arrive(&mut self, at: usize, setup: &Setup) {
+        let message = self.messages.remove(at);
+        let Message { from, life, session, order, .. } = message;
+        let is_heard = message.connection == self.processes[from].connection;
+        if order == Order::Hello {
+            if self.redis.life == 0 {
+                self.redis.life = self.next_life;
+                self.next_life += 1;
+                self.redis.number = 0;
+                if setup.mutant != Mutant::KeepsMembers {
+                    self.redis.members = [None; 2];
+                }
+            }
+            self.redis.members[from] = Some((session, 0));
+            self.redis.number += 1;
+            if is_heard {
+                self.greeted(from);
+            }
+            return;
+        }
+        let is_member = self.redis.members[from].is_some_and(|(known, _)| known == session);
+        let needs_session = !matches!(order, Order::Look | Order::Put(..));
+        if self.redis.life != life || needs_session && !is_member {
+            if is_heard {
+                self.lose(from);
+            }
+            return;
+        }
+        match order {
+            Order::Mark(token) => {
+                if !matches!(setup.mutant, Mutant::NoMarks | Mutant::AcknowledgesFirst) {
+                    self.redis.marks.insert((from, session, token));
+                }
+            }
+            Order::Join(_) => {
+                self.redis.marks.retain(|(whose, when, _)| *whose != from || *when == session);
+                if setup.mutant != Mutant::LeavesAnswers {
+                    self.redis.versions[0] = self.fresh(0, setup);
+                }
+            }
+            Order::End(token) => {
+                if self.redis.versions[1] != 0 {
+                    self.redis.versions[1] = self.fresh(1, setup);
+                }
+                self.redis.marks.remove(&(from, session, token));
+            }
+            Order::Put(versions, value) => {
+                if self.redis.marks.is_empty() && self.redis.versions == versions {
+                    self.redis.entry = Some((versions, value));
+                }
+            }
+            Order::Hello | Order::Beat(_) | Order::Look => {}
+        }
+        if let Order::Join(heard) | Order::Beat(heard) = order {
+            self.redis.number += 1;
+            let own = setup.mutant == Mutant::TellsItsOwnNumber;
+            let told = if own { self.redis.number } else { heard };
+            self.redis.members[from] = Some((session, told));
+        }
+        if is_heard {
+            self.answered(message, setup);
+        }
+    }
+
+    fn greeted(&mut self, who: usize) {
+        let (life, number) = (self.redis.life, self.redis.number);
+        let process = &mut self.processes[who];
+        process.life = life;
+        process.membership.handle_number(number);
+        let flights = process.membership.handle_connected();
+        process.marks_left = flights.len();
+        let session = process.membership.session();
+        for (token, _) in &flights {
+            self.send(who, session, Order::Mark(*token));
+        }
+        if flights.is_empty() {
+            self.join(who);
+        }
+    }
+
+    fn answered(&mut self, message: Message, setup: &Setup) {
+        let who = message.from;
+        match message.order {
+            Order::Mark(_) | Order::End(_) if self.processes[who].marks_left > 0 => {
+                self.processes[who].marks_left -= 1;
+                if self.processes[who].marks_left == 0 {
+                    self.join(who);
+                }
+            }
+            Order::Mark(_) => {
+                if let Writing::Marking((session, _)) = self.writing {
+                    self.writing = Writing::Marking((session, session == message.session));
+                }
+            }
+            Order::End(_) => match self.writing {
+                Writing::Ending((session, _)) => {
+                    self.writing = Writing::Ending((session, session == message.session));
+                }
+                Writing::Marking((session, _)) if setup.mutant == Mutant::EndsFirst => {
+                    self.writing = Writing::Marking((session, true));
+                }
+                _ => {}
+            },
+            Order::Join(_) | Order::Beat(_) => {
+                let made_at = self.start + Duration::from_millis(message.made_at);
+                let told: Vec<(u8, u64)> = (0..2_u8)
+                    .filter_map(|id| Some((id, self.redis.members[usize::from(id)]?.1)))
+                    .collect();
+                let number = self.redis.number;
+                let process = &mut self.processes[who];
+                if let Order::Join(_) = message.order {
+                    process.membership.handle_joined();
+                    process.is_asking = false;
+                }
+                process.is_beating = false;
+                process.membership.handle_beat(made_at, number, &told);
+            }
+            Order::Look => {
+                if let Reading::Looking(least, order) = self.reading {
+                    self.reading = match self.redis.marks.is_empty() {
+                        true => {
+                            let versions = self.versions(setup);
+                            let entry = self.redis.entry.filter(|(known, _)| *known == versions);
+                            let value = entry.map(|(_, value)| value);
+                            Reading::Found(least, order, versions, value)
+                        }
+                        false => Reading::Asking(order, None),
+                    };
+                }
+            }
+            Order::Put(..) | Order::Hello => {}
+        }
+    }
+
+    // --- steps ---------------------------------------------------------------------------------------
+
+    fn steps(&self, setup: &Setup) -> Vec<World> {
+        let mut next = Vec::new();
+        let mut step = |change: &dyn Fn(&mut World)| {
+            let mut world = self.clone();
+            change(&mut world);
+            next.push(world);
+        };
+        if self.tick < TICKS {
+            step(&|world| world.tick += 1);
+        }
+        for (at, message) in self.messages.iter().enumerate() {
+            let way = |message: &Message| (message.from, message.connection);
+            if !self.messages[..at].iter().any(|before| way(before) == way(message)) {
+                step(&|world| world.arrive(at, setup));
+            }
+        }
+        for who in [0, 1] {
+            let process = &self.processes[who];
+            let standing = process.membership.standing();
+            if standing == Standing::Apart && !process.is_asking {
+                step(&|world| world.connect(who));
+            }
+            let is_due = !process.is_beating && process.beat_at != self.tick;
+            if standing == Standing::Joined && is_due {
+                step(&|world| world.beat(who));
+            }
+            if process.is_cut {
+                step(&|world| world.lose(who));
+            } else if process.losses > 0 && (standing != Standing::Apart || process.is_asking) {
+                step(&|world| {
+                    world.processes[who].losses -= 1;
+                    world.lose(who);
+                });
+            }
+        }
+        if self.wipes > 0 {
+            step(&|world| {
+                world.wipes -= 1;
+                // What a process has in its memory is still there.
+                world.redis = Redis { entry: world.redis.entry, ..Redis::default() };
+            });
+        }
+        if let Some(before) = self.before.as_ref().filter(|_| self.restores > 0) {
+            // Another run: connections break, and a life goes with its run.
+            step(&|world| {
+                world.restores -= 1;
+                world.messages.clear();
+                world.redis = Redis { life: 0, ..before.clone() };
+                world.processes.iter_mut().for_each(|process| process.is_cut = true);
+            });
+        }
+        self.write_steps(setup, &mut next);
+        self.read_steps(&mut next, setup);
+        next.iter_mut().for_each(|world| world.deliver_safe(setup));
+        next
+    }
+
+    /// May it go on, since it was answered or nobody serves?
+    fn is_open(&self, (session, answered): Asked, setup: &Setup) -> bool {
+        let membership = &self.processes[WRITER].membership;
+        let is_lost = membership.standing() == Standing::Apart || membership.session() != session;
+        let waits_not = setup.mutant == Mutant::WaitsForNobody && is_lost;
+        answered || waits_not || membership.is_free(session, self.now())
+    }
+
+    fn tell(&mut self, order: Order) -> Asked {
+        let membership = &self.processes[WRITER].membership;
+        let session = membership.session();
+        if membership.standing() != Standing::Apart {
+            self.send(WRITER, session, order);
+        }
+        (session, false)
+    }
+
+    fn write_steps(&self, setup: &Setup, next: &mut Vec<World>) {
+        let mut step = |change: &dyn Fn(&mut World)| {
+            let mut world = self.clone();
+            change(&mut world);
+            next.push(world);
+        };
+        let token = u64::from(self.writes_left);
+        match self.writing {
+            Writing::Idle if self.writes_left > 0 => step(&|world| {
+                let membership = &mut world.processes[WRITER].membership;
+                if setup.mutant != Mutant::ForgetsFlights {
+                    membership.begin(token, Flight { process: None, tags: tags() });
+                }
+                let first = match setup.mutant {
+                    Mutant::EndsFirst => Order::End(token),
+                    _ => Order::Mark(token),
+                };
+                world.writing = Writing::Marking(world.tell(first));
+            }),
+            Writing::Marking(asked) if self.is_open(asked, setup) => {
+                step(&|world| world.writing = Writing::Sent(asked));
+            }
+            Writing::Sent(asked) => step(&|world| {
+                world.database += 1;
+                world.writing = Writing::Committed(asked);
+                if setup.mutant == Mutant::AcknowledgesFirst {
+                    world.acknowledged = world.database;
+                }
+            }),
+            Writing::Committed(_) => step(&|world| {
+                world.processes[WRITER].membership.end(&[token]);
+                let asked = world.tell(Order::End(token));
+                let is_told = setup.mutant == Mutant::EndsFirst;
+                world.writing = Writing::Ending((asked.0, is_told));
+            }),
+            Writing::Ending(asked) if self.is_open(asked, setup) => step(&|world| {
+                world.acknowledged = world.database;
+                world.writes_left -= 1;
+                world.writing = if world.writes_left > 0 { Writing::Idle } else { Writing::Over };
+            }),
+            Writing::Idle | Writing::Marking(_) | Writing::Ending(_) | Writing::Over => {}
+        }
+    }
+
+    fn read_steps(&self, next: &mut Vec<World>, setup: &Setup) {
+        let mut step = |change: &dyn Fn(&mut World)| {
+            let mut world = self.clone();
+            change(&mut world);
+            next.push(world);
+        };
+        let may_serve = setup.mutant == Mutant::ServesAlone
+            || self.processes[READER].membership.may_serve(self.now());
+        match self.reading {
+            Reading::Idle if self.reads_left > 0 => step(&|world| {
+                world.reads_left -= 1;
+                world.reading = Reading::Begun(world.acknowledged, world.seen);
+            }),
+            Reading::Idle => {}
+            Reading::Begun(least, order) if may_serve => step(&|world| {
+                world.reading = Reading::Looking(least, order);
+                let session = world.processes[READER].membership.session();
+                world.send(READER, session, Order::Look);
+            }),
+            Reading::Begun(_, order) => step(&|world| world.reading = Reading::Asking(order, None)),
+            // Later, or never.
+            Reading::Looking(_, order) => {
+                step(&|world| world.reading = Reading::Asking(order, None));
+            }
+            Reading::Found(least, order, versions, value) => step(&|world| match value {
+                Some(value) if may_serve => {
+                    let old = [(Broken::G1, least), (Broken::Order, order)];
+                    let old = old.iter().filter(|(_, least)| value < *least);
+                    world.served_old.extend(old.map(|(broken, _)| *broken));
+                    world.seen = world.seen.max(value);
+                    world.reading = Reading::Idle;
+                }
+                _ => world.reading = Reading::Asking(order, Some(versions)),
+            }),
+            Reading::Asking(order, versions) => step(&|world| {
+                world.reading = Reading::Read(order, versions, world.database);
+            }),
+            Reading::Read(_, versions, value) => step(&|world| {
+                let mut versions = versions;
+                if setup.mutant == Mutant::VersionsAfterTheRead {
+                    versions = Some(world.versions(setup));
+                }
+                if let Some(versions) = versions {
+                    let session = world.processes[READER].membership.session();
+                    world.send(READER, session, Order::Put(versions, value));
+                }
+                world.seen = world.seen.max(value);
+                world.reading = Reading::Idle;
+            }),
+        }
+    }
+
+    /// A read that takes no time at all.
+    fn check(&self, broken: &mut BTreeSet<Broken>, setup: &Setup) {
+        broken.extend(&self.served_old);
+        let may_serve = setup.mutant == Mutant::ServesAlone
+            || self.processes[READER].membership.may_serve(self.now());
+        let is_same = self.processes[READER].life == self.redis.life;
+        let Some((versions, value)) = self.redis.entry else { return };
+        let stands = versions == self.redis.versions && self.redis.marks.is_empty();
+        if may_serve && is_same && stands {
+            let held = [(Broken::G1, self.acknowledged), (Broken::Order, self.seen)];
+            let old = held.iter().filter(|(_, least)| value < *least);
+            broken.extend(old.map(|(broken, _)| *broken));
+        }
+    }
+}

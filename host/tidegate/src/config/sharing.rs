@@ -1,0 +1,164 @@
+//! `[cache.redis]`: where answers are that several Tidegates share.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use redis::{ConnectionAddr, IntoConnectionInfo as _};
+
+use super::check::Checker;
+use super::checked::{RootCertificates, Secret};
+use super::error::Problem;
+use super::raw::{At, RawRedis};
+use crate::tls::trusting;
+
+const PREFIX: &str = "tidegate";
+const PREFIX_BYTES_MAX: usize = 64;
+const DEADLINE: Duration = Duration::from_millis(50);
+const DEADLINE_MAX: Duration = Duration::from_secs(1);
+const LEASE: Duration = Duration::from_millis(500);
+/// Less is less than it takes to be heard.
+const LEASE_MIN: Duration = Duration::from_millis(100);
+const LEASE_MAX: Duration = Duration::from_secs(10);
+
+/// `[cache.redis]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisSettings {
+    pub url: RedisUrl,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// Reads wait no longer.
+    pub deadline: Duration,
+    /// How long each other process counts as heard.
+    pub lease: Duration,
+}
+
+/// Which Redis, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisUrl {
+    pub address: RedisAddress,
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    pub database: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisAddress {
+    Tcp {
+        host: String,
+        port: u16,
+        /// Whose certificates are believed; none: without TLS.
+        tls: Option<RootCertificates>,
+    },
+    Unix(PathBuf),
+}
+
+impl RedisUrl {
+    /// Errors do not repeat the text, which may hold a password.
+    fn read(text: &str, roots: RootCertificates) -> Result<Self, String> {
+        let (text, tls) = match text.strip_prefix("rediss://") {
+            Some(rest) => (format!("redis://{rest}"), Some(roots)),
+            None => (text.to_owned(), None),
+        };
+        let expected = "is not redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH";
+        let known = text.as_str().into_connection_info().map_err(|_| expected.to_owned())?;
+        let address = match known.addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                RedisAddress::Tcp { host: host.clone(), port: *port, tls }
+            }
+            ConnectionAddr::Unix(path) => RedisAddress::Unix(path.clone()),
+            _ => return Err(expected.to_owned()),
+        };
+        let login = known.redis_settings();
+        Ok(Self {
+            address,
+            user: login.username().map(str::to_owned),
+            password: login.password().map(Secret::new),
+            database: login.db(),
+        })
+    }
+
+    pub fn root_ca(&self) -> Option<&Path> {
+        match &self.address {
+            RedisAddress::Tcp { tls: Some(RootCertificates::File(path)), .. } => Some(path),
+            RedisAddress::Tcp { .. } | RedisAddress::Unix(_) => None,
+        }
+    }
+}
+
+/// Without the password.
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let login = match (&self.user, &self.password) {
+            (None, None) => String::new(),
+            (user, password) => {
+                let password = if password.is_some() { ":***" } else { "" };
+                format!("{}{password}@", user.as_deref().unwrap_or_default())
+            }
+        };
+        match &self.address {
+            RedisAddress::Unix(path) => write!(f, "unix://{}", path.display()),
+            RedisAddress::Tcp { host, port, tls } => {
+                let scheme = if tls.is_some() { "rediss" } else { "redis" };
+                let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+                write!(f, "{scheme}://{login}{host}:{port}/{}", self.database)
+            }
+        }
+    }
+}
+
+impl Checker {
+    /// Without `url` there is none, whatever else is written.
+    pub(super) fn redis(&mut self, written: RawRedis) -> Option<RedisSettings> {
+        let RawRedis { url, root_ca, prefix, deadline, lease } = written;
+        let At { value, origin } = url?;
+        let roots = match root_ca {
+            Some(At { value, origin }) => {
+                let roots = RootCertificates::File(value);
+                if let Err(error) = trusting(&roots) {
+                    let problem = Problem::Unreadable(error.to_string());
+                    self.fail(Some(&origin), "cache.redis.root_ca", problem);
+                }
+                roots
+            }
+            None => RootCertificates::System,
+        };
+        let read = RedisUrl::read(value.reveal(), roots);
+        let url = read.map_err(|words| self.bad_value(&origin, "cache.redis.url", words)).ok()?;
+        Some(RedisSettings {
+            url,
+            prefix: self.prefix(prefix),
+            deadline: self.between(
+                "cache.redis.deadline",
+                deadline,
+                (Duration::from_millis(1), DEADLINE_MAX),
+                DEADLINE,
+            ),
+            lease: self.between("cache.redis.lease", lease, (LEASE_MIN, LEASE_MAX), LEASE),
+        })
+    }
+
+    fn prefix(&mut self, written: Option<At<String>>) -> String {
+        let Some(At { value, origin }) = written else { return PREFIX.to_owned() };
+        let plain = |c: char| c.is_ascii_graphic() && !"{}:".contains(c);
+        if value.len() > PREFIX_BYTES_MAX || !value.chars().all(plain) {
+            let message = "is not up to 64 letters, digits and signs other than {, } and :";
+            self.bad_value(&origin, "cache.redis.prefix", message);
+        }
+        value
+    }
+
+    fn between(
+        &mut self,
+        key: &str,
+        written: Option<At<Duration>>,
+        (least, most): (Duration, Duration),
+        default: Duration,
+    ) -> Duration {
+        let Some(At { value, origin }) = written else { return default };
+        if value < least || value > most {
+            self.bad_value(&origin, key, format!("{value:?} is not from {least:?} to {most:?}"));
+        }
+        value
+    }
+}

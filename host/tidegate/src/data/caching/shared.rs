@@ -1,0 +1,73 @@
+//! Answers that several processes share: nothing is served, or kept, but under versions that Redis has just told.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tidegate_cache::Found;
+use tidegate_core::plan::Recalled;
+
+use super::{Caching, Wanted};
+use crate::data::clients::Client;
+use crate::data::routing::Routing;
+use crate::sharing::{Entry, Looked, Shared, Sharing};
+
+/// What was asked for, and what is known of it: `None`, nothing in time.
+pub(super) type Answered = (Arc<Entry>, Option<Looked>);
+
+impl Routing {
+    /// Looks for an answer with what others have said; without that, asks them. An error: nothing is found, or not yet.
+    pub(super) fn look_shared(
+        &mut self,
+        client: &Client,
+        wanted: &mut Wanted,
+        looked: Option<Answered>,
+        sharing: &Arc<Sharing>,
+    ) -> Result<Found, Recalled> {
+        let Some((entry, _)) = wanted.shared.clone() else { return Err(Recalled::No) };
+        let looked = match looked {
+            Some((asked, looked)) if asked.is(&entry) => looked,
+            // Nothing is known, or of another: the catalogue may have been read again.
+            _ => {
+                let now = Instant::now();
+                let results = &self.caching.results;
+                let has = results.with(|store| store.shared_of(&wanted.key, &entry.tags, now));
+                self.caching.looking = sharing.look(entry, has);
+                let later = self.caching.looking.is_some();
+                return Err(if later { Recalled::Later } else { Recalled::No });
+            }
+        };
+        let Some(Looked::Shared(shared)) = looked else { return Err(Recalled::No) };
+        let now = Instant::now();
+        if !sharing.may_serve(now) || shared.versions.len() != entry.tags.len() {
+            return Err(Recalled::No);
+        }
+        wanted.shared = Some((entry.clone(), Some(shared.versions.clone())));
+        let known = entry.tags.iter().zip(shared.versions.iter().copied());
+        self.caching.results.with(|store| store.note_shared(known, now));
+        let found = self.look(client, wanted);
+        Ok(self.caching.take(found, wanted, &entry, shared, now))
+    }
+}
+
+impl Caching {
+    /// What others have put is as good as what is here, and is here from now on.
+    fn take(
+        &self,
+        found: Found,
+        wanted: &Wanted,
+        entry: &Entry,
+        shared: Shared,
+        now: Instant,
+    ) -> Found {
+        let (fill, (value, left)) = match (found, shared.value) {
+            (Found::Fill(fill), Some(value)) => (fill, value),
+            (found, _) => return found,
+        };
+        let Some(answer) = entry.decode(&value) else { return Found::Fill(fill) };
+        let kept = Arc::new(answer);
+        let (key, ttl) = (wanted.key.clone(), left.min(wanted.ttl));
+        self.results.with(|store| store.put(key, fill, (*kept).clone(), ttl, now));
+        // When its statement was sent is not known here, but it was before now.
+        Found::Hit(kept, now)
+    }
+}

@@ -1,0 +1,179 @@
+//! The connection to Redis, and its commands with what they answer.
+
+use std::sync::Arc;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
+
+use super::scripts::Script;
+use crate::config::{RedisAddress, RedisSettings};
+use crate::tls::{server_name, trusting};
+
+/// Commands on their way to the connection; who asks waits for a place.
+const COMMANDS_MAX: usize = 1_024;
+
+/// What ends a session, in words.
+pub(super) type Lost = String;
+
+/// Replies are ours to time.
+fn settings() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_response_timeout(None)
+        .set_connection_timeout(None)
+        .set_pipeline_buffer_size(COMMANDS_MAX)
+}
+
+/// An open connection, with the scripts in place. Dropping it closes it.
+pub(super) struct Connection {
+    pipeline: MultiplexedConnection,
+    driver: AbortHandle,
+    prefix: Arc<str>,
+    /// By `Script::ALL`.
+    digests: Arc<[String]>,
+    /// Which run of Redis this is: another after each start.
+    pub(super) run: String,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Connection {
+    /// `prefix` stands before all keys.
+    pub(super) async fn open(settings: &RedisSettings, prefix: &str) -> Result<Self, Lost> {
+        let (pipeline, driver) = connect(settings).await?;
+        let mut connection = Self {
+            pipeline,
+            driver,
+            prefix: prefix.into(),
+            digests: Arc::default(),
+            run: String::new(),
+        };
+        connection.run = connection.read_run().await?;
+        let mut digests = Vec::with_capacity(Script::ALL.len());
+        for script in Script::ALL {
+            let mut load = redis::cmd("SCRIPT");
+            load.arg("LOAD").arg(script.text());
+            match connection.ask(&load).await? {
+                Value::BulkString(digest) => {
+                    digests.push(String::from_utf8_lossy(&digest).into_owned());
+                }
+                _ => return Err("it does not take scripts".to_owned()),
+            }
+        }
+        connection.digests = digests.into();
+        Ok(connection)
+    }
+
+    /// Only a primary may be written.
+    async fn read_run(&mut self) -> Result<String, Lost> {
+        let mut all = String::new();
+        for section in ["server", "replication"] {
+            match self.ask(redis::cmd("INFO").arg(section)).await? {
+                Value::BulkString(text) => all.push_str(&String::from_utf8_lossy(&text)),
+                Value::VerbatimString { text, .. } => all.push_str(&text),
+                _ => return Err("INFO says nothing".to_owned()),
+            }
+        }
+        let value = |name: &str| all.lines().find_map(|line| line.strip_prefix(name));
+        if value("role:").is_some_and(|role| role != "master") {
+            return Err("it is a replica".to_owned());
+        }
+        value("run_id:").map(str::to_owned).ok_or_else(|| "INFO names no run_id".to_owned())
+    }
+
+    async fn ask(&mut self, command: &Cmd) -> Result<Value, Lost> {
+        answer(self.pipeline.send_packed_command(command).await)
+    }
+
+    /// A call of a script.
+    pub(super) fn call(&self, script: Script) -> Cmd {
+        let mut call = redis::cmd("EVALSHA");
+        let place = Script::ALL.iter().position(|known| *known == script);
+        let digest = place.and_then(|place| self.digests.get(place));
+        call.arg(digest.map_or("", String::as_str)).arg(1).arg(&*self.prefix);
+        call
+    }
+
+    /// Sends a call; the future needs nothing of this.
+    pub(super) fn send(
+        &self,
+        call: Cmd,
+    ) -> impl Future<Output = Result<Vec<Vec<u8>>, Lost>> + Send + use<> {
+        let mut pipeline = self.pipeline.clone();
+        async move { strings(answer(pipeline.send_packed_command(&call).await)?) }
+    }
+}
+
+fn answer(answer: Result<Value, redis::RedisError>) -> Result<Value, Lost> {
+    answer.and_then(Value::extract_error).map_err(|error| error.to_string())
+}
+
+/// What scripts answer: strings, of which the first says what it is.
+fn strings(value: Value) -> Result<Vec<Vec<u8>>, Lost> {
+    let Value::Array(items) = value else { return Err("a script answers no list".to_owned()) };
+    let bytes = |item| match item {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.into_bytes()),
+        _ => None,
+    };
+    let strings: Option<Vec<_>> = items.into_iter().map(bytes).collect();
+    match strings {
+        Some(strings) if strings.first().is_some_and(|first| first == b"gone") => {
+            Err("what was shared is there no more, or another process has this one's number"
+                .to_owned())
+        }
+        Some(strings) if !strings.is_empty() => Ok(strings),
+        _ => Err("a script answers something else".to_owned()),
+    }
+}
+
+async fn connect(known: &RedisSettings) -> Result<(MultiplexedConnection, AbortHandle), Lost> {
+    let words = |error: std::io::Error| error.to_string();
+    match &known.url.address {
+        RedisAddress::Unix(path) => {
+            begin(known, UnixStream::connect(path).await.map_err(words)?).await
+        }
+        RedisAddress::Tcp { host, port, tls } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(words)?;
+            stream.set_nodelay(true).map_err(words)?;
+            match tls {
+                None => begin(known, stream).await,
+                Some(roots) => {
+                    let client = trusting(roots).map_err(|error| error.to_string())?;
+                    let connector = TlsConnector::from(Arc::new(client));
+                    let name = server_name(host);
+                    begin(known, connector.connect(name, stream).await.map_err(words)?).await
+                }
+            }
+        }
+    }
+}
+
+async fn begin<S>(
+    known: &RedisSettings,
+    stream: S,
+) -> Result<(MultiplexedConnection, AbortHandle), Lost>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let url = &known.url;
+    let mut login = RedisConnectionInfo::default()
+        .set_db(url.database)
+        .set_lib_name("tidegate", env!("CARGO_PKG_VERSION"));
+    if let Some(user) = &url.user {
+        login = login.set_username(user);
+    }
+    if let Some(password) = &url.password {
+        login = login.set_password(password.reveal());
+    }
+    let opened = MultiplexedConnection::new_with_config(&login, stream, settings()).await;
+    let (pipeline, driver) = opened.map_err(|error| error.to_string())?;
+    // Ends with the connection that holds its handle.
+    Ok((pipeline, tokio::spawn(driver).abort_handle()))
+}

@@ -1,0 +1,210 @@
+//! What runs in Redis, each as one step: the only functions that touch what is shared.
+//!
+//! Under the prefix: `n` which life of the data this is; `m` members, each with its session and the number it has told, and the
+//! number `c` that was drawn last; `o:ID` the marks of one member; `t:TAG` a tag's version `v`, and the marks that are on it; `e:KEY`
+//! an answer, behind the versions it was read under.
+//!
+//! - Nothing is done in another life than the caller's, and nothing is told by a member whose session is another's by now: a
+//!   message that is late does nothing.
+//! - What is lost (wiped, evicted, expired) makes answers void: a version that is not there is drawn anew.
+//! - `c` is in one hash with what it proves, so that both are lost together.
+
+/// Whose script this is; the first thing that each says, `gone` when it is not the caller's life or session any more.
+const LIFE: &str = "\
+local p = KEYS[1]
+if redis.call('GET', p .. 'n') ~= ARGV[1] then return {'gone'} end
+";
+const MEMBER: &str = "\
+local id, session = ARGV[2], ARGV[3]
+local known = redis.call('HGET', p .. 'm', id)
+if not known or string.sub(known, 1, #session) ~= session then return {'gone'} end
+";
+/// `tagged(tag)`: its key, kept for long enough from now on.
+const TAGGED: &str = "\
+local function tagged(tag)
+  local key = p .. 't:' .. tag
+  redis.call('PEXPIRE', key, 86400000)
+  return key
+end
+";
+/// `moved(at)`: are the versions of the cluster and of the database others than those that stand from `at`? Versions, and the
+/// tag of all rows.
+const MOVED: &str = "\
+local function version(tag, fresh)
+  local key = p .. 't:' .. tag
+  local v = redis.call('HGET', key, 'v')
+  if not v then
+    v = fresh
+    redis.call('HSET', key, 'v', v)
+    tagged(tag)
+  end
+  return v
+end
+local function moved(at, fresh)
+  if ARGV[at] == '' then return false, '', '' end
+  local cluster, database = version(ARGV[at + 1], fresh), version(ARGV[at + 2], fresh)
+  return cluster ~= ARGV[at + 3] or database ~= ARGV[at + 4], cluster, database
+end
+";
+
+/// ARGV: run of Redis, random life, member, session, whom it may replace. Answers `held` and by whom; or `ok`, life, number,
+/// and the marks that are open.
+const HELLO: &str = "\
+local p = KEYS[1]
+local n = redis.call('GET', p .. 'n')
+if not n or string.sub(n, 1, #ARGV[1]) ~= ARGV[1] then
+  n = ARGV[1] .. ARGV[2]
+  redis.call('SET', p .. 'n', n)
+  redis.call('DEL', p .. 'm')
+end
+local id, session = ARGV[3], ARGV[4]
+local known = redis.call('HGET', p .. 'm', id)
+if known and string.sub(known, 1, 16) ~= string.sub(session, 1, 16) and known ~= ARGV[5] then
+  return {'held', known}
+end
+redis.call('HSET', p .. 'm', id, session .. '0')
+local answer = {'ok', n, tostring(redis.call('HINCRBY', p .. 'm', 'c', 1))}
+for _, part in ipairs(redis.call('HGETALL', p .. 'o:' .. id)) do table.insert(answer, part) end
+return answer
+";
+
+/// Behind life, member, session: the number that was heard, a random version, the cluster's tag. Takes all answers away, and the
+/// marks of earlier sessions; then it is as a beat.
+const JOIN: &str = "\
+local open = redis.call('HGETALL', p .. 'o:' .. id)
+for i = 1, #open, 2 do
+  if string.sub(open[i], 1, #session) ~= session then
+    local first = true
+    for tag in string.gmatch(open[i + 1], '[^%z]+') do
+      if not first then redis.call('HDEL', p .. 't:' .. tag, open[i]) end
+      first = false
+    end
+    redis.call('HDEL', p .. 'o:' .. id, open[i])
+  end
+end
+redis.call('HSET', p .. 't:' .. ARGV[6], 'v', ARGV[5])
+tagged(ARGV[6])
+";
+
+/// Behind life, member, session: the number that was heard. Answers `ok`, the number drawn, and all members.
+const BEAT: &str = "\
+redis.call('HSET', p .. 'm', id, session .. ARGV[4])
+local answer = {'ok', tostring(redis.call('HINCRBY', p .. 'm', 'c', 1))}
+for _, part in ipairs(redis.call('HGETALL', p .. 'm')) do table.insert(answer, part) end
+return answer
+";
+
+/// Behind life, member, session: token, process, random version, then five of names (the tag of all rows, or nothing; the tags of
+/// cluster and database; their versions as known), tags. Answers `ok` and the versions of cluster and database.
+const MARK: &str = "\
+local field, list = session .. ARGV[4], {ARGV[5]}
+local others, cluster, database = moved(7, ARGV[6])
+local function mark(tag)
+  redis.call('HSET', p .. 't:' .. tag, field, '1')
+  tagged(tag)
+  table.insert(list, tag)
+end
+for i = 12, #ARGV do mark(ARGV[i]) end
+if others then mark(ARGV[7]) end
+redis.call('HSET', p .. 'o:' .. id, field, table.concat(list, '\\0'))
+redis.call('PEXPIRE', p .. 'o:' .. id, 86400000)
+return {'ok', cluster, database}
+";
+
+/// Behind life, member, session: the number of tokens, random version, five of names, tokens, tags. Answers as MARK.
+const END: &str = "\
+local others, cluster, database = moved(6, ARGV[5])
+local last = 10 + tonumber(ARGV[4])
+local function renew(tag)
+  if redis.call('EXISTS', p .. 't:' .. tag) == 1 then
+    redis.call('HSET', p .. 't:' .. tag, 'v', ARGV[5])
+    tagged(tag)
+  end
+end
+for i = last + 1, #ARGV do renew(ARGV[i]) end
+if others then renew(ARGV[6]) end
+for i = 11, last do
+  local field = session .. ARGV[i]
+  local list = redis.call('HGET', p .. 'o:' .. id, field)
+  if list then
+    local first = true
+    for tag in string.gmatch(list, '[^%z]+') do
+      if not first then redis.call('HDEL', p .. 't:' .. tag, field) end
+      first = false
+    end
+    redis.call('HDEL', p .. 'o:' .. id, field)
+  end
+end
+return {'ok', cluster, database}
+";
+
+/// Behind life: a random version, the key of an answer, the versions of the caller's own or nothing, tags. Answers `marked`; or
+/// `look`, the tags' versions one behind the other, and the answer that was read under these, if it is there and the caller has
+/// not got it, with the milliseconds it has left.
+const LOOK: &str = "\
+local versions = {}
+for i = 5, #ARGV do
+  local key = p .. 't:' .. ARGV[i]
+  local v = redis.call('HGET', key, 'v')
+  if not v then
+    v = ARGV[2]
+    redis.call('HSET', key, 'v', v)
+    tagged(ARGV[i])
+  end
+  if redis.call('HLEN', key) ~= 1 then return {'marked'} end
+  versions[#versions + 1] = v
+end
+versions = table.concat(versions)
+if versions ~= ARGV[4] then
+  local value = redis.call('GET', p .. 'e:' .. ARGV[3])
+  if value and string.sub(value, 1, #versions) == versions then
+    return {'look', versions, value, tostring(redis.call('PTTL', p .. 'e:' .. ARGV[3]))}
+  end
+end
+return {'look', versions}
+";
+
+/// Behind life: the key of an answer, milliseconds, versions, the answer behind them, tags. Answers `ok`, or `void` when the
+/// versions are others.
+const PUT: &str = "\
+local versions = {}
+for i = 6, #ARGV do
+  local key = p .. 't:' .. ARGV[i]
+  local v = redis.call('HGET', key, 'v')
+  if not v or redis.call('HLEN', key) ~= 1 then return {'void'} end
+  versions[#versions + 1] = v
+end
+if table.concat(versions) ~= ARGV[4] then return {'void'} end
+redis.call('SET', p .. 'e:' .. ARGV[2], ARGV[5], 'PX', ARGV[3])
+return {'ok'}
+";
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Script {
+    Hello,
+    Join,
+    Beat,
+    Mark,
+    End,
+    Look,
+    Put,
+}
+
+impl Script {
+    pub(super) const ALL: [Self; 7] =
+        [Self::Hello, Self::Join, Self::Beat, Self::Mark, Self::End, Self::Look, Self::Put];
+
+    /// In Lua.
+    pub(super) fn text(self) -> String {
+        match self {
+            Self::Hello => HELLO.to_owned(),
+            Self::Join => [LIFE, MEMBER, TAGGED, JOIN, BEAT].concat(),
+            Self::Beat => [LIFE, MEMBER, BEAT].concat(),
+            Self::Mark => [LIFE, MEMBER, TAGGED, MOVED, MARK].concat(),
+            Self::End => [LIFE, MEMBER, TAGGED, MOVED, END].concat(),
+            Self::Look => [LIFE, TAGGED, LOOK].concat(),
+            Self::Put => [LIFE, PUT].concat(),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Two Tidegates in front of one PostgreSQL, with answers that they share in one Redis; and all that may become of that.
+
+use super::history::{SCHEMA, observe, wait_for};
+use super::{SOON, TABLES};
+use crate::own::policies_answer;
+use std::path::PathBuf;
+use std::time::Duration;
+use tidegate_test_support::clusters::ROLE;
+use tidegate_test_support::{
+    Client, Node, Redis, Tidegate, TidegateOptions, shared_cluster, test_database, wait_until,
+};
+
+/// Long enough for many reads and writes.
+const MOMENT: Duration = Duration::from_millis(700);
+
+/// On a machine that is busy with other tests nothing is to be late, where that is not what is tested.
+const PATIENT: &str = "deadline = \"1s\"\nlease = \"3s\"\n";
+
+/// Two Tidegates, numbered 1 and 2, in front of one server that writes down each statement.
+struct Pair {
+    both: [Tidegate; 2],
+    database: String,
+    log: PathBuf,
+    marks: usize,
+}
+
+fn config(redis: &Redis, own: usize, timing: &str) -> String {
+    let (url, peer) = (redis.url(), 3 - own);
+    format!(
+        "workers = 2\npeer_id = {own}\n[[peers]]\nid = {peer}\naddress = \"127.0.0.1:1\"\n\
+         [pool]\nsize_min = 0\nsize_max = 5\n[cache.redis]\nurl = \"{url}\"\n{timing}"
+    )
+}
+
+fn start(database: &str, toml: String) -> Tidegate {
+    let mut options = TidegateOptions::for_cluster(shared_cluster(), database);
+    options.replicas.clear();
+    options.toml = Some(toml);
+    let tidegate = Tidegate::start(options);
+    wait_until(SOON, "policies answer", || policies_answer(&tidegate));
+    let rules: Vec<String> =
+        TABLES.iter().map(|table| format!(r#"{{"table": "{table}", "ttl_ms": 60000}}"#)).collect();
+    let settings = format!(r#"{{"rules": [{}]}}"#, rules.join(", "));
+    let answer = tidegate.admin_put("/api/v1/plugins/caching/config", &settings);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    tidegate
+}
+
+/// A metric without labels.
+fn metric(tidegate: &Tidegate, name: &str) -> f64 {
+    let text = tidegate.admin_get("/metrics").body;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is not in {text}"))
+}
+
+impl Pair {
+    fn start(redis: &Redis, name: &str, timing: &str) -> Pair {
+        let database = test_database(name);
+        let mut direct = Client::connect(&shared_cluster().primary().url(ROLE, &database));
+        let answer = direct.query(SCHEMA);
+        assert!(answer.iter().all(|message| message.tag != b'E'), "{answer:?}");
+        let all = format!("ALTER DATABASE {database} SET log_statement = 'all'");
+        shared_cluster().primary().psql(&all).unwrap();
+        let both = [1, 2].map(|own| start(&database, config(redis, own, timing)));
+        let log = Node::log_path(shared_cluster().primary());
+        let mut pair = Pair { both, database, log, marks: 0 };
+        pair.wait_until_shared();
+        pair
+    }
+
+    fn connect(&self, which: usize) -> Client {
+        Client::connect(&self.both[which % 2].url(ROLE, &self.database))
+    }
+
+    /// Does a server run it?
+    fn runs(&mut self, client: &mut Client, sql: &str) -> bool {
+        self.marks += 1;
+        let mark = format!("/* {} {} */", self.database, self.marks);
+        client.query(&format!("{sql} {mark}"));
+        std::fs::read_to_string(&self.log).unwrap().contains(&mark)
+    }
+
+    /// Until both serve, and what one has read the other has not to read.
+    fn wait_until_shared(&mut self) {
+        wait_until(SOON, "both serve", || {
+            self.both.iter().all(|one| metric(one, "tidegate_cache_l2_serving") == 1.0)
+        });
+        let mut clients = [0, 1].map(|which| self.connect(which));
+        wait_until(SOON, "answers are shared", || {
+            let sql = "SELECT v FROM t WHERE id = 9";
+            let [one, other] = &mut clients;
+            self.runs(one, sql);
+            !self.runs(one, sql) && !self.runs(other, sql)
+        });
+    }
+}
+
+#[test]
+fn what_one_has_read_the_other_serves_and_what_one_writes_both_forget() {
+    let redis = Redis::start(&[]);
+    let mut pair = Pair::start(&redis, "shared_write", PATIENT);
+    let (mut one, mut other) = (pair.connect(0), pair.connect(1));
+    let sql = "SELECT v FROM reg WHERE k = 1";
+    for n in 0..20 {
+        assert_eq!(one.value(sql), Some(n.to_string()));
+        assert!(!pair.runs(&mut other, sql), "round {n}: it is not shared");
+        assert_eq!(other.value(sql), Some(n.to_string()));
+        assert!(!pair.runs(&mut other, sql));
+        // Each writes in turn, and the other reads at once.
+        let (writer, reader) =
+            if n % 2 == 0 { (&mut one, &mut other) } else { (&mut other, &mut one) };
+        writer.query(&format!("UPDATE reg SET v = {} WHERE k = 1", n + 1));
+        assert_eq!(reader.value(sql), Some((n + 1).to_string()));
+        // What is rolled back takes nothing.
+        writer.query("BEGIN");
+        writer.query("UPDATE reg SET v = 1000 WHERE k = 1");
+        writer.query("ROLLBACK");
+        assert!(!pair.runs(&mut one, sql) && !pair.runs(&mut other, sql), "round {n}");
+    }
+    let hits = pair.both.each_ref().map(|one| metric(one, "tidegate_cache_l2_hits_total"));
+    assert!(hits.iter().sum::<f64>() >= 20.0, "{hits:?}");
+}
+
+#[test]
+fn a_change_of_the_schema_through_one_is_known_to_the_other() {
+    let redis = Redis::start(&[]);
+    let mut pair = Pair::start(&redis, "shared_schema", PATIENT);
+    let (mut one, mut other) = (pair.connect(0), pair.connect(1));
+    // A view that reads another table from now on, and a table whose writes reach further.
+    one.query("CREATE TABLE u (id int, v int); INSERT INTO u VALUES (1, 10)");
+    one.query("CREATE VIEW tv AS SELECT v FROM t");
+    pair.wait_until_shared();
+    let sql = "SELECT max(v) FROM tv";
+    for n in 1..5 {
+        let table = ["t", "u"][n % 2];
+        one.query(&format!("CREATE OR REPLACE VIEW tv AS SELECT v FROM {table}"));
+        other.value(sql);
+        pair.wait_until_shared();
+        other.value(sql);
+        one.query(&format!("UPDATE {table} SET v = {}", 100 + n));
+        assert_eq!(other.value(sql), Some((100 + n).to_string()));
+    }
+    other.query("CREATE FUNCTION up() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE u SET v = v + 1; RETURN NULL; END'");
+    let sql = "SELECT max(v) FROM u";
+    for _ in 0..5 {
+        let before: i32 = one.value(sql).unwrap().parse().unwrap();
+        other.query("CREATE TRIGGER up AFTER UPDATE ON t FOR EACH STATEMENT EXECUTE FUNCTION up()");
+        // The one has not read the catalogue again, and takes what the trigger changes all the same.
+        one.value(sql);
+        one.query("UPDATE t SET v = 0");
+        assert_eq!(other.value(sql), Some((before + 1).to_string()));
+        other.query("DROP TRIGGER up ON t");
+    }
+}
+
+#[test]
+fn a_redis_that_is_lost_costs_answers_and_nothing_else() {
+    let mut redis = Redis::start(&[]);
+    let mut pair = Pair::start(&redis, "shared_lost", "");
+    let (mut one, mut other) = (pair.connect(0), pair.connect(1));
+    let sql = "SELECT v FROM reg WHERE k = 2";
+    for n in 0..3 {
+        one.value(sql);
+        redis.kill();
+        one.query(&format!("UPDATE reg SET v = {} WHERE k = 2", 10 + n));
+        assert_eq!(other.value(sql), Some((10 + n).to_string()));
+        assert!(pair.runs(&mut other, sql), "nothing is served without Redis");
+        redis.start_again();
+        pair.wait_until_shared();
+        assert_eq!(other.value(sql), Some((10 + n).to_string()));
+    }
+    let log = pair.both[0].log();
+    assert!(log.contains("no answers are kept or served"), "{log}");
+    assert!(log.contains("shared in Redis"), "{log}");
+}
+
+#[test]
+fn while_one_is_not_heard_the_other_serves_nothing() {
+    let redis = Redis::start(&[]);
+    let mut pair = Pair::start(&redis, "shared_silent", PATIENT);
+    let mut one = pair.connect(0);
+    let sql = "SELECT v FROM reg WHERE k = 3";
+    one.value(sql);
+    assert!(!pair.runs(&mut one, sql));
+    pair.both[1].kill();
+    wait_until(SOON, "nothing is served", || pair.runs(&mut one, sql));
+    // With its number, somebody else takes its place.
+    pair.both[1] = start(&pair.database, config(&redis, 2, PATIENT));
+    pair.wait_until_shared();
+    one.value(sql);
+    assert!(!pair.runs(&mut one, sql));
+}
+
+#[test]
+fn nobody_goes_back_whatever_becomes_of_redis() {
+    let mut redis = Redis::start(&[]);
+    let mut pair = Pair::start(&redis, "shared_history", "");
+    let both = pair.both.each_ref().map(|one| {
+        let (address, database) = (one.url(ROLE, &pair.database), pair.database.clone());
+        (address, database)
+    });
+    let served = || {
+        let hits = |one: &Tidegate| metric(one, "tidegate_cache_l2_looks_total");
+        pair.both.iter().map(hits).sum::<f64>()
+    };
+    let serve = || {
+        let serves = |one: &Tidegate| metric(one, "tidegate_cache_l2_serving") == 1.0;
+        pair.both.iter().all(serves)
+    };
+    let goes_on = || {
+        wait_until(SOON, "both serve again", serve);
+        let before = served();
+        wait_until(SOON, "answers are asked for", || served() > before + 50.0);
+    };
+    observe(&|which| Client::connect(&both[which % 2].0), 0, || {
+        wait_for(MOMENT);
+        for _ in 0..2 {
+            redis.command("FLUSHALL");
+            goes_on();
+            redis.kill();
+            wait_for(MOMENT);
+            redis.start_again();
+            goes_on();
+            redis.pause();
+            wait_for(MOMENT);
+            redis.resume();
+            goes_on();
+            redis.command("SCRIPT FLUSH");
+            goes_on();
+            redis.command("CLIENT KILL TYPE normal");
+            goes_on();
+        }
+    });
+    pair.wait_until_shared();
+}
