@@ -275,3 +275,6 @@ impl Membership {
         out.extend(tokens);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,7 +66,9 @@ impl Sharing {
         let lease = self.settings.lease;
         self.core().membership.set_config(MembershipConfig { own, peers: peers.into(), lease });
         let _leaving = Leaving(self);
-        let prefix = format!("{}:{}:{{{place}}}:", self.settings.prefix, tags::FORMAT);
+        // Who has another lease is never heard: each relies on the other's.
+        let lease_ms = lease.as_millis();
+        let prefix = format!("{}:{}:{lease_ms}:{{{place}}}:", self.settings.prefix, tags::FORMAT);
         let mut retry = RETRY_TIME_MIN;
         loop {
             let Err(why) = self.session(own, &prefix, note).await;

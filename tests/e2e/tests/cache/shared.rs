@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
-    Client, Node, Redis, Tidegate, TidegateOptions, shared_cluster, test_database, wait_until,
+    Client, Node, Redis, Tidegate, TidegateOptions, pipeline, shared_cluster, test_database,
+    wait_until,
 };
 
 /// Long enough for many reads and writes.
@@ -189,6 +190,32 @@ fn while_one_is_not_heard_the_other_serves_nothing() {
     pair.wait_until_shared();
     one.value(sql);
     assert!(!pair.runs(&mut one, sql));
+}
+
+#[test]
+fn what_a_process_that_is_killed_had_under_way_is_waited_for() {
+    let redis = Redis::start(&[]);
+    let mut pair = Pair::start(&redis, "shared_killed", "");
+    let (mut one, mut other) = (pair.connect(0), pair.connect(1));
+    let sql = "SELECT v FROM reg WHERE k = 0";
+    other.value(sql);
+    assert!(!pair.runs(&mut other, sql));
+    // Long enough for somebody else to take its place meanwhile.
+    let update = "UPDATE reg SET v = 7 WHERE k = 0 AND pg_sleep(8) IS NOT NULL";
+    one.send(pipeline().query(update).bytes());
+    crate::own::wait_until_running(shared_cluster(), &pair.database, "pg_sleep(8)", 1);
+    pair.both[0].kill();
+    let direct = || {
+        let url = shared_cluster().primary().url(ROLE, &pair.database);
+        Client::connect(&url).value(sql)
+    };
+    assert_eq!(direct(), Some("0".to_owned()), "it has not been committed yet");
+    pair.both[0] = start(&pair.database, config(&redis, 1, ""));
+    pair.wait_until_shared();
+    let (mut one, mut other) = (pair.connect(0), pair.connect(1));
+    for client in [&mut one, &mut other] {
+        assert_eq!(client.value(sql), Some("7".to_owned()));
+    }
 }
 
 #[test]
