@@ -84,8 +84,11 @@ impl World {
             let step = self.session.handle_client(&self.from_client, io);
             self.sent(step.consumed, 0);
             match step.next {
-                // Nobody limits here, so there is no pause.
-                ClientNext::Read { .. } | ClientNext::Replies | ClientNext::Pause(_) => {
+                // Nobody limits here, so there is no pause; nor is anybody else asked for an answer.
+                ClientNext::Read { .. }
+                | ClientNext::Replies
+                | ClientNext::Pause(_)
+                | ClientNext::Recall => {
                     return self.settles();
                 }
                 ClientNext::Close(_) => return Next::Ends,
@@ -184,7 +187,10 @@ impl World {
         match step.next {
             ClientNext::Lease(_) => {}
             ClientNext::Close(_) => return Next::Ends,
-            ClientNext::Read { .. } | ClientNext::Replies | ClientNext::Pause(_) => {
+            ClientNext::Read { .. }
+            | ClientNext::Replies
+            | ClientNext::Pause(_)
+            | ClientNext::Recall => {
                 return Next::Goes;
             }
         }

@@ -51,8 +51,8 @@ impl Redis {
         wait_until(START_TIME_MAX, "Redis answers", || self.try_command("PING").is_some());
     }
 
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+    pub fn url_as(&self, user: &str, password: &str) -> String {
+        format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
     }
 
     /// Runs a command of plain words; the first line of what it answers.

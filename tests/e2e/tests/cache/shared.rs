@@ -21,6 +21,12 @@ const BRISK: &str = "deadline = \"300ms\"\nlease = \"1500ms\"\n";
 /// However busy the machine is.
 const LONG: Duration = Duration::from_secs(60);
 
+/// Each Tidegate is a user of its own, so that one alone can be shut out.
+const USERS: [&str; 14] = [
+    "--user", "t1", "on", ">secret", "~*", "&*", "+@all", "--user", "t2", "on", ">secret", "~*",
+    "&*", "+@all",
+];
+
 /// Two Tidegates, numbered 1 and 2, in front of one server that writes down each statement.
 struct Pair {
     both: [Tidegate; 2],
@@ -30,7 +36,7 @@ struct Pair {
 }
 
 fn config(redis: &Redis, own: usize, timing: &str) -> String {
-    let (url, peer) = (redis.url(), 3 - own);
+    let (url, peer) = (redis.url_as(&format!("t{own}"), "secret"), 3 - own);
     format!(
         "workers = 2\npeer_id = {own}\n[[peers]]\nid = {peer}\naddress = \"127.0.0.1:1\"\n\
          [pool]\nsize_min = 0\nsize_max = 5\n[cache.redis]\nurl = \"{url}\"\n{timing}"
@@ -42,7 +48,7 @@ fn start(database: &str, toml: String) -> Tidegate {
     options.replicas.clear();
     options.toml = Some(toml);
     let tidegate = Tidegate::start(options);
-    wait_until(SOON, "policies answer", || policies_answer(&tidegate));
+    wait_until(3 * SOON, "policies answer", || policies_answer(&tidegate));
     let rules: Vec<String> =
         TABLES.iter().map(|table| format!(r#"{{"table": "{table}", "ttl_ms": 60000}}"#)).collect();
     let settings = format!(r#"{{"rules": [{}]}}"#, rules.join(", "));
@@ -102,7 +108,7 @@ impl Pair {
 
 #[test]
 fn what_one_has_read_the_other_serves_and_what_one_writes_both_forget() {
-    let redis = Redis::start(&[]);
+    let redis = Redis::start(&USERS);
     let mut pair = Pair::start(&redis, "shared_write", PATIENT);
     let (mut one, mut other) = (pair.connect(0), pair.connect(1));
     let sql = "SELECT v FROM reg WHERE k = 1";
@@ -128,7 +134,7 @@ fn what_one_has_read_the_other_serves_and_what_one_writes_both_forget() {
 
 #[test]
 fn a_change_of_the_schema_through_one_is_known_to_the_other() {
-    let redis = Redis::start(&[]);
+    let redis = Redis::start(&USERS);
     let mut pair = Pair::start(&redis, "shared_schema", PATIENT);
     let (mut one, mut other) = (pair.connect(0), pair.connect(1));
     // A view that reads another table from now on, and a table whose writes reach further.
@@ -160,7 +166,7 @@ fn a_change_of_the_schema_through_one_is_known_to_the_other() {
 
 #[test]
 fn a_redis_that_is_lost_costs_answers_and_nothing_else() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = Redis::start(&USERS);
     let mut pair = Pair::start(&redis, "shared_lost", "");
     let (mut one, mut other) = (pair.connect(0), pair.connect(1));
     let sql = "SELECT v FROM reg WHERE k = 2";
@@ -181,7 +187,7 @@ fn a_redis_that_is_lost_costs_answers_and_nothing_else() {
 
 #[test]
 fn while_one_is_not_heard_the_other_serves_nothing() {
-    let redis = Redis::start(&[]);
+    let redis = Redis::start(&USERS);
     let mut pair = Pair::start(&redis, "shared_silent", PATIENT);
     let mut one = pair.connect(0);
     let sql = "SELECT v FROM reg WHERE k = 3";
@@ -197,8 +203,30 @@ fn while_one_is_not_heard_the_other_serves_nothing() {
 }
 
 #[test]
+fn a_commit_that_cannot_be_told_waits_until_nobody_serves_what_it_changes() {
+    let redis = Redis::start(&USERS);
+    let mut pair = Pair::start(&redis, "shared_untold", PATIENT);
+    let (mut one, mut other) = (pair.connect(0), pair.connect(1));
+    let sql = "SELECT v FROM reg WHERE k = 1";
+    other.value(sql);
+    assert!(!pair.runs(&mut other, sql));
+    redis.command("ACL SETUSER t1 off");
+    redis.command("CLIENT KILL USER t1");
+    one.query("UPDATE reg SET v = 99 WHERE k = 1");
+    assert_eq!(other.value(sql), Some("99".to_owned()));
+    // From now on it need not wait.
+    for n in 100..110 {
+        one.query(&format!("UPDATE reg SET v = {n} WHERE k = 1"));
+        assert_eq!(other.value(sql), Some(n.to_string()));
+    }
+    redis.command("ACL SETUSER t1 on");
+    pair.wait_until_shared();
+    assert_eq!(other.value(sql), Some("109".to_owned()));
+}
+
+#[test]
 fn what_a_process_that_is_killed_had_under_way_is_waited_for() {
-    let redis = Redis::start(&[]);
+    let redis = Redis::start(&USERS);
     let mut pair = Pair::start(&redis, "shared_killed", BRISK);
     let (mut one, mut other) = (pair.connect(0), pair.connect(1));
     let sql = "SELECT v FROM reg WHERE k = 0";
@@ -224,7 +252,7 @@ fn what_a_process_that_is_killed_had_under_way_is_waited_for() {
 
 #[test]
 fn nobody_goes_back_whatever_becomes_of_redis() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = Redis::start(&USERS);
     let mut pair = Pair::start(&redis, "shared_history", BRISK);
     let both = pair.both.each_ref().map(|one| {
         let (address, database) = (one.url(ROLE, &pair.database), pair.database.clone());
@@ -260,6 +288,14 @@ fn nobody_goes_back_whatever_becomes_of_redis() {
             goes_on();
             redis.command("CLIENT KILL TYPE normal");
             goes_on();
+            // One is shut out, and the other goes on for as long as it may.
+            for user in ["t1", "t2"] {
+                redis.command(&format!("ACL SETUSER {user} off"));
+                redis.command(&format!("CLIENT KILL USER {user}"));
+                wait_for(MOMENT);
+                redis.command(&format!("ACL SETUSER {user} on"));
+                goes_on();
+            }
         }
     });
     pair.wait_until_shared();
