@@ -64,14 +64,8 @@ pub const FRESHNESS_SAMPLES_MAX: usize = 64;
 pub const REPLICA_LAG_MAX: Duration = Duration::from_secs(5);
 /// One that was too far behind serves reads again below this (property 10).
 pub const REPLICA_LAG_RETURN: Duration = Duration::from_secs(2);
-/// A read that no replica is fresh enough for waits this long for one to catch up, by default. In availability.md's measurements
-/// nine of ten writes were replayed within 8 ms.
+/// A read waits this long for a replica to catch up, by default: nine of ten writes were replayed within 8 ms.
 pub const REPLICA_CATCH_UP_MAX: Duration = Duration::from_millis(10);
-/// Where reads wait for that, the primary is asked how far it is once in this time at most.
-pub const FRESHNESS_INTERVAL_MIN: Duration = Duration::from_millis(2);
-/// And replicas, so often and so long, until they have replayed what it said.
-pub const CATCH_UP_INTERVAL: Duration = Duration::from_millis(1);
-pub const CATCH_UP_ASKED_MAX: Duration = Duration::from_millis(50);
 /// Databases whose catalogue is kept; statements of others stay on the primary.
 pub const CATALOGUES_MAX: usize = 64;
 /// A change of a schema that did not pass through Tidegate, or is hidden in a function, is seen after this: what is known of a
@@ -110,8 +104,6 @@ pub const TAGS_BYTES_MAX: usize = 8 << 10;
 /// Server connections a pool keeps at least / at most (property 13).
 pub const POOL_SIZE_MIN: usize = 10;
 pub const POOL_SIZE_MAX: usize = 50;
-/// Pools of which it is told at once that something is wrong with them.
-pub const POOL_TROUBLES_MAX: usize = 32;
 /// And beyond them for critical statements alone, by default: a health check and one more.
 pub const POOL_CRITICAL_MAX: usize = 2;
 /// An idle server connection above the minimum is closed after this (property 14).

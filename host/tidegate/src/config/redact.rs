@@ -14,6 +14,7 @@ use super::http::{HttpConfig, Origins, PlainHttp};
 use super::peers::Peer;
 use super::plugins::PluginsConfig;
 use super::quotas::{Quota, Quotas, Whose};
+use super::routing::RoutingSettings;
 use super::users::UserSecret;
 
 /// What `GET /api/v1/config` answers: whether a secret is set is told, never the secret.
@@ -54,13 +55,7 @@ pub fn redacted(config: &Config) -> Value {
         "pool": pool_settings(&config.pool),
         "pools": pools,
         "quotas": quotas(&config.quotas),
-        "routing": {
-            "reads": config.routing.reads.as_str(),
-            "lag_max": duration(config.routing.lag_max),
-            "lag_return": duration(config.routing.lag_return),
-            "causality": config.routing.causality.as_str(),
-            "catch_up_max": timeout(config.routing.catch_up_max),
-        },
+        "routing": routing(&config.routing),
         "failover": failover(&config.failover),
         "alerts": alerts(&config.alerts),
         "cache": cache(&config.cache),
@@ -117,6 +112,16 @@ fn cache(cache: &CacheSettings) -> Value {
             "deadline": duration(redis.deadline),
             "lease": duration(redis.lease),
         })),
+    })
+}
+
+fn routing(routing: &RoutingSettings) -> Value {
+    json!({
+        "reads": routing.reads.as_str(),
+        "lag_max": duration(routing.lag_max),
+        "lag_return": duration(routing.lag_return),
+        "causality": routing.causality.as_str(),
+        "catch_up_max": timeout(routing.catch_up_max),
     })
 }
 

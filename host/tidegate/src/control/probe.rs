@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_cluster::{Fault, Observation, Receiver, Role};
-use tidegate_core::limits::{CATCH_UP_ASKED_MAX, CATCH_UP_INTERVAL, FRESHNESS_INTERVAL_MIN};
 use tidegate_core::route::Lsn;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -20,6 +19,11 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const INTERVAL_REPLICA: Duration = Duration::from_millis(300);
 /// The same while it is not certain which server is the primary.
 const INTERVAL_URGENT: Duration = Duration::from_millis(25);
+/// Where reads wait for a replica to catch up, the primary is asked how far it is once in this time at most.
+const FRESHNESS_INTERVAL_MIN: Duration = Duration::from_millis(2);
+/// And replicas, so often and so long, until they have replayed what it said.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(1);
+const CATCH_UP_ASKED_MAX: Duration = Duration::from_millis(50);
 /// A server that does not answer within this is silent.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 

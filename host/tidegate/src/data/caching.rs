@@ -28,7 +28,7 @@ use tidegate_wire::frame;
 use super::clients::Client;
 use super::routing::Routing;
 use crate::results::{Results, RuleCounts};
-use crate::sharing::{Entry, Gates, KEY_SEED, Looked, Looking};
+use crate::sharing::{Entry, Gates, KEY_SEED, Looking};
 use crate::view::{END_USER_TAG, KnownTables};
 
 pub use told::CacheNote;
@@ -139,19 +139,6 @@ impl Caching {
 
     pub fn take_filling(&mut self) -> Option<Filling> {
         self.filling.take()
-    }
-
-    pub fn take_looking(&mut self) -> Option<Looking> {
-        self.looking.take()
-    }
-
-    /// What was asked for has been answered, or not; for the next step of this client alone.
-    pub fn set_looked(&mut self, looked: Option<(Arc<Entry>, Option<Looked>)>) {
-        self.looked = looked;
-    }
-
-    pub fn take_gates(&mut self) -> Gates {
-        std::mem::take(&mut self.gates)
     }
 }
 

@@ -9,7 +9,7 @@ use tidegate_core::plan::Recalled;
 use super::{Caching, Wanted};
 use crate::data::clients::Client;
 use crate::data::routing::Routing;
-use crate::sharing::{Entry, Looked, Shared, Sharing};
+use crate::sharing::{Entry, Gates, Looked, Looking, Shared, Sharing};
 
 /// What was asked for, and what is known of it: `None`, nothing in time.
 pub(super) type Answered = (Arc<Entry>, Option<Looked>);
@@ -50,6 +50,19 @@ impl Routing {
 }
 
 impl Caching {
+    pub fn take_looking(&mut self) -> Option<Looking> {
+        self.looking.take()
+    }
+
+    /// What was asked for has been answered, or not; for the next step of this client alone.
+    pub fn set_looked(&mut self, looked: Option<(Arc<Entry>, Option<Looked>)>) {
+        self.looked = looked;
+    }
+
+    pub fn take_gates(&mut self) -> Gates {
+        std::mem::take(&mut self.gates)
+    }
+
     /// What others have put is as good as what is here, and is here from now on.
     fn take(
         &self,

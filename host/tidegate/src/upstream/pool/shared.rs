@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tidegate_core::ids::ServerId;
-use tidegate_core::limits::{POOL_TROUBLES_MAX, QUOTA_PATIENCE};
+use tidegate_core::limits::QUOTA_PATIENCE;
 use tidegate_pool::breaker::BreakerState;
 use tidegate_pool::{
     Budget, Counts, Elsewhere, Generation, Pauses, Pressure, Priority, Recovery, WasLost, WorkerId,
 };
+
+/// Pools of which it is told at once that something is wrong with them.
+const POOL_TROUBLES_MAX: usize = 32;
 
 /// The counts of all pools. A worker locks it when it first sees a pool, never after.
 pub struct SharedPools {
