@@ -346,7 +346,7 @@ pub const POLICY_COMPONENT_BYTES_MAX: usize = 32 << 20;
 pub const PLUGIN_UPLOADS_MAX: usize = 2;
 /// From an upload's head to the end of its body, and from there to the answer: large files compile for seconds, at low priority.
 pub const PLUGIN_BODY_TIME_MAX: Duration = Duration::from_secs(60);
-pub const PLUGIN_LOAD_TIME_MAX: Duration = Duration::from_secs(120);
+pub const PLUGIN_LOAD_TIME_MAX: Duration = Duration::from_secs(300);
 /// The process that compiles a plugin: memory that it may write, in bytes, and processor time. CPython takes 330 MB and 10 s.
 pub const PLUGIN_COMPILER_MEMORY_MAX: u64 = 4 << 30;
 pub const PLUGIN_COMPILER_CPU_TIME_MAX: Duration = Duration::from_secs(110);
