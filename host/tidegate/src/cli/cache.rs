@@ -73,20 +73,10 @@ struct What {
 }
 
 pub(super) fn run(args: CacheArgs) -> Exit {
-    let done = match args.command {
+    super::end(match args.command {
         CacheCommand::Stats(args) => stats(&args),
         CacheCommand::Invalidate(args) => invalidate(args),
-    };
-    match done {
-        Ok(words) => {
-            super::say(&words);
-            Exit::Ok
-        }
-        Err(words) => {
-            eprintln!("tidegate: {words}");
-            Exit::Failure
-        }
-    }
+    })
 }
 
 fn stats(args: &StatsArgs) -> Result<String, String> {

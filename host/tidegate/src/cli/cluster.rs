@@ -97,7 +97,7 @@ pub(in crate::cli) struct ServerArgs {
 
 pub(super) fn topology(args: &TopologyArgs) -> Exit {
     match read(&args.admin) {
-        Err(words) => fail(&words),
+        Err(words) => super::fail(&words),
         Ok((raw, _)) if args.json => {
             super::say(&format!("{raw}\n"));
             Exit::Ok
@@ -132,13 +132,8 @@ pub(super) fn resync(args: &ServerArgs) -> Exit {
 }
 
 fn order_server(args: &ServerArgs, verb: ClusterVerb) -> Exit {
-    match order(&args.admin, verb, &ServerQuestion { server: args.server.clone() }) {
-        Ok(told) => {
-            super::say(&format!("{told}\n"));
-            Exit::Ok
-        }
-        Err(words) => fail(&words),
-    }
+    let told = order(&args.admin, verb, &ServerQuestion { server: args.server.clone() });
+    super::end(told.map(|told| format!("{told}\n")))
 }
 
 /// Orders it, and waits until it has ended.
@@ -149,12 +144,12 @@ fn change_primary(
     wait: Duration,
 ) -> Exit {
     let before = match read(admin) {
-        Err(words) => return fail(&words),
+        Err(words) => return super::fail(&words),
         Ok((_, report)) => report,
     };
     let began = Instant::now();
     match order(admin, verb, question) {
-        Err(words) => return fail(&words),
+        Err(words) => return super::fail(&words),
         Ok(told) if told.is_empty() => {}
         Ok(told) => super::say(&format!("{told}\n")),
     }
@@ -167,11 +162,11 @@ fn change_primary(
         }
         if now.state == "steady" {
             let last = now.events.last().map_or("it was given up", |event| event.text.as_str());
-            return fail(last);
+            return super::fail(last);
         }
         thread::park_timeout(LOOK_INTERVAL);
     }
-    fail("it has not ended in time; `tidegate topology` tells more")
+    super::fail("it has not ended in time; `tidegate topology` tells more")
 }
 
 /// What the API says of it.
@@ -189,11 +184,6 @@ fn read(admin: &Admin) -> Result<(String, ClusterReport), String> {
     let answer = admin.ask(Request::new(Method::GET, "/api/v1/cluster".to_owned()))?;
     let report = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
     Ok((String::from_utf8_lossy(&answer).into_owned(), report))
-}
-
-fn fail(words: &str) -> Exit {
-    eprintln!("tidegate: {words}");
-    Exit::Failure
 }
 
 /// A line for each server, then what was decided.

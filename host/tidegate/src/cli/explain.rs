@@ -39,16 +39,7 @@ pub(in crate::cli) struct ExplainArgs {
 }
 
 pub(super) fn run(args: &ExplainArgs) -> Exit {
-    match perform(args) {
-        Ok(words) => {
-            super::say(&words);
-            Exit::Ok
-        }
-        Err(words) => {
-            eprintln!("tidegate: {words}");
-            Exit::Failure
-        }
-    }
+    super::end(perform(args))
 }
 
 fn perform(args: &ExplainArgs) -> Result<String, String> {

@@ -132,6 +132,23 @@ fn say(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
+/// What went wrong, on standard error.
+fn fail(words: &str) -> Exit {
+    eprintln!("tidegate: {words}");
+    Exit::Failure
+}
+
+/// What was asked for, or what went wrong.
+fn end(done: Result<String, String>) -> Exit {
+    match done {
+        Ok(words) => {
+            say(&words);
+            Exit::Ok
+        }
+        Err(words) => fail(&words),
+    }
+}
+
 /// What there is of a configuration.
 #[derive(Clone, Copy)]
 enum Source {

@@ -54,7 +54,7 @@ pub(super) fn pause(args: &PauseArgs) -> Exit {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match ask(&args.pools, PoolsVerb::Pause, left.min(TELL_INTERVAL)) {
-            Err(words) => return fail(&words),
+            Err(words) => return super::fail(&words),
             Ok(report) if report.done => {
                 super::say(&format!("{}; no server connection is left\n", told(&report.paused)));
                 return Exit::Ok;
@@ -63,7 +63,7 @@ pub(super) fn pause(args: &PauseArgs) -> Exit {
                 let PoolsReport { open, in_use, .. } = report;
                 eprintln!("tidegate: {open} server connections are open, {in_use} in use");
                 if left.is_zero() {
-                    return fail("paused, but transactions have not ended in time");
+                    return super::fail("paused, but transactions have not ended in time");
                 }
             }
         }
@@ -72,7 +72,7 @@ pub(super) fn pause(args: &PauseArgs) -> Exit {
 
 pub(super) fn resume(args: &PoolsArgs) -> Exit {
     match ask(args, PoolsVerb::Resume, Duration::ZERO) {
-        Err(words) => fail(&words),
+        Err(words) => super::fail(&words),
         Ok(report) => {
             super::say(&format!("{}\n", told(&report.paused)));
             Exit::Ok
@@ -82,7 +82,7 @@ pub(super) fn resume(args: &PoolsArgs) -> Exit {
 
 pub(super) fn reconnect(args: &PoolsArgs) -> Exit {
     match ask(args, PoolsVerb::Reconnect, Duration::ZERO) {
-        Err(words) => fail(&words),
+        Err(words) => super::fail(&words),
         Ok(PoolsReport { in_use, .. }) => {
             super::say(&format!("{in_use} server connections are in use and replaced later\n"));
             Exit::Ok
@@ -98,11 +98,6 @@ fn ask(args: &PoolsArgs, verb: PoolsVerb, wait: Duration) -> Result<PoolsReport,
     let request = Request { body, ..Request::new(Method::POST, path) };
     let answer = args.admin.ask_within(ADMIN_ANSWER_TIME_MAX, request)?;
     serde_json::from_slice(&answer).map_err(|error| error.to_string())
-}
-
-fn fail(words: &str) -> Exit {
-    eprintln!("tidegate: {words}");
-    Exit::Failure
 }
 
 /// What is paused, for people.

@@ -229,16 +229,7 @@ pub(super) fn run(command: PluginCommand) -> Exit {
         // Its exit code says more.
         return run_replay(args);
     }
-    match perform(command) {
-        Ok(words) => {
-            super::say(&words);
-            Exit::Ok
-        }
-        Err(words) => {
-            eprintln!("tidegate: {words}");
-            Exit::Failure
-        }
-    }
+    super::end(perform(command))
 }
 
 fn run_replay(args: &ReplayArgs) -> Exit {
