@@ -81,7 +81,7 @@ impl Connection {
         }
         let now = Instant::now();
         let has_waited = mem::take(&mut self.has_waited);
-        self.asked = match self.worker.locate(target, &self.client, has_waited) {
+        self.asked = match self.worker.locate(target, &self.client, has_waited, now) {
             Ok(Located::Now(asked)) => asked,
             Ok(Located::Soon(pause)) => {
                 // Then the session asks for a server anew.

@@ -49,19 +49,19 @@ impl Worker {
         target: Target,
         client: &Client,
         has_waited: bool,
+        now: Instant,
     ) -> Result<Located, Refusal> {
         Ok(Located::Now(match target {
             Target::Primary => {
-                client.note_may_write(Instant::now());
+                client.note_may_write(now);
                 Asked::PRIMARY
             }
             Target::Read => {
-                let now = Instant::now();
                 let facts = self.facts(client, now);
                 let (choice, otherwise) = self.routing.borrow_mut().choose(&facts, now);
                 if let Choice::Primary(why) = choice
                     && why != WhyPrimary::NoReplica
-                    && let Some(soon) = self.catch_up(facts, has_waited, now)
+                    && let Some(soon) = self.catch_up(facts, why, has_waited, now)
                 {
                     return Ok(soon);
                 }
@@ -107,10 +107,17 @@ impl Worker {
     }
 
     /// No replica shows all of that. One may in a moment: has the servers asked at once instead of at the next interval.
-    fn catch_up(&self, facts: ReadFacts, has_waited: bool, now: Instant) -> Option<Located> {
+    fn catch_up(
+        &self,
+        facts: ReadFacts,
+        why: WhyPrimary,
+        has_waited: bool,
+        now: Instant,
+    ) -> Option<Located> {
         let causal = &self.shared.views.causal;
         let until = &self.placing.no_wait_until;
-        if has_waited {
+        // A position may be one that nobody ever reaches: that says nothing of the replicas.
+        if has_waited && why != WhyPrimary::Position {
             until.set(Some(now + WAIT_AGAIN));
         }
         let time_max = self.settled.borrow().config.routing.catch_up_max?;
@@ -119,7 +126,7 @@ impl Worker {
             return None;
         }
         causal.want_freshness();
-        if until.get().is_some_and(|until| now < until) {
+        if has_waited || until.get().is_some_and(|until| now < until) {
             return None;
         }
         self.stats.reads_waited.increment();
