@@ -59,6 +59,7 @@ fn live(language: &str) {
         shell.env("TIDEGATE_ADMIN", split.tidegate.admin_address().to_string());
         shell.env("TIDEGATE_ADMIN_TOKEN", TOKEN);
         shell.env_remove("RUSTFLAGS").env_remove("CARGO").env_remove("RUSTC");
+        shell.env_remove("RUSTC_WORKSPACE_WRAPPER").env_remove("CLIPPY_ARGS");
         let output = shell.output().unwrap();
         let (out, err) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -71,6 +71,7 @@ fn shell(script: &str, folder: &Path) -> Command {
     // What is built stays for the next run; the plugins' standard library is there already.
     shell.env("CARGO_TARGET_DIR", target_directory().join("plugins"));
     shell.env_remove("RUSTFLAGS").env_remove("CARGO").env_remove("RUSTC");
+    shell.env_remove("RUSTC_WORKSPACE_WRAPPER").env_remove("CLIPPY_ARGS");
     shell
 }
 

@@ -1,6 +1,7 @@
 //! The commands of this repository: `cargo xtask setup | demo | test | bench | fuzz | regress`.
 
 mod fuzz; // libFuzzer and AddressSanitizer
+mod lint; // while it builds
 mod regress; // the source of PostgreSQL's own regression tests
 mod run; // steps, what they say, how long they take
 mod setup; // what must be installed
@@ -106,21 +107,18 @@ fn test() -> Result<(), String> {
     let mut report = Report::default();
     let installed = report.add("setup", || setup::install(&TEST_NEEDS).map(|()| 0));
     report.step("format", cargo().args(["fmt", "--all", "--check"]));
-    report.step(
-        "lint",
-        cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
-    );
     report.step("plugins: format", plugins().args(["fmt", "--all", "--check"]));
-    let lint = ["clippy", "--workspace", "--all-targets", "--quiet", "--locked"];
-    report.step("plugins: lint", plugins().args(lint).args(["--", "-D", "warnings"]));
-    report.step("plugins: tests", plugins().args(["test", "--workspace", "--quiet", "--locked"]));
-    let built = report.step("build", cargo().args(["build", "--workspace", "--all-targets"]));
+    let all = ["build", "--workspace", "--all-targets", "--locked"];
+    report.step("plugins: build and lint", lint::linting(plugins()).args(all));
+    let tests = ["test", "--workspace", "--quiet", "--locked"];
+    report.step("plugins: tests", lint::linting(plugins()).args(tests));
+    let built = report.step("build and lint", lint::linting(cargo()).args(all));
     if built == Outcome::Passed {
-        let mut unit = cargo();
+        let mut unit = lint::linting(cargo());
         unit.args(["test", "--workspace", "--exclude", "tidegate-e2e"]);
         report.step("unit tests and rules", &mut unit);
         if installed == Outcome::Passed {
-            let mut e2e = cargo();
+            let mut e2e = lint::linting(cargo());
             // The program of the step before: built for itself alone, some of what it uses would be built anew.
             e2e.env("TIDEGATE_BIN", target_directory().join("debug/tidegate"));
             report.step("end-to-end tests", e2e.args(["test", "--package", "tidegate-e2e"]));
@@ -128,7 +126,7 @@ fn test() -> Result<(), String> {
             report.skip("end-to-end tests", "what they need is not installed");
         }
     } else {
-        report.skip("tests", "the build failed");
+        report.skip("tests", "the build, or a lint, failed");
     }
     println!("\n{}", report.summary());
     println!("in {}", root().display());
