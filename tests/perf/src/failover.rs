@@ -11,6 +11,7 @@ use tidegate_test_support::{
 };
 
 const LONG: Duration = Duration::from_secs(60);
+const READ: &str = "SELECT 1 FROM t WHERE n = 1";
 /// So long clients run before and after.
 const UNDISTURBED: Duration = Duration::from_millis(1_500);
 
@@ -38,6 +39,8 @@ enum Fault {
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
     /// From the fault to the first acknowledgement of a write that began after it.
+    first_ms: f64,
+    /// The longest time between two acknowledgements to one writer.
     writes_ms: f64,
     /// The longest time between two answers to one reader.
     reads_ms: f64,
@@ -50,11 +53,18 @@ struct Outcome {
 /// Measures and prints a table.
 pub fn run(options: &Options) -> Result<(), String> {
     let mut outcomes = Vec::new();
-    println!("{:<6} {:>12} {:>12} {:>6} {:>7}", "run", "writes ms", "reads ms", "lost", "errors");
+    println!(
+        "first: from the fault to the first write that began after it; the others: the longest pause of a client"
+    );
+    let heads = ["run", "first ms", "writes ms", "reads ms", "lost", "errors"];
+    let [run, first, writes, reads, lost, errors] = heads;
+    println!("{run:<6} {first:>12} {writes:>12} {reads:>12} {lost:>6} {errors:>7}");
     for run in 1..=options.runs {
         let outcome = one(options)?;
-        let Outcome { writes_ms, reads_ms, lost, errors } = outcome;
-        println!("{run:<6} {writes_ms:>12.0} {reads_ms:>12.0} {lost:>6} {errors:>7}");
+        let Outcome { first_ms, writes_ms, reads_ms, lost, errors } = outcome;
+        println!(
+            "{run:<6} {first_ms:>12.0} {writes_ms:>12.0} {reads_ms:>12.0} {lost:>6} {errors:>7}"
+        );
         outcomes.push(outcome);
     }
     for (name, part) in [("median", 0.5), ("p95", 0.95), ("max", 1.0)] {
@@ -64,7 +74,8 @@ pub fn run(options: &Options) -> Result<(), String> {
             let index = ((values.len() as f64 * part).ceil() as usize).clamp(1, values.len()) - 1;
             values.get(index).copied().unwrap_or_default()
         };
-        println!("{name:<6} {:>12.0} {:>12.0}", at(|o| o.writes_ms), at(|o| o.reads_ms));
+        let (first, writes, reads) = (at(|o| o.first_ms), at(|o| o.writes_ms), at(|o| o.reads_ms));
+        println!("{name:<6} {first:>12.0} {writes:>12.0} {reads:>12.0}");
     }
     Ok(())
 }
@@ -77,7 +88,8 @@ struct Seen {
     /// Since when the fault counts, in microseconds after the beginning; 0: not yet.
     fault_us: AtomicU64,
     first_us: AtomicU64,
-    gap_us: AtomicU64,
+    writes_gap_us: AtomicU64,
+    reads_gap_us: AtomicU64,
     told: Mutex<BTreeSet<u64>>,
     errors: AtomicU64,
 }
@@ -102,22 +114,28 @@ fn one(options: &Options) -> Result<Outcome, String> {
     });
     let steady = || tidegate.admin_get("/api/v1/cluster").body.contains("\"state\":\"steady\"");
     wait_until(LONG, "the cluster is steady", steady);
+    wait_until(LONG, "reads run on replicas", || is_split(&tidegate));
     let (seen, began) = (Seen::default(), Instant::now());
     thread::scope(|scope| {
         for _ in 0..options.clients {
             scope.spawn(|| write(&tidegate, &seen, began));
             scope.spawn(|| read(&tidegate, &seen));
         }
-        thread::park_timeout(UNDISTURBED);
-        seen.gap_us.store(0, Ordering::Relaxed);
-        seen.fault_us.store(micros(began), Ordering::Relaxed);
+        stay(UNDISTURBED);
+        seen.writes_gap_us.store(0, Ordering::Relaxed);
+        seen.reads_gap_us.store(0, Ordering::Relaxed);
+        let ordered_us = micros(began);
         match options.fault {
             Fault::Kill => cluster.primary().kill(),
             Fault::Hang => cluster.primary().pause(),
             Fault::Switchover => drop(tidegate.command(&["switchover"])),
         }
+        // What began while the fault was being made may have been served by the old primary.
+        let is_ordered = options.fault == Fault::Switchover;
+        let fault_us = if is_ordered { ordered_us } else { micros(began) };
+        seen.fault_us.store(fault_us, Ordering::Relaxed);
         wait_until(LONG, "a write is acknowledged", || seen.first_us.load(Ordering::Relaxed) > 0);
-        thread::park_timeout(UNDISTURBED);
+        stay(UNDISTURBED);
         seen.stop.store(true, Ordering::Relaxed);
     });
     let answer: serde_json::Value =
@@ -130,11 +148,29 @@ fn one(options: &Options) -> Result<Outcome, String> {
     let told = seen.told.into_inner().map_err(|error| error.to_string())?;
     let ms = |us: &AtomicU64| us.load(Ordering::Relaxed) as f64 / 1_000.0;
     Ok(Outcome {
-        writes_ms: ms(&seen.first_us) - ms(&seen.fault_us),
-        reads_ms: ms(&seen.gap_us),
+        first_ms: ms(&seen.first_us) - ms(&seen.fault_us),
+        writes_ms: ms(&seen.writes_gap_us),
+        reads_ms: ms(&seen.reads_gap_us),
         lost: told.difference(&kept).count(),
         errors: seen.errors.load(Ordering::Relaxed) as usize,
     })
+}
+
+/// Somebody has to use the database before it is known what reads there.
+fn is_split(tidegate: &Tidegate) -> bool {
+    let mut client = Client::connect(&tidegate.url("postgres", "postgres"));
+    client.send(pipeline().query(READ));
+    client.read_until_ready();
+    let (_, explained) = tidegate.command(&["explain", READ]);
+    explained.contains("a replica may run it")
+}
+
+/// A scope's threads wake whoever parks.
+fn stay(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        thread::park_timeout(left);
+    }
 }
 
 fn micros(began: Instant) -> u64 {
@@ -143,6 +179,7 @@ fn micros(began: Instant) -> u64 {
 
 /// Writes numbers one by one.
 fn write(tidegate: &Tidegate, seen: &Seen, began: Instant) {
+    let mut acknowledged = Instant::now();
     while !seen.stop.load(Ordering::Relaxed) {
         let Ok(mut client) = Client::try_connect(&tidegate.url("postgres", "postgres"), &[]) else {
             continue;
@@ -153,6 +190,8 @@ fn write(tidegate: &Tidegate, seen: &Seen, began: Instant) {
             client.send(pipeline().query(&format!("INSERT INTO t VALUES ({number})")));
             let Some(answer) = client.read_message_or_end() else { break };
             if answer.tag == b'C' {
+                seen.writes_gap_us.fetch_max(micros(acknowledged), Ordering::Relaxed);
+                acknowledged = Instant::now();
                 if let Ok(mut told) = seen.told.lock() {
                     told.insert(number);
                 }
@@ -177,9 +216,9 @@ fn read(tidegate: &Tidegate, seen: &Seen) {
     let mut client = Client::connect(&tidegate.url("postgres", "postgres"));
     while !seen.stop.load(Ordering::Relaxed) {
         let asked = Instant::now();
-        client.send(pipeline().query("SELECT 1 FROM t WHERE n = 1"));
+        client.send(pipeline().query(READ));
         let answer = client.read_until_ready();
-        seen.gap_us.fetch_max(micros(asked), Ordering::Relaxed);
+        seen.reads_gap_us.fetch_max(micros(asked), Ordering::Relaxed);
         if answer.iter().any(|message| message.tag == b'E') {
             seen.errors.fetch_add(1, Ordering::Relaxed);
         }

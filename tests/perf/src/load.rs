@@ -2,7 +2,7 @@
 
 use crate::targets::Door;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use tidegate_test_support::Cluster;
 
@@ -60,18 +60,33 @@ pub struct Load {
     pub clients: u32,
     pub seconds: u32,
     pub connections: Connections,
+    pub task: Task,
+}
+
+/// What pgbench's clients ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Task {
+    /// `pgbench -S`: an account out of all.
+    #[default]
+    Select,
+    /// A file of pgbench's own language.
+    Script(PathBuf),
 }
 
 /// Of the transactions that pgbench logs; writing all of them would slow it down.
 const LOGGED: &str = "0.2";
 
 impl Load {
-    /// Runs `pgbench -S` and reads its report and its log.
+    /// Runs pgbench and reads its report and its log.
     pub fn run(&self, cluster: &Cluster, door: &Door, folder: &Path) -> Result<Sample, String> {
         let prefix = folder.join("pgbench");
         remove_logs(folder);
         let mut command = door.pgbench(cluster);
-        command.args(["-n", "-S", "-M", self.mode.label()]);
+        command.args(["-n", "-M", self.mode.label()]);
+        match &self.task {
+            Task::Select => command.arg("-S"),
+            Task::Script(path) => command.arg("-f").arg(path),
+        };
         command.args(["-c", &self.clients.to_string(), "-j", &self.clients.min(2).to_string()]);
         command.args(["-T", &self.seconds.to_string(), "-l", "--sampling-rate", LOGGED]);
         command.arg("--log-prefix").arg(&prefix);

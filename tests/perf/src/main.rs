@@ -1,6 +1,7 @@
 //! Benchmarks: `micro` for single functions, `proxy` for Tidegate beside PostgreSQL itself and PgBouncer, others for single promises.
 
 mod analysis; // what a statement's shape costs
+mod caching; // answers that are kept, beside those that are fetched
 mod failover; // how long clients stand still
 mod flame; // where a query's CPU time goes
 mod json; // the results for machines
@@ -39,6 +40,8 @@ enum What {
     Policy,
     /// pgbench through Tidegate with and without policies, replicas and limits, interleaved; and a hundred swaps under load.
     Policies(policies::Options),
+    /// Answers from memory and from Redis beside those of servers: hits, dear statements, misses.
+    Cache(caching::Options),
     /// How long writes and reads stand still when the primary is killed, hangs, or is replaced by order.
     Failover(failover::Options),
     /// pgbench direct, through PgBouncer and through Tidegate, interleaved in one run.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         }
         What::Policy => policy::run().map_err(|error| error.to_string()),
         What::Policies(options) => policies::run(&options),
+        What::Cache(options) => caching::run(&options),
         What::Failover(options) => failover::run(&options),
         What::Proxy(options) => run::run(&options),
         What::Flame(options) => flame::run(&options),

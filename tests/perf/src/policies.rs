@@ -1,6 +1,6 @@
 //! What policies, the split of reads and limits cost a query, and what a hundred swaps do to those that run meanwhile.
 
-use crate::load::{Connections, Load, Mode, Sample};
+use crate::load::{Connections, Load, Mode, Sample, Task};
 use crate::quiet;
 use crate::targets::{DATABASE, POOL_SIZE, START_TIME_MAX, door_of, fill};
 use std::fs;
@@ -124,7 +124,7 @@ fn swaps(
 }
 
 fn load(mode: Mode, clients: u32, seconds: u32) -> Load {
-    Load { mode, clients, seconds, connections: Connections::Kept }
+    Load { mode, clients, seconds, connections: Connections::Kept, task: Task::Select }
 }
 
 fn log_folder(cluster: &Cluster) -> Result<PathBuf, String> {

@@ -1,6 +1,6 @@
 //! The rounds: every target after the other under the same load, so that what disturbs one disturbs all.
 
-use crate::load::{Connections, Load, Mode};
+use crate::load::{Connections, Load, Mode, Task};
 use crate::memory;
 use crate::report::{Login, Machine, Report};
 use crate::targets::{Stage, Target};
@@ -141,6 +141,7 @@ impl Round<'_> {
                     clients,
                     seconds: self.options.seconds,
                     connections: Connections::Kept,
+                    task: Task::Select,
                 };
                 for target in targets {
                     let door = if mode == Mode::Prepared { &target.prepared } else { &target.door };
@@ -160,6 +161,7 @@ impl Round<'_> {
             clients: CONNECTING_CLIENTS,
             seconds: self.options.seconds,
             connections: Connections::PerTransaction,
+            task: Task::Select,
         };
         for login in [Login::Trust, Login::Scram] {
             for target in targets {

@@ -51,6 +51,10 @@ impl Redis {
         wait_until(START_TIME_MAX, "Redis answers", || self.try_command("PING").is_some());
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn url_as(&self, user: &str, password: &str) -> String {
         format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
     }
