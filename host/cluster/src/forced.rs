@@ -85,6 +85,6 @@ impl Machine {
         self.hold();
         self.state = State::Promoting { member, since: now, of };
         self.tell(Notice::Promoting { member });
-        self.push(Action::Promote { member });
+        self.push_promotion(member);
     }
 }

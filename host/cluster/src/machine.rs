@@ -2,7 +2,7 @@
 
 use super::member::{Member, Suspicion, Trouble};
 use super::observation::{ANSWER_AGE_MAX, Fault, Observation, Receiver, Role};
-use super::policy::{Fencing, Memory, Mode, Policy};
+use super::policy::{Fencing, Fork, Memory, Mode, Policy};
 use super::switchover::{Switch, Undo};
 use super::words::{Action, Notice, Status};
 use std::collections::VecDeque;
@@ -42,6 +42,8 @@ pub struct Machine {
     pub(super) held: bool,
     /// Who was told to become primary, and may do so yet: nobody else is, while it may be alive and the primary is not back.
     pub(super) asked: Option<usize>,
+    /// Who was last told to become primary, its timeline, and what it had then.
+    promoted: Option<(usize, u32, Lsn)>,
     /// Who is to take over by an operator's order, once the old primary has been fenced.
     pub(super) forced: Option<usize>,
     actions: VecDeque<Action>,
@@ -58,6 +60,7 @@ impl Machine {
             memory,
             held: false,
             asked: None,
+            promoted: None,
             forced: None,
             actions: VecDeque::new(),
             told: Vec::new(),
@@ -118,11 +121,32 @@ impl Machine {
     }
 
     /// Does it replay this primary's log, on its timeline?
+    pub fn follows(&self, member: usize) -> bool {
+        self.seen(member)
+            .is_some_and(|seen| self.is_replica(seen) && seen.timeline >= self.memory.timeline)
+    }
+
+    /// Does it show nothing but what this primary has, too? So does one that follows, and one that has not yet heard that the
+    /// primary is another.
     pub fn may_read(&self, member: usize) -> bool {
-        self.seen(member).is_some_and(|seen| {
-            !seen.is_primary()
-                && self.memory.system.is_none_or(|system| system == seen.system)
-                && seen.timeline >= self.memory.timeline
+        self.follows(member) || self.seen(member).is_some_and(|seen| self.is_before_fork(seen))
+    }
+
+    /// Nothing was heard of it yet, good or bad.
+    pub fn is_unheard(&self, member: usize) -> bool {
+        let member = self.members.get(member);
+        member.is_some_and(|member| member.seen.is_none() && member.trouble.is_none())
+    }
+
+    fn is_replica(&self, seen: &Observation) -> bool {
+        !seen.is_primary() && self.memory.system.is_none_or(|system| system == seen.system)
+    }
+
+    fn is_before_fork(&self, seen: &Observation) -> bool {
+        self.memory.fork.is_some_and(|fork| {
+            self.is_replica(seen)
+                && (fork.from, fork.to) == (seen.timeline, self.memory.timeline)
+                && seen.position().is_some_and(|position| position <= fork.end)
         })
     }
 
@@ -325,6 +349,10 @@ impl Machine {
             self.memory.system.get_or_insert(seen.system);
             self.memory.written = seen.position().unwrap_or_default();
         }
+        let is_promoted = |(promoted, from, end)| {
+            (promoted == member).then_some(Fork { from, to: timeline, end })
+        };
+        self.memory.fork = self.promoted.and_then(is_promoted);
         self.memory.timeline = timeline;
         self.memory.adopted_at = Some(now);
         self.state = State::Adopted;
@@ -387,6 +415,12 @@ impl Machine {
             self.told.push(notice.clone());
             self.push(Action::Tell(notice));
         }
+    }
+
+    pub(super) fn push_promotion(&mut self, member: usize) {
+        let has = |seen: &Observation| Some((member, seen.timeline, seen.position()?));
+        self.promoted = self.seen(member).and_then(has);
+        self.push(Action::Promote { member });
     }
 
     pub(super) fn push(&mut self, action: Action) {

@@ -72,4 +72,15 @@ pub struct Memory {
     pub failed_over_at: Option<Instant>,
     /// When another server was last taken for the primary, for whatever reason.
     pub adopted_at: Option<Instant>,
+    /// Where its timeline begins, if we have seen that.
+    pub fork: Option<Fork>,
+}
+
+/// Where one timeline goes on as another: what the replica had that we had promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fork {
+    pub from: u32,
+    pub to: u32,
+    /// A log of `from` up to here is the beginning of that of `to`: the fork is here, or later.
+    pub end: Lsn,
 }

@@ -1,10 +1,14 @@
 //! An operator wants another primary: without loss, and with a short pause.
 //!
 //! ```text
-//! Draining ── nothing of the primary is lent ──▶ Settling ── it writes no more, up to here ──▶ Stopping (if it can be)
-//!    └─────── too slow, or a step fails: the primary stays ◀──┘                                    │
-//!                                     Promoting ◀── the replica has it all ── CatchingUp ◀─────────┘
+//! Preparing ── a checkpoint was made, statements are held ──▶ Draining ── nothing of the primary is lent ──▶ Settling
+//!                                                                │                          │       │
+//!      the primary stays ◀── too slow, or a step fails ──────────┴──────────────────────────┘       │ it writes no more,
+//!                                                                                                   ▼ up to here
+//!                   Promoting ◀── the replica has it all ── CatchingUp ◀────────── Stopping (if it can be)
 //! ```
+//!
+//! What takes long and changes nothing comes before anybody waits: after a checkpoint the primary stops fast.
 //!
 //! A primary that is stopped first ends its log with a checkpoint that the replica gets, too, so it can follow afterwards as it
 //! is. One that goes on running writes a little past the fork, and has to be rewound.
@@ -16,6 +20,8 @@ use super::words::{Action, Notice, Order};
 use std::time::{Duration, Instant};
 use tidegate_core::route::Lsn;
 
+/// A checkpoint before it is given this long; without one, what follows takes longer.
+const PREPARATION_TIME_MAX: Duration = Duration::from_secs(60);
 /// Transactions in progress are given this long, and the replica the same to have all of the log.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 const CATCH_UP_TIME_MAX: Duration = Duration::from_secs(10);
@@ -37,6 +43,7 @@ pub(super) enum Undo {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    Preparing,
     Draining,
     Settling,
     Stopping { end: Lsn },
@@ -69,16 +76,26 @@ impl Machine {
         }
         let to = match to {
             Some(0) => return Err("it is the primary already"),
-            Some(to) => self.may_read(to).then_some(to),
+            Some(to) => self.follows(to).then_some(to),
             None => (1..self.members.len())
-                .filter(|member| self.may_read(*member))
+                .filter(|member| self.follows(*member))
                 .max_by_key(|member| self.seen(*member).and_then(|seen| seen.position())),
         };
         let to = to.ok_or("no replica that follows the primary is there for it")?;
-        self.state = State::Switching(Switch { to, since: now, stage: Stage::Draining });
+        self.state = State::Switching(Switch { to, since: now, stage: Stage::Preparing });
         self.tell(Notice::SwitchingOver { to });
-        self.hold();
+        self.push(Action::Prepare);
         Ok(())
+    }
+
+    /// The primary has made a checkpoint, or could not.
+    pub fn handle_prepared(&mut self, now: Instant) {
+        if let State::Switching(switch) = &mut self.state
+            && switch.stage == Stage::Preparing
+        {
+            (switch.stage, switch.since) = (Stage::Draining, now);
+            self.hold();
+        }
     }
 
     /// Nothing of the primary is lent any more.
@@ -133,8 +150,12 @@ impl Machine {
         let State::Switching(switch) = self.state else { return };
         let lasted = now.saturating_duration_since(switch.since);
         match switch.stage {
+            Stage::Preparing if lasted > PREPARATION_TIME_MAX => self.handle_prepared(now),
             Stage::Draining if lasted > DRAIN_TIME_MAX => {
                 self.give_up_switch("transactions in progress did not end in time", Undo::No);
+            }
+            Stage::Preparing if !self.is_primary_well() => {
+                self.give_up_switch("the primary does not answer any more", Undo::No);
             }
             Stage::Draining | Stage::Settling if !self.is_primary_well() => {
                 self.give_up_switch("the primary does not answer any more", Undo::Yes);
@@ -153,7 +174,7 @@ impl Machine {
                     let stage = Stage::Promoting;
                     self.state = State::Switching(Switch { stage, since: now, ..switch });
                     self.tell(Notice::Promoting { member: switch.to });
-                    self.push(Action::Promote { member: switch.to });
+                    self.push_promotion(switch.to);
                 } else if lasted > CATCH_UP_TIME_MAX {
                     self.give_up_switch("the replica did not catch up in time", Undo::Yes);
                 }
@@ -168,7 +189,11 @@ impl Machine {
                     Undo::No,
                 );
             }
-            Stage::Draining | Stage::Settling | Stage::Stopping { .. } | Stage::Promoting => {}
+            Stage::Preparing
+            | Stage::Draining
+            | Stage::Settling
+            | Stage::Stopping { .. }
+            | Stage::Promoting => {}
         }
     }
 

@@ -257,8 +257,61 @@ fn two_promoted_servers_are_nobody() {
     assert!(!actions.iter().any(|action| matches!(action, Action::Adopt { .. })), "{actions:?}");
 }
 
+/// The machine after a failover to a replica that had `had`.
+fn failed_over(had: u64) -> Machine {
+    let start = Instant::now();
+    let policy = Policy { mode: Mode::Embedded, ..Policy::default() };
+    let mut machine = Machine::new(policy.clone(), Memory::default(), 3, start);
+    machine.handle_observed(0, primary(1), start);
+    for member in [1, 2] {
+        machine.handle_observed(member, replica(had, had, Receiver::Streaming), start);
+    }
+    for round in 1..10_u32 {
+        let now = start + Duration::from_millis(20) * round;
+        machine.handle_fault(0, Fault::Refused, now);
+        machine.handle_observed(1, replica(had, had, Receiver::Gone), now);
+        machine.handle_observed(2, replica(had - 1, had - 1, Receiver::Gone), now);
+    }
+    machine.handle_observed(1, primary(2), start + Duration::from_secs(1));
+    let adopted = std::iter::from_fn(|| machine.poll_action())
+        .any(|action| action == Action::Adopt { member: 1 });
+    assert!(adopted);
+    let mut next = Machine::new(policy, *machine.memory(), 3, start);
+    next.handle_observed(0, primary(2), start + Duration::from_secs(1));
+    next
+}
+
+#[test]
+fn where_a_primary_was_seen_by_itself_no_replica_of_before_is_read_from() {
+    let start = Instant::now();
+    let policy = Policy { mode: Mode::Follow, ..Policy::default() };
+    let mut machine = Machine::new(policy.clone(), Memory::default(), 3, start);
+    machine.handle_observed(0, primary(1), start);
+    machine.handle_observed(2, replica(50, 50, Receiver::Streaming), start);
+    assert!(machine.may_read(2));
+    machine.handle_fault(0, Fault::Refused, start);
+    machine.handle_observed(1, primary(2), start);
+    let mut next = Machine::new(policy, *machine.memory(), 3, start);
+    next.handle_observed(0, primary(2), start);
+    next.handle_observed(2, replica(50, 50, Receiver::Gone), start);
+    assert!(next.is_unheard(1) && !next.is_unheard(2) && !next.may_read(2));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    // Property 7: what a replica of the primary before may show, the one that was promoted had, too.
+    #[test]
+    fn a_replica_that_has_more_than_the_promoted_had_is_not_read_from(
+        had in 2..200_u64, has in 0..400_u64, receives in any::<bool>(), timeline in 1..4_u32,
+    ) {
+        let mut machine = failed_over(had);
+        let receiver = if receives { Receiver::Streaming } else { Receiver::Gone };
+        let seen = Observation { timeline, ..replica(has, has, receiver) };
+        machine.handle_observed(2, seen, Instant::now());
+        prop_assert_eq!(machine.may_read(2), timeline >= 2 || has <= had);
+        prop_assert_eq!(machine.follows(2), timeline >= 2);
+    }
 
     // Property 5: nobody is promoted who has less of the log than another that could be.
     #[test]

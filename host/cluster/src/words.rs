@@ -26,6 +26,8 @@ pub enum Action {
     Repoint {
         member: usize,
     },
+    /// Have the primary do before a switchover what takes long: a checkpoint. Answer with `handle_prepared`.
+    Prepare,
     /// An orderly end of the primary's work, before another takes over: no more writes, and answer how far it has written
     /// (`handle_settled`).
     Settle,

@@ -198,8 +198,26 @@ impl World {
             self.machine.handle_drained(now);
         }
         self.perform();
+        self.check_readers();
         self.held_steps = if self.held { self.held_steps + 1 } else { 0 };
         self.longest_hold = self.longest_hold.max(self.held_steps);
+    }
+
+    /// Whoever may be read from has shown nothing, when it was asked, that the primary in force has not, too.
+    fn check_readers(&self) {
+        let primary = &self.servers[self.order[0]].log;
+        for (member, index) in self.order.iter().enumerate().skip(1) {
+            let Some(seen) = self.machine.seen(member).filter(|_| self.machine.may_read(member))
+            else {
+                continue;
+            };
+            let end = seen.position().map_or(0, |Lsn(end)| end as usize);
+            let log = &self.servers[*index].log;
+            // Logs only grow, and no two pieces are the same: where one piece is, all before it are.
+            let last = end.min(log.len()).checked_sub(1);
+            let is_shown = last.is_none_or(|last| primary.get(last) == log.get(last));
+            assert!(is_shown, "{index} shows what the primary lacks");
+        }
     }
 
     /// A client writes through us.
@@ -314,6 +332,7 @@ impl World {
                         server.timeline = source.timeline;
                     }
                 }
+                Action::Prepare => self.machine.handle_prepared(now),
                 Action::Settle => {
                     self.settled = true;
                     let end = Lsn(self.servers[self.order[0]].log.len() as u64);

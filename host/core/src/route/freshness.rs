@@ -82,6 +82,14 @@ impl Freshness {
         }
     }
 
+    /// What was known of a replica under another primary, whose log this one's goes on with.
+    pub fn carry(&mut self, replica: usize, as_of: Instant, replayed: Option<Lsn>) {
+        if let Some(place) = self.replicas.get_mut(replica) {
+            *place = Some(as_of);
+            self.replayed[replica] = replayed;
+        }
+    }
+
     /// A replica cannot be asked any more.
     pub fn replica_lost(&mut self, replica: usize) {
         if let Some(place) = self.replicas.get_mut(replica) {
@@ -126,6 +134,12 @@ impl LagGate {
     /// Closed until the first lag below `lag_return` is seen.
     pub fn new(lag_max: Duration, lag_return: Duration) -> Self {
         Self { lag_max, lag_return: lag_return.min(lag_max), open: false }
+    }
+
+    /// Open: the replica has served reads until now.
+    #[must_use]
+    pub fn opened(self) -> Self {
+        Self { open: true, ..self }
     }
 
     /// May the replica serve reads, with this lag? `None`: nothing is known of it.

@@ -109,6 +109,36 @@ const FENCES: [(&str, &str); 2] = [
     ("synchronous_standby_names", "ANY 1 (tidegate_switches_over)"),
 ];
 
+/// A checkpoint while everybody works on: the next one, at the primary's end, is short then.
+pub(super) async fn prepare(mut primary: Asker) -> Result<(), String> {
+    // The switchover gives up waiting before that.
+    run(&mut primary, "SET statement_timeout = 0").await?;
+    primary.ask("CHECKPOINT").await.map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// The sessions that are not ours and that we may end. Of superusers only a superuser may end sessions; their commits wait for
+/// the standby that nobody is.
+const OTHERS: &str = "pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
+    WHERE a.backend_type = 'client backend' AND a.application_name NOT LIKE 'tidegate: %' \
+    AND (NOT r.rolsuper OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER))";
+/// They are given this long to end, and looked at so often. The server's own waiting looks ten times a second, for one after
+/// the other.
+const SESSIONS_END_TIME_MAX: Duration = Duration::from_secs(1);
+const SESSIONS_LOOK: Duration = Duration::from_millis(2);
+
+/// Ends the sessions of others, or at least has told them to end.
+async fn end_sessions(primary: &mut Asker) -> Result<(), String> {
+    let deadline = Instant::now() + SESSIONS_END_TIME_MAX;
+    loop {
+        // Who has connected in the last moment before the settings were read again is told, too.
+        let told = format!("SELECT pg_catalog.pg_terminate_backend(a.pid) FROM {OTHERS}");
+        if run(primary, &told).await?.is_empty() || Instant::now() >= deadline {
+            return Ok(());
+        }
+        sleep(SESSIONS_LOOK).await;
+    }
+}
+
 /// Brings the primary to rest: no session but ours, no commit that is told to anybody; answers how far it has written.
 ///
 /// A session may set `default_transaction_read_only` off for itself; a commit that waits for a standby that nobody is cannot be
@@ -130,18 +160,14 @@ pub(super) async fn settle(mut primary: Asker, before: &mut Option<Before>) -> R
     for (name, value) in FENCES {
         run(&mut primary, &format!("ALTER SYSTEM SET {name} = {}", literal(value))).await?;
     }
-    for sql in [
-        "SELECT pg_catalog.pg_reload_conf()",
-        // Of superusers only a superuser may end sessions; their commits wait for the standby that nobody is.
-        "SELECT pg_catalog.pg_terminate_backend(a.pid, 1000) FROM pg_catalog.pg_stat_activity a \
-         JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
-         WHERE a.backend_type = 'client backend' AND a.application_name NOT LIKE 'tidegate: %' \
-         AND (NOT r.rolsuper OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER))",
-        "CHECKPOINT",
-    ] {
-        run(&mut primary, sql).await?;
-    }
-    let rows = run(&mut primary, "SELECT pg_catalog.pg_current_wal_insert_lsn()").await?;
+    run(&mut primary, "SELECT pg_catalog.pg_reload_conf()").await?;
+    end_sessions(&mut primary).await?;
+    // What was committed without waiting for the disk is in the log, and may not be on its way to the replica: a commit that
+    // waits for the disk, and for nothing else, brings all before it there.
+    run(&mut primary, "SET synchronous_commit = local").await?;
+    let mark = "SELECT pg_catalog.pg_logical_emit_message(true, 'tidegate', 'switchover')";
+    run(&mut primary, mark).await?;
+    let rows = run(&mut primary, "SELECT pg_catalog.pg_current_wal_flush_lsn()").await?;
     let end = rows.first().and_then(|row| row.first()?.as_deref().and_then(Lsn::parse));
     end.ok_or_else(|| "it does not say how far it has written".to_owned())
 }

@@ -57,9 +57,25 @@ enum Reading {
 }
 
 impl Catalogues {
-    pub(super) fn new(watched: &Watched) -> Self {
-        let target = watched.targets[0].clone();
-        Self { settled: (watched.config.clone(), target), databases: HashMap::new() }
+    /// `before`: what stands until it has been read again.
+    pub(super) fn new(watched: &Watched, before: &FxHashMap<Arc<str>, Known>) -> Self {
+        let mut catalogues = Self {
+            settled: (watched.config.clone(), watched.targets[0].clone()),
+            databases: HashMap::new(),
+        };
+        for (name, known) in before {
+            catalogues.database(name).known = Some(known.clone());
+        }
+        catalogues
+    }
+
+    fn database(&mut self, name: &Arc<str>) -> &mut Database {
+        let (config, target) = &self.settled;
+        self.databases.entry(name.clone()).or_insert_with(|| {
+            let mut asker = Asker::new(config, 0, target.clone(), "tidegate: catalogue");
+            asker.database = name.clone();
+            Database { asker, known: None, schedule: Schedule::default() }
+        })
     }
 
     pub(super) fn known(&self) -> FxHashMap<Arc<str>, Known> {
@@ -77,12 +93,7 @@ impl Catalogues {
         hidden: &HiddenCodes,
         results: &Results,
     ) -> Refreshed {
-        let (config, target) = &self.settled;
-        let database = self.databases.entry(name.clone()).or_insert_with(|| {
-            let mut asker = Asker::new(config, 0, target.clone(), "tidegate: catalogue");
-            asker.database = name.clone();
-            Database { asker, known: None, schedule: Schedule::default() }
-        });
+        let database = self.database(name);
         let kept = (results.round() != 0).then(|| results.stamp(name));
         let is_changed = database.known.as_ref().is_none_or(|known| {
             known.schema != schema

@@ -56,6 +56,8 @@ pub(super) struct Standing {
     /// It has been said that there are too few replicas.
     pub(super) is_thin: bool,
     pub(super) trouble: Trouble,
+    /// Replicas that served reads when another server was made primary: as of when, and how far they had replayed.
+    pub(super) carried: Vec<(ServerAddress, Instant, Option<Lsn>)>,
     /// Replicas that get no new reads, since an operator wants it so.
     pub(super) drained: HashSet<ServerAddress>,
 }
@@ -65,6 +67,7 @@ pub(super) enum Done {
     Fenced(Result<(), String>),
     Promoted(usize, Promotion),
     Repointed(usize, Result<(), String>),
+    Prepared(Result<(), String>),
     Settled(Result<Lsn, String>, Option<Before>),
     Unsettled(Result<(), String>),
 }
@@ -77,6 +80,8 @@ pub(super) async fn watch(
     orders: &mut mpsc::Receiver<ClusterOrder>,
 ) {
     let mut cluster = Cluster::new(input, watched, standing);
+    // Reads go on where they can.
+    cluster.publish(Instant::now());
     loop {
         cluster.perform();
         if cluster.is_over {
@@ -148,11 +153,20 @@ impl<'a> Cluster<'a> {
         let replicas = targets.len().saturating_sub(1);
         let names: Arc<[Arc<str>]> = targets.iter().skip(1).map(|t| t.name.clone()).collect();
         let gate = LagGate::new(config.routing.lag_max, config.routing.lag_return);
+        let (mut freshness, mut gates) = (Freshness::new(replicas), vec![gate; replicas]);
+        let mut usable = vec![false; replicas];
+        for (address, as_of, replayed) in std::mem::take(&mut standing.carried) {
+            let place = targets.iter().skip(1).position(|target| target.address == address);
+            if let Some(index) = place {
+                freshness.carry(index, as_of, replayed);
+                (gates[index], usable[index]) = (gate.opened(), true);
+            }
+        }
         let primary = targets.first().map_or_else(|| "".into(), |target| target.name.clone());
         Self {
-            freshness: Freshness::new(replicas),
-            gates: vec![gate; replicas],
-            usable: vec![false; replicas],
+            freshness,
+            gates,
+            usable,
             weighing: Weighing::new(input.policies.clone(), primary, names.to_vec()),
             followers: vec![Follower::default(); replicas],
             acts: JoinSet::new(),
@@ -273,6 +287,11 @@ impl<'a> Cluster<'a> {
                 }
                 Action::Adopt { member } => self.adopt(member),
                 Action::Repoint { member } => self.repoint(member),
+                Action::Prepare => {
+                    if let Some(asker) = self.asker(0) {
+                        self.acts.spawn_local(async { Done::Prepared(acts::prepare(asker).await) });
+                    }
+                }
                 Action::Settle => {
                     if let Some(asker) = self.asker(0) {
                         self.acts.spawn_local(async move {
@@ -346,6 +365,7 @@ impl<'a> Cluster<'a> {
         (self.standing.memory, self.standing.asked) = (*self.machine.memory(), None);
         self.standing.replaced = self.address(0);
         let name = self.name(member).to_owned();
+        self.standing.carried = self.carried(member);
         if let Err(error) = (self.input.adopt)(&name) {
             self.tell(Level::ERROR, format!("\"{name}\" cannot be taken for the primary: {error}"));
             self.is_over = true;
@@ -357,6 +377,17 @@ impl<'a> Cluster<'a> {
                 self.standing.drained.remove(&address);
             }
         }
+    }
+
+    /// The replicas that may go on serving reads while another server becomes primary.
+    fn carried(&self, promoted: usize) -> Vec<(ServerAddress, Instant, Option<Lsn>)> {
+        let others = (1..self.watched.targets.len()).filter(|member| *member != promoted);
+        let usable = others.filter(|member| self.usable.get(member - 1) == Some(&true));
+        let known = usable.filter_map(|member| {
+            let as_of = self.freshness.as_of(member - 1)?;
+            Some((self.address(member)?, as_of, self.freshness.replayed(member - 1)))
+        });
+        known.collect()
     }
 
     fn handle_done(&mut self, done: Done) {
@@ -397,6 +428,13 @@ impl<'a> Cluster<'a> {
                     Level::ERROR,
                     format!("\"{name}\" could not be told who is primary: {error}"),
                 );
+            }
+            Done::Prepared(outcome) => {
+                if let Err(error) = outcome {
+                    let text = format!("the primary makes no checkpoint before it: {error}");
+                    self.tell(Level::WARN, text);
+                }
+                self.machine.handle_prepared(now);
             }
             Done::Settled(outcome, before) => {
                 if let Err(error) = &outcome {

@@ -86,13 +86,43 @@ async fn run(mut input: Input) {
     let mut configurations = input.watched.clone();
     let mut standing = cluster::Standing::default();
     let mut orders = std::mem::replace(&mut input.orders, mpsc::channel(1).1);
+    let mut before: Option<Arc<Watched>> = None;
     loop {
         let watched = configurations.borrow_and_update().clone();
+        forget(&input, before.replace(watched.clone()), &watched);
         // All branches are cancel safe: connections are dropped, and a new round begins with the new configuration.
         tokio::select! {
             changed = configurations.changed() => if changed.is_err() { return },
             () = watch_cluster(&input, &watched, &mut standing, &mut orders) => {}
         }
+    }
+}
+
+/// What was seen under another configuration is void, but for the roles: who is nobody's member for a moment is limited. Where only
+/// the roles of the servers have changed, so that it is the same cluster, its catalogues stand until they have been read again,
+/// or reads would stay on the primary until then. A replica refuses what a catalogue wrongly calls a read.
+fn forget(input: &Input, before: Option<Arc<Watched>>, now: &Watched) {
+    let stands = splits(now) && before.is_some_and(|before| before.is_of(now) && splits(&before));
+    input.views.update(|view| {
+        let View { roles, catalogues, .. } = std::mem::take(view);
+        let catalogues = if stands { catalogues } else { Default::default() };
+        *view = View { roles, catalogues, ..View::default() };
+    });
+}
+
+/// Do reads run on replicas?
+fn splits(watched: &Watched) -> bool {
+    let config = &watched.config;
+    !config.cluster.replicas.is_empty() && config.routing.reads == Reads::Split
+}
+
+impl Watched {
+    /// The same servers, whichever of them is the primary?
+    fn is_of(&self, other: &Self) -> bool {
+        let has = |all: &Self, one: &Target| all.targets.iter().any(|t| t.address == one.address);
+        self.targets.len() == other.targets.len()
+            && self.targets.iter().all(|target| has(other, target))
+            && other.targets.iter().all(|target| has(self, target))
     }
 }
 
@@ -103,15 +133,12 @@ async fn watch_cluster(
     standing: &mut cluster::Standing,
     orders: &mut mpsc::Receiver<ClusterOrder>,
 ) {
-    // What was seen under another configuration is void, but for the roles: who is nobody's member for a moment is limited.
-    let roles = input.views.latest().roles.clone();
-    input.views.update(|view| *view = View { roles, ..View::default() });
     // Who was told before goes on where it was.
     while !input.alerts.set_receivers(watched.config.alerts.clone()) {
         tokio::time::sleep(WATCH_INTERVAL).await;
     }
     let has_replicas = !watched.config.cluster.replicas.is_empty();
-    let splits = has_replicas && watched.config.routing.reads == Reads::Split;
+    let splits = splits(watched);
     let fails_over = has_replicas && watched.config.failover.policy.mode != Mode::Off;
     let cluster = async {
         if splits || fails_over {
@@ -150,7 +177,7 @@ async fn refuse_orders(orders: &mut mpsc::Receiver<ClusterOrder>) {
 /// One database after the other, of those in which clients have logged in.
 async fn read_catalogues(input: &Input, watched: &Watched) {
     let Input { views, schema, hidden, results, .. } = input;
-    let mut catalogues = catalogues::Catalogues::new(watched);
+    let mut catalogues = catalogues::Catalogues::new(watched, &views.latest().catalogues);
     let mut tick = ticks(WATCH_INTERVAL);
     loop {
         tick.tick().await;

@@ -61,7 +61,9 @@ impl Cluster<'_> {
     }
 
     fn replica(&mut self, index: usize, now: Instant) -> ReplicaView {
-        let fresh_as_of = self.freshness.as_of(index).filter(|_| self.machine.may_read(index + 1));
+        // Until it is heard, what was carried over from under the primary before stands.
+        let stands = self.machine.may_read(index + 1) || self.machine.is_unheard(index + 1);
+        let fresh_as_of = self.freshness.as_of(index).filter(|_| stands);
         let lag = fresh_as_of.map(|as_of| now.saturating_duration_since(as_of));
         let usable = self.gates.get_mut(index).is_some_and(|gate| gate.update(lag));
         if self.usable.get(index).is_some_and(|before| *before != usable) {
