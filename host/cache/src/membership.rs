@@ -16,9 +16,13 @@
 //! - A process that is apart makes no beats. So when the lease is over since its last one, nobody serves, and what it commits
 //!   without telling anybody is missed by nobody ([`Membership::free_at`]).
 //! - Before it beats again, it has taken everything away that was kept, and marked what it has under way.
+//! - What was told of versions may be relied on for a moment ([`Config::reliance`]), counted from before it was asked for, as long as
+//!   nobody was silent since. Who may change what is relied on lets that moment pass before it commits ([`Membership::wait`]),
+//!   and a process that comes back does before it commits anything: what others rely on may have been forgotten.
 //!
 //! Verbs: `handle_connected`, `handle_joined`, `handle_beat`, `handle_lost` take what happened; `begin_beat` before one is
-//! sent; `begin`, `end` for commits that are under way; getters `may_serve`, `free_at`, `is_free`, `standing`.
+//! sent; `begin`, `end` for commits that are under way; getters `may_serve`, `may_rely`, `wait`,
+//! `free_at`, `is_free`, `standing`.
 
 use crate::store::Tag;
 use rustc_hash::FxHashMap;
@@ -41,6 +45,8 @@ pub struct Config {
     pub peers: Box<[u8]>,
     /// How long a beat counts.
     pub lease: Duration,
+    /// How long versions may be relied on that were told; zero: not at all.
+    pub reliance: Duration,
 }
 
 /// How far a process has come.
@@ -89,6 +95,8 @@ pub struct Membership {
     /// The highest number that was heard.
     heard: u64,
     last_beat: Option<Instant>,
+    /// All others have been heard without a pause since then.
+    serves_since: Option<Instant>,
     flights: FxHashMap<u64, Flight>,
 }
 
@@ -103,6 +111,7 @@ impl Membership {
             beats: VecDeque::new(),
             heard: 0,
             last_beat: None,
+            serves_since: None,
             flights: FxHashMap::default(),
             config,
         };
@@ -166,14 +175,15 @@ impl Membership {
         self.heard = self.heard.max(number);
     }
 
-    /// Everything that was kept before is void, and the first beat has arrived.
-    pub fn handle_joined(&mut self) {
+    /// Everything that was kept before is void, the first beat has arrived, and [`Membership::wait`] is over since then.
+    pub fn handle_joined(&mut self, now: Instant) {
         self.standing = Standing::Joined;
+        self.serves_since = Some(now);
         self.joined = self.session;
     }
 
-    /// The answer to a beat that was made at `made_at`: the number that it drew, and what the others have told.
-    pub fn handle_beat(&mut self, made_at: Instant, number: u64, told: &[(u8, u64)]) {
+    /// The answer to a beat that was made at `made_at`, now: the number that it drew, and what the others have told.
+    pub fn handle_beat(&mut self, made_at: Instant, number: u64, told: &[(u8, u64)], now: Instant) {
         if self.standing == Standing::Apart {
             return;
         }
@@ -190,6 +200,10 @@ impl Membership {
             peer.seen = Some(*seen);
             // The newest of ours that it had heard, or one that was drawn after, before it made its own.
             let proof = self.beats.iter().rev().find(|(_, number)| number <= seen);
+            let was_silent = peer.heard_at.is_none_or(|at| now > at + self.config.lease);
+            if proof.is_some() && was_silent {
+                self.serves_since = Some(now);
+            }
             peer.heard_at = peer.heard_at.max(proof.map(|(at, _)| *at));
         }
         let tells = |id: &u8| told.iter().any(|(known, _)| known == id);
@@ -211,6 +225,21 @@ impl Membership {
         self.standing == Standing::Joined && self.silent(now).is_none()
     }
 
+    /// May versions still be relied on, without being asked for again, that were told a question sent `from` then?
+    pub fn may_rely(&self, from: Instant, now: Instant) -> bool {
+        now < from + self.config.reliance
+            && self.serves_since.is_some_and(|since| from >= since)
+            && self.may_serve(now)
+    }
+
+    /// After this nobody relies any more on what was told before.
+    pub fn wait(&self) -> Duration {
+        match self.config.reliance {
+            Duration::ZERO => Duration::ZERO,
+            reliance => reliance + drift(reliance),
+        }
+    }
+
     /// One of the others that has not been heard for too long.
     pub fn silent(&self, now: Instant) -> Option<u8> {
         let is_heard = |peer: &Peer| peer.heard_at.is_some_and(|at| now <= at + self.config.lease);
@@ -223,8 +252,7 @@ impl Membership {
     /// From then on nobody serves who has not heard a later beat; `None`: nobody does now.
     pub fn free_at(&self) -> Option<Instant> {
         let lease = self.config.lease;
-        let drift = (lease / DRIFT_DIVISOR).max(DRIFT_MIN);
-        self.last_beat.filter(|_| !self.peers.is_empty()).map(|at| at + lease + drift)
+        self.last_beat.filter(|_| !self.peers.is_empty()).map(|at| at + lease + drift(lease))
     }
 
     /// May a commit go on that could not be told in a session, or while apart after it? Either nobody serves, or it has joined
@@ -261,7 +289,11 @@ impl Membership {
         };
         let free_at = self.free_at().filter(|time| now < *time).map_or(0, |time| at(time) + 1);
         let is_joined = u64::from(self.joined == self.session);
+        // Whatever is relied on now was told later than that.
+        let since = self.serves_since.filter(|since| now < *since + self.config.reliance);
+        let since = since.map_or(0, |since| at(since) + 1);
         out.extend([self.standing as u64, self.session, is_joined, number(self.heard), free_at]);
+        out.push(since);
         let mut ids: Vec<&u8> = self.peers.keys().collect();
         ids.sort_unstable();
         for id in ids {
@@ -274,6 +306,11 @@ impl Membership {
         tokens.sort_unstable();
         out.extend(tokens);
     }
+}
+
+/// By how much another's clock may have run faster meanwhile.
+fn drift(time: Duration) -> Duration {
+    (time / DRIFT_DIVISOR).max(DRIFT_MIN)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 const LEASE_MS: u64 = 100;
+const RELIANCE_MS: u64 = 30;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -40,6 +41,7 @@ impl Pair {
             own,
             peers: [1 - own].into(),
             lease: Duration::from_millis(LEASE_MS),
+            reliance: Duration::from_millis(RELIANCE_MS),
         };
         let both = [0, 1].map(|own| Membership::new(config(own)));
         Self { both, number: 0, seen: [0; 2], on_their_way: Vec::new() }
@@ -54,7 +56,7 @@ impl Pair {
             let told = [(0, self.seen[0]), (1, self.seen[1])];
             // What is answered to a session that is over, nobody hears.
             if self.both[who].session() == session {
-                self.both[who].handle_beat(made_at, self.number, &told);
+                self.both[who].handle_beat(made_at, self.number, &told, now);
             }
         }
     }
@@ -67,7 +69,7 @@ impl Pair {
         self.both[who].handle_number(self.number);
         assert!(self.both[who].handle_connected().is_empty());
         let heard = self.both[who].begin_beat(now);
-        self.both[who].handle_joined();
+        self.both[who].handle_joined(now);
         let session = self.both[who].session();
         self.on_their_way.push((now, who, session, now, heard));
         self.arrive(now);
@@ -110,6 +112,8 @@ proptest! {
         pair.join(1, now);
         // The session in which each could not tell something, if it could not.
         let mut untold: [Option<u64>; 2] = [None; 2];
+        // When each has last been told versions, and last committed without telling.
+        let (mut told_at, mut committed_at) = ([None; 2], [None; 2]);
         for step in steps {
             match step {
                 Step::Wait(time) => now += Duration::from_millis(time),
@@ -138,6 +142,17 @@ proptest! {
                     && pair.both[who].is_free(session, now)
                 {
                     prop_assert!(!other.may_serve(now), "{who} goes on, and the other serves");
+                    committed_at[who] = Some(now);
+                }
+                if let (Some(told_at), Some(committed_at)) = (told_at[1 - who], committed_at[who])
+                    && told_at < committed_at
+                {
+                    prop_assert!(!pair.both[1 - who].may_rely(told_at, now), "relies on what is void");
+                }
+                if told_at[who].is_none_or(|at| !pair.both[who].may_rely(at, now))
+                    && pair.both[who].may_serve(now)
+                {
+                    told_at[who] = Some(now);
                 }
             }
         }

@@ -45,6 +45,12 @@ enum Mutant {
     TellsItsOwnNumber,
     /// Numbers begin anew, and what members have told of the old ones stays.
     KeepsMembers,
+    /// What others rely on is changed at once.
+    WaitsForNoReliance,
+    /// Whoever comes back commits at once.
+    ComesBackAtOnce,
+    /// What is not there, or was put there anew, nobody relies on.
+    TrustsWhatIsNew,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -58,6 +64,8 @@ struct Setup {
     wipes: u8,
     /// Redis may go back to what it was at the beginning.
     restores: u8,
+    /// In ticks: how long the reader relies on versions that it was told.
+    reliance: u64,
 }
 
 type Versions = [u64; 2];
@@ -92,6 +100,8 @@ struct Redis {
     number: u64,
     members: [Option<(u64, u64)>; 2],
     versions: Versions,
+    /// Somebody may rely on them.
+    relied: [bool; 2],
     marks: BTreeSet<(usize, u64, u64)>,
     entry: Option<(Versions, u64)>,
 }
@@ -107,13 +117,21 @@ struct Process {
     is_beating: bool,
     /// When it last made a beat: once in a tick.
     beat_at: u64,
+    /// What a join was answered, and from when on it counts.
+    joins: Option<(u64, Joining)>,
     /// Nothing that it sends arrives, which it has not noticed yet.
     is_cut: bool,
     losses: u8,
 }
 
-/// The session in which something was asked, and whether that was answered.
-type Asked = (u64, bool);
+/// When it was made, the number that it drew, and what the members have told.
+type Joining = (u64, u64, [Option<u64>; 2]);
+
+/// The session in which something was asked, and, if that was answered, since when it may go on.
+type Asked = (u64, Option<u64>);
+
+/// What the reader was told, when it was asked, and the answer that it has read or was given under it.
+type Relied = (u64, Versions, Option<u64>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Writing {
@@ -153,6 +171,8 @@ struct World {
     writing: Writing,
     writes_left: u8,
     reading: Reading,
+    looked_at: u64,
+    relied: Option<Relied>,
     reads_left: u8,
     served_old: BTreeSet<Broken>,
     wipes: u8,
@@ -166,6 +186,7 @@ impl World {
             own,
             peers: [peer].into(),
             lease: Duration::from_millis(LEASE_TICKS),
+            reliance: Duration::from_millis(setup.reliance),
         };
         let process = |own: u8, peer: u8| Process {
             membership: Membership::new(config(own, peer)),
@@ -175,6 +196,7 @@ impl World {
             marks_left: 0,
             is_beating: false,
             beat_at: u64::MAX,
+            joins: None,
             is_cut: false,
             losses: setup.losses[usize::from(own)],
         };
@@ -193,6 +215,8 @@ impl World {
             writing: Writing::Idle,
             writes_left: setup.writes,
             reading: Reading::Idle,
+            looked_at: 0,
+            relied: None,
             reads_left: setup.reads,
             served_old: BTreeSet::new(),
             wipes: setup.wipes,
@@ -201,6 +225,7 @@ impl World {
         for who in [0, 1] {
             world.connect(who);
             world.deliver_all(setup);
+            world.joined(who);
         }
         for who in [0, 1, 0, 1] {
             world.beat(who);
@@ -244,6 +269,7 @@ impl World {
         for at in [0, 1] {
             if self.redis.versions[at] == 0 {
                 self.redis.versions[at] = self.fresh(at, setup);
+                self.redis.relied[at] = setup.mutant != Mutant::TrustsWhatIsNew;
             }
         }
         self.redis.versions
@@ -293,7 +319,7 @@ impl World {
         process.membership.handle_lost();
         process.connection += 1;
         (process.is_asking, process.is_beating, process.is_cut) = (false, false, false);
-        process.marks_left = 0;
+        (process.marks_left, process.joins) = (0, None);
     }
 
     // --- Redis ---------------------------------------------------------------------------------------
@@ -331,17 +357,20 @@ impl World {
             Order::Mark(token) => {
                 if !matches!(setup.mutant, Mutant::NoMarks | Mutant::AcknowledgesFirst) {
                     self.redis.marks.insert((from, session, token));
+                    self.versions(setup);
                 }
             }
             Order::Join(_) => {
                 self.redis.marks.retain(|(whose, when, _)| *whose != from || *when == session);
                 if setup.mutant != Mutant::LeavesAnswers {
                     self.redis.versions[0] = self.fresh(0, setup);
+                    self.redis.relied[0] = setup.mutant != Mutant::TrustsWhatIsNew;
                 }
             }
             Order::End(token) => {
                 if self.redis.versions[1] != 0 {
                     self.redis.versions[1] = self.fresh(1, setup);
+                    self.redis.relied[1] = false;
                 }
                 self.redis.marks.remove(&(from, session, token));
             }
@@ -390,39 +419,48 @@ impl World {
             }
             Order::Mark(_) => {
                 if let Writing::Marking((session, _)) = self.writing {
-                    self.writing = Writing::Marking((session, session == message.session));
+                    let waits = self.redis.relied[1] && setup.mutant != Mutant::WaitsForNoReliance;
+                    let open_at = if waits { self.tick + self.wait() } else { self.tick };
+                    let is_same = session == message.session;
+                    self.writing = Writing::Marking((session, is_same.then_some(open_at)));
                 }
             }
             Order::End(_) => match self.writing {
                 Writing::Ending((session, _)) => {
-                    self.writing = Writing::Ending((session, session == message.session));
+                    let is_same = session == message.session;
+                    self.writing = Writing::Ending((session, is_same.then_some(self.tick)));
                 }
                 Writing::Marking((session, _)) if setup.mutant == Mutant::EndsFirst => {
-                    self.writing = Writing::Marking((session, true));
+                    self.writing = Writing::Marking((session, Some(self.tick)));
                 }
                 _ => {}
             },
             Order::Join(_) | Order::Beat(_) => {
-                let made_at = self.start + Duration::from_millis(message.made_at);
-                let told: Vec<(u8, u64)> = (0..2_u8)
-                    .filter_map(|id| Some((id, self.redis.members[usize::from(id)]?.1)))
-                    .collect();
-                let number = self.redis.number;
-                let process = &mut self.processes[who];
+                let told = self.redis.members.map(|member| member.map(|(_, told)| told));
+                let heard = (message.made_at, self.redis.number, told);
                 if let Order::Join(_) = message.order {
-                    process.membership.handle_joined();
-                    process.is_asking = false;
+                    let is_at_once = setup.mutant == Mutant::ComesBackAtOnce;
+                    let wait = if is_at_once { 0 } else { self.wait() };
+                    self.processes[who].joins = Some((self.tick + wait, heard));
+                    if wait == 0 {
+                        self.joined(who);
+                    }
+                } else {
+                    self.processes[who].is_beating = false;
+                    self.heard(who, heard);
                 }
-                process.is_beating = false;
-                process.membership.handle_beat(made_at, number, &told);
             }
             Order::Look => {
                 if let Reading::Looking(least, order) = self.reading {
                     self.reading = match self.redis.marks.is_empty() {
                         true => {
                             let versions = self.versions(setup);
+                            if setup.reliance > 0 {
+                                self.redis.relied = [true; 2];
+                            }
                             let entry = self.redis.entry.filter(|(known, _)| *known == versions);
                             let value = entry.map(|(_, value)| value);
+                            self.relied = Some((self.looked_at, versions, value));
                             Reading::Found(least, order, versions, value)
                         }
                         false => Reading::Asking(order, None),
@@ -431,6 +469,35 @@ impl World {
             }
             Order::Put(..) | Order::Hello => {}
         }
+    }
+
+    /// The wait after a join is over.
+    fn joined(&mut self, who: usize) {
+        let now = self.now();
+        let process = &mut self.processes[who];
+        let Some((_, heard)) = process.joins.take() else { return };
+        process.membership.handle_joined(now);
+        (process.is_asking, process.is_beating) = (false, false);
+        self.heard(who, heard);
+    }
+
+    fn heard(&mut self, who: usize, (made_at, number, told): Joining) {
+        let (now, made_at) = (self.now(), self.start + Duration::from_millis(made_at));
+        let told: Vec<(u8, u64)> =
+            (0..2_u8).filter_map(|id| Some((id, told[usize::from(id)]?))).collect();
+        self.processes[who].membership.handle_beat(made_at, number, &told, now);
+    }
+
+    /// How many ticks pass until nobody relies any more on what was told before.
+    fn wait(&self) -> u64 {
+        self.processes[WRITER].membership.wait().as_millis() as u64
+    }
+
+    /// What the reader may serve without asking.
+    fn relies_on(&self) -> Option<u64> {
+        let (from, _, value) = self.relied?;
+        let from = self.start + Duration::from_millis(from);
+        value.filter(|_| self.processes[READER].membership.may_rely(from, self.now()))
     }
 
     // --- steps ---------------------------------------------------------------------------------------
@@ -460,6 +527,9 @@ impl World {
             let is_due = !process.is_beating && process.beat_at != self.tick;
             if standing == Standing::Joined && is_due {
                 step(&|world| world.beat(who));
+            }
+            if process.joins.is_some_and(|(at, _)| at <= self.tick) {
+                step(&|world| world.joined(who));
             }
             if process.is_cut {
                 step(&|world| world.lose(who));
@@ -493,11 +563,13 @@ impl World {
     }
 
     /// May it go on, since it was answered or nobody serves?
-    fn is_open(&self, (session, answered): Asked, setup: &Setup) -> bool {
+    fn is_open(&self, (session, open_at): Asked, setup: &Setup) -> bool {
         let membership = &self.processes[WRITER].membership;
         let is_lost = membership.standing() == Standing::Apart || membership.session() != session;
         let waits_not = setup.mutant == Mutant::WaitsForNobody && is_lost;
-        answered || waits_not || membership.is_free(session, self.now())
+        open_at.is_some_and(|at| at <= self.tick)
+            || waits_not
+            || membership.is_free(session, self.now())
     }
 
     fn tell(&mut self, order: Order) -> Asked {
@@ -506,7 +578,7 @@ impl World {
         if membership.standing() != Standing::Apart {
             self.send(WRITER, session, order);
         }
-        (session, false)
+        (session, None)
     }
 
     fn write_steps(&self, setup: &Setup, next: &mut Vec<World>) {
@@ -542,7 +614,7 @@ impl World {
                 world.processes[WRITER].membership.end(&[token]);
                 let asked = world.tell(Order::End(token));
                 let is_told = setup.mutant == Mutant::EndsFirst;
-                world.writing = Writing::Ending((asked.0, is_told));
+                world.writing = Writing::Ending((asked.0, is_told.then_some(0)));
             }),
             Writing::Ending(asked) if self.is_open(asked, setup) => step(&|world| {
                 world.acknowledged = world.database;
@@ -567,8 +639,12 @@ impl World {
                 world.reading = Reading::Begun(world.acknowledged, world.seen);
             }),
             Reading::Idle => {}
+            Reading::Begun(least, order) if self.relies_on().is_some() => step(&|world| {
+                world.serve(world.relies_on().unwrap_or_default(), least, order);
+            }),
             Reading::Begun(least, order) if may_serve => step(&|world| {
                 world.reading = Reading::Looking(least, order);
+                world.looked_at = world.tick;
                 let session = world.processes[READER].membership.session();
                 world.send(READER, session, Order::Look);
             }),
@@ -578,13 +654,7 @@ impl World {
                 step(&|world| world.reading = Reading::Asking(order, None));
             }
             Reading::Found(least, order, versions, value) => step(&|world| match value {
-                Some(value) if may_serve => {
-                    let old = [(Broken::G1, least), (Broken::Order, order)];
-                    let old = old.iter().filter(|(_, least)| value < *least);
-                    world.served_old.extend(old.map(|(broken, _)| *broken));
-                    world.seen = world.seen.max(value);
-                    world.reading = Reading::Idle;
-                }
+                Some(value) if may_serve => world.serve(value, least, order),
                 _ => world.reading = Reading::Asking(order, Some(versions)),
             }),
             Reading::Asking(order, versions) => step(&|world| {
@@ -598,11 +668,25 @@ impl World {
                 if let Some(versions) = versions {
                     let session = world.processes[READER].membership.session();
                     world.send(READER, session, Order::Put(versions, value));
+                    // It has it itself, too.
+                    if let Some((_, known, kept)) = &mut world.relied
+                        && *known == versions
+                    {
+                        *kept = Some(value);
+                    }
                 }
                 world.seen = world.seen.max(value);
                 world.reading = Reading::Idle;
             }),
         }
+    }
+
+    fn serve(&mut self, value: u64, least: u64, order: u64) {
+        let old = [(Broken::G1, least), (Broken::Order, order)];
+        let old = old.iter().filter(|(_, least)| value < *least);
+        self.served_old.extend(old.map(|(broken, _)| *broken));
+        self.seen = self.seen.max(value);
+        self.reading = Reading::Idle;
     }
 
     /// A read that takes no time at all.
@@ -611,12 +695,14 @@ impl World {
         let may_serve = setup.mutant == Mutant::ServesAlone
             || self.processes[READER].membership.may_serve(self.now());
         let is_same = self.processes[READER].life == self.redis.life;
+        let held = [(Broken::G1, self.acknowledged), (Broken::Order, self.seen)];
+        let is_old = |value: u64| held.into_iter().filter(move |(_, least)| value < *least);
+        let relied = self.relies_on();
+        broken.extend(relied.into_iter().flat_map(is_old).map(|(broken, _)| broken));
         let Some((versions, value)) = self.redis.entry else { return };
         let stands = versions == self.redis.versions && self.redis.marks.is_empty();
         if may_serve && is_same && stands {
-            let held = [(Broken::G1, self.acknowledged), (Broken::Order, self.seen)];
-            let old = held.iter().filter(|(_, least)| value < *least);
-            broken.extend(old.map(|(broken, _)| *broken));
+            broken.extend(is_old(value).map(|(broken, _)| broken));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 impl World {
     /// Two states with one digest have the same future: of numbers and versions only their order counts, and of times only those
     /// that are not over.
-    fn digest(&self) -> u128 {
+    fn digest(&self, setup: &Setup) -> u128 {
         let mut all = Vec::with_capacity(96);
         let mut numbers = vec![self.redis.number];
         let mut versions = vec![0];
@@ -28,7 +28,16 @@ impl World {
         {
             versions.extend(read);
         }
-        self.processes.iter().for_each(|process| process.membership.numbers(&mut numbers));
+        if let Some((_, read, _)) = self.relied {
+            versions.extend(read);
+        }
+        for process in &self.processes {
+            process.membership.numbers(&mut numbers);
+            if let Some((_, (_, number, told))) = process.joins {
+                numbers.push(number);
+                numbers.extend(told.into_iter().flatten());
+            }
+        }
         for known in [&mut numbers, &mut versions] {
             known.sort_unstable();
             known.dedup();
@@ -37,6 +46,12 @@ impl World {
         let (number, version) = (|one| rank(&numbers, one), |one| rank(&versions, one));
         all.extend([self.tick, self.redis.life, number(self.redis.number)]);
         all.extend(self.redis.versions.map(version));
+        all.extend(self.redis.relied.map(u64::from));
+        // What is over, or was told without an answer to rely on, is as nothing.
+        let relied = self.relied.filter(|(from, ..)| self.tick < from + setup.reliance);
+        all.extend(relied.map_or([0; 4], |(from, [one, two], value)| {
+            [from + 1, version(one), version(two), value.map_or(0, |value| value + 1)]
+        }));
         for member in self.redis.members {
             all.extend(member.map_or([0, 0], |(session, seen)| [session + 1, number(seen)]));
         }
@@ -64,21 +79,21 @@ impl World {
         }
         all.extend([3_000, self.database, self.acknowledged, self.seen]);
         all.extend([self.writes_left, self.reads_left, self.wipes, self.restores].map(u64::from));
-        let (stage, (session, answered)) = match self.writing {
-            Writing::Idle => (0, (0, false)),
+        let (stage, (session, open_at)) = match self.writing {
+            Writing::Idle => (0, (0, None)),
             Writing::Marking(asked) => (1, asked),
             Writing::Sent(asked) => (2, asked),
             Writing::Committed(asked) => (3, asked),
             Writing::Ending(asked) => (4, asked),
-            Writing::Over => (5, (0, false)),
+            Writing::Over => (5, (0, None)),
         };
-        all.extend([stage, session, answered.into()]);
+        all.extend([stage, session, open_at.map_or(0, |at| at.max(self.tick) + 1)]);
         let pair =
             |read: Option<Versions>| read.map_or([0; 2], |read| read.map(|v| version(v) + 1));
         let (stage, facts, read) = match self.reading {
             Reading::Idle => (0, [0; 3], None),
             Reading::Begun(least, order) => (1, [least, order, 0], None),
-            Reading::Looking(least, order) => (2, [least, order, 0], None),
+            Reading::Looking(least, order) => (2, [least, order, self.looked_at], None),
             Reading::Found(least, order, read, value) => {
                 (3, [least, order, value.map_or(0, |value| value + 1)], Some(read))
             }
@@ -93,6 +108,13 @@ impl World {
             all.extend(flags);
             all.extend([process.life, process.connection, process.marks_left as u64]);
             all.extend([process.losses.into(), u64::from(process.beat_at == self.tick)]);
+            match process.joins {
+                Some((at, (made_at, drawn, told))) => {
+                    all.extend([4_000 + at.max(self.tick), made_at, number(drawn)]);
+                    all.extend(told.map(|told| told.map_or(0, |told| number(told) + 1)));
+                }
+                None => all.push(0),
+            }
             process.membership.describe((self.start, self.now()), &number, &mut all);
         }
         let bytes: Vec<u8> = all.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -103,7 +125,7 @@ impl World {
 /// What is broken in any state that can be reached, and how many there are.
 fn search(setup: &Setup, expected: Option<Broken>) -> (BTreeSet<Broken>, usize) {
     let start = World::new(setup);
-    let mut seen = HashSet::from([start.digest()]);
+    let mut seen = HashSet::from([start.digest(setup)]);
     let mut open = VecDeque::from([start]);
     let mut broken = BTreeSet::new();
     while let Some(world) = open.pop_front() {
@@ -112,7 +134,7 @@ fn search(setup: &Setup, expected: Option<Broken>) -> (BTreeSet<Broken>, usize) 
             break;
         }
         for world in world.steps(setup) {
-            if seen.insert(world.digest()) {
+            if seen.insert(world.digest(setup)) {
                 open.push_back(world);
             }
         }
@@ -155,6 +177,26 @@ fn nor_does_a_redis_that_forgets_make_anything_old_valid() {
 #[test]
 fn nor_one_that_goes_back() {
     holds(Setup { losses: [0, 0], restores: 1, ..one_write() });
+}
+
+fn relying() -> Setup {
+    Setup { reliance: 1, ..one_write() }
+}
+
+#[test]
+fn what_was_told_may_be_relied_on_for_a_moment() {
+    holds(Setup { losses: [0, 0], reads: 2, ..relying() });
+    holds(relying());
+    holds(Setup { losses: [0, 0], wipes: 1, ..relying() });
+    holds(Setup { losses: [0, 0], restores: 1, ..relying() });
+}
+
+#[test]
+fn each_rule_of_reliance_that_is_left_out_breaks_something() {
+    let mutant = |mutant| Setup { mutant, losses: [0, 0], ..relying() };
+    breaks(mutant(Mutant::WaitsForNoReliance), Broken::G1);
+    breaks(Setup { losses: [1, 0], ..mutant(Mutant::ComesBackAtOnce) }, Broken::G1);
+    breaks(Setup { wipes: 1, ..mutant(Mutant::TrustsWhatIsNew) }, Broken::G1);
 }
 
 #[test]
