@@ -9,11 +9,11 @@
 //!   taken away.
 //!
 //! Verbs: `look` → [`Found`]; `put`; `bump`, `mark`, `settle` for writes; getters `stamp`, `counts`, `len`, `bytes`. Where several
-//! processes share their answers: `share`, `note_shared`, `take_told` ([`told`]).
+//! processes share their answers: `share`, `note_shared`, `reliance`, `take_told` ([`told`]).
 
 mod told; // what other processes are told, and tell
 
-pub use told::{Names, Told};
+pub use told::{Names, Reliance, Told};
 
 use crate::capture::Answer;
 use crate::key::Key;
@@ -56,6 +56,9 @@ struct State {
     marked_at: Instant,
     /// Its version among several processes, as last seen.
     shared: Option<u64>,
+    /// When that was first seen, and since when it was last told as one to rely on.
+    shared_at: Instant,
+    relied_from: Option<Instant>,
 }
 
 /// What the meaning of a database's names depends on: as of when a catalogue was read.
@@ -417,6 +420,8 @@ impl Store {
             marks: 0,
             marked_at: now,
             shared: None,
+            shared_at: now,
+            relied_from: None,
         };
         let place = if self.states.len() < self.tags_max {
             self.states.push(state);

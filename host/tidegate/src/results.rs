@@ -139,7 +139,7 @@ impl Results {
     pub fn note_names(&self, database: &Arc<str>, [cluster, own]: [u64; 2]) {
         let tags = [Tag::Cluster, Tag::Database(database.clone())];
         let versions = tags.iter().zip([cluster, own]);
-        self.with(|store| store.note_shared(versions, Instant::now()));
+        self.with(|store| store.note_shared(versions, None, Instant::now()));
     }
 
     /// Nothing that was kept stands: the servers are others, or have lost something.

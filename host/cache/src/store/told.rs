@@ -6,7 +6,10 @@
 use super::{Place, Store, Tag};
 use crate::key::Key;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// What has not changed for so long is worth relying on: who commits has to wait until nobody does any more.
+const UNCHANGED_TIME: Duration = Duration::from_secs(1);
 
 /// Under which shared versions it was found what a change changes: those of the cluster and of its database, as far as they
 /// were ever read. If they are others by now, names may mean something else, and it may change any rows.
@@ -16,6 +19,15 @@ pub struct Names {
     pub database: Arc<str>,
     /// The cluster's version, and the database's.
     pub versions: [Option<u64>; 2],
+}
+
+/// Whether shared versions may be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reliance {
+    /// Since when all of them may be, for as long as that lasts.
+    pub from: Option<Instant>,
+    /// None has changed for some time.
+    pub is_worth_it: bool,
 }
 
 /// What others are to be told, in order.
@@ -68,17 +80,22 @@ impl Store {
     }
 
     /// These are the shared versions, read just now. What has changed since they were last read is taken from here, too.
+    /// `relied_from`: they may be relied on, and were asked for then.
     pub fn note_shared<'a>(
         &mut self,
         versions: impl IntoIterator<Item = (&'a Tag, u64)>,
+        relied_from: Option<Instant>,
         now: Instant,
     ) {
         for (tag, version) in versions {
             let Some(place) = self.place(tag, now) else { continue };
             let Some(state) = self.states.get_mut(place.0 as usize) else { continue };
             if state.shared != Some(version) {
-                state.shared = Some(version);
+                (state.shared, state.shared_at) = (Some(version), now);
+                state.relied_from = relied_from;
                 self.renew(place, now);
+            } else {
+                state.relied_from = state.relied_from.max(relied_from);
             }
         }
     }
@@ -91,6 +108,23 @@ impl Store {
         };
         let shared = |tag: &Tag| self.states.get(self.places.get(tag)?.0 as usize)?.shared;
         entry.versions.iter().all(stands).then(|| tags.iter().map(shared).collect())?
+    }
+
+    /// May the shared versions of these be relied on?
+    pub fn reliance(&self, tags: &[Tag], now: Instant) -> Reliance {
+        let mut reliance = Reliance { from: Some(now), is_worth_it: true };
+        for tag in tags {
+            let place = self.places.get(tag);
+            match place.and_then(|place| self.states.get(place.0 as usize)) {
+                Some(state) if state.shared.is_some() => {
+                    reliance.from = reliance.from.min(state.relied_from);
+                    let unchanged = now.saturating_duration_since(state.shared_at);
+                    reliance.is_worth_it &= unchanged >= UNCHANGED_TIME;
+                }
+                _ => return Reliance { from: None, is_worth_it: false },
+            }
+        }
+        reliance
     }
 
     /// What an answer of this database is read from besides its own tags, in the order of versions everywhere.

@@ -274,6 +274,7 @@ pub(super) const KEYS: &[Key] = &[
     key("cache.redis", "prefix", Value(r#""tidegate""#), Restart, "What all keys begin with. Behind it they name the cluster, so that several may have one prefix."),
     key("cache.redis", "deadline", Value(r#""50ms""#), Restart, "A read waits this long at most for what Redis has; then a server is asked."),
     key("cache.redis", "lease", Value(r#""500ms""#), Restart, "Answers are served as long as every other Tidegate has been heard within this. When Redis is lost, commits wait this long at most and half as long again, once: until nobody serves what they change. The same everywhere."),
+    key("cache.redis", "reliance", Value(r#""20ms""#), Restart, "What Redis has told of tables that have not changed for a second stands so long without being asked for again; who changes one waits so long before the commit. Up to a quarter of `lease`; `off`: each answer is asked for. The same everywhere."),
 
     key("log", "format", Value(r#""text""#), Restart, "`text` or `json`."),
     key("log", "filter", Value(r#""info""#), Live, "Levels, for all or by module: `info`, `info,tidegate::upstream=debug`. Orders over the admin API (the target `tidegate::audit`) are logged whatever it says, unless it names them: `warn,tidegate::audit=off`."),

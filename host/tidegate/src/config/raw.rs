@@ -183,6 +183,7 @@ pub struct RawRedis {
     pub prefix: Option<At<String>>,
     pub deadline: Option<At<Duration>>,
     pub lease: Option<At<Duration>>,
+    pub reliance: Option<At<Timeout>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

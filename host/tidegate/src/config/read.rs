@@ -197,6 +197,7 @@ impl Reader<'_> {
             prefix: self.value(table, "prefix"),
             deadline: self.value(table, "deadline"),
             lease: self.value(table, "lease"),
+            reliance: self.value(table, "reliance"),
         }
     }
 

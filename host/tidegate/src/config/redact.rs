@@ -111,6 +111,7 @@ fn cache(cache: &CacheSettings) -> Value {
             "prefix": redis.prefix,
             "deadline": duration(redis.deadline),
             "lease": duration(redis.lease),
+            "reliance": timeout(Some(redis.reliance).filter(|time| !time.is_zero())),
         })),
     })
 }

@@ -9,7 +9,7 @@ use redis::{ConnectionAddr, IntoConnectionInfo as _};
 use super::check::Checker;
 use super::checked::{RootCertificates, Secret};
 use super::error::Problem;
-use super::raw::{At, RawRedis};
+use super::raw::{At, RawRedis, Timeout};
 use crate::tls::trusting;
 
 const PREFIX: &str = "tidegate";
@@ -20,6 +20,8 @@ const LEASE: Duration = Duration::from_millis(500);
 /// Less is less than it takes to be heard.
 const LEASE_MIN: Duration = Duration::from_millis(100);
 const LEASE_MAX: Duration = Duration::from_secs(10);
+const RELIANCE: Duration = Duration::from_millis(20);
+const RELIANCE_MIN: Duration = Duration::from_millis(1);
 
 /// `[cache.redis]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub struct RedisSettings {
     pub deadline: Duration,
     /// How long each other process counts as heard.
     pub lease: Duration,
+    /// How long versions that were told are relied on; zero: not at all.
+    pub reliance: Duration,
 }
 
 /// Which Redis, and as whom.
@@ -110,7 +114,7 @@ impl fmt::Display for RedisUrl {
 impl Checker {
     /// Without `url` there is none, whatever else is written.
     pub(super) fn redis(&mut self, written: RawRedis) -> Option<RedisSettings> {
-        let RawRedis { url, root_ca, prefix, deadline, lease } = written;
+        let RawRedis { url, root_ca, prefix, deadline, lease, reliance } = written;
         let At { value, origin } = url?;
         let roots = match root_ca {
             Some(At { value, origin }) => {
@@ -125,6 +129,16 @@ impl Checker {
         };
         let read = RedisUrl::read(value.reveal(), roots);
         let url = read.map_err(|words| self.bad_value(&origin, "cache.redis.url", words)).ok()?;
+        let lease = self.between("cache.redis.lease", lease, (LEASE_MIN, LEASE_MAX), LEASE);
+        let reliance = match reliance {
+            Some(At { value: Timeout(None), .. }) => Duration::ZERO,
+            Some(At { value: Timeout(Some(value)), origin }) => {
+                let written = Some(At { value, origin });
+                let bounds = (RELIANCE_MIN, lease / 4);
+                self.between("cache.redis.reliance", written, bounds, RELIANCE)
+            }
+            None => RELIANCE,
+        };
         Some(RedisSettings {
             url,
             prefix: self.prefix(prefix),
@@ -134,7 +148,8 @@ impl Checker {
                 (Duration::from_millis(1), DEADLINE_MAX),
                 DEADLINE,
             ),
-            lease: self.between("cache.redis.lease", lease, (LEASE_MIN, LEASE_MAX), LEASE),
+            lease,
+            reliance,
         })
     }
 

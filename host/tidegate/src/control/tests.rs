@@ -161,7 +161,7 @@ async fn a_database_that_is_gone_is_asked_about_once_for_each_login() {
 #[tokio::test]
 async fn a_database_that_cannot_be_read_is_not_asked_about_at_each_look() {
     let (watched, seen) = server().await;
-    let mut catalogues = Catalogues::new(&watched);
+    let mut catalogues = Catalogues::new(&watched, &Default::default());
     let hidden = HiddenCodes::default();
     let results = results();
     let first = catalogues.refresh(&"starting".into(), 0, &hidden, &results).await;
@@ -195,4 +195,27 @@ async fn replicas_are_watched_while_a_catalogue_takes_its_time() {
             assert_eq!(input.views.latest().replicas.len(), 1);
         }
     }
+}
+
+#[tokio::test]
+async fn catalogues_stand_where_only_the_roles_of_servers_have_changed() {
+    let (watched, _seen) = server().await;
+    let (input, watched) = input(watched);
+    let name: Arc<str> = "slow".into();
+    let known = || crate::view::Known {
+        catalogue: Arc::new(tidegate_core::catalogue::Builder::default().build()),
+        schema: 0,
+        tables: None,
+    };
+    input.views.update(|view| drop(view.catalogues.insert(name.clone(), known())));
+    let mut targets = watched.targets.clone();
+    targets.reverse();
+    let swapped = Arc::new(Watched { config: watched.config.clone(), targets });
+    forget(&input, Some(watched.clone()), &swapped);
+    assert!(input.views.latest().catalogues.contains_key(&name));
+    assert_eq!(Catalogues::new(&swapped, &input.views.latest().catalogues).known().len(), 1);
+    let fewer =
+        Watched { config: watched.config.clone(), targets: vec![watched.targets[0].clone()] };
+    forget(&input, Some(swapped), &fewer);
+    assert!(input.views.latest().catalogues.is_empty(), "another cluster");
 }

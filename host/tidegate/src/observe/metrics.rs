@@ -160,6 +160,7 @@ pub const METRICS: &[Metric] = &[
     gauge("tidegate_cache_l2_joined", "1 while others who share the Redis of [cache.redis] can be told of writes.", |s| f64::from(u8::from(s.kept.shared.is_joined))),
     gauge("tidegate_cache_l2_serving", "1 while, besides, all of [[peers]] are heard: only then are answers served or kept.", |s| f64::from(u8::from(s.kept.shared.serves))),
     shared("tidegate_cache_l2_looks_total", "Questions to Redis whether an answer stands, or for one.", |k| k.looks),
+    shared("tidegate_cache_l2_relied_total", "Answers from memory without a question to Redis, since what it had told a moment before stood.", |k| k.relied),
     shared("tidegate_cache_l2_hits_total", "Answers that Redis had and this process had not.", |k| k.hits),
     shared("tidegate_cache_l2_puts_total", "Answers put into Redis.", |k| k.puts),
     shared("tidegate_cache_l2_late_total", "Questions that were not answered within the deadline: a server was asked.", |k| k.late),

@@ -95,6 +95,7 @@ pub struct SharedSnapshot {
     /// And all others are heard.
     pub serves: bool,
     pub looks: u64,
+    pub relied: u64,
     pub hits: u64,
     pub puts: u64,
     pub late: u64,

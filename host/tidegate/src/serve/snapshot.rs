@@ -100,6 +100,7 @@ fn shared(sharing: &Sharing) -> SharedSnapshot {
         is_joined: standing == Standing::Joined,
         serves,
         looks: count(&counts.looks),
+        relied: count(&counts.relied),
         hits: count(&counts.hits),
         puts: count(&counts.puts),
         late: count(&counts.late),

@@ -17,10 +17,29 @@ pub(super) type Answer = oneshot::Receiver<()>;
 
 #[derive(Debug)]
 pub(super) enum Order {
-    Mark { token: u64, process: Option<i32>, tags: Arc<[Tag]>, names: Option<Names> },
-    End { tokens: Vec<u64>, tags: Vec<Tag>, names: Option<Names> },
-    Look { entry: Arc<Entry>, has: Option<Box<[u64]>>, found: oneshot::Sender<Looked> },
-    Put { entry: Arc<Entry>, versions: Arc<[u64]>, value: Vec<u8>, ttl: Duration },
+    Mark {
+        token: u64,
+        process: Option<i32>,
+        tags: Arc<[Tag]>,
+        names: Option<Names>,
+    },
+    End {
+        tokens: Vec<u64>,
+        tags: Vec<Tag>,
+        names: Option<Names>,
+    },
+    Look {
+        entry: Arc<Entry>,
+        has: Option<Box<[u64]>>,
+        relies: bool,
+        found: oneshot::Sender<Looked>,
+    },
+    Put {
+        entry: Arc<Entry>,
+        versions: Arc<[u64]>,
+        value: Vec<u8>,
+        ttl: Duration,
+    },
 }
 
 #[derive(Debug)]
@@ -42,6 +61,8 @@ pub struct Shared {
     pub versions: Arc<[u64]>,
     /// What was put, and how long it may be served.
     pub value: Option<(Vec<u8>, Duration)>,
+    /// They may be relied on, and were asked for then.
+    pub relied_from: Option<Instant>,
 }
 
 /// What a look came to.
@@ -56,6 +77,7 @@ pub enum Looked {
 #[derive(Debug)]
 pub struct Looking {
     pub entry: Arc<Entry>,
+    relied_from: Option<Instant>,
     found: oneshot::Receiver<Looked>,
     timer: Pin<Box<Sleep>>,
     sharing: Arc<Sharing>,
@@ -65,7 +87,11 @@ impl Looking {
     /// `None`: nothing is known in time.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Looked>> {
         if let Poll::Ready(found) = Pin::new(&mut self.found).poll(cx) {
-            return Poll::Ready(found.ok());
+            let mut found = found.ok();
+            if let Some(Looked::Shared(shared)) = &mut found {
+                shared.relied_from = self.relied_from;
+            }
+            return Poll::Ready(found);
         }
         if self.timer.as_mut().poll(cx).is_ready() {
             super::count(&self.sharing.counts.late);
@@ -77,18 +103,25 @@ impl Looking {
 
 impl Sharing {
     /// Asks for an answer and its tags' versions; not for the answer while they are those of `has`. `None`: what is shared cannot
-    /// be believed now.
-    pub fn look(self: &Arc<Self>, entry: Arc<Entry>, has: Option<Box<[u64]>>) -> Option<Looking> {
+    /// be believed now. `relies`: they are to be relied on afterwards.
+    pub fn look(
+        self: &Arc<Self>,
+        entry: Arc<Entry>,
+        has: Option<Box<[u64]>>,
+        relies: bool,
+    ) -> Option<Looking> {
         let mut core = self.core();
-        if !core.membership.may_serve(Instant::now()) {
+        let now = Instant::now();
+        if !core.membership.may_serve(now) {
             return None;
         }
         let (found, receiver) = oneshot::channel();
-        self.send(&mut core, Order::Look { entry: entry.clone(), has, found })?;
+        self.send(&mut core, Order::Look { entry: entry.clone(), has, relies, found })?;
         drop(core);
         super::count(&self.counts.looks);
         let timer = Box::pin(tokio::time::sleep(self.deadline()));
-        Some(Looking { entry, found: receiver, timer, sharing: self.clone() })
+        let relied_from = relies.then_some(now);
+        Some(Looking { entry, relied_from, found: receiver, timer, sharing: self.clone() })
     }
 
     /// Puts what was read under these versions. Nobody waits for it.

@@ -69,6 +69,8 @@ enum Said {
 #[derive(Debug, Default)]
 pub struct SharingCounts {
     pub looks: AtomicU64,
+    /// Looks that were spared, since what was told a moment before stood.
+    pub relied: AtomicU64,
     /// Answers that Redis had.
     pub hits: AtomicU64,
     pub puts: AtomicU64,
@@ -93,7 +95,8 @@ pub struct Sharing {
 impl Sharing {
     /// `seed` is the process's.
     pub fn new(settings: RedisSettings, seed: u128) -> Arc<Self> {
-        let config = MembershipConfig { own: 0, peers: Box::default(), lease: settings.lease };
+        let RedisSettings { lease, reliance, .. } = settings;
+        let config = MembershipConfig { own: 0, peers: Box::default(), lease, reliance };
         let core = Core {
             membership: Membership::new(config),
             requests: None,
@@ -126,6 +129,20 @@ impl Sharing {
     /// May what is shared be believed now?
     pub fn may_serve(&self, now: Instant) -> bool {
         self.core().membership.may_serve(now)
+    }
+
+    /// May versions be believed, without being asked for again, that were asked for then to be relied on?
+    pub fn may_rely(&self, from: Instant, now: Instant) -> bool {
+        let relies = self.core().membership.may_rely(from, now);
+        if relies {
+            count(&self.counts.relied);
+        }
+        relies
+    }
+
+    /// Is anything ever relied on?
+    pub fn relies(&self) -> bool {
+        !self.settings.reliance.is_zero()
     }
 
     /// Is there a session, and are all others heard?

@@ -2,12 +2,14 @@
 //!
 //! Under the prefix: `n` which life of the data this is; `m` members, each with its session and the number it has told, and the
 //! number `c` that was drawn last; `o:ID` the marks of one member; `t:TAG` a tag's version `v`, and the marks that are on it; `e:KEY`
-//! an answer, behind the versions it was read under.
+//! an answer, behind the versions it was read under. Behind a version stands who may rely on it: nobody, one member, or `*`: several,
+//! or nobody knows.
 //!
 //! - Nothing is done in another life than the caller's, and nothing is told by a member whose session is another's by now: a
 //!   message that is late does nothing.
 //! - What is lost (wiped, evicted, expired) makes answers void: a version that is not there is drawn anew.
 //! - `c` is in one hash with what it proves, so that both are lost together.
+//! - A version that was drawn anew, other than by the commit that changes it, may be one that somebody relied on before.
 
 /// Whose script this is; the first thing that each says, `gone` when it is not the caller's life or session any more.
 const LIFE: &str = "\
@@ -27,18 +29,18 @@ local function tagged(tag)
   return key
 end
 ";
-/// `moved(at)`: are the versions of the cluster and of the database others than those that stand from `at`? Versions, and the
+/// `version(tag, fresh)`: its version, and who may rely on it; drawn anew if it is not there. `moved(at)`: are the versions of the cluster and of the database others than those that stand from `at`? Versions, and the
 /// tag of all rows.
 const MOVED: &str = "\
 local function version(tag, fresh)
   local key = p .. 't:' .. tag
   local v = redis.call('HGET', key, 'v')
   if not v then
-    v = fresh
+    v = fresh .. '*'
     redis.call('HSET', key, 'v', v)
     tagged(tag)
   end
-  return v
+  return string.sub(v, 1, 8), string.sub(v, 9)
 end
 local function moved(at, fresh)
   if ARGV[at] == '' then return false, '', '' end
@@ -82,7 +84,7 @@ for i = 1, #open, 2 do
     redis.call('HDEL', p .. 'o:' .. id, open[i])
   end
 end
-redis.call('HSET', p .. 't:' .. ARGV[6], 'v', ARGV[5])
+redis.call('HSET', p .. 't:' .. ARGV[6], 'v', ARGV[5] .. '*')
 tagged(ARGV[6])
 ";
 
@@ -95,11 +97,15 @@ return answer
 ";
 
 /// Behind life, member, session: token, process, random version, then five of names (the tag of all rows, or nothing; the tags of
-/// cluster and database; their versions as known), tags. Answers `ok` and the versions of cluster and database.
+/// cluster and database; their versions as known), tags. Answers `ok`, the versions of cluster and database, and `1` if another member may
+/// rely on what is marked.
 const MARK: &str = "\
 local field, list = session .. ARGV[4], {ARGV[5]}
 local others, cluster, database = moved(7, ARGV[6])
+local relied = '0'
 local function mark(tag)
+  local _, who = version(tag, ARGV[6])
+  if who ~= '' and who ~= id then relied = '1' end
   redis.call('HSET', p .. 't:' .. tag, field, '1')
   tagged(tag)
   table.insert(list, tag)
@@ -108,10 +114,11 @@ for i = 12, #ARGV do mark(ARGV[i]) end
 if others then mark(ARGV[7]) end
 redis.call('HSET', p .. 'o:' .. id, field, table.concat(list, '\\0'))
 redis.call('PEXPIRE', p .. 'o:' .. id, 86400000)
-return {'ok', cluster, database}
+return {'ok', cluster, database, relied}
 ";
 
-/// Behind life, member, session: the number of tokens, random version, five of names, tokens, tags. Answers as MARK.
+/// Behind life, member, session: the number of tokens, random version, five of names, tokens, tags. Answers `ok` and the versions of
+/// cluster and database. Nobody relies on what was changed: who did has been waited for.
 const END: &str = "\
 local others, cluster, database = moved(6, ARGV[5])
 local last = 10 + tonumber(ARGV[4])
@@ -138,20 +145,19 @@ end
 return {'ok', cluster, database}
 ";
 
-/// Behind life: a random version, the key of an answer, the versions of the caller's own or nothing, tags. Answers `marked`; or
+/// Behind life: a random version, the key of an answer, the versions of the caller's own or nothing, the member if it is to rely on what it
+/// is told or nothing, tags. Answers `marked`; or
 /// `look`, the tags' versions one behind the other, and the answer that was read under these, if it is there and the caller has
 /// not got it, with the milliseconds it has left.
 const LOOK: &str = "\
-local versions = {}
-for i = 5, #ARGV do
+local versions, id = {}, ARGV[5]
+for i = 6, #ARGV do
   local key = p .. 't:' .. ARGV[i]
-  local v = redis.call('HGET', key, 'v')
-  if not v then
-    v = ARGV[2]
-    redis.call('HSET', key, 'v', v)
-    tagged(ARGV[i])
-  end
+  local v, who = version(ARGV[i], ARGV[2])
   if redis.call('HLEN', key) ~= 1 then return {'marked'} end
+  if id ~= '' and who ~= id and who ~= '*' then
+    redis.call('HSET', key, 'v', v .. (who == '' and id or '*'))
+  end
   versions[#versions + 1] = v
 end
 versions = table.concat(versions)
@@ -172,7 +178,7 @@ for i = 6, #ARGV do
   local key = p .. 't:' .. ARGV[i]
   local v = redis.call('HGET', key, 'v')
   if not v or redis.call('HLEN', key) ~= 1 then return {'void'} end
-  versions[#versions + 1] = v
+  versions[#versions + 1] = string.sub(v, 1, 8)
 end
 if table.concat(versions) ~= ARGV[4] then return {'void'} end
 redis.call('SET', p .. 'e:' .. ARGV[2], ARGV[5], 'PX', ARGV[3])
@@ -203,7 +209,7 @@ impl Script {
             Self::Beat => [LIFE, MEMBER, BEAT].concat(),
             Self::Mark => [LIFE, MEMBER, TAGGED, MOVED, MARK].concat(),
             Self::End => [LIFE, MEMBER, TAGGED, MOVED, END].concat(),
-            Self::Look => [LIFE, TAGGED, LOOK].concat(),
+            Self::Look => [LIFE, TAGGED, MOVED, LOOK].concat(),
             Self::Put => [LIFE, PUT].concat(),
         }
     }

@@ -13,6 +13,7 @@ use super::commands::{Connection, Lost};
 use super::inbox::{Looked, Order, Request, Shared};
 use super::scripts::Script;
 use super::{Orphan, REQUESTS_MAX, Sharing, tags};
+use crate::config::RedisSettings;
 
 /// From the connection to the scripts in place.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
@@ -63,12 +64,14 @@ impl Drop for Leaving<'_> {
 impl Sharing {
     /// Without end. `place` tells clusters apart, and a primary from the one before it.
     pub async fn run(&self, own: u8, peers: &[u8], place: &str, note: &Note<'_>) {
-        let lease = self.settings.lease;
-        self.core().membership.set_config(MembershipConfig { own, peers: peers.into(), lease });
+        let RedisSettings { lease, reliance, .. } = self.settings;
+        let config = MembershipConfig { own, peers: peers.into(), lease, reliance };
+        self.core().membership.set_config(config);
         let _leaving = Leaving(self);
-        // Who has another lease is never heard: each relies on the other's.
-        let lease_ms = lease.as_millis();
-        let prefix = format!("{}:{}:{lease_ms}:{{{place}}}:", self.settings.prefix, tags::FORMAT);
+        // Who has other times is never heard: each relies on the other's.
+        let (lease_ms, reliance_ms) = (lease.as_millis(), reliance.as_millis());
+        let (own_prefix, format) = (&self.settings.prefix, tags::FORMAT);
+        let prefix = format!("{own_prefix}:{format}:{lease_ms}:{reliance_ms}:{{{place}}}:");
         let mut retry = RETRY_TIME_MIN;
         loop {
             let Err(why) = self.session(own, &prefix, note).await;
@@ -204,8 +207,14 @@ impl Session<'_> {
         let mut call = self.member(Script::Join);
         call.arg(heard).arg(&tags::version(random()?)).arg(tags::name(&Tag::Cluster));
         let answer = self.now(call).await?;
-        self.sharing.core().membership.handle_joined();
+        // What others were told to rely on may have been lost: nothing is committed before nobody does any more.
+        tokio::time::sleep(self.wait()).await;
+        self.sharing.core().membership.handle_joined(Instant::now());
         self.handle_beat(made_at, answer)
+    }
+
+    fn wait(&self) -> Duration {
+        self.sharing.core().membership.wait()
     }
 
     async fn serve(
@@ -265,7 +274,7 @@ impl Session<'_> {
             Some((id, number(pair[1].get(SESSION_BYTES..)?)?))
         };
         let told: Vec<(u8, u64)> = rest.chunks_exact(2).filter_map(told).collect();
-        self.sharing.core().membership.handle_beat(made_at, drawn, &told);
+        self.sharing.core().membership.handle_beat(made_at, drawn, &told, Instant::now());
         Ok(())
     }
 
@@ -274,9 +283,13 @@ impl Session<'_> {
         match order {
             Order::Mark { token, process, tags, names } => {
                 let call = self.mark(token, process, &tags, names.as_ref())?;
-                let sent = self.connection.send(call);
+                let (sent, wait) = (self.connection.send(call), self.wait());
                 self.calls.spawn(async move {
-                    Done::Told { done, names, answer: in_time(patience, sent).await }
+                    let answer = in_time(patience, sent).await;
+                    if answer.as_ref().is_ok_and(|answer| is_relied_on(answer)) {
+                        tokio::time::sleep(wait).await;
+                    }
+                    Done::Told { done, names, answer }
                 });
             }
             Order::End { tokens, tags, names } => {
@@ -286,10 +299,11 @@ impl Session<'_> {
                     Done::Told { done, names, answer: in_time(patience, sent).await }
                 });
             }
-            Order::Look { entry, has, found } => {
+            Order::Look { entry, has, relies, found } => {
                 let mut call = self.life(Script::Look);
                 call.arg(&tags::version(random()?));
                 call.arg(&entry.name()).arg(has.map_or_else(Vec::new, |has| tags::bytes_of(&has)));
+                call.arg(if relies { &*self.who.id } else { "" });
                 entry.tags.iter().for_each(|tag| {
                     call.arg(tags::name(tag));
                 });
@@ -326,7 +340,7 @@ impl Session<'_> {
         match done {
             Done::Told { done, names, answer } => {
                 let answer = answer?;
-                if let (Some(names), [_, cluster, database]) = (names, &answer[..])
+                if let (Some(names), [_, cluster, database, ..]) = (names, &answer[..])
                     && let (Some(cluster), Some(database)) =
                         (tags::versions(cluster), tags::versions(database))
                     && let ([cluster], [database]) = (&cluster[..], &database[..])
@@ -432,7 +446,13 @@ fn looked(answer: Vec<Vec<u8>>) -> Option<Looked> {
         }
         _ => None,
     };
-    Some(Looked::Shared(Shared { versions: tags::versions(&versions)?, value }))
+    let versions = tags::versions(&versions)?;
+    Some(Looked::Shared(Shared { versions, value, relied_from: None }))
+}
+
+/// The answer of a mark.
+fn is_relied_on(answer: &[Vec<u8>]) -> bool {
+    answer.get(3).is_none_or(|relied| relied != b"0")
 }
 
 fn number(digits: &[u8]) -> Option<u64> {

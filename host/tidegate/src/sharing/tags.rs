@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidegate_cache::{Answer, Key, Names, Store, Tag};
 
 /// The form of what is put. Another form, another prefix.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 /// Keys of answers are told apart by all their bytes; the hash need not be secret.
 pub const KEY_SEED: u64 = 0;
 

@@ -138,6 +138,49 @@ fn what_one_has_read_the_other_serves_and_what_one_writes_both_forget() {
     assert!(hits.iter().sum::<f64>() >= 10.0, "{hits:?}");
 }
 
+/// Answers are served without a word to Redis for long enough to see whether anybody changes them meanwhile.
+const TRUSTING: &str = "deadline = \"1s\"\nlease = \"3s\"\nreliance = \"500ms\"\n";
+
+#[test]
+fn what_is_relied_on_changes_when_nobody_relies_on_it_any_more() {
+    let mut redis = Redis::start(&USERS);
+    let pair = Pair::start(&redis, "shared_relied", TRUSTING);
+    let (mut one, mut other) = (pair.connect(0), pair.connect(1));
+    let relied = |which: usize| metric(&pair.both[which], "tidegate_cache_l2_relied_total");
+    let (sql, whole) = ("SELECT v FROM reg WHERE k = 1", "SELECT sum(v) FROM reg WHERE k = 1");
+    for n in 0..8 {
+        let before = relied(1);
+        wait_until(LONG, "an answer is served without being asked for", || {
+            assert_eq!(other.value(sql), Some(n.to_string()));
+            other.value(whole);
+            relied(1) > before
+        });
+        // What the other relies on now is forgotten, or is still known.
+        match n % 4 {
+            1 => drop(redis.command("FLUSHALL")),
+            2 => drop(redis.command("CLIENT KILL TYPE normal SKIPME yes")),
+            3 => {
+                redis.kill();
+                redis.start_again();
+            }
+            _ => {}
+        }
+        one.query(&format!("UPDATE reg SET v = {} WHERE k = 1", n + 1));
+        assert_eq!(other.value(sql), Some((n + 1).to_string()), "after {n}");
+        assert_eq!(other.value(whole), Some((n + 1).to_string()), "after {n}");
+    }
+    // Nobody has to wait for what it alone relies on: this is not the other's.
+    let asked = metric(&pair.both[0], "tidegate_cache_l2_looks_total");
+    wait_until(LONG, "it relies on it itself", || {
+        let before = relied(0);
+        one.value("SELECT v FROM reg WHERE k = 2");
+        relied(0) > before
+    });
+    assert!(metric(&pair.both[0], "tidegate_cache_l2_looks_total") > asked);
+    one.query("UPDATE reg SET v = -8 WHERE k = 2");
+    assert_eq!(one.value("SELECT v FROM reg WHERE k = 2").as_deref(), Some("-8"));
+}
+
 #[test]
 fn a_change_of_the_schema_through_one_is_known_to_the_other() {
     let redis = Redis::start(&USERS);

@@ -1,4 +1,5 @@
-//! Answers that several processes share: nothing is served, or kept, but under versions that Redis has just told.
+//! Answers that several processes share: nothing is served, or kept, but under versions that Redis has just told, or has told a
+//! moment before to be relied on.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,8 +31,18 @@ impl Routing {
             _ => {
                 let now = Instant::now();
                 let results = &self.caching.results;
-                let has = results.with(|store| store.shared_of(&wanted.key, &entry.tags, now));
-                self.caching.looking = sharing.look(entry, has);
+                let (has, reliance) = results.with(|store| {
+                    let has = store.shared_of(&wanted.key, &entry.tags, now);
+                    (has, store.reliance(&entry.tags, now))
+                });
+                if has.is_some()
+                    && reliance.from.is_some_and(|from| sharing.may_rely(from, now))
+                    && let found @ Found::Hit(..) = self.look(client, wanted)
+                {
+                    return Ok(found);
+                }
+                let relies = sharing.relies() && reliance.is_worth_it;
+                self.caching.looking = sharing.look(entry, has, relies);
                 let later = self.caching.looking.is_some();
                 return Err(if later { Recalled::Later } else { Recalled::No });
             }
@@ -43,7 +54,7 @@ impl Routing {
         }
         wanted.shared = Some((entry.clone(), Some(shared.versions.clone())));
         let known = entry.tags.iter().zip(shared.versions.iter().copied());
-        self.caching.results.with(|store| store.note_shared(known, now));
+        self.caching.results.with(|store| store.note_shared(known, shared.relied_from, now));
         let found = self.look(client, wanted);
         Ok(self.caching.take(found, wanted, &entry, shared, now))
     }
