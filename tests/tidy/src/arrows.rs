@@ -26,7 +26,7 @@ pub const CRATES: &[Layers] = &[
             &["handover", "hidden", "plugins", "statistics", "view"],
             &["results"],
             &["alerts", "sharing", "upstream"],
-            &["stream"],
+            &["redis_connection", "stream"],
             &["config", "exit", "observe", "open_files", "tls", "trace", "uring"],
         ],
     },
