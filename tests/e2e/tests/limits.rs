@@ -1,5 +1,8 @@
 //! Rates: who is refused, what that looks like to a client, and what a policy changes while statements run.
 
+mod function; // the function in Redis beside its reference
+mod shared; // two Tidegates that count together
+
 use crate::own::{SOON, json, policies_answer, pool_of, tidegate, wait_for_state};
 use std::time::{Duration, Instant};
 use tidegate_test_support::clusters::ROLE;

@@ -25,7 +25,7 @@ pub const CRATES: &[Layers] = &[
             &["explain"],
             &["handover", "hidden", "plugins", "statistics", "view"],
             &["results"],
-            &["alerts", "sharing", "upstream"],
+            &["alerts", "rates", "sharing", "upstream"],
             &["redis_connection", "stream"],
             &["config", "exit", "observe", "open_files", "tls", "trace", "uring"],
         ],
