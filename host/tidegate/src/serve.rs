@@ -421,6 +421,7 @@ impl Handle {
             adopt: Box::new(adopt),
             orders,
             results: self.shared.results.clone(),
+            counters: self.shared.limits.counters.clone(),
             alerts: self.alerts.clone(),
         };
         let started = control::start(input).map(drop);
