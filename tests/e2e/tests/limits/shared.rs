@@ -1,6 +1,7 @@
 //! Two Tidegates that count together in one Redis; and all that may become of that.
 
 use crate::own::{SOON, metric, policies_answer, sqlstate};
+use std::thread;
 use std::time::{Duration, Instant};
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
@@ -16,6 +17,7 @@ const LONG: Duration = Duration::from_secs(60);
 struct Pair {
     both: [Tidegate; 2],
     clients: [Client; 2],
+    urls: [String; 2],
 }
 
 impl Pair {
@@ -33,8 +35,9 @@ impl Pair {
         for one in &both {
             wait_until(3 * SOON, "policies answer", || policies_answer(one));
         }
-        let clients = both.each_ref().map(|one| Client::connect(&one.url(ROLE, &database)));
-        Pair { both, clients }
+        let urls = both.each_ref().map(|one| one.url(ROLE, &database));
+        let clients = urls.each_ref().map(|url| Client::connect(url));
+        Pair { both, clients, urls }
     }
 
     /// And until both know that they are two.
@@ -109,6 +112,37 @@ fn a_limit_holds_for_both_together_and_is_used_to_its_end() {
     assert!(denied >= 60.0, "{denied} refusals without a round trip");
 }
 
+// Property 29: whenever the window begins.
+#[test]
+fn no_window_lets_more_through_than_the_limit() {
+    let redis = Redis::start(&[]);
+    let pair = Pair::shared("limits_window", "all = 60\nwindow = \"2s\"", &on(&redis));
+    let began = Instant::now();
+    // Until when each was sent and answered: it was let through in between.
+    let ask = |url: &str| {
+        let (mut client, mut passed) = (Client::connect(url), Vec::new());
+        while began.elapsed() < Duration::from_secs(7) {
+            let sent = began.elapsed();
+            if sqlstate(&mut client, "SELECT 2").is_empty() {
+                passed.push((sent, began.elapsed()));
+            }
+        }
+        passed
+    };
+    let passed: Vec<(Duration, Duration)> = thread::scope(|scope| {
+        let urls = pair.urls.iter().cycle().take(4);
+        let threads: Vec<_> = urls.map(|url| scope.spawn(|| ask(url))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    for (begin, _) in &passed {
+        let end = *begin + Duration::from_secs(2);
+        let within = passed.iter().filter(|(sent, done)| sent >= begin && *done <= end).count();
+        assert!(within <= 60, "{within} from {begin:?} on");
+    }
+    assert!(passed.len() > 120, "{} in all", passed.len());
+    assert_eq!(pair.metric("tidegate_limits_local_total"), 0.0);
+}
+
 #[test]
 fn most_statements_of_a_busy_client_cost_no_round_trip() {
     let redis = Redis::start(&[]);
@@ -175,6 +209,23 @@ fn functions_and_scripts_that_are_flushed_come_back_by_themselves() {
         assert!((1..=5).contains(&passed), "{passed}");
     }
     assert_eq!(pair.metric("tidegate_limits_local_total"), 0.0);
+}
+
+#[test]
+fn a_redis_that_is_full_or_read_only_is_as_one_that_is_gone() {
+    let redis = Redis::start(&[]);
+    let mut pair = Pair::shared("limits_full", "per_end_user = 4", &on(&redis));
+    for (trouble, remedy, word) in [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OOM"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "read only replica"),
+    ] {
+        redis.command(trouble);
+        assert_eq!(pair.passing(0, word, 10) + pair.passing(1, word, 10), 4);
+        wait_until(LONG, "it is said", || pair.both.iter().all(|one| one.log().contains(word)));
+        redis.command(remedy);
+        pair.wait_until_shared();
+        wait_until(LONG, "both are refused", || !pair.passes(0, word) && !pair.passes(1, word));
+    }
 }
 
 #[test]
