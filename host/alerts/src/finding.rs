@@ -30,6 +30,8 @@ pub enum Condition {
     Breaker,
     /// A pool is nearly used up.
     Pool,
+    /// A Redis that several Tidegates share is lost.
+    Redis,
     /// Somebody wants to see whether alerts arrive.
     Test,
 }
@@ -69,7 +71,7 @@ impl Finding {
 }
 
 impl Condition {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Primary,
         Self::Failover,
         Self::Writes,
@@ -81,6 +83,7 @@ impl Condition {
         Self::OtherSystem,
         Self::Breaker,
         Self::Pool,
+        Self::Redis,
         Self::Test,
     ];
 
@@ -97,6 +100,7 @@ impl Condition {
             Self::OtherSystem => "other-cluster",
             Self::Breaker => "breaker",
             Self::Pool => "pool",
+            Self::Redis => "redis",
             Self::Test => "test",
         }
     }
@@ -110,7 +114,8 @@ impl Condition {
             | Self::Outdated
             | Self::OtherSystem
             | Self::Breaker
-            | Self::Pool => Severity::Warning,
+            | Self::Pool
+            | Self::Redis => Severity::Warning,
             Self::Test => Severity::Info,
         }
     }
@@ -118,7 +123,7 @@ impl Condition {
     /// It must have lasted so long.
     pub fn told_after(self) -> Duration {
         match self {
-            Self::Primary | Self::Replica | Self::Pool => BLIP_TIME,
+            Self::Primary | Self::Replica | Self::Pool | Self::Redis => BLIP_TIME,
             _ => Duration::ZERO,
         }
     }
@@ -158,6 +163,9 @@ impl Condition {
             }
             Self::Pool => {
                 "find what keeps connections (GET /api/v1/clients), make transactions shorter, or raise pool.size_max"
+            }
+            Self::Redis => {
+                "see whether that Redis runs, answers, and takes Tidegate's password; what is shared in it is shared again by itself"
             }
             Self::Test => "nothing: somebody has asked for this message",
         }

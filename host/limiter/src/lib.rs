@@ -1,15 +1,36 @@
-//! Limits carried out: a plan's buckets, counted in memory, and what that means for the next statement.
+//! Limits carried out: a plan's buckets, counted in memory or together with other processes, and what that means for the next
+//! statement.
 //!
-//! commands: `admit`. One for the process; whoever asks holds it alone.
+//! commands: `admit`, `flush`; `poll_order` says what to ask of the Redis that all share; events: `handle_taken`, `handle_refused`,
+//! `handle_late`, `handle_reached`, `handle_members`, `handle_lost`; getters: `is_reached`, `probe_at`, `members`, `counts`. One
+//! for the process; whoever asks holds it alone.
 
+mod breaker; // whether what is shared is asked
+mod ring; // one bucket of all processes
+mod share; // the same as one process sees it
+mod shared; // all of them
 mod window; // one bucket's counts
 mod windows; // all buckets, bounded
 
+#[cfg(test)]
+mod simulation; // several processes, one ring, and a network
+#[cfg(test)]
+mod tests;
+
+pub use ring::{FUNCTIONS, Ring, Span, Taken, Taking};
+pub use share::Name;
+use share::Room;
+use shared::Shared;
+pub use shared::{Counts, FailMode, Order, SharedConfig};
 use std::time::Duration;
 use tidegate_core::plan::Charge;
 use tidegate_core::policy::limit::{Bucket, OverLimit, TransactionState};
 use tidegate_core::refusal::Refusal;
+use window::Window;
 use windows::Windows;
+
+/// What a statement that nobody can count is told to wait, at least.
+const LOST_WAIT_MIN: Duration = Duration::from_secs(1);
 
 /// Whether the next statement may run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +39,8 @@ pub enum Verdict {
     Pass,
     /// Nothing is charged. There may be room after so long; ask again then.
     Later(Duration),
+    /// Nothing is charged. Whoever shares is asked about this bucket: ask again when that is answered, or after so long.
+    Asked(u128, Duration),
     /// Nothing is charged.
     Over(Over),
 }
@@ -30,68 +53,187 @@ pub struct Over {
     pub window: Duration,
     /// When there will be room if nobody takes it before; `None`: never, for it asks for more than the limit.
     pub retry_after: Option<Duration>,
+    pub why: Why,
+}
+
+/// Why there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It is used up.
+    Used,
+    /// Nobody can tell: what is shared does not answer.
+    Lost,
+}
+
+/// A statement that is to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Execution {
+    pub charge: Charge,
+    pub transaction: TransactionState,
+    /// How long it has been told to come later.
+    pub waited: Duration,
+    /// How long it has waited for an answer of those who share.
+    pub asked: Duration,
 }
 
 /// Counts what buckets have used.
 #[derive(Debug, Default)]
 pub struct Limiter {
     windows: Windows,
+    /// Where several processes count together.
+    shared: Option<Shared>,
 }
 
 /// A bucket with the hash of whom it counts.
 pub type Keyed<'a> = (&'a Bucket, u128);
 
 impl Limiter {
-    /// Charges all buckets, or none of them if one has no room. `now` is since any fixed moment; `waited` how long this
-    /// statement has been told to come later.
+    /// One that counts together with others, once they are reached.
+    pub fn shared(config: SharedConfig) -> Self {
+        Self { windows: Windows::default(), shared: Some(Shared::new(config)) }
+    }
+
+    /// Charges all buckets, or none of them if one has no room. `now` is since any fixed moment. `name` says what the bucket
+    /// of this number is called among those who share; it is asked once while the bucket is known.
     pub fn admit(
         &mut self,
         buckets: &[Keyed<'_>],
-        charge: Charge,
-        transaction: TransactionState,
-        waited: Duration,
+        execution: &Execution,
+        name: &mut dyn FnMut(usize) -> Name,
         now: Duration,
     ) -> Verdict {
-        let units = |bucket: &Bucket| match charge {
-            Charge::Statement { factor } => bucket.cost.saturating_mul(factor),
-            Charge::Transaction => bucket.cost,
-        };
         let mut later = Duration::ZERO;
-        for (bucket, key) in buckets {
-            let patience = match bucket.over.bind(transaction) {
+        let mut asks: u64 = 0;
+        for (number, keyed @ (bucket, _)) in buckets.iter().enumerate() {
+            let patience = match bucket.over.bind(execution.transaction) {
                 OverLimit::Count => continue,
                 OverLimit::Reject => Duration::ZERO,
-                OverLimit::Queue(most) => most.saturating_sub(waited),
+                OverLimit::Queue(most) => most.saturating_sub(execution.waited),
             };
-            let place = self.windows.place(*key, bucket.window, now);
-            match self.windows.at(place).fits(units(bucket), bucket.limit, now) {
-                Some(after) if after <= patience => later = later.max(after),
-                retry_after => {
-                    let Bucket { name, limit, window, .. } = bucket;
-                    let (bucket, limit, window) = (name.clone(), *limit, *window);
-                    return Verdict::Over(Over { bucket, limit, window, retry_after });
+            let (retry_after, why) = match self.room(*keyed, execution, || name(number), now) {
+                Room::Here => continue,
+                Room::Unknown => {
+                    asks |= 1 << number;
+                    continue;
                 }
-            }
+                Room::After(Some(after)) if after <= patience => {
+                    later = later.max(after);
+                    continue;
+                }
+                Room::After(retry_after) => (retry_after, Why::Used),
+                Room::Lost => (Some(LOST_WAIT_MIN), Why::Lost),
+            };
+            self.note_denied(execution);
+            let Bucket { name, limit, window, .. } = bucket;
+            let (bucket, limit, window) = (name.clone(), *limit, *window);
+            return Verdict::Over(Over { bucket, limit, window, retry_after, why });
         }
         if later > Duration::ZERO {
+            self.note_denied(execution);
             return Verdict::Later(later);
         }
-        if let Charge::Statement { .. } = charge {
-            for (bucket, key) in buckets {
-                let place = self.windows.place(*key, bucket.window, now);
-                self.windows.at(place).charge(units(bucket), now);
-            }
+        if asks != 0 {
+            return self.ask(buckets, asks, execution, now);
+        }
+        if let Charge::Statement { .. } = execution.charge {
+            self.charge(buckets, execution, name, now);
         }
         Verdict::Pass
+    }
+
+    #[inline]
+    fn room(
+        &mut self,
+        (bucket, key): Keyed<'_>,
+        execution: &Execution,
+        name: impl FnOnce() -> Name,
+        now: Duration,
+    ) -> Room {
+        let place = self.windows.place(key, bucket.window, now);
+        let entry = self.windows.at(place);
+        let (units, limit) = (units(bucket, execution.charge), bucket.limit);
+        let Some(shared) = &self.shared else {
+            return alone(&mut entry.window, units, limit, now);
+        };
+        let (window, share) = entry.shared(bucket.window, name);
+        let room = share.room(units, limit, now);
+        if room != Room::Unknown || shared.may_ask(share, execution.asked, now) {
+            return room;
+        }
+        match shared.fail_mode() {
+            FailMode::Local => alone(window, units, shared.part(limit).max(units), now),
+            FailMode::Open => Room::Here,
+            FailMode::Closed => Room::Lost,
+        }
+    }
+
+    fn charge(
+        &mut self,
+        buckets: &[Keyed<'_>],
+        execution: &Execution,
+        name: &mut dyn FnMut(usize) -> Name,
+        now: Duration,
+    ) {
+        let (mut taken, mut owed) = (0, 0);
+        for (number, (bucket, key)) in buckets.iter().enumerate() {
+            let place = self.windows.place(*key, bucket.window, now);
+            let entry = self.windows.at(place);
+            let units = units(bucket, execution.charge);
+            entry.window.charge(units, now);
+            let Some(shared) = &mut self.shared else { continue };
+            let (_, share) = entry.shared(bucket.window, || name(number));
+            if share.use_up(units, now) {
+                taken += 1;
+                continue;
+            }
+            share.owe(units, bucket.window, now);
+            shared.list(*key, share);
+            if bucket.over.bind(execution.transaction) != OverLimit::Count {
+                owed += 1;
+            }
+        }
+        if let Some(shared) = &mut self.shared {
+            shared.note_passed(taken, owed);
+        }
+    }
+
+    fn note_denied(&mut self, execution: &Execution) {
+        if let Some(shared) = &mut self.shared {
+            shared.note_denied(execution.asked);
+        }
+    }
+}
+
+/// Room in a window that is not shared, or as if it were not.
+#[inline]
+fn alone(window: &mut Window, units: u32, limit: u32, now: Duration) -> Room {
+    match window.fits(units, limit, now) {
+        Some(Duration::ZERO) => Room::Here,
+        retry_after => Room::After(retry_after),
+    }
+}
+
+#[inline]
+fn units(bucket: &Bucket, charge: Charge) -> u32 {
+    match charge {
+        Charge::Statement { factor } => bucket.cost.saturating_mul(factor),
+        Charge::Transaction => bucket.cost,
     }
 }
 
 impl Over {
     /// What the client is told (property 28).
     pub fn refusal(&self) -> Refusal {
-        let Over { bucket, limit, window, retry_after } = self;
+        let Over { bucket, limit, window, retry_after, why } = self;
         let window = window.as_secs_f64();
-        let message = format!("rate limit \"{bucket}\" exceeded: {limit} statements in {window} s");
+        let message = match why {
+            Why::Used => {
+                format!("rate limit \"{bucket}\" exceeded: {limit} statements in {window} s")
+            }
+            Why::Lost => format!(
+                "rate limit \"{bucket}\" cannot be counted: the Redis that counts it is lost"
+            ),
+        };
         let refusal = Refusal::error("53400", message);
         match retry_after {
             Some(after) => {
@@ -106,130 +248,6 @@ impl Over {
             None => refusal
                 .detail(format!("bucket={bucket} limit={limit} window_s={window}: the statement alone costs more."))
                 .hint("It cannot run under this limit, however long you wait."),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use tidegate_core::policy::Template;
-    use tidegate_core::policy::template::Holes;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn bucket(name: &str, limit: u32, over: OverLimit) -> Bucket {
-        let key = Template::parse("all", Holes::Identity).unwrap();
-        Bucket { name: name.into(), key, limit, window: 60 * SECOND, cost: 1, over }
-    }
-
-    fn admit(limiter: &mut Limiter, buckets: &[Keyed<'_>], charge: Charge, at: u64) -> Verdict {
-        limiter.admit(buckets, charge, TransactionState::Idle, Duration::ZERO, at as u32 * SECOND)
-    }
-
-    // Property 28: the refusal says what, how much, and when to come again.
-    #[test]
-    fn the_refusal_says_which_limit_and_when_there_is_room() {
-        let own = bucket("end user", 2, OverLimit::Reject);
-        let mut limiter = Limiter::default();
-        let buckets = [(&own, 7)];
-        assert_eq!(admit(&mut limiter, &buckets, Charge::ONE, 1), Verdict::Pass);
-        assert_eq!(admit(&mut limiter, &buckets, Charge::ONE, 1), Verdict::Pass);
-        let Verdict::Over(over) = admit(&mut limiter, &buckets, Charge::ONE, 10) else {
-            panic!("passed")
-        };
-        let refusal = over.refusal();
-        assert_eq!(refusal.sqlstate, "53400");
-        assert_eq!(refusal.message, "rate limit \"end user\" exceeded: 2 statements in 60 s");
-        let detail = "bucket=end user limit=2 window_s=60 remaining=0 retry_after_ms=52000";
-        assert_eq!(refusal.detail.as_deref(), Some(detail));
-        assert_eq!(refusal.hint.as_deref(), Some("Retry after 52 s."));
-        assert_eq!(
-            admit(&mut limiter, &[(&own, 8)], Charge::ONE, 10),
-            Verdict::Pass,
-            "somebody else's"
-        );
-        assert_eq!(admit(&mut limiter, &buckets, Charge::ONE, 62), Verdict::Pass);
-    }
-
-    // Property 26 and 27: one end user's limit and everybody's act together.
-    #[test]
-    fn nothing_is_charged_when_one_bucket_has_no_room() {
-        let (own, all) =
-            (bucket("own", 100, OverLimit::Reject), bucket("all", 1, OverLimit::Reject));
-        let mut limiter = Limiter::default();
-        assert_eq!(admit(&mut limiter, &[(&own, 1), (&all, 0)], Charge::ONE, 1), Verdict::Pass);
-        for _ in 0..200 {
-            let verdict = admit(&mut limiter, &[(&own, 1), (&all, 0)], Charge::ONE, 2);
-            assert!(matches!(verdict, Verdict::Over(over) if &*over.bucket == "all"));
-        }
-        for _ in 0..99 {
-            assert_eq!(admit(&mut limiter, &[(&own, 1)], Charge::ONE, 3), Verdict::Pass);
-        }
-        assert!(matches!(admit(&mut limiter, &[(&own, 1)], Charge::ONE, 3), Verdict::Over(_)));
-    }
-
-    #[test]
-    fn who_may_wait_is_told_how_long_and_is_refused_when_that_is_too_long() {
-        let all = bucket("all", 1, OverLimit::Queue(5 * SECOND));
-        let mut limiter = Limiter::default();
-        assert_eq!(admit(&mut limiter, &[(&all, 0)], Charge::ONE, 0), Verdict::Pass);
-        assert!(matches!(admit(&mut limiter, &[(&all, 0)], Charge::ONE, 50), Verdict::Over(_)));
-        assert_eq!(admit(&mut limiter, &[(&all, 0)], Charge::ONE, 57), Verdict::Later(4 * SECOND));
-        let ask = |limiter: &mut Limiter, waited: u32| {
-            let idle = TransactionState::Idle;
-            limiter.admit(&[(&all, 0)], Charge::ONE, idle, waited * SECOND, 57 * SECOND)
-        };
-        assert!(matches!(ask(&mut limiter, 2), Verdict::Over(_)), "it has waited before");
-        assert_eq!(admit(&mut limiter, &[(&all, 0)], Charge::ONE, 61), Verdict::Pass);
-    }
-
-    #[test]
-    fn a_transaction_begins_only_where_a_statement_fits_in_and_costs_nothing_itself() {
-        let all = bucket("all", 2, OverLimit::Reject);
-        let mut limiter = Limiter::default();
-        for _ in 0..10 {
-            assert_eq!(admit(&mut limiter, &[(&all, 0)], Charge::Transaction, 1), Verdict::Pass);
-        }
-        for _ in 0..2 {
-            assert_eq!(admit(&mut limiter, &[(&all, 0)], Charge::ONE, 1), Verdict::Pass);
-        }
-        let begin = admit(&mut limiter, &[(&all, 0)], Charge::Transaction, 1);
-        assert!(matches!(begin, Verdict::Over(_)));
-    }
-
-    #[test]
-    fn what_costs_more_than_the_limit_is_never_let_through() {
-        let all = bucket("all", 10, OverLimit::Queue(60 * SECOND));
-        let dear = Charge::Statement { factor: 11 };
-        let verdict = admit(&mut Limiter::default(), &[(&all, 0)], dear, 1);
-        let Verdict::Over(over) = verdict else { panic!("{verdict:?}") };
-        assert_eq!(over.retry_after, None);
-        assert!(over.refusal().hint.is_some_and(|hint| hint.contains("cannot run")));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-
-        // Property 30: administrators pass, and are counted. The same holds inside a transaction.
-        #[test]
-        fn whoever_is_only_counted_passes_and_takes_room_from_others(
-            limit in 1..20u32,
-            steps in prop::collection::vec((any::<bool>(), any::<bool>()), 1..60),
-        ) {
-            let strict = bucket("all", limit, OverLimit::Reject);
-            let counted = bucket("all", limit, OverLimit::Count);
-            let mut limiter = Limiter::default();
-            let mut used = 0;
-            for (is_administrator, is_open) in steps {
-                let bucket = if is_administrator { &counted } else { &strict };
-                let state = if is_open { TransactionState::Open } else { TransactionState::Idle };
-                let verdict = limiter.admit(&[(bucket, 0)], Charge::ONE, state, Duration::ZERO, SECOND);
-                let passes = is_administrator || is_open || used < limit;
-                prop_assert_eq!(verdict == Verdict::Pass, passes);
-                used += u32::from(passes);
-            }
         }
     }
 }

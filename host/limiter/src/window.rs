@@ -66,10 +66,40 @@ impl Window {
         self.total += units;
     }
 
+    /// What counts now, the oldest first: units, and how old they are at least.
+    pub fn history(&mut self, now: Duration) -> impl Iterator<Item = (Duration, u32)> {
+        self.advance(now);
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        (0..RING as u64).rev().filter_map(move |age| {
+            let tick = self.tick.checked_sub(age)?;
+            let end = (tick + 1).saturating_mul(self.slot_nanos);
+            let units = self.ring[place(tick)];
+            (units > 0).then(|| (Duration::from_nanos(nanos.saturating_sub(end)), units))
+        })
+    }
+
+    /// Adds what another window of the same length has counted.
+    pub fn merge(&mut self, other: &mut Window, now: Duration) {
+        self.advance(now);
+        other.advance(now);
+        // Both stand at the same slot, unless a clock went back.
+        self.advance_to(other.tick);
+        other.advance_to(self.tick);
+        for (own, more) in self.ring.iter_mut().zip(other.ring) {
+            let more = more.min(u32::MAX - self.total);
+            *own += more;
+            self.total += more;
+        }
+    }
+
     /// Forgets the slots that are too old. A clock that goes backwards is taken to stand still.
     fn advance(&mut self, now: Duration) {
         let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let tick = nanos / self.slot_nanos;
+        self.advance_to(nanos / self.slot_nanos);
+    }
+
+    #[inline]
+    fn advance_to(&mut self, tick: u64) {
         if tick <= self.tick {
             return;
         }
@@ -118,6 +148,20 @@ mod tests {
         assert_eq!(window.fits(6, 10, at(21)), Some(at(71 - 21)));
         assert_eq!(window.fits(8, 10, at(21)), Some(at(81 - 21)));
         assert_eq!(window.fits(11, 10, at(21)), None);
+    }
+
+    #[test]
+    fn what_was_charged_is_told_by_age_and_can_be_added_to_another() {
+        let mut window = Window::new(MINUTE);
+        window.charge(2, at(10));
+        window.charge(3, Duration::from_millis(20_900));
+        let mut other = Window::new(MINUTE);
+        other.charge(4, at(20));
+        window.merge(&mut other, at(21));
+        let told: Vec<_> = window.history(at(30)).collect();
+        assert_eq!(told, [(at(19), 2), (at(9), 7)]);
+        assert_eq!(window.history(at(71)).collect::<Vec<_>>(), [(at(50), 7)]);
+        assert_eq!(window.used(at(81)), 0);
     }
 
     #[test]

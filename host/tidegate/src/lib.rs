@@ -17,6 +17,8 @@ pub mod http; // the HTTP query endpoint
 pub mod observe; // logs and metrics
 mod open_files; // the limit of open files
 pub mod plugins; // policies as WASM: loaded, kept, swapped
+pub mod rates; // what statements have used up, alone or with other processes
+mod redis_connection; // TCP, TLS or a Unix socket to a Redis
 pub mod results; // answers that are kept
 pub mod serve; // builds everything, waits, drains
 pub mod settle; // from a checked configuration to what the data plane runs on

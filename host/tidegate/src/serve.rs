@@ -36,6 +36,7 @@ use crate::exit::Exit;
 use crate::observe::log;
 use crate::open_files;
 use crate::plugins::{ChildProcess, KeptCode, Plugins};
+use crate::rates::Counters;
 use crate::results::Results;
 use crate::settle;
 use crate::uring;
@@ -153,8 +154,8 @@ impl Server {
         let addresses: Vec<String> =
             bound.iter().zip(&config.listen).map(|(bound, listen)| bound.address(listen)).collect();
         let plugins = start_plugins(&config)?;
-        let (policies, limits) =
-            (Arc::clone(plugins.registry()), Limits::new(config.rates.clone()));
+        let policies = Arc::clone(plugins.registry());
+        let limits = start_limits(&config)?;
         let results = Results::new(&config.cache, seed);
         let siblings = handover.as_ref().map(crate::handover::Open::siblings);
         let (shared, receivers) =
@@ -306,6 +307,13 @@ fn start_plugins(config: &Config) -> Result<Arc<Plugins>, (Exit, String)> {
         .map_err(failed)
 }
 
+/// The counts, and whoever asks the Redis that they are shared in.
+fn start_limits(config: &Config) -> Result<Arc<Limits>, (Exit, String)> {
+    let counters = Counters::start(&config.rates, config.peers.len());
+    let failed = |error| (Exit::Failure, format!("cannot start to count limits: {error}"));
+    Ok(Limits::new(config.rates.clone(), counters.map_err(failed)?))
+}
+
 fn start_admin(
     config: &Config,
     listener: Option<TcpListener>,
@@ -413,6 +421,7 @@ impl Handle {
             adopt: Box::new(adopt),
             orders,
             results: self.shared.results.clone(),
+            counters: self.shared.limits.counters.clone(),
             alerts: self.alerts.clone(),
         };
         let started = control::start(input).map(drop);

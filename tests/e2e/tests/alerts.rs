@@ -4,7 +4,7 @@ use crate::failover::{
     LONG, cluster, options, primary_of, tidegate, topology, url, wait_until_steady,
     wait_until_writable,
 };
-use crate::own::pool_of;
+use crate::own::{metric, pool_of};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{
-    Client, Tidegate, TidegateOptions, shared_cluster, test_database, wait_until,
+    Client, Redis, Tidegate, TidegateOptions, shared_cluster, test_database, wait_until,
 };
 
 /// One POST.
@@ -318,4 +318,27 @@ fn a_pool_that_is_nearly_used_up_is_told_of() {
     wait_until(LONG, "it is told", || webhook.told("pool", Some(&pool)) == ["fired"]);
     client.query("COMMIT");
     wait_until(LONG, "it is over", || webhook.told("pool", Some(&pool)) == ["fired", "cleared"]);
+}
+
+#[test]
+fn a_redis_that_is_lost_is_told_of() {
+    let (database, webhook, mut redis) =
+        (test_database("redis_alert"), Hook::start(), Redis::start(&[]));
+    let mut options = TidegateOptions::for_cluster(shared_cluster(), &database);
+    options.replicas.clear();
+    options.toml = Some(format!(
+        "{}[[alerts]]\nkind = \"webhook\"\nurl = \"{}\"\n[rates.redis]\nurl = \"{}\"\ndeadline = \"1s\"\n",
+        pool_of(1),
+        webhook.url("/"),
+        redis.url(),
+    ));
+    let tidegate = Tidegate::start(options);
+    let is_shared = || metric(&tidegate, "tidegate_limits_shared") == 1.0;
+    let told = || webhook.told("redis", Some("rates.redis"));
+    wait_until(LONG, "limits are shared", is_shared);
+    redis.kill();
+    wait_until(LONG, "it is told", || told().last().is_some_and(|event| event == "fired"));
+    redis.start_again();
+    wait_until(LONG, "limits are shared again", is_shared);
+    wait_until(LONG, "it is over", || told().last().is_some_and(|event| event == "cleared"));
 }

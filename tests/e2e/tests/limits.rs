@@ -1,5 +1,8 @@
 //! Rates: who is refused, what that looks like to a client, and what a policy changes while statements run.
 
+mod function; // the function in Redis beside its reference
+mod shared; // two Tidegates that count together
+
 use crate::own::{SOON, json, policies_answer, pool_of, tidegate, wait_for_state};
 use std::time::{Duration, Instant};
 use tidegate_test_support::clusters::ROLE;
@@ -255,6 +258,8 @@ fn indexes_that_a_statement_would_miss_are_explained() {
     let told = advice("SELECT id FROM orders WHERE status = 'open'");
     assert!(told[0].starts_with("not asked: "), "{told:?}");
     wait_until(SOON, "nothing of it waits at the server", || {
+        // A transaction sees the same sessions until it looks anew.
+        changes.query("SELECT pg_stat_clear_snapshot()");
         let waiting =
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tidegate: statistics'";
         changes.value(waiting).as_deref() == Some("0")

@@ -63,6 +63,14 @@ pub fn json(tidegate: &Tidegate, path: &str) -> Value {
     serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// A metric without labels.
+#[track_caller]
+pub fn metric(tidegate: &Tidegate, name: &str) -> f64 {
+    let text = tidegate.admin_get("/metrics").body;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is not in {text}"))
+}
+
 /// The only pool for writes that there is.
 #[track_caller]
 pub fn write_pool(tidegate: &Tidegate) -> Value {

@@ -5,6 +5,7 @@ mod caching; // answers that are kept, beside those that are fetched
 mod failover; // how long clients stand still
 mod flame; // where a query's CPU time goes
 mod json; // the results for machines
+mod limits; // what it costs to look whether there is room
 mod load; // pgbench
 mod memory; // what idle clients and a long result cost
 mod micro; // single functions
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().what {
         What::Micro => {
             micro::run();
+            limits::run();
             analysis::run();
             Ok(())
         }

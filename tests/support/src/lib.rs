@@ -24,7 +24,7 @@ pub use clusters::{shared_cluster, shared_tidegate, target_directory, test_datab
 pub use differential::differential;
 pub use message::Message;
 pub use pipeline::{Pipeline, pipeline};
-pub use redis::Redis;
+pub use redis::{Redis, RedisClient, Reply};
 pub use relay::{Passing, Relay};
 pub use tidegate::{Tidegate, TidegateOptions};
 pub use url::Url;

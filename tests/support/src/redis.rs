@@ -3,7 +3,7 @@
 use crate::tidegate::{leash, new_directory};
 use crate::{free_port, wait_until};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -55,6 +55,18 @@ impl Redis {
         self.port
     }
 
+    /// As nobody in particular.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// A connection for commands of any words.
+    #[track_caller]
+    pub fn client(&self) -> RedisClient {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        RedisClient { stream: BufReader::new(stream) }
+    }
+
     pub fn url_as(&self, user: &str, password: &str) -> String {
         format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
     }
@@ -97,6 +109,54 @@ impl Redis {
         let pid = libc::pid_t::try_from(child.id()).unwrap();
         // SAFETY: kill touches no memory; the child is not reaped while we hold it, so the pid is still its own.
         unsafe { libc::kill(pid, signal) };
+    }
+}
+
+/// What Redis answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Text(String),
+    Number(i64),
+    List(Vec<Reply>),
+    Nil,
+    Error(String),
+}
+
+/// A connection to a Redis.
+#[derive(Debug)]
+pub struct RedisClient {
+    stream: BufReader<TcpStream>,
+}
+
+impl RedisClient {
+    #[track_caller]
+    pub fn call<W: AsRef<str>>(&mut self, words: &[W]) -> Reply {
+        let mut command = format!("*{}\r\n", words.len());
+        for word in words.iter().map(AsRef::as_ref) {
+            command.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        self.stream.get_mut().write_all(command.as_bytes()).unwrap();
+        self.read()
+    }
+
+    fn read(&mut self) -> Reply {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        let (kind, rest) = line.trim_end().split_at(1);
+        let number = || rest.parse::<i64>().unwrap();
+        match kind {
+            "+" => Reply::Text(rest.to_owned()),
+            "-" => Reply::Error(rest.to_owned()),
+            ":" => Reply::Number(number()),
+            "*" => Reply::List((0..number()).map(|_| self.read()).collect()),
+            _ if number() < 0 => Reply::Nil,
+            _ => {
+                let mut text = vec![0; number() as usize + 2];
+                self.stream.read_exact(&mut text).unwrap();
+                text.truncate(text.len() - 2);
+                Reply::Text(String::from_utf8_lossy(&text).into_owned())
+            }
+        }
     }
 }
 

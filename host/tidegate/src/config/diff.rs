@@ -99,6 +99,10 @@ fn secrets(old: &Config, new: &Config, keys: &mut Vec<String>) {
     if redis(old) != redis(new) {
         keys.push("cache.redis.url".to_owned());
     }
+    let redis = |config: &Config| config.rates.redis.as_ref().map(|redis| redis.url.clone());
+    if redis(old) != redis(new) {
+        keys.push("rates.redis.url".to_owned());
+    }
     if old.auth.hba != new.auth.hba {
         keys.push("auth.hba_file".to_owned());
     }

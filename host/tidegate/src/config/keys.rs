@@ -114,6 +114,12 @@ pub(super) const TABLES: &[(&str, &str)] = &[
          counted and never refused.",
     ),
     (
+        "rates.redis",
+        "Counts in a Redis that several Tidegates share (`docs/policies.md#several-tidegates-and-one-redis`): the limits of `[rates]`, and \
+         of any limiting plugin, then hold for all of them together. It may be the Redis of `[cache.redis]`. Without `url`, there \
+         is none, and each counts for itself.",
+    ),
+    (
         "cache",
         "Answers that are kept in memory, as far as the caching policy wants it (`docs/cache.md`); nothing unless it is told to. With \
          `handover.dir` nothing is kept, nor with `[[peers]]` unless they share a Redis: another process could write past this \
@@ -265,6 +271,11 @@ pub(super) const KEYS: &[Key] = &[
     key("rates", "wait_max", Value(r#""250ms""#), Restart, "A statement over a limit waits this long at most for room, then is refused. `off`: refused at once."),
     key("rates", "administrators", Example(r#"["postgres"]"#), Restart, "Database users, or roles that users are members of, that are counted and never refused."),
 
+    key("rates.redis", "url", Example(r#""redis://:${REDIS_PASSWORD}@10.0.0.9:6379""#), Restart, "`redis://USER:PASSWORD@HOST:PORT/NUMBER`, `rediss://…` (TLS), or `unix:///PATH`."),
+    key("rates.redis", "root_ca", Example(r#""/etc/tidegate/redis-ca.pem""#), Restart, "With `rediss://`, a file of certificates to trust; the system's unless written."),
+    key("rates.redis", "prefix", Value(r#""tidegate""#), Restart, "What all keys begin with. Those who have the same count together: give each cluster that shares a Redis with another one a prefix of its own."),
+    key("rates.redis", "deadline", Value(r#""50ms""#), Restart, "A statement waits this long at most for Redis to count it; then `fail_mode` decides."),
+    key("rates.redis", "fail_mode", Value(r#""local""#), Restart, "While Redis does not answer: `local` (each Tidegate counts alone, with the limit divided by their number), `open` (everything passes) or `closed` (nothing that is limited does)."),
     key("cache", "entries_max", Value("1000"), Restart, "Answers; the one that was asked for longest ago makes room. `0`: nothing is kept."),
     key("cache", "memory_mib_max", Value("64"), Restart, "Memory of answers and their keys, in MiB."),
     key("cache", "ttl_max", Value(r#""60s""#), Restart, "No answer is kept longer, whatever the policy says."),

@@ -45,7 +45,7 @@ pub use log::{LogConfig, LogFormat};
 pub use peers::{Peer, PeerAddress};
 pub use plugins::{FileHash, Pin, PluginsConfig, PublicKey, Signature, Signatures};
 pub use quotas::{Quota, Quotas, Whose};
-pub use rates::Rates;
+pub use rates::{RateRedis, Rates};
 pub use routing::{Causality, Reads, RoutingSettings};
 pub use sharing::{RedisAddress, RedisSettings, RedisUrl};
 pub(crate) use source::flag_value;

@@ -7,9 +7,11 @@ use tidegate_core::limits::{
     POLICY_QUEUE_TIME_MAX, RATE_ADMINISTRATORS_MAX,
 };
 use tidegate_core::policy::builtin::Limits;
+use tidegate_limiter::FailMode;
 
 use super::check::Checker;
-use super::raw::{At, RawRates, Timeout};
+use super::raw::{At, RawRateRedis, RawRates, Timeout};
+use super::sharing::RedisUrl;
 
 /// `[rates]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +19,19 @@ pub struct Rates {
     pub limits: Limits,
     /// Users that are counted and never refused.
     pub administrators: Vec<String>,
+    /// Where several processes count together, if they do.
+    pub redis: Option<RateRedis>,
+}
+
+/// `[rates.redis]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateRedis {
+    pub url: RedisUrl,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// Statements wait no longer.
+    pub deadline: Duration,
+    pub fail_mode: FailMode,
 }
 
 impl Rates {
@@ -36,7 +51,7 @@ impl Rates {
 
 impl Checker {
     pub(super) fn rates(&mut self, written: RawRates) -> Rates {
-        let RawRates { per_end_user, all, window, wait_max, administrators } = written;
+        let RawRates { per_end_user, all, window, wait_max, administrators, redis } = written;
         let mut limit = |key: &str, written: Option<At<usize>>| {
             let units = self.bounded(key, written, 0..=u32::MAX as usize, 0);
             u32::try_from(units).ok().filter(|units| *units > 0)
@@ -51,7 +66,19 @@ impl Checker {
                 wait: self.wait(wait_max),
             },
             administrators: self.administrators(administrators),
+            redis: self.rate_redis(redis),
         }
+    }
+
+    /// Without `url` there is none, whatever else is written.
+    fn rate_redis(&mut self, written: RawRateRedis) -> Option<RateRedis> {
+        let RawRateRedis { url, root_ca, prefix, deadline, fail_mode } = written;
+        Some(RateRedis {
+            url: self.redis_url("rates.redis", url?, root_ca)?,
+            prefix: self.redis_prefix("rates.redis", prefix),
+            deadline: self.redis_deadline("rates.redis", deadline),
+            fail_mode: fail_mode.map_or(FailMode::Local, |mode| mode.value),
+        })
     }
 
     fn window(&mut self, written: Option<At<Duration>>) -> Duration {

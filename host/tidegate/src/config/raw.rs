@@ -15,6 +15,7 @@ use super::peers::PeerAddress;
 use super::plugins::{FileHash, PublicKey, Signatures};
 use super::routing::{Causality, Reads};
 use tidegate_core::policy::Slot;
+use tidegate_limiter::FailMode;
 
 /// A value and where it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,6 +188,15 @@ pub struct RawRedis {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawRateRedis {
+    pub url: Option<At<Secret>>,
+    pub root_ca: Option<At<PathBuf>>,
+    pub prefix: Option<At<String>>,
+    pub deadline: Option<At<Duration>>,
+    pub fail_mode: Option<At<FailMode>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawPlugins {
     pub state_dir: Option<At<PathBuf>>,
     pub signatures: Option<At<Signatures>>,
@@ -259,6 +269,7 @@ pub struct RawRates {
     pub window: Option<At<Duration>>,
     pub wait_max: Option<At<Timeout>>,
     pub administrators: Vec<At<String>>,
+    pub redis: RawRateRedis,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

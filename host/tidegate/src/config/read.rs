@@ -10,8 +10,8 @@ use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
     At, Raw, RawAdmin, RawAlerts, RawAuth, RawCache, RawCluster, RawFailover, RawHandover, RawHttp,
-    RawLimits, RawLog, RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRates,
-    RawRedis, RawRouting, RawTls,
+    RawLimits, RawLog, RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRateRedis,
+    RawRates, RawRedis, RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 
@@ -247,6 +247,17 @@ impl Reader<'_> {
             window: self.value(table, "window"),
             wait_max: self.value(table, "wait_max"),
             administrators: self.list(table, "administrators"),
+            redis: self.table_at(table, "redis", "rates.redis", Self::rate_redis),
+        }
+    }
+
+    fn rate_redis(&mut self, table: &mut Table<'_, '_>) -> RawRateRedis {
+        RawRateRedis {
+            url: self.value(table, "url"),
+            root_ca: self.value(table, "root_ca"),
+            prefix: self.value(table, "prefix"),
+            deadline: self.value(table, "deadline"),
+            fail_mode: self.value(table, "fail_mode"),
         }
     }
 

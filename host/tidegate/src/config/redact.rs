@@ -14,6 +14,7 @@ use super::http::{HttpConfig, Origins, PlainHttp};
 use super::peers::Peer;
 use super::plugins::PluginsConfig;
 use super::quotas::{Quota, Quotas, Whose};
+use super::rates::Rates;
 use super::routing::RoutingSettings;
 use super::users::UserSecret;
 
@@ -68,13 +69,7 @@ pub fn redacted(config: &Config) -> Value {
             "key": config.tls.key,
             "client_ca": config.tls.client_ca,
         },
-        "rates": {
-            "per_end_user": config.rates.limits.end_user,
-            "all": config.rates.limits.all,
-            "window": duration(config.rates.limits.window),
-            "wait_max": timeout(Some(config.rates.limits.wait).filter(|wait| !wait.is_zero())),
-            "administrators": config.rates.administrators,
-        },
+        "rates": rates(&config.rates),
         "handover": {
             "dir": config.handover.dir,
             "grace": duration(config.handover.grace),
@@ -112,6 +107,23 @@ fn cache(cache: &CacheSettings) -> Value {
             "deadline": duration(redis.deadline),
             "lease": duration(redis.lease),
             "reliance": timeout(Some(redis.reliance).filter(|time| !time.is_zero())),
+        })),
+    })
+}
+
+fn rates(rates: &Rates) -> Value {
+    json!({
+        "per_end_user": rates.limits.end_user,
+        "all": rates.limits.all,
+        "window": duration(rates.limits.window),
+        "wait_max": timeout(Some(rates.limits.wait).filter(|wait| !wait.is_zero())),
+        "administrators": rates.administrators,
+        "redis": rates.redis.as_ref().map(|redis| json!({
+            "url": redis.url.to_string(),
+            "root_ca": redis.url.root_ca(),
+            "prefix": redis.prefix,
+            "deadline": duration(redis.deadline),
+            "fail_mode": redis.fail_mode.as_str(),
         })),
     })
 }

@@ -1,4 +1,4 @@
-//! `[cache.redis]`: where answers are that several Tidegates share.
+//! `[cache.redis]`: where answers are that several Tidegates share; and what each table that names a Redis has.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -115,20 +115,7 @@ impl Checker {
     /// Without `url` there is none, whatever else is written.
     pub(super) fn redis(&mut self, written: RawRedis) -> Option<RedisSettings> {
         let RawRedis { url, root_ca, prefix, deadline, lease, reliance } = written;
-        let At { value, origin } = url?;
-        let roots = match root_ca {
-            Some(At { value, origin }) => {
-                let roots = RootCertificates::File(value);
-                if let Err(error) = trusting(&roots) {
-                    let problem = Problem::Unreadable(error.to_string());
-                    self.fail(Some(&origin), "cache.redis.root_ca", problem);
-                }
-                roots
-            }
-            None => RootCertificates::System,
-        };
-        let read = RedisUrl::read(value.reveal(), roots);
-        let url = read.map_err(|words| self.bad_value(&origin, "cache.redis.url", words)).ok()?;
+        let url = self.redis_url("cache.redis", url?, root_ca)?;
         let lease = self.between("cache.redis.lease", lease, (LEASE_MIN, LEASE_MAX), LEASE);
         let reliance = match reliance {
             Some(At { value: Timeout(None), .. }) => Duration::ZERO,
@@ -141,26 +128,52 @@ impl Checker {
         };
         Some(RedisSettings {
             url,
-            prefix: self.prefix(prefix),
-            deadline: self.between(
-                "cache.redis.deadline",
-                deadline,
-                (Duration::from_millis(1), DEADLINE_MAX),
-                DEADLINE,
-            ),
+            prefix: self.redis_prefix("cache.redis", prefix),
+            deadline: self.redis_deadline("cache.redis", deadline),
             lease,
             reliance,
         })
     }
 
-    fn prefix(&mut self, written: Option<At<String>>) -> String {
+    /// Of a table that names a Redis.
+    pub(super) fn redis_url(
+        &mut self,
+        table: &str,
+        At { value, origin }: At<Secret>,
+        root_ca: Option<At<PathBuf>>,
+    ) -> Option<RedisUrl> {
+        let roots = match root_ca {
+            Some(At { value, origin }) => {
+                let roots = RootCertificates::File(value);
+                if let Err(error) = trusting(&roots) {
+                    let problem = Problem::Unreadable(error.to_string());
+                    self.fail(Some(&origin), &format!("{table}.root_ca"), problem);
+                }
+                roots
+            }
+            None => RootCertificates::System,
+        };
+        let read = RedisUrl::read(value.reveal(), roots);
+        read.map_err(|words| self.bad_value(&origin, &format!("{table}.url"), words)).ok()
+    }
+
+    pub(super) fn redis_prefix(&mut self, table: &str, written: Option<At<String>>) -> String {
         let Some(At { value, origin }) = written else { return PREFIX.to_owned() };
         let plain = |c: char| c.is_ascii_graphic() && !"{}:".contains(c);
         if value.len() > PREFIX_BYTES_MAX || !value.chars().all(plain) {
             let message = "is not up to 64 letters, digits and signs other than {, } and :";
-            self.bad_value(&origin, "cache.redis.prefix", message);
+            self.bad_value(&origin, &format!("{table}.prefix"), message);
         }
         value
+    }
+
+    pub(super) fn redis_deadline(
+        &mut self,
+        table: &str,
+        written: Option<At<Duration>>,
+    ) -> Duration {
+        let range = (Duration::from_millis(1), DEADLINE_MAX);
+        self.between(&format!("{table}.deadline"), written, range, DEADLINE)
     }
 
     fn between(

@@ -17,6 +17,7 @@ use super::raw::{LogFilter, Timeout};
 use super::routing::{Causality, Reads};
 use super::url::parse_server_url;
 use tidegate_core::policy::Slot;
+use tidegate_limiter::FailMode;
 
 /// What reading a value may need besides its text.
 #[derive(Clone, Copy)]
@@ -261,6 +262,7 @@ choices! {
     ClientTlsMode => "a TLS mode",
     LogFormat => "text or json",
     Signatures => "off, optional or required",
+    FailMode => "local, open or closed",
 }
 
 impl FromText for Slot {

@@ -66,14 +66,40 @@ fn of_pool(watched: &Watched, (key, trouble): (PoolKey, PoolTrouble)) -> Finding
     Finding { condition, server: Some(pool), what, is_urgent: false }
 }
 
-/// Where there is no cluster to watch: tells of the pools alone, again and again.
-pub(super) async fn watch_pools(input: &Input, watched: &Watched) {
+/// What is shared in a Redis, and not now.
+fn of_redis(input: &Input) -> impl Iterator<Item = Finding> {
+    let finding = |table: &str, what: String| Finding {
+        condition: Condition::Redis,
+        server: Some(table.to_owned()),
+        what,
+        is_urgent: false,
+    };
+    let counted = input.counters.standing().filter(|standing| !standing.is_shared);
+    let counted = counted.map(|standing| {
+        let why = standing.why_not.unwrap_or_else(|| "it has not been reached yet".to_owned());
+        let redis = standing.redis;
+        finding("rates.redis", format!("limits are not counted with others in {redis}: {why}"))
+    });
+    let kept = input.results.sharing().filter(|_| input.results.round() != 0);
+    let kept = kept.and_then(|sharing| sharing.trouble()).map(|(redis, why)| {
+        finding("cache.redis", format!("no answers are kept or served with {redis}: {why}"))
+    });
+    counted.into_iter().chain(kept)
+}
+
+/// What is wrong with what this process alone knows of.
+fn of_process(input: &Input, watched: &Watched) -> Vec<Finding> {
+    let troubles = input.pools.troubles().into_iter();
+    troubles.map(|trouble| of_pool(watched, trouble)).chain(of_redis(input)).collect()
+}
+
+/// Where there is no cluster to watch: tells of pools and what is shared alone, again and again.
+pub(super) async fn watch_process(input: &Input, watched: &Watched) {
     let mut tick = super::ticks(REPORT_INTERVAL);
     let mut was_told = Vec::new();
     loop {
         tick.tick().await;
-        let troubles = input.pools.troubles().into_iter();
-        let findings: Vec<Finding> = troubles.map(|trouble| of_pool(watched, trouble)).collect();
+        let findings = of_process(input, watched);
         if !findings.is_empty() || !was_told.is_empty() {
             let report = Report { findings: findings.clone(), ..Report::default() };
             // It is said again at the next tick.
@@ -103,6 +129,7 @@ impl Cluster<'_> {
                 .filter(|trouble| !is_told(trouble))
                 .map(|trouble| of_pool(self.watched, trouble)),
         );
+        findings.extend(of_redis(self.input));
         let trouble = &mut self.standing.trouble;
         let marks = |findings: &[Finding]| -> Vec<(String, bool)> {
             findings.iter().map(|finding| (finding.key(), finding.is_urgent)).collect()

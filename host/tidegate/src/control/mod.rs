@@ -34,6 +34,7 @@ pub use orders::ClusterOrder;
 use crate::alerts::{Alerts, Report};
 use crate::config::{Config, Reads};
 use crate::hidden::HiddenCodes;
+use crate::rates::Counters;
 use crate::results::Results;
 use crate::upstream::Target;
 use crate::upstream::pool::SharedPools;
@@ -68,6 +69,7 @@ pub struct Input {
     pub adopt: Box<Adopt>,
     pub orders: mpsc::Receiver<ClusterOrder>,
     pub results: Arc<Results>,
+    pub counters: Arc<Counters>,
     pub alerts: Alerts,
 }
 
@@ -146,7 +148,7 @@ async fn watch_cluster(
         } else {
             // No trouble of a cluster that is watched no more lasts.
             let _ = input.alerts.report(Report::default());
-            tokio::join!(refuse_orders(orders), alerting::watch_pools(input, watched));
+            tokio::join!(refuse_orders(orders), alerting::watch_process(input, watched));
         }
     };
     let catalogues = async {

@@ -133,6 +133,7 @@ fn input(watched: Watched) -> (Input, Arc<Watched>) {
         adopt: Box::new(|name| Err(format!("{name} is never adopted here"))),
         orders: mpsc::channel(1).1,
         results: results(),
+        counters: Counters::start(&watched.config.rates, 0).unwrap(),
         alerts: Alerts::start().unwrap(),
     };
     (input, watched)

@@ -16,6 +16,7 @@ use tidegate_wire::backend::TransactionStatus;
 use tokio::sync::oneshot;
 
 use super::caching::{CacheNote, Tracked};
+use super::limiting::Waits;
 use super::login::Peer;
 use super::recording::Runner;
 use super::worker::Shared;
@@ -91,8 +92,8 @@ pub struct Client {
     may_write: Cell<bool>,
     /// As of so many statements.
     cache_note: Cell<(CacheNote, u64)>,
-    /// Since when its next statement waits for a limit to have room.
-    pub limited_since: Cell<Option<Instant>>,
+    /// Since when its next statement waits for a limit.
+    pub limited: Cell<Waits>,
     cancel: RefCell<Option<Cancel>>,
     close: RefCell<Option<CloseRequest>>,
     /// Its server may be the primary no more.
@@ -207,7 +208,7 @@ impl Client {
             tracked: new.tracked,
             may_write: Cell::new(false),
             cache_note: Cell::default(),
-            limited_since: Cell::default(),
+            limited: Cell::default(),
             cancel: RefCell::default(),
             close: RefCell::default(),
             leaves: Cell::new(false),

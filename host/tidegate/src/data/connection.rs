@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidegate_core::session::prepared::SchemaGeneration;
 use tidegate_core::session::{ClientNext, CloseReason, Io, ServerNext, Session};
@@ -29,6 +29,7 @@ use super::clients::{Client, State};
 use super::recording::UnderWay;
 use super::way::Way;
 use super::worker::Worker;
+use crate::rates::Asking;
 use crate::sharing::{Gates, Looking, poll_open};
 use crate::stream::{Settling, Stream};
 
@@ -37,6 +38,19 @@ const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 
 /// What a client waits for without a server.
 struct Pause(Pin<Box<dyn Future<Output = ()>>>);
+
+impl Pause {
+    /// Until so much time has passed, or what is asked is answered.
+    fn until(time: Duration, asking: Option<Asking>) -> Self {
+        match asking {
+            None => Self(Box::pin(tokio::time::sleep(time))),
+            // Both ends are the same to whoever waits.
+            Some(asking) => Self(Box::pin(async move {
+                let _ = tokio::time::timeout(time, asking).await;
+            })),
+        }
+    }
+}
 
 impl std::fmt::Debug for Pause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -315,7 +329,8 @@ impl Connection {
             ClientNext::Replies => ClientPhase::Replies,
             ClientNext::Pause(time) => {
                 self.client.set_state(State::Waiting, Instant::now());
-                ClientPhase::Paused(Pause(Box::pin(tokio::time::sleep(time))))
+                let asking = self.worker.routing.borrow_mut().limiting.take_asking(&self.client);
+                ClientPhase::Paused(Pause::until(time, asking))
             }
             ClientNext::Recall => match looking {
                 Some(looking) => ClientPhase::Recalling(Box::new(looking)),

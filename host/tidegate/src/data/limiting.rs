@@ -2,9 +2,10 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hash};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ring::digest::{Context, SHA256};
 use tidegate_core::plan::Charge;
 use tidegate_core::plan::{Admission, Execution as Statement};
 use tidegate_core::policy::builtin::{self, Who};
@@ -14,13 +15,14 @@ use tidegate_core::policy::template::Values;
 use tidegate_core::policy::{LimitPlan, Scope, Slot};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::statement::{Known, StringSyntax, Tags, TextEncoding, TextSettings};
-use tidegate_limiter::{Keyed, Limiter, Verdict};
+use tidegate_limiter::{Execution as Counted, Keyed, Name, Verdict};
 use tidegate_policy::bindings::since_v0_1::types::{Identity, SessionFlags};
 use tidegate_policy::{AnswerSource, Asker, Execution, Question, tags_told};
 
 use super::clients::Client;
 use super::routing::Routing;
 use crate::config::Rates;
+use crate::rates::{Asking, Counters};
 use crate::view::{END_USER_TAG, TAGS_TOLD};
 
 /// Keeps keys of plans for one shape apart from those for every shape.
@@ -30,37 +32,19 @@ const THIS_SHAPE: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834;
 #[derive(Debug)]
 pub struct Limits {
     rates: Rates,
-    limiter: Mutex<Limiter>,
-    began: Instant,
+    pub counters: Arc<Counters>,
     /// Two, for 128 bits: nobody finds a name that counts as another's.
     hashers: [RandomState; 2],
 }
 
 impl Limits {
-    pub fn new(rates: Rates) -> Arc<Self> {
-        Arc::new(Self {
-            rates,
-            limiter: Mutex::default(),
-            began: Instant::now(),
-            hashers: [RandomState::new(), RandomState::new()],
-        })
+    pub fn new(rates: Rates, counters: Arc<Counters>) -> Arc<Self> {
+        Arc::new(Self { rates, counters, hashers: [RandomState::new(), RandomState::new()] })
     }
 
     fn hash(&self, value: impl Hash) -> u128 {
         let [high, low] = self.hashers.each_ref().map(|hasher| hasher.hash_one(&value));
         u128::from(high) << 64 | u128::from(low)
-    }
-
-    fn admit(
-        &self,
-        buckets: &[Keyed<'_>],
-        charge: Charge,
-        transaction: TransactionState,
-        waited: Duration,
-    ) -> Verdict {
-        let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-        // Read with the lock held, so that it never goes backwards.
-        limiter.admit(buckets, charge, transaction, waited, self.began.elapsed())
     }
 
     /// What the configuration says of somebody.
@@ -83,6 +67,8 @@ pub struct Limiting {
     unlimited: Option<u64>,
     /// A bucket's key while it is made.
     text: String,
+    /// What the statement that was asked about last waits for.
+    asking: Option<Asking>,
 }
 
 /// A plan, and by which generation.
@@ -90,6 +76,22 @@ pub struct Limiting {
 struct Planned {
     plan: Arc<LimitPlan>,
     planner: Option<u64>,
+}
+
+/// Since when a client's next statement waits, and for what.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Waits {
+    /// For a limit to have room.
+    room: Option<Instant>,
+    /// For those who count together to say whether it has.
+    answer: Option<Instant>,
+}
+
+impl Waits {
+    fn statement(self, charge: Charge, transaction: TransactionState, now: Instant) -> Counted {
+        let time = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| now - since);
+        Counted { charge, transaction, waited: time(self.room), asked: time(self.answer) }
+    }
 }
 
 /// Who runs a statement, and what its text says.
@@ -107,7 +109,19 @@ struct Subject<'a> {
 
 impl Limiting {
     pub fn new(shared: Arc<Limits>) -> Self {
-        Self { shared, plans: Plans::default(), unlimited: None, text: String::new() }
+        let plans = Plans::default();
+        Self { shared, plans, unlimited: None, text: String::new(), asking: None }
+    }
+
+    /// The statement that was asked about last waits from now on: for this besides, if it does.
+    pub(super) fn take_asking(&mut self, client: &Client) -> Option<Asking> {
+        let asking = self.asking.take()?;
+        let waits = client.limited.get();
+        // Since the first of its questions: that is how long it may wait for all of them.
+        client
+            .limited
+            .set(Waits { answer: waits.answer.or_else(|| Some(Instant::now())), ..waits });
+        Some(asking)
     }
 
     /// 0 for nobody.
@@ -121,14 +135,7 @@ impl Limiting {
 
     /// Hashes of what the buckets count.
     fn keyed<'a>(&mut self, buckets: &'a [Bucket], subject: &Subject<'_>) -> Vec<Keyed<'a>> {
-        let values = Values {
-            user: subject.user,
-            database: subject.database,
-            application: subject.application,
-            end_user: subject.end_user.unwrap_or_default(),
-            tags: subject.tags,
-            parameters: &[],
-        };
+        let values = subject.values();
         let key = |bucket: &'a Bucket| {
             self.text.clear();
             bucket.key.render(&values, &mut self.text);
@@ -136,6 +143,51 @@ impl Limiting {
         };
         buckets.iter().map(key).collect()
     }
+
+    /// Charges all buckets, or none of them.
+    fn charge(
+        &mut self,
+        keyed: &[Keyed<'_>],
+        subject: &Subject<'_>,
+        statement: &Counted,
+    ) -> Verdict {
+        let text = &mut self.text;
+        let mut name = |number: usize| {
+            text.clear();
+            let (bucket, _) = keyed[number];
+            bucket.key.render(&subject.values(), text);
+            shared_name(bucket, text)
+        };
+        let (verdict, asking) = self.shared.counters.admit(keyed, statement, &mut name);
+        self.asking = asking;
+        verdict
+    }
+}
+
+impl Subject<'_> {
+    fn values(&self) -> Values<'_> {
+        Values {
+            user: self.user,
+            database: self.database,
+            application: self.application,
+            end_user: self.end_user.unwrap_or_default(),
+            tags: self.tags,
+            parameters: &[],
+        }
+    }
+}
+
+/// What a bucket is called among all processes: nobody finds a name that counts as another's.
+fn shared_name(bucket: &Bucket, text: &str) -> Name {
+    let mut context = Context::new(&SHA256);
+    context.update(&bucket.window.as_nanos().to_be_bytes());
+    context.update(&bucket.name.len().to_be_bytes());
+    context.update(bucket.name.as_bytes());
+    context.update(text.as_bytes());
+    let digest = context.finish();
+    let mut name = [0; 16];
+    name.copy_from_slice(&digest.as_ref()[..16]);
+    Name(name)
 }
 
 impl Routing {
@@ -191,21 +243,20 @@ impl Routing {
             _ => next.charge,
         };
         let keyed = self.limiting.keyed(buckets, &subject);
+        let waits = client.limited.get();
         let now = Instant::now();
-        let waited = client.limited_since.get().map_or(Duration::ZERO, |since| now - since);
-        match self.limiting.shared.admit(&keyed, charge, next.transaction, waited) {
-            Verdict::Later(after) => {
-                client.limited_since.set(client.limited_since.get().or(Some(now)));
-                Admission::Later(after)
-            }
-            Verdict::Pass => {
-                client.limited_since.set(None);
-                Admission::Pass
-            }
-            Verdict::Over(over) => {
-                client.limited_since.set(None);
-                Admission::Refuse(Box::new(over.refusal()))
-            }
+        let statement = waits.statement(charge, next.transaction, now);
+        let verdict = self.limiting.charge(&keyed, &subject, &statement);
+        client.limited.set(match verdict {
+            // Whoever has waited for room may wait for an answer again.
+            Verdict::Later(_) => Waits { room: waits.room.or(Some(now)), answer: None },
+            Verdict::Asked(..) => waits,
+            Verdict::Pass | Verdict::Over(_) => Waits::default(),
+        });
+        match verdict {
+            Verdict::Later(after) | Verdict::Asked(_, after) => Admission::Later(after),
+            Verdict::Pass => Admission::Pass,
+            Verdict::Over(over) => Admission::Refuse(Box::new(over.refusal())),
         }
     }
 

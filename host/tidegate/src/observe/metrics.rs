@@ -166,6 +166,16 @@ pub const METRICS: &[Metric] = &[
     shared("tidegate_cache_l2_late_total", "Questions that were not answered within the deadline: a server was asked.", |k| k.late),
     shared("tidegate_cache_l2_untold_total", "Times that a commit could not be told the others: it waited until nobody served what it changed.", |k| k.untold),
     shared("tidegate_cache_l2_losses_total", "Times that Redis was lost.", |k| k.losses),
+    gauge("tidegate_limits_shared", "1 while limits are counted with other Tidegates in the Redis of [rates.redis].", |s| f64::from(u8::from(s.limits.is_shared))),
+    gauge("tidegate_limits_members", "Tidegates that count together, as far as this one knows.", |s| f64::from(s.limits.members)),
+    process("tidegate_limits_round_trips_total", "Questions to that Redis.", |s| s.limits.round_trips),
+    process("tidegate_limits_units_taken_total", "Units taken from it, to be used at once or within a slot of their window.", |s| s.limits.taken),
+    process("tidegate_limits_units_returned_total", "Of them, those that were not used and given back.", |s| s.limits.returned),
+    process("tidegate_limits_leased_total", "Statements that passed with units that had been taken.", |s| s.limits.leased),
+    process("tidegate_limits_local_total", "Statements that passed as this process counts alone, since Redis did not answer.", |s| s.limits.alone),
+    process("tidegate_limits_denied_locally_total", "Statements refused, or told to wait for room, without a question.", |s| s.limits.denied),
+    process("tidegate_limits_failures_total", "Answers that were errors, or late.", |s| s.limits.failures),
+    process("tidegate_limits_losses_total", "Times that Redis was lost.", |s| s.limits.losses),
     gauge("tidegate_databases_hidden_state", "Databases with triggers, defaults, views, operators or the like that may leave state in sessions: a probe follows what may have run one.", |s| s.databases_hidden_state as f64),
     gauge("tidegate_workers", "Data-plane threads.", |s| s.workers as f64),
     gauge("tidegate_workers_silent", "Workers that did not answer this scrape in time: what they hold is missing from the gauges of pools.", |s| s.workers_silent as f64),
@@ -178,6 +188,10 @@ const fn counter(name: &'static str, help: &'static str, read: fn(&WorkerTotals)
 
 const fn gauge(name: &'static str, help: &'static str, read: fn(&Snapshot) -> f64) -> Metric {
     Metric { name, help, read: Read::Gauge(read) }
+}
+
+const fn process(name: &'static str, help: &'static str, read: fn(&Snapshot) -> u64) -> Metric {
+    Metric { name, help, read: Read::Process(read) }
 }
 
 const fn counter_by<L: CounterLabel>(

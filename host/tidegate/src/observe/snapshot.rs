@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub http: Vec<u64>,
     /// Answers that are kept.
     pub kept: KeptSnapshot,
+    /// Limits that several processes count together.
+    pub limits: LimitsSnapshot,
     /// What operators hold.
     pub paused: PausedSnapshot,
     /// Empty where there is but one server.
@@ -100,6 +102,26 @@ pub struct SharedSnapshot {
     pub puts: u64,
     pub late: u64,
     pub untold: u64,
+    pub losses: u64,
+}
+
+/// What is counted in Redis, and what became of statements that asked. All 0 where there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LimitsSnapshot {
+    /// Those who count together are reached.
+    pub is_shared: bool,
+    /// How many they are, this one included.
+    pub members: u32,
+    pub round_trips: u64,
+    /// Units taken from Redis; of them, those that were given back.
+    pub taken: u64,
+    pub returned: u64,
+    /// Statements that passed with units in hand, and those that were counted by this process alone.
+    pub leased: u64,
+    pub alone: u64,
+    /// Statements refused, or told to wait, without asking.
+    pub denied: u64,
+    pub failures: u64,
     pub losses: u64,
 }
 

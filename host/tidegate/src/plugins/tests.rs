@@ -32,7 +32,7 @@ fn config(state_dir: Option<&Path>) -> PluginsConfig {
 }
 
 fn rates() -> Rates {
-    Rates { limits: Limits::NONE, administrators: Vec::new() }
+    Rates { limits: Limits::NONE, administrators: Vec::new(), redis: None }
 }
 
 fn started(config: &PluginsConfig) -> Arc<Plugins> {

@@ -3,17 +3,17 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tidegate_cache::Standing;
 use tokio::sync::oneshot;
 
 use super::pausing;
 use crate::data::listening::ListenerSnapshot;
 use crate::data::worker::{Message, Settled, Shared, WorkerSnapshot};
 use crate::observe::snapshot::{
-    KeptSnapshot, MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot,
+    KeptSnapshot, LimitsSnapshot, MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot,
     RecordedSnapshot, Scope, ServerSnapshot, SharedSnapshot, Snapshot,
 };
 use crate::plugins::{Plugins, VersionReport};
+use crate::rates::{Counters, Standing};
 use crate::results::Results;
 use crate::sharing::Sharing;
 use crate::upstream::pool::ServerPlace;
@@ -34,6 +34,7 @@ pub(super) async fn take(
         workers: shared.senders.len(),
         databases_hidden_state: shared.hidden.count(),
         kept: kept(&shared.results),
+        limits: limits(&shared.limits.counters),
         paused: pausing::told(&shared.pools.pauses()),
         ..Snapshot::default()
     };
@@ -97,7 +98,7 @@ fn shared(sharing: &Sharing) -> SharedSnapshot {
     let counts = &sharing.counts;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     SharedSnapshot {
-        is_joined: standing == Standing::Joined,
+        is_joined: standing == tidegate_cache::Standing::Joined,
         serves,
         looks: count(&counts.looks),
         relied: count(&counts.relied),
@@ -106,6 +107,24 @@ fn shared(sharing: &Sharing) -> SharedSnapshot {
         late: count(&counts.late),
         untold: count(&counts.untold),
         losses: count(&counts.losses),
+    }
+}
+
+fn limits(counters: &Counters) -> LimitsSnapshot {
+    let Some(Standing { is_shared, members, counts, .. }) = counters.standing() else {
+        return LimitsSnapshot::default();
+    };
+    LimitsSnapshot {
+        is_shared,
+        members,
+        round_trips: counts.orders,
+        taken: counts.taken,
+        returned: counts.returned,
+        leased: counts.leased,
+        alone: counts.alone,
+        denied: counts.denied,
+        failures: counts.failures,
+        losses: counts.losses,
     }
 }
 

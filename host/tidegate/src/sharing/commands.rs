@@ -2,34 +2,16 @@
 
 use std::sync::Arc;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::task::AbortHandle;
-use tokio_rustls::TlsConnector;
+use redis::{Cmd, Value};
 
 use super::scripts::Script;
-use crate::config::{RedisAddress, RedisSettings};
-use crate::tls::{server_name, trusting};
-
-/// Commands on their way to the connection; who asks waits for a place.
-const COMMANDS_MAX: usize = 1_024;
-
-/// What ends a session, in words.
-pub(super) type Lost = String;
-
-/// Replies are ours to time.
-fn settings() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_response_timeout(None)
-        .set_connection_timeout(None)
-        .set_pipeline_buffer_size(COMMANDS_MAX)
-}
+use crate::config::RedisSettings;
+pub(super) use crate::redis_connection::Lost;
+use crate::redis_connection::RedisConnection;
 
 /// An open connection, with the scripts in place. Dropping it closes it.
 pub(super) struct Connection {
-    pipeline: MultiplexedConnection,
-    driver: AbortHandle,
+    redis: RedisConnection,
     prefix: Arc<str>,
     /// By `Script::ALL`.
     digests: Arc<[String]>,
@@ -37,19 +19,11 @@ pub(super) struct Connection {
     pub(super) run: String,
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
 impl Connection {
     /// `prefix` stands before all keys.
     pub(super) async fn open(settings: &RedisSettings, prefix: &str) -> Result<Self, Lost> {
-        let (pipeline, driver) = connect(settings).await?;
         let mut connection = Self {
-            pipeline,
-            driver,
+            redis: RedisConnection::open(&settings.url).await?,
             prefix: prefix.into(),
             digests: Arc::default(),
             run: String::new(),
@@ -88,7 +62,7 @@ impl Connection {
     }
 
     async fn ask(&mut self, command: &Cmd) -> Result<Value, Lost> {
-        answer(self.pipeline.send_packed_command(command).await)
+        answer(self.redis.pipeline.send_packed_command(command).await)
     }
 
     /// A call of a script.
@@ -105,7 +79,7 @@ impl Connection {
         &self,
         call: Cmd,
     ) -> impl Future<Output = Result<Vec<Vec<u8>>, Lost>> + Send + use<> {
-        let mut pipeline = self.pipeline.clone();
+        let mut pipeline = self.redis.pipeline.clone();
         async move { strings(answer(pipeline.send_packed_command(&call).await)?) }
     }
 }
@@ -131,49 +105,4 @@ fn strings(value: Value) -> Result<Vec<Vec<u8>>, Lost> {
         Some(strings) if !strings.is_empty() => Ok(strings),
         _ => Err("a script answers something else".to_owned()),
     }
-}
-
-async fn connect(known: &RedisSettings) -> Result<(MultiplexedConnection, AbortHandle), Lost> {
-    let words = |error: std::io::Error| error.to_string();
-    match &known.url.address {
-        RedisAddress::Unix(path) => {
-            begin(known, UnixStream::connect(path).await.map_err(words)?).await
-        }
-        RedisAddress::Tcp { host, port, tls } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(words)?;
-            stream.set_nodelay(true).map_err(words)?;
-            match tls {
-                None => begin(known, stream).await,
-                Some(roots) => {
-                    let client = trusting(roots).map_err(|error| error.to_string())?;
-                    let connector = TlsConnector::from(Arc::new(client));
-                    let name = server_name(host);
-                    begin(known, connector.connect(name, stream).await.map_err(words)?).await
-                }
-            }
-        }
-    }
-}
-
-async fn begin<S>(
-    known: &RedisSettings,
-    stream: S,
-) -> Result<(MultiplexedConnection, AbortHandle), Lost>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let url = &known.url;
-    let mut login = RedisConnectionInfo::default()
-        .set_db(url.database)
-        .set_lib_name("tidegate", env!("CARGO_PKG_VERSION"));
-    if let Some(user) = &url.user {
-        login = login.set_username(user);
-    }
-    if let Some(password) = &url.password {
-        login = login.set_password(password.reveal());
-    }
-    let opened = MultiplexedConnection::new_with_config(&login, stream, settings()).await;
-    let (pipeline, driver) = opened.map_err(|error| error.to_string())?;
-    // Ends with the connection that holds its handle.
-    Ok((pipeline, tokio::spawn(driver).abort_handle()))
 }

@@ -54,8 +54,9 @@ struct Core {
     requests: Option<mpsc::Sender<Request>>,
     /// What people have been told last, if anything.
     said: Option<Said>,
-    /// Where it is, for people.
+    /// Where it is, for people, and why it is not shared, if it is not.
     redis: String,
+    trouble: Option<String>,
 }
 
 /// What people are told.
@@ -102,6 +103,7 @@ impl Sharing {
             requests: None,
             said: None,
             redis: settings.url.to_string(),
+            trouble: None,
         };
         Arc::new(Self {
             settings,
@@ -149,6 +151,12 @@ impl Sharing {
     pub fn standing(&self) -> (Standing, bool) {
         let core = self.core();
         (core.membership.standing(), core.membership.may_serve(Instant::now()))
+    }
+
+    /// Where answers should be shared, and why they are not.
+    pub fn trouble(&self) -> Option<(String, String)> {
+        let core = self.core();
+        core.trouble.clone().map(|why| (core.redis.clone(), why))
     }
 
     /// May a commit go on that could not be told in this session?
@@ -252,6 +260,7 @@ impl Sharing {
 
 /// One line at each change.
 fn say(core: &mut Core, why_not: Option<&str>) {
+    core.trouble = why_not.map(str::to_owned);
     let now = if why_not.is_some() { Said::DoesNot } else { Said::Shares };
     if core.said.replace(now) == Some(now) {
         return;

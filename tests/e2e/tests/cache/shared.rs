@@ -2,7 +2,7 @@
 
 use super::history::{SCHEMA, observe, wait_for};
 use super::{SOON, TABLES};
-use crate::own::policies_answer;
+use crate::own::{metric, policies_answer};
 use std::path::PathBuf;
 use std::time::Duration;
 use tidegate_test_support::clusters::ROLE;
@@ -55,13 +55,6 @@ fn start(database: &str, toml: String) -> Tidegate {
     let answer = tidegate.admin_put("/api/v1/plugins/caching/config", &settings);
     assert_eq!(answer.status, 200, "{answer:?}");
     tidegate
-}
-
-/// A metric without labels.
-fn metric(tidegate: &Tidegate, name: &str) -> f64 {
-    let text = tidegate.admin_get("/metrics").body;
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is not in {text}"))
 }
 
 impl Pair {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use tidegate_limiter::FailMode;
 
 use super::super::checked::*;
 use super::super::diff::{compare, in_force};
@@ -318,6 +319,29 @@ fn certificates_are_read_and_errors_name_the_file_at_fault() {
         let told = errors(&text);
         assert!(told.starts_with(start) && told.lines().count() == 1, "{told}");
     }
+}
+
+#[test]
+fn several_count_together_where_a_redis_is_named() {
+    assert_eq!(accepted("[rates.redis]\nfail_mode = \"open\"").rates.redis, None);
+    let text = "[rates.redis]\nurl = \"redis://tide:secret@r1:7000/2\"\nfail_mode = \"closed\"";
+    let redis = accepted(text).rates.redis.unwrap();
+    assert_eq!(redis.url.to_string(), "redis://tide:***@r1:7000/2");
+    assert_eq!((redis.prefix.as_str(), redis.fail_mode), ("tidegate", FailMode::Closed));
+    assert_eq!(redis.deadline, Duration::from_millis(50));
+    let told = errors(
+        "[rates.redis]\nurl = \"http://r1\"\ndeadline = \"2s\"\nprefix = \"a:b\"\nfail_mode = \"shut\"",
+    );
+    assert!(
+        told.contains("rates.redis.fail_mode: `shut` is none of local, open, closed"),
+        "{told}"
+    );
+    let told = errors("[rates.redis]\nurl = \"http://r1\"");
+    assert!(told.contains("rates.redis.url: is not redis://HOST:PORT"), "{told}");
+    let bad = "[rates.redis]\nurl = \"redis://r1\"\ndeadline = \"2s\"\nprefix = \"a:b\"";
+    let told = errors(bad);
+    assert!(told.contains("rates.redis.deadline: 2s is not from 1ms to 1s"), "{told}");
+    assert!(told.contains("rates.redis.prefix: is not up to 64 letters"), "{told}");
 }
 
 #[test]

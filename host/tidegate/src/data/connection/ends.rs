@@ -33,7 +33,7 @@ impl Connection {
     pub(super) fn heed_requests(&mut self, cx: &mut Context<'_>) {
         if let Some(cancel) = self.client.take_cancel() {
             if matches!(self.phase, ClientPhase::Queued | ClientPhase::Paused(_)) {
-                self.client.limited_since.set(None);
+                self.client.limited.take();
                 self.worker.pools.give_up(&self.client.slot, Instant::now());
                 self.client.slot.set_waker(cx.waker());
                 self.refuse(&Refusal::error("57014", "canceling statement due to user request"));
