@@ -7,7 +7,8 @@ use crate::route::Lsn;
 use crate::settings::Settings;
 use crate::statement::{Signal, StringSyntax};
 use std::time::Duration;
-use tidegate_wire::backend::TransactionStatus;
+use tidegate_wire::backend::{self, TransactionStatus};
+use tidegate_wire::frame;
 
 /// What limits are asked to let pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,8 +156,44 @@ pub struct RecalledBatch<'a> {
     pub bound: &'a [u8],
     /// It parses its statement itself,
     pub parses: Option<()>,
-    /// and wants its rows described.
-    pub describes: Option<()>,
+    /// wants something described,
+    pub describes: Describes,
+    /// and so many rows at most (0: all),
+    pub rows_max: u32,
+    /// and closes its portal when that has run.
+    pub closes: Option<()>,
+}
+
+/// What a batch wants described.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Describes {
+    #[default]
+    Nothing,
+    /// The portal: its rows.
+    Portal,
+    /// The statement: its parameters, and its rows as a Bind without formats would have them.
+    Statement,
+}
+
+impl RecalledBatch<'_> {
+    /// Writes what a server answers to it, but for ReadyForQuery. `description` is what was asked for of it.
+    pub fn write(&self, description: &[u8], rows: &[u8], out: &mut Vec<u8>) {
+        let early = self.describes == Describes::Statement;
+        if self.parses.is_some() {
+            backend::parse_complete(out);
+        }
+        if early {
+            out.extend_from_slice(description);
+        }
+        frame::write(out, backend::tag::BIND_COMPLETE, |_| {});
+        if !early {
+            out.extend_from_slice(description);
+        }
+        out.extend_from_slice(rows);
+        if self.closes.is_some() {
+            frame::write(out, backend::tag::CLOSE_COMPLETE, |_| {});
+        }
+    }
 }
 
 /// A text, and how it is read; `None` when that is not certain.

@@ -12,7 +12,7 @@ use tidegate_cache::{
     Work, Written, is_timeless, judge, written,
 };
 use tidegate_core::plan::{
-    END_USER_SETTING, Ran, Recall, Recalled, RecalledBatch, Text, shows_cache,
+    Describes, END_USER_SETTING, Ran, Recall, Recalled, RecalledBatch, Text, shows_cache,
 };
 use tidegate_core::policy::cache::{CacheRule, KeyPart, Tier};
 use tidegate_core::policy::plans::Plans;
@@ -22,8 +22,7 @@ use tidegate_core::settings::Settings;
 use tidegate_core::statement::{Known, Tags, TextEncoding, TextSettings, analyse_with};
 use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
 use tidegate_policy::{AnswerSource, Asker, Execution, Question};
-use tidegate_wire::backend::{self, TransactionStatus};
-use tidegate_wire::frame;
+use tidegate_wire::backend::TransactionStatus;
 
 use super::clients::Client;
 use super::routing::Routing;
@@ -443,12 +442,16 @@ fn key(
     own: &[String],
 ) -> Key {
     let settings: Vec<(&str, &str)> = next.settings.reading().collect();
-    let (types, bound, described) = match &next.batch {
-        None => (&[][..], &[][..], Described::Query),
-        Some(RecalledBatch { types, bound, describes: None, .. }) => {
-            (*types, *bound, Described::Nothing)
+    let (types, bound, described, rows_max) = match &next.batch {
+        None => (&[][..], &[][..], Described::Query, 0),
+        Some(RecalledBatch { types, bound, describes, rows_max, .. }) => {
+            let described = match describes {
+                Describes::Nothing => Described::Nothing,
+                Describes::Portal => Described::Portal,
+                Describes::Statement => Described::Statement,
+            };
+            (*types, *bound, described, *rows_max)
         }
-        Some(RecalledBatch { types, bound, .. }) => (*types, *bound, Described::Portal),
     };
     let parts = KeyParts {
         database: &client.database,
@@ -459,6 +462,7 @@ fn key(
         types,
         bound,
         described,
+        rows_max,
         own,
     };
     Key::new(&parts, seed)
@@ -478,12 +482,11 @@ fn own_part(part: &KeyPart, settings: &Settings, tags: &Tags<'_>) -> String {
 
 /// What a server would have said, but for its ReadyForQuery.
 fn write(batch: Option<&RecalledBatch<'_>>, answer: &Answer, out: &mut Vec<u8>) {
-    if let Some(batch) = batch {
-        if batch.parses.is_some() {
-            backend::parse_complete(out);
+    match batch {
+        Some(batch) => batch.write(answer.description(), answer.rows(), out),
+        None => {
+            out.extend_from_slice(answer.description());
+            out.extend_from_slice(answer.rows());
         }
-        frame::write(out, backend::tag::BIND_COMPLETE, |_| {});
     }
-    out.extend_from_slice(answer.description());
-    out.extend_from_slice(answer.rows());
 }
