@@ -89,6 +89,13 @@ impl<V> Lru<V> {
         self.nodes.get(place as usize)?.as_ref().map(|node| &node.value)
     }
 
+    /// The value, perhaps past its time; as if nobody had asked.
+    pub(crate) fn peek(&self, key: &Key) -> Option<&V> {
+        let place = *self.places.get(&key.hash())?;
+        let node = self.nodes.get(place as usize)?.as_ref()?;
+        (node.key == *key).then_some(&node.value)
+    }
+
     pub(crate) fn remove(&mut self, key: &Key) -> Option<V> {
         let place = *self.places.get(&key.hash())?;
         let same = self.nodes.get(place as usize)?.as_ref().is_some_and(|node| node.key == *key);

@@ -108,6 +108,11 @@ impl Fill {
         out.extend(self.versions.iter().map(|(_, version)| *version));
     }
 
+    /// Would what comes of both stand for the same time?
+    pub(crate) fn has_versions_of(&self, other: &Fill) -> bool {
+        self.versions == other.versions
+    }
+
     /// May an answer of a replica be kept that shows everything committed before `as_of`?
     pub fn allows(&self, as_of: Option<Instant>) -> bool {
         as_of.is_some_and(|as_of| as_of > self.changed_at)
@@ -274,6 +279,16 @@ impl Store {
         }
         let changed_at = changed_at.unwrap_or(now);
         Found::Fill(Fill { versions: versions.into(), began: now, changed_at })
+    }
+
+    /// Is there an answer by now that was read under the same versions?
+    pub fn has(&self, key: &Key, fill: &Fill) -> bool {
+        self.entries.peek(key).is_some_and(|entry| entry.versions == fill.versions)
+    }
+
+    /// What was missed is looked for again.
+    pub fn note_follows(&mut self) {
+        self.counts.misses = self.counts.misses.saturating_sub(1);
     }
 
     /// Keeps an answer for at most so long since its statement was sent, if the versions still stand.

@@ -1,6 +1,7 @@
 //! Answers that are kept: which are, who gets them, and that none is older than it may be.
 
 mod api; // the cache as an API
+mod following; // reads that wait for another of the same
 mod history; // what readers see while writers write
 mod named; // prepared statements, as drivers use them
 mod shared; // several Tidegates and one Redis

@@ -25,11 +25,12 @@ pub use lent::Asked;
 use lent::{Lent, Stage};
 
 use super::buffers::Input;
+use super::caching::{Come, Later};
 use super::clients::{Client, State};
 use super::recording::UnderWay;
 use super::way::Way;
 use super::worker::Worker;
-use crate::sharing::{Gates, Looking, poll_open};
+use crate::sharing::{Gates, poll_open};
 use crate::stream::{Settling, Stream};
 
 /// The last message of a client: a type byte and a length.
@@ -51,8 +52,8 @@ enum ClientPhase {
     Reading,
     /// Waits in a pool's queue.
     Queued,
-    /// Whoever shares is asked for an answer.
-    Recalling(Box<Looking>),
+    /// Waits for an answer that is kept, or may be.
+    Recalling(Box<Later>),
     /// The session waits for replies.
     Replies,
     /// Until a limit may have room, or a replica has caught up.
@@ -61,6 +62,13 @@ enum ClientPhase {
     Closing(CloseReason),
     /// Is gone; its server is being cleaned.
     Gone(CloseReason, Pin<Box<tokio::time::Sleep>>),
+}
+
+impl ClientPhase {
+    /// Does its statement wait, and not yet for a server's answer?
+    fn is_before_server(&self) -> bool {
+        matches!(self, Self::Queued | Self::Paused(_) | Self::Recalling(_))
+    }
 }
 
 /// One client from ReadyForQuery to the end.
@@ -201,12 +209,12 @@ impl Connection {
                 self.phase = ClientPhase::Reading;
                 Step::Moved
             }
-            ClientPhase::Recalling(looking) => {
-                let Poll::Ready(looked) = looking.poll(cx) else { return self.watch_client(cx) };
-                let entry = looking.entry.clone();
-                self.worker.routing.borrow_mut().caching.set_looked(Some((entry, looked)));
+            ClientPhase::Recalling(later) => {
+                let Poll::Ready(come) = later.poll(cx) else { return self.watch_client(cx) };
+                self.client.set_state(State::Idle, Instant::now());
+                self.worker.routing.borrow_mut().caching.set_come(come);
                 self.feed_client(cx);
-                self.worker.routing.borrow_mut().caching.set_looked(None);
+                self.worker.routing.borrow_mut().caching.set_come(Come::default());
                 Step::Moved
             }
             ClientPhase::Reading => {
@@ -268,7 +276,7 @@ impl Connection {
 
     /// Hands the client's input to the session and sends what comes of it.
     fn feed_client(&mut self, cx: &mut Context<'_>) {
-        let (step, leased, filling, looking) = {
+        let (step, leased, filling, later) = {
             let mut interner = self.worker.interner.borrow_mut();
             let schema = self.worker.shared.schema.load(Ordering::Relaxed);
             interner.set_generation(SchemaGeneration(schema));
@@ -286,9 +294,8 @@ impl Connection {
                 under_way.take_notes(&mut routing.recorder, Instant::now());
             }
             self.gates.extend(routing.caching.take_gates());
-            let (filling, looking) =
-                (routing.caching.take_filling(), routing.caching.take_looking());
-            (step, self.lent.is_some(), filling, looking)
+            let (filling, later) = (routing.caching.take_filling(), routing.caching.take_later());
+            (step, self.lent.is_some(), filling, later)
         };
         if !leased {
             self.keep_next(filling, &step.next);
@@ -317,8 +324,11 @@ impl Connection {
                 self.client.set_state(State::Waiting, Instant::now());
                 ClientPhase::Paused(Pause(Box::pin(tokio::time::sleep(time))))
             }
-            ClientNext::Recall => match looking {
-                Some(looking) => ClientPhase::Recalling(Box::new(looking)),
+            ClientNext::Recall => match later {
+                Some(later) => {
+                    self.client.set_state(State::Waiting, Instant::now());
+                    ClientPhase::Recalling(Box::new(later))
+                }
                 None => ClientPhase::Reading,
             },
             ClientNext::Lease(plan) => return self.acquire(plan, cx),

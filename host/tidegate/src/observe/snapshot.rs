@@ -81,6 +81,10 @@ pub struct KeptSnapshot {
     pub evictions: u64,
     /// Tables, databases and the like that committed writes have taken the answers of.
     pub invalidations: u64,
+    /// Reads that waited for another of the same.
+    pub followed: u64,
+    /// Of these, those that were answered with what it brought.
+    pub followed_served: u64,
     /// Statements whose answers a policy wanted kept and that may not be: by `tidegate_cache::Deny::ALL`.
     pub denied: Vec<u64>,
     /// What several processes share.

@@ -78,6 +78,7 @@ fn add_cluster(snapshot: &mut Snapshot, shared: &Shared) {
 
 fn kept(results: &Results) -> KeptSnapshot {
     let (counts, entries, bytes) = results.counts();
+    let follow = results.follow_counts();
     KeptSnapshot {
         entries,
         bytes,
@@ -87,6 +88,8 @@ fn kept(results: &Results) -> KeptSnapshot {
         puts: counts.puts,
         evictions: counts.evictions,
         invalidations: counts.invalidations,
+        followed: follow.followed,
+        followed_served: follow.served,
         denied: results.denied(),
         shared: results.sharing().map(|sharing| shared(sharing)).unwrap_or_default(),
     }

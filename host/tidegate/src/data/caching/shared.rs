@@ -6,10 +6,11 @@ use std::time::Instant;
 use tidegate_cache::Found;
 use tidegate_core::plan::Recalled;
 
-use super::{Caching, Wanted};
+use super::{Caching, Later, Wanted};
 use crate::data::clients::Client;
 use crate::data::routing::Routing;
-use crate::sharing::{Entry, Gates, Looked, Looking, Shared, Sharing};
+use crate::results::Followed;
+use crate::sharing::{Entry, Gates, Looked, Shared, Sharing};
 
 /// What was asked for, and what is known of it: `None`, nothing in time.
 pub(super) type Answered = (Arc<Entry>, Option<Looked>);
@@ -20,7 +21,7 @@ impl Routing {
         &mut self,
         client: &Client,
         wanted: &mut Wanted,
-        looked: Option<Answered>,
+        (looked, followed): (Option<Answered>, Option<Followed>),
         sharing: &Arc<Sharing>,
     ) -> Result<Found, Recalled> {
         let Some((entry, _)) = wanted.shared.clone() else { return Err(Recalled::No) };
@@ -31,8 +32,9 @@ impl Routing {
                 let now = Instant::now();
                 let results = &self.caching.results;
                 let has = results.with(|store| store.shared_of(&wanted.key, &entry.tags, now));
-                self.caching.looking = sharing.look(entry, has);
-                let later = self.caching.looking.is_some();
+                let looking = sharing.look(entry, has);
+                self.caching.later = looking.map(|looking| Later::shared(looking, followed));
+                let later = self.caching.later.is_some();
                 return Err(if later { Recalled::Later } else { Recalled::No });
             }
         };
@@ -50,15 +52,6 @@ impl Routing {
 }
 
 impl Caching {
-    pub fn take_looking(&mut self) -> Option<Looking> {
-        self.looking.take()
-    }
-
-    /// What was asked for has been answered, or not; for the next step of this client alone.
-    pub fn set_looked(&mut self, looked: Option<(Arc<Entry>, Option<Looked>)>) {
-        self.looked = looked;
-    }
-
     pub fn take_gates(&mut self) -> Gates {
         std::mem::take(&mut self.gates)
     }

@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use tidegate_cache::{Answer, Capture, Captured};
+use tidegate_cache::{Answer, Capture, Captured, Landing};
 use tidegate_core::session::gather::{Gather, Segment};
 use tidegate_core::session::{ClientNext, Work};
 
@@ -70,7 +70,14 @@ impl Connection {
             keeping.stage = Stage::Takes(Capture::new(keeping.filling.bytes_max));
         } else {
             drop(routing);
-            self.keeping = None;
+            self.keep_nothing();
+        }
+    }
+
+    /// No answer comes that could be kept; whoever waits for it runs its own.
+    pub(super) fn keep_nothing(&mut self) {
+        if let Some(leading) = self.keeping.take().and_then(|keeping| keeping.filling.leading) {
+            leading.land(Landing::NotKept);
         }
     }
 
@@ -83,16 +90,23 @@ impl Connection {
         if !is_over {
             return;
         }
-        if let Some(keeping) = self.keeping.take()
-            && let KeepingAnswer { filling, stage: Stage::Whole(answer) } = *keeping
-        {
-            let Filling { key, fill, ttl, shared, .. } = filling;
-            let results = &self.worker.shared.results;
-            if let (Some((entry, versions)), Some(sharing)) = (shared, results.sharing()) {
-                let value = entry.encode(&answer);
-                sharing.put(entry, versions, value, ttl);
+        let Some(keeping) = self.keeping.take() else { return };
+        let KeepingAnswer { filling, stage } = *keeping;
+        let Filling { key, fill, ttl, shared, leading, .. } = filling;
+        let landing = match stage {
+            Stage::Whole(answer) => {
+                let results = &self.worker.shared.results;
+                if let (Some((entry, versions)), Some(sharing)) = (shared, results.sharing()) {
+                    let value = entry.encode(&answer);
+                    sharing.put(entry, versions, value, ttl);
+                }
+                results.with(|store| store.put(key, fill, answer, ttl, Instant::now()));
+                Landing::Put
             }
-            results.with(|store| store.put(key, fill, answer, ttl, Instant::now()));
+            Stage::Waits | Stage::Takes(_) | Stage::Unfit => Landing::Unfit,
+        };
+        if let Some(leading) = leading {
+            leading.land(landing);
         }
     }
 
@@ -107,7 +121,7 @@ impl Connection {
         if self.lent.is_none() {
             return;
         }
-        self.keeping = None;
+        self.keep_nothing();
         let lost = match self.session.work_at_stake() {
             Work::InDoubt => {
                 let lent = self.lent.as_ref();
