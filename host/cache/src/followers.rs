@@ -152,6 +152,12 @@ impl<W> Followers<W> {
         Joined::Leads(Lead(self.last))
     }
 
+    /// Is a read of this key under way that others may wait for?
+    pub fn is_led(&self, key: &Key) -> bool {
+        let newest = self.newest.get(&key.hash()).and_then(|number| self.flights.get(number));
+        newest.is_some_and(|flight| flight.key == *key)
+    }
+
     /// A leader's read has ended, and what it brought has been put: who is to be told.
     pub fn end(&mut self, lead: Lead, landing: Landing, now: Instant) -> Vec<W> {
         let Some(flight) = self.flights.remove(&lead.0) else { return Vec::new() };

@@ -36,7 +36,9 @@ pub use judge::{Deny, judge};
 pub use key::{Described, Key, KeyParts};
 pub use lru::Bounds;
 pub use membership::{Config as MembershipConfig, Flight, Membership, Standing};
-pub use store::{Counts, Fill, Found, Mark, Names, Reader, Stamp, Store, Tag, Told, Waits};
+pub use store::{
+    Counts, Expiry, Fill, Found, Mark, Names, Reader, Stamp, Store, Tag, Term, Told, Waits,
+};
 pub use tables::{Builder, RelationRow, Tables, Traits};
 pub use timeless::is_timeless;
 pub use work::{Block, Doubt, Ran, Work};

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_cache::{
-    Answer, Deny, Described, Fill, Found, Key, KeyParts, Reader, Stamp, Tag, Waits, Written,
-    is_timeless, judge,
+    Answer, Deny, Described, Expiry, Fill, Found, Key, KeyParts, Reader, Stamp, Tag, Term, Waits,
+    Written, is_timeless, judge,
 };
 use tidegate_core::plan::{
     Describes, END_USER_SETTING, Recall, Recalled, RecalledBatch, shows_cache,
 };
-use tidegate_core::policy::cache::{CacheRule, KeyPart, Tier};
+use tidegate_core::policy::cache::{CacheRule, ExpiryMode, KeyPart, Tier};
 use tidegate_core::policy::plans::Plans;
 use tidegate_core::policy::{CachePlan, Slot};
 use tidegate_core::route::Place;
@@ -77,7 +77,7 @@ impl Planned {
 pub struct Filling {
     pub key: Key,
     pub fill: Fill,
-    pub ttl: Duration,
+    pub term: Term,
     pub bytes_max: usize,
     /// Where others find it, and the versions among all.
     pub shared: Option<(Arc<Entry>, Arc<[u64]>)>,
@@ -174,9 +174,10 @@ impl Routing {
             }
             Found::Fill(fill) => {
                 wanted.planned.count(RuleCounts::miss);
-                let Wanted { key, ttl, bytes_max, shared, .. } = wanted;
+                let Wanted { key, term, bytes_max, shared, .. } = wanted;
                 let shared = shared.and_then(|(entry, versions)| Some((entry, versions?)));
-                self.caching.filling = Some(Filling { key, fill, ttl, bytes_max, shared, leading });
+                self.caching.filling =
+                    Some(Filling { key, fill, term, bytes_max, shared, leading });
                 (CacheNote::Miss, Recalled::No)
             }
             Found::Pass => {
@@ -212,8 +213,12 @@ impl Routing {
             (Arc::new(Entry::new(key, &client.database, &tags)), None)
         });
         let waits = if rule.tier == Tier::Strict { Waits::Always } else { Waits::IfSeen };
-        let (stamp, bytes_max) = (known.stamp, rule.bytes_max);
-        Ok(Wanted { key, stamp, tags, waits, ttl, bytes_max, shared, planned })
+        let expiry = match rule.expiry {
+            ExpiryMode::Expire => Expiry::Plain,
+            ExpiryMode::Warm => Expiry::RefreshAhead,
+        };
+        let (stamp, bytes_max, term) = (known.stamp, rule.bytes_max, Term { ttl, expiry });
+        Ok(Wanted { key, stamp, tags, waits, term, bytes_max, shared, planned })
     }
 
     fn look(&self, client: &Client, wanted: &Wanted) -> Found {
@@ -323,7 +328,7 @@ struct Wanted {
     stamp: Stamp,
     tags: Arc<[Tag]>,
     waits: Waits,
-    ttl: Duration,
+    term: Term,
     bytes_max: usize,
     shared: Option<Elsewhere>,
     planned: Planned,

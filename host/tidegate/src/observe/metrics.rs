@@ -150,6 +150,7 @@ pub const METRICS: &[Metric] = &[
     kept("tidegate_cache_hits_total", "Statements answered without a server.", |k| k.hits),
     kept("tidegate_cache_misses_total", "Statements that may be kept, and of which no answer was there that stood.", |k| k.misses),
     kept("tidegate_cache_stale_total", "Of the misses, those of which an answer was there that a write had taken.", |k| k.stale),
+    kept("tidegate_cache_refreshes_total", "Of the misses, those of which an answer was there that stood, and was read anew before its time was over.", |k| k.refreshes),
     kept("tidegate_cache_puts_total", "Answers kept.", |k| k.puts),
     kept("tidegate_cache_evictions_total", "Answers that made room for others.", |k| k.evictions),
     kept("tidegate_cache_invalidations_total", "Tables and the like that committed writes took the answers of.", |k| k.invalidations),

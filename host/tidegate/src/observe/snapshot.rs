@@ -77,6 +77,8 @@ pub struct KeptSnapshot {
     pub misses: u64,
     /// Of the misses: an answer was there and stood no more.
     pub stale: u64,
+    /// Of the misses: an answer was there and stood, and was read anew before its time.
+    pub refreshes: u64,
     pub puts: u64,
     pub evictions: u64,
     /// Tables, databases and the like that committed writes have taken the answers of.

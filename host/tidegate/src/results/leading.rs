@@ -89,7 +89,8 @@ impl Results {
         let now = Instant::now();
         let mut told = None;
         let mut kept = self.kept();
-        if kept.store.has(key, fill) {
+        // Nobody waits for what stands already.
+        if kept.store.has(key, fill) || fill.is_ahead() && kept.followers.is_led(key) {
             return Run::Landed;
         }
         let joined = kept.followers.join(key, fill, now, || {

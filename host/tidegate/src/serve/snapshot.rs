@@ -85,6 +85,7 @@ fn kept(results: &Results) -> KeptSnapshot {
         hits: counts.hits,
         misses: counts.misses,
         stale: counts.stale,
+        refreshes: counts.refreshes,
         puts: counts.puts,
         evictions: counts.evictions,
         invalidations: counts.invalidations,

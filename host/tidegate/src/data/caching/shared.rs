@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tidegate_cache::Found;
+use tidegate_cache::{Found, Term};
 use tidegate_core::plan::Recalled;
 
 use super::{Caching, Later, Wanted};
@@ -71,8 +71,9 @@ impl Caching {
         };
         let Some(answer) = entry.decode(&value) else { return Found::Fill(fill) };
         let kept = Arc::new(answer);
-        let (key, ttl) = (wanted.key.clone(), left.min(wanted.ttl));
-        self.results.with(|store| store.put(key, fill, (*kept).clone(), ttl, now));
+        let key = wanted.key.clone();
+        let term = Term { ttl: left.min(wanted.term.ttl), ..wanted.term.clone() };
+        self.results.with(|store| store.put(key, fill, (*kept).clone(), term, now));
         // When its statement was sent is not known here, but it was before now.
         Found::Hit(kept, now)
     }

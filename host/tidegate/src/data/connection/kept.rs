@@ -92,15 +92,15 @@ impl Connection {
         }
         let Some(keeping) = self.keeping.take() else { return };
         let KeepingAnswer { filling, stage } = *keeping;
-        let Filling { key, fill, ttl, shared, leading, .. } = filling;
+        let Filling { key, fill, term, shared, leading, .. } = filling;
         let landing = match stage {
             Stage::Whole(answer) => {
                 let results = &self.worker.shared.results;
                 if let (Some((entry, versions)), Some(sharing)) = (shared, results.sharing()) {
                     let value = entry.encode(&answer);
-                    sharing.put(entry, versions, value, ttl);
+                    sharing.put(entry, versions, value, term.ttl);
                 }
-                results.with(|store| store.put(key, fill, answer, ttl, Instant::now()));
+                results.with(|store| store.put(key, fill, answer, term, Instant::now()));
                 Landing::Put
             }
             Stage::Waits | Stage::Takes(_) | Stage::Unfit => Landing::Unfit,
