@@ -37,7 +37,7 @@ pub use key::{Described, Key, KeyParts};
 pub use lru::Bounds;
 pub use membership::{Config as MembershipConfig, Flight, Membership, Standing};
 pub use store::{
-    Counts, Expiry, Fill, Found, Mark, Names, Reader, Stamp, Store, Tag, Term, Told, Waits,
+    Again, Counts, Expiry, Fill, Found, Mark, Names, Reader, Stamp, Store, Tag, Term, Told, Waits,
 };
 pub use tables::{Builder, RelationRow, Tables, Traits};
 pub use timeless::is_timeless;

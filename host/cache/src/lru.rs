@@ -100,6 +100,12 @@ impl<V> Lru<V> {
         (node.key == *key).then_some(&node.value)
     }
 
+    /// The same by the hash alone: of whichever key has it.
+    pub(crate) fn peek_hash(&self, hash: u128) -> Option<&V> {
+        let place = *self.places.get(&hash)?;
+        self.nodes.get(place as usize)?.as_ref().map(|node| &node.value)
+    }
+
     pub(crate) fn remove(&mut self, key: &Key) -> Option<V> {
         let place = *self.places.get(&key.hash())?;
         let same = self.nodes.get(place as usize)?.as_ref().is_some_and(|node| node.key == *key);

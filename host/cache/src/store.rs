@@ -11,9 +11,11 @@
 //! Verbs: `look` → [`Found`]; `put`; `bump`, `mark`, `settle` for writes; getters `stamp`, `counts`, `len`, `bytes`. Where several
 //! processes share their answers: `share`, `note_shared`, `take_told` ([`told`]).
 
+mod again; // what is read again when it has been written
 mod marks; // commits that are under way
 mod told; // what other processes are told, and tell
 
+pub use again::Again;
 pub use marks::Mark;
 pub use told::{Names, Told};
 
@@ -135,6 +137,8 @@ pub struct Term {
     pub ttl: Duration,
     /// How its time ends.
     pub expiry: Expiry,
+    /// How it is read again when it has been written.
+    pub again: Option<Arc<Again>>,
 }
 
 /// How the time of an answer ends.
@@ -149,7 +153,7 @@ pub enum Expiry {
 
 impl From<Duration> for Term {
     fn from(ttl: Duration) -> Self {
-        Self { ttl, expiry: Expiry::Plain }
+        Self { ttl, expiry: Expiry::Plain, again: None }
     }
 }
 
@@ -180,6 +184,9 @@ struct Entry {
     until: Instant,
     /// Whoever asks from then on reads it anew.
     refresh_at: Option<Instant>,
+    again: Option<Arc<Again>>,
+    /// When it was given last.
+    hit_at: Option<Instant>,
 }
 
 /// The last part of an answer's time, in which it is read anew: one in so many.
@@ -213,6 +220,7 @@ pub struct Store {
     /// What others are to be told, if others share.
     told: Option<Vec<Told>>,
     last_token: u64,
+    again: again::Registry,
 }
 
 impl Store {
@@ -234,6 +242,7 @@ impl Store {
             counts: Counts::default(),
             told: None,
             last_token: 0,
+            again: again::Registry::default(),
         }
     }
 
@@ -243,6 +252,7 @@ impl Store {
         self.entries.clear();
         self.places.clear();
         self.states.clear();
+        self.again.clear();
         self.age += 1;
     }
 
@@ -296,6 +306,7 @@ impl Store {
                 };
                 if !entry.versions.iter().any(held) {
                     let (answer, began) = (entry.answer.clone(), entry.began);
+                    entry.hit_at = Some(now);
                     if entry.is_due(now)
                         && let Found::Fill(fill) = self.begin_fill(database, tags, now)
                     {
@@ -354,7 +365,7 @@ impl Store {
         term: impl Into<Term>,
         now: Instant,
     ) {
-        let Term { ttl, expiry } = term.into();
+        let Term { ttl, expiry, again } = term.into();
         let stands = fill.versions.iter().all(|(place, version)| {
             let state = self.states.get(place.0 as usize);
             state.is_some_and(|state| state.version == *version && state.marks == 0)
@@ -370,7 +381,16 @@ impl Store {
         };
         let bytes = answer.bytes() + fill.versions.len() * size_of::<(Place, u64)>();
         let Fill { versions, began, .. } = fill;
-        let entry = Entry { answer: Arc::new(answer), versions, began, until, refresh_at };
+        if again.is_some() {
+            // What takes more than rows takes what it would be read by.
+            for (place, _) in &versions {
+                if self.is_of_rows(*place) {
+                    self.again.add(*place, key.hash());
+                }
+            }
+        }
+        let (answer, hit_at) = (Arc::new(answer), None);
+        let entry = Entry { answer, versions, began, until, refresh_at, again, hit_at };
         self.entries.put(key, entry, bytes, until);
         self.counts.puts += 1;
     }
@@ -405,6 +425,11 @@ impl Store {
     fn version(&mut self, tag: &Tag, now: Instant) -> u64 {
         let place = self.place(tag, now);
         place.and_then(|place| self.states.get(place.0 as usize)).map_or(0, |state| state.version)
+    }
+
+    fn is_of_rows(&self, place: Place) -> bool {
+        let state = self.states.get(place.0 as usize);
+        state.is_some_and(|state| !matches!(state.tag, Tag::Cluster | Tag::Database(_)))
     }
 
     fn renew(&mut self, place: Place, now: Instant) {

@@ -50,6 +50,9 @@ pub struct Results {
     denied: [AtomicU64; Deny::ALL.len()],
     rules: Rules,
     seed: u64,
+    /// How long a writer waits for what is read again.
+    write_through: Option<Duration>,
+    rereads: AtomicU64,
     sharing: Option<Arc<Sharing>>,
 }
 
@@ -71,6 +74,8 @@ impl Results {
             lost: Mutex::default(),
             denied: std::array::from_fn(|_| AtomicU64::new(0)),
             rules: Rules::default(),
+            write_through: settings.write_through,
+            rereads: AtomicU64::new(0),
             seed: (seed >> 64) as u64 ^ seed as u64,
             sharing,
         })
@@ -222,6 +227,21 @@ impl Results {
     /// What happened so far; answers that are kept, and their bytes.
     pub fn counts(&self) -> (Counts, usize, usize) {
         self.with(|store| (store.counts(), store.len(), store.bytes()))
+    }
+
+    /// How long a writer waits for what is read again; `None`: nothing is.
+    pub fn write_through(&self) -> Option<Duration> {
+        self.write_through
+    }
+
+    /// Something is read again since it was written.
+    pub fn note_reread(&self) {
+        self.rereads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was.
+    pub fn rereads(&self) -> u64 {
+        self.rereads.load(Ordering::Relaxed)
     }
 
     /// A policy wanted an answer to be kept that may not be.

@@ -5,6 +5,7 @@ mod following; // reads that wait for another of the same
 mod history; // what readers see while writers write
 mod named; // prepared statements, as drivers use them
 mod shared; // several Tidegates and one Redis
+mod through; // answers that are read again: when they are written, before their time is over
 
 use crate::own::{SOON, policies_answer};
 use std::path::PathBuf;
@@ -65,17 +66,20 @@ impl Kept {
         options.toml = Some(config.to_owned());
         let tidegate = Tidegate::start(options);
         wait_until(SOON, "policies answer", || policies_answer(&tidegate));
-        let rules: Vec<String> = TABLES
-            .iter()
-            .map(|table| format!(r#"{{"table": "{table}", "ttl_ms": 60000}}"#))
-            .collect();
-        let settings = format!(r#"{{"rules": [{}]}}"#, rules.join(", "));
-        let answer = tidegate.admin_put("/api/v1/plugins/caching/config", &settings);
-        assert_eq!(answer.status, 200, "{answer:?}");
         let logs = cluster.nodes().map(Node::log_path).collect();
         let mut kept = Kept { tidegate, database, logs, marks: 0 };
-        kept.wait_until_kept();
+        kept.set_rules(r#""ttl_ms": 60000"#);
         kept
+    }
+
+    /// The same rule for all tables of the schema.
+    fn set_rules(&mut self, rule: &str) {
+        let rules: Vec<String> =
+            TABLES.iter().map(|table| format!(r#"{{"table": "{table}", {rule}}}"#)).collect();
+        let settings = format!(r#"{{"rules": [{}]}}"#, rules.join(", "));
+        let answer = self.tidegate.admin_put("/api/v1/plugins/caching/config", &settings);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        self.wait_until_kept();
     }
 
     pub fn connect(&self) -> Client {

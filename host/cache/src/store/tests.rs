@@ -84,7 +84,7 @@ fn what_is_asked_for_is_read_anew_before_its_time_is_over() {
     let tags = [relation(1)];
     let at = |ms: u64| start + Duration::from_millis(ms);
     let put = |store: &mut Store, fill, value, now| {
-        let term = Term { ttl: Duration::from_secs(10), expiry: Expiry::RefreshAhead };
+        let term = Term { expiry: Expiry::RefreshAhead, ..Duration::from_secs(10).into() };
         store.put(key(1), fill, Answer::of(&[value]), term, now);
     };
     let Found::Fill(fill) = look(&mut store, 1, &tags, at(0)) else { panic!("no fill") };

@@ -15,5 +15,10 @@ pub const CACHE_ENTRY_TTL_DEFAULT: Duration = Duration::from_secs(60);
 pub const CACHE_RULES_MAX: usize = 1_000;
 /// Clients that wait for one read to bring their answer; more run theirs themselves.
 pub const FOLLOWERS_MAX: usize = 10_000;
+/// Answers of one table, and of all that one commit takes, that are read again before its client hears of it.
+pub const WRITE_THROUGH_PER_TABLE_MAX: usize = 16;
+pub const WRITE_THROUGH_MAX: usize = 32;
+/// Its client waits no longer for that, unless the configuration says otherwise.
+pub const WRITE_THROUGH_TIME_DEFAULT: Duration = Duration::from_millis(250);
 /// Nobody waits longer for it, unless the configuration says otherwise.
 pub const FOLLOW_TIME_DEFAULT: Duration = Duration::from_secs(5);

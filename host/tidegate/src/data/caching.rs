@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_cache::{
-    Answer, Deny, Described, Expiry, Fill, Found, Key, KeyParts, Reader, Stamp, Tag, Term, Waits,
-    Written, is_timeless, judge,
+    Again, Answer, Deny, Described, Expiry, Fill, Found, Key, KeyParts, Reader, Stamp, Tag, Term,
+    Waits, Written, is_timeless, judge,
 };
 use tidegate_core::plan::{
     Describes, END_USER_SETTING, Recall, Recalled, RecalledBatch, shows_cache,
 };
-use tidegate_core::policy::cache::{CacheRule, ExpiryMode, KeyPart, Tier};
+use tidegate_core::policy::cache::{CacheRule, ExpiryMode, KeyPart, Tier, WriteMode};
 use tidegate_core::policy::plans::Plans;
 use tidegate_core::policy::{CachePlan, Slot};
 use tidegate_core::route::Place;
@@ -54,6 +54,8 @@ pub struct Caching {
     come: Come,
     /// What the statements of this step have to wait for.
     gates: Gates,
+    /// What is to be read again since this step has committed.
+    due: Vec<Arc<Again>>,
 }
 
 #[derive(Clone, Debug)]
@@ -96,7 +98,12 @@ impl Caching {
             later: None,
             come: Come::default(),
             gates: Gates::default(),
+            due: Vec::new(),
         }
+    }
+
+    pub fn take_due(&mut self) -> Vec<Arc<Again>> {
+        std::mem::take(&mut self.due)
     }
 
     pub fn take_filling(&mut self) -> Option<Filling> {
@@ -174,7 +181,9 @@ impl Routing {
             }
             Found::Fill(fill) => {
                 wanted.planned.count(RuleCounts::miss);
-                let Wanted { key, term, bytes_max, shared, .. } = wanted;
+                let Wanted { key, mut term, bytes_max, shared, .. } = wanted;
+                term.again = (wanted.write == WriteMode::WriteThrough)
+                    .then(|| Arc::new(written::again(client, next)));
                 let shared = shared.and_then(|(entry, versions)| Some((entry, versions?)));
                 self.caching.filling =
                     Some(Filling { key, fill, term, bytes_max, shared, leading });
@@ -217,8 +226,9 @@ impl Routing {
             ExpiryMode::Expire => Expiry::Plain,
             ExpiryMode::Warm => Expiry::RefreshAhead,
         };
-        let (stamp, bytes_max, term) = (known.stamp, rule.bytes_max, Term { ttl, expiry });
-        Ok(Wanted { key, stamp, tags, waits, term, bytes_max, shared, planned })
+        let term = Term { ttl, expiry, again: None };
+        let (stamp, bytes_max, write) = (known.stamp, rule.bytes_max, rule.write);
+        Ok(Wanted { key, stamp, tags, waits, term, write, bytes_max, shared, planned })
     }
 
     fn look(&self, client: &Client, wanted: &Wanted) -> Found {
@@ -329,6 +339,7 @@ struct Wanted {
     tags: Arc<[Tag]>,
     waits: Waits,
     term: Term,
+    write: WriteMode,
     bytes_max: usize,
     shared: Option<Elsewhere>,
     planned: Planned,

@@ -29,7 +29,7 @@ use super::caching::{Come, Later};
 use super::clients::{Client, State};
 use super::recording::UnderWay;
 use super::way::Way;
-use super::worker::Worker;
+use super::worker::{Rereading, Worker};
 use crate::sharing::{Gates, poll_open};
 use crate::stream::{Settling, Stream};
 
@@ -100,6 +100,8 @@ pub struct Connection {
     keeping: Option<Box<kept::KeepingAnswer>>,
     /// What bytes on their way wait for.
     gates: Gates,
+    /// What its client's word waits for that it has committed.
+    rereading: Option<Rereading>,
 }
 
 /// A step's outcome: whether anything moved.
@@ -141,6 +143,7 @@ impl Connection {
             under_way: None,
             keeping: None,
             gates: Gates::default(),
+            rereading: None,
         }
     }
 
@@ -371,7 +374,7 @@ impl Connection {
 
     fn feed_server(&mut self, cx: &mut Context<'_>) {
         let Some(Lent { lease, .. }) = &mut self.lent else { return };
-        let step = {
+        let (step, due) = {
             let mut interner = self.worker.interner.borrow_mut();
             let before = interner.generation();
             let mut routing = self.worker.routing.borrow_mut();
@@ -403,8 +406,9 @@ impl Connection {
             if self.session.take_changed_roles() {
                 self.worker.settled().login.users.forget_all();
             }
-            step
+            (step, routing.caching.take_due())
         };
+        self.read_again(due);
         self.note_write();
         self.keep_whole();
         if !self.session.is_waiting_for_replies() {
@@ -461,8 +465,10 @@ impl Connection {
     }
 
     fn flush_to_client(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Nor its success before what it has changed is served nowhere.
-        if poll_open(&mut self.gates.to_client, cx).is_pending() {
+        // Nor its success before what it has changed is served nowhere, and read again.
+        if poll_open(&mut self.gates.to_client, cx).is_pending()
+            || self.poll_reread(cx).is_pending()
+        {
             return Poll::Pending;
         }
         let flushed = self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx);

@@ -412,6 +412,10 @@ impl Router for SessionRouter<'_> {
     }
 
     fn guards(&mut self) -> bool {
+        // Nobody has asked for what the worker reads itself.
+        if self.client.again.is_some() {
+            return false;
+        }
         let session = self.client.id.0;
         self.routing.has_limits(session) || self.routing.has_own_policy(session)
     }

@@ -154,6 +154,7 @@ pub const METRICS: &[Metric] = &[
     kept("tidegate_cache_puts_total", "Answers kept.", |k| k.puts),
     kept("tidegate_cache_evictions_total", "Answers that made room for others.", |k| k.evictions),
     kept("tidegate_cache_invalidations_total", "Tables and the like that committed writes took the answers of.", |k| k.invalidations),
+    kept("tidegate_cache_rereads_total", "Answers that were read again, before the writer was told, since it had changed them (write-through).", |k| k.rereads),
     kept("tidegate_cache_followed_total", "Statements that waited for another client's of the same, which ran.", |k| k.followed),
     kept("tidegate_cache_followed_served_total", "Of these, those that were answered with what it brought.", |k| k.followed_served),
     Metric { name: "tidegate_cache_entries", help: "Answers that are there.", read: Read::KeptNow(|k| k.entries) },

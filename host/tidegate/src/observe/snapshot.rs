@@ -83,6 +83,8 @@ pub struct KeptSnapshot {
     pub evictions: u64,
     /// Tables, databases and the like that committed writes have taken the answers of.
     pub invalidations: u64,
+    /// Answers that were read again since they had been written.
+    pub rereads: u64,
     /// Reads that waited for another of the same.
     pub followed: u64,
     /// Of these, those that were answered with what it brought.

@@ -89,6 +89,7 @@ fn kept(results: &Results) -> KeptSnapshot {
         puts: counts.puts,
         evictions: counts.evictions,
         invalidations: counts.invalidations,
+        rereads: results.rereads(),
         followed: follow.followed,
         followed_served: follow.served,
         denied: results.denied(),

@@ -7,28 +7,28 @@ use tidegate_test_support::clusters::ROLE;
 use tidegate_test_support::{Client, Message, pipeline, shared_cluster, wait_until};
 
 /// Keeps a table from being read, past Tidegate.
-struct Lock(Client);
+pub struct Lock(Client);
 
 impl Lock {
-    fn take(kept: &Kept, table: &str) -> Lock {
+    pub fn take(kept: &Kept, table: &str) -> Lock {
         let mut client = Client::connect(&shared_cluster().primary().url(ROLE, &kept.database));
         client.query("BEGIN");
         client.query(&format!("LOCK TABLE {table}"));
         Lock(client)
     }
 
-    fn release(mut self) {
+    pub fn release(mut self) {
         self.0.query("COMMIT");
     }
 }
 
 /// Asks on a thread of its own.
-fn ask(mut client: Client, bytes: &[u8]) -> JoinHandle<Vec<Message>> {
+pub fn ask(mut client: Client, bytes: &[u8]) -> JoinHandle<Vec<Message>> {
     client.send(bytes);
     thread::spawn(move || client.read_until_ready())
 }
 
-fn query(sql: &str) -> Vec<u8> {
+pub fn query(sql: &str) -> Vec<u8> {
     pipeline().query(sql).bytes().to_vec()
 }
 
@@ -48,7 +48,7 @@ fn until_blocked(kept: &Kept) {
 }
 
 #[track_caller]
-fn until_run(kept: &Kept, mark: &str, times: usize) {
+pub fn until_run(kept: &Kept, mark: &str, times: usize) {
     wait_until(SOON, "it runs", || kept.times_run(mark) >= times);
 }
 

@@ -19,6 +19,7 @@ pub const SCHEMA: &str = "
 const REGISTERS: usize = 4;
 const READERS: usize = 6;
 const TIME: Duration = Duration::from_secs(5);
+const PLAIN: &str = r#""ttl_ms": 60000"#;
 
 #[derive(Default)]
 struct Register {
@@ -137,8 +138,9 @@ fn read(
 /// A bit of the seed.
 const REPLICAS: u64 = 1 << 32;
 
-fn histories(name: &str, with: With) {
-    let kept = Kept::start(shared_cluster(), name, SCHEMA, with);
+fn histories(name: &str, with: With, rule: &str) {
+    let mut kept = Kept::start(shared_cluster(), name, SCHEMA, with);
+    kept.set_rules(rule);
     let bit = if with == With::Replicas { REPLICAS } else { 0 };
     observe(&|_| kept.connect(), bit, || wait_for(TIME));
 }
@@ -195,10 +197,16 @@ pub fn observe(connect: &dyn Fn(usize) -> Client, bit: u64, meanwhile: impl FnOn
 
 #[test]
 fn no_reader_goes_back_while_others_write() {
-    histories("cache_history", With::ThePrimary);
+    histories("cache_history", With::ThePrimary, PLAIN);
 }
 
 #[test]
 fn nor_with_replicas() {
-    histories("cache_replicas", With::Replicas);
+    histories("cache_replicas", With::Replicas, PLAIN);
+}
+
+#[test]
+fn nor_when_answers_are_read_again() {
+    let rule = r#""ttl_ms": 200, "write_through": true, "warm": true"#;
+    histories("cache_history_through", With::ThePrimary, rule);
 }

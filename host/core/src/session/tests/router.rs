@@ -2,12 +2,11 @@
 
 use super::fake::Fake;
 use crate::plan::{Admission, Charge, Execution, Ran, Router, Text};
-use crate::plan::{Describes, Recall, Recalled, RecalledBatch};
+use crate::plan::{Recall, Recalled};
 use crate::policy::limit::TransactionState;
 use crate::refusal::Refusal;
 use crate::statement::StringSyntax;
 use tidegate_wire::frame;
-use tidegate_wire::frontend::{self, Named};
 
 /// Knows reads by how they begin.
 #[derive(Default)]
@@ -36,12 +35,7 @@ impl Memory {
         }
         let settings = next.settings.iter().map(|(name, value)| (name.into(), value.into()));
         let mut fake = Fake::new(settings.collect());
-        let mut asked = Vec::new();
-        match &next.batch {
-            None => frontend::query(&mut asked, next.sql),
-            Some(batch) => write_batch(next.sql, batch, &mut asked),
-        }
-        fake.feed(&asked);
+        fake.feed(&next.unit());
         let answer = fake.take_output(usize::MAX);
         let parsed = if next.batch.is_some_and(|batch| batch.parses.is_none()) { 5 } else { 0 };
         let (Some(answer), false) = (answer.get(parsed..answer.len() - 6), failed(&answer)) else {
@@ -51,25 +45,6 @@ impl Memory {
         self.answered += 1;
         Recalled::Answered
     }
-}
-
-fn write_batch(sql: &[u8], batch: &RecalledBatch<'_>, out: &mut Vec<u8>) {
-    frontend::parse(out, b"", sql, batch.types);
-    if batch.describes == Describes::Statement {
-        frontend::describe(out, Named::Statement(b""));
-    }
-    frame::write(out, b'B', |out| {
-        out.extend([0, 0]);
-        out.extend_from_slice(batch.bound);
-    });
-    if batch.describes == Describes::Portal {
-        frontend::describe(out, Named::Portal(b""));
-    }
-    frontend::execute(out, b"", batch.rows_max.cast_signed());
-    if batch.closes.is_some() {
-        frontend::close(out, Named::Portal(b""));
-    }
-    frontend::sync(out);
 }
 
 /// Is an error among the messages?

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tidegate_cache::{Block, Stamp, Store, Work, Written, written};
-use tidegate_core::plan::{Ran, Text};
+use tidegate_cache::{Again, Block, Stamp, Store, Work, Written, written};
+use tidegate_core::plan::{Ran, Recall, Text};
 use tidegate_core::statement::{TextEncoding, TextSettings, analyse_with};
 use tidegate_wire::backend::TransactionStatus;
 
@@ -52,6 +52,17 @@ pub enum Lost {
     Undone,
     /// Of a server with this process.
     InDoubt(Option<i32>),
+}
+
+/// How to ask for what is kept through writes once more.
+pub(super) fn again(client: &Client, next: &Recall<'_>) -> Again {
+    Again {
+        user: client.user.clone(),
+        settings: next.settings.clone(),
+        unit: next.unit().into(),
+        // Who but reads it again wants nothing of it.
+        wanted_at: client.again.as_ref().map_or_else(Instant::now, |again| again.wanted_at),
+    }
 }
 
 impl Routing {
@@ -106,6 +117,7 @@ impl Routing {
         let act = |store: &mut Store| work.handle(ran, database, store, now);
         let ((), gates) = results.with_gates(client.process.get(), act);
         self.caching.gates.extend(gates);
+        self.caching.due.extend(work.take_due());
     }
 
     /// What a text may change, and as of when its names mean that.

@@ -5,9 +5,11 @@
 //!                                                   └─ anything else ─▶ forgotten ◀─┘
 //! ```
 
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use tidegate_cache::{Answer, Capture, Captured, Landing};
+use tidegate_cache::{Again, Answer, Capture, Captured, Landing};
 use tidegate_core::session::gather::{Gather, Segment};
 use tidegate_core::session::{ClientNext, Work};
 
@@ -108,6 +110,23 @@ impl Connection {
         if let Some(leading) = leading {
             leading.land(landing);
         }
+    }
+
+    /// What this step has committed took these answers: they are read again before the client is told.
+    pub(super) fn read_again(&mut self, due: Vec<Arc<Again>>) {
+        if let Some(patience) = self.worker.shared.results.write_through()
+            && !due.is_empty()
+        {
+            self.rereading = Some(self.worker.read_again(&self.client, due, patience));
+        }
+    }
+
+    pub(super) fn poll_reread(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(rereading) = &mut self.rereading {
+            ready!(rereading.poll(cx));
+            self.rereading = None;
+        }
+        Poll::Ready(())
     }
 
     /// The server goes back, with nothing of this client's under way.
