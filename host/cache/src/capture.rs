@@ -5,7 +5,7 @@ use tidegate_core::limits::FRAME_BYTES_MAX;
 use tidegate_wire::backend::tag;
 use tidegate_wire::frame::{HEADER_BYTES, Header};
 
-/// What does not count: ParseComplete, BindComplete, ReadyForQuery.
+/// What does not count: ParseComplete, BindComplete, CloseComplete, ReadyForQuery.
 const OWN_BYTES: usize = 64;
 
 /// The frames that are kept, as the server sent them.
@@ -57,9 +57,9 @@ pub enum Captured {
 /// Takes what a server answers to one Query or batch.
 ///
 /// ```text
-/// Before ── T ──▶ Rows ── C (SELECT n) ──▶ Complete ── Z (idle) ──▶ whole
+/// Before ── T ──▶ Rows ── C (SELECT n), or s ──▶ Complete ── Z (idle) ──▶ whole
 /// ```
-/// 1, 2 and t are passed over before the rows; anything else is unfit.
+/// 1, 2 and t are passed over before the rows, and 3 behind them; anything else is unfit.
 #[derive(Debug)]
 pub struct Capture {
     bytes_max: usize,
@@ -152,7 +152,13 @@ impl Capture {
                 self.rows.end = frame.end;
                 Stage::Complete
             }
-            // A statement is described before it is bound.
+            // As many rows as were wanted; whatever is left is gone when its transaction ends.
+            (Stage::Rows, tag::PORTAL_SUSPENDED) => {
+                self.rows.end = frame.end;
+                Stage::Complete
+            }
+            // The portal that has run.
+            (Stage::Complete, tag::CLOSE_COMPLETE) => Stage::Complete,
             _ => return None,
         };
         Some(stage)
@@ -211,6 +217,39 @@ mod tests {
     }
 
     #[test]
+    fn what_a_batch_says_of_itself_is_not_kept() {
+        let (all, description, body) = answer(&[b"x".to_vec()]);
+        let (mut described, mut closed) = (Vec::new(), all[..all.len() - 6].to_vec());
+        // A statement is described before it is bound.
+        backend::parse_complete(&mut described);
+        let mut parameters = Vec::new();
+        frame::write(&mut parameters, tag::PARAMETER_DESCRIPTION, |out| out.extend([0, 0]));
+        described.extend([&parameters[..], &description].concat());
+        frame::write(&mut described, tag::BIND_COMPLETE, |_| {});
+        described.extend_from_slice(&body);
+        ready(&mut described, TransactionStatus::Idle);
+        frame::write(&mut closed, tag::CLOSE_COMPLETE, |_| {});
+        ready(&mut closed, TransactionStatus::Idle);
+        let wanted = [[&parameters[..], &description].concat(), description];
+        for (bytes, description) in [described, closed].iter().zip(wanted) {
+            let Captured::Whole(answer) = feed_all(bytes) else { panic!("{bytes:?}") };
+            assert_eq!((answer.description(), answer.rows()), (&description[..], &body[..]));
+        }
+        // So many rows at most.
+        let mut some = Vec::new();
+        row(&mut some, b"x");
+        frame::write(&mut some, tag::PORTAL_SUSPENDED, |_| {});
+        let kept = some.clone();
+        ready(&mut some, TransactionStatus::Idle);
+        let Captured::Whole(answer) = feed_all(&some) else { panic!("{some:?}") };
+        assert_eq!(answer.rows(), kept);
+        // Before the rows there is nothing to close.
+        let mut early = Vec::new();
+        frame::write(&mut early, tag::CLOSE_COMPLETE, |_| {});
+        assert_eq!(feed_all(&[&early, &all[..]].concat()), Captured::Unfit);
+    }
+
+    #[test]
     fn what_is_more_than_rows_is_unfit() {
         let (good, ..) = answer(&[b"x".to_vec()]);
         assert!(matches!(feed_all(&good), Captured::Whole(_)));
@@ -228,7 +267,6 @@ mod tests {
             tag::NOTIFICATION_RESPONSE,
             tag::COMMAND_COMPLETE,
             tag::COPY_OUT_RESPONSE,
-            tag::PORTAL_SUSPENDED,
             tag::EMPTY_QUERY_RESPONSE,
             tag::NO_DATA,
             tag::READY_FOR_QUERY,

@@ -38,7 +38,7 @@ pub enum Deny {
     View,
     /// The session's settings are not certain, or not such that an answer may be kept.
     Session,
-    /// Parts of a batch that are not followed: more than one Execute, a named portal, a bound of rows, …
+    /// Parts of a batch that are not followed: more than one Execute, a named portal, …
     Batch,
     /// A transaction is open.
     Transaction,

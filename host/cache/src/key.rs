@@ -35,6 +35,8 @@ pub struct KeyParts<'a> {
     pub bound: &'a [u8],
     /// Which description came along.
     pub described: Described,
+    /// How many rows were wanted at most; 0 for all.
+    pub rows_max: u32,
     /// What the policy adds.
     pub own: &'a [String],
 }
@@ -62,6 +64,7 @@ impl Key {
         part(&mut bytes, parts.types);
         part(&mut bytes, parts.bound);
         bytes.push(parts.described as u8);
+        bytes.extend_from_slice(&parts.rows_max.to_le_bytes());
         count(&mut bytes, parts.own.len());
         for own in parts.own {
             part(&mut bytes, own.as_bytes());
@@ -105,7 +108,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    type Owned = (Vec<String>, Vec<(String, String)>, Vec<Vec<u8>>, (u64, u8));
+    type Owned = (Vec<String>, Vec<(String, String)>, Vec<Vec<u8>>, (u64, u8, u32));
 
     fn parts() -> impl Strategy<Value = Owned> {
         // Few letters, so that parts often differ only in where one ends and the next begins.
@@ -114,11 +117,11 @@ mod tests {
             proptest::collection::vec(text(), 2..5),
             proptest::collection::vec((text(), text()), 0..3),
             proptest::collection::vec(proptest::collection::vec(0..3_u8, 0..3), 3),
-            (0..2_u64, 0..4_u8),
+            (0..2_u64, 0..4_u8, 0..2_u32),
         )
     }
 
-    fn key((names, settings, bytes, (policy, which)): &Owned) -> Key {
+    fn key((names, settings, bytes, (policy, which, rows_max)): &Owned) -> Key {
         let pairs: Vec<(&str, &str)> =
             settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let described =
@@ -132,6 +135,7 @@ mod tests {
             types: &bytes[1],
             bound: &bytes[2],
             described: described[usize::from(*which)],
+            rows_max: *rows_max,
             own: &names[2..],
         };
         Key::new(&parts, 7)

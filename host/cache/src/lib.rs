@@ -3,7 +3,7 @@
 //! ```text
 //!  a read ──▶ judge ── Deny ──▶ the server                a write ──▶ written ──▶ Work ── committed ──▶ Store::bump
 //!               └─ tags ──▶ Key ──▶ Store::look ── Hit ──▶ the client
-//!                                     └─ Fill ──▶ the server ──▶ Capture ──▶ Store::put
+//!                                     └─ Fill ──▶ Followers ──▶ the server ──▶ Capture ──▶ Store::put
 //! ```
 //!
 //! Nothing here waits or knows a clock. What keeps answers true are the invariants of [`Store`], which `model.rs`
@@ -13,6 +13,7 @@
 
 mod capture; // a server's answer, as it passes
 mod entries; // what applications put under names of their own
+mod followers; // reads that wait for another of the same
 mod glob; // patterns over names
 mod judge; // what may be kept
 mod key; // what tells answers apart
@@ -29,13 +30,15 @@ mod model; // all interleavings of a few writers and readers
 
 pub use capture::{Answer, Capture, Captured};
 pub use entries::{Entries, Entry, EntryCounts};
+pub use followers::{FollowCounts, Followers, Joined, Landing, Lead};
 pub use glob::{BadGlob, Glob, PATTERN_BYTES_MAX};
 pub use judge::{Deny, judge};
 pub use key::{Described, Key, KeyParts};
 pub use lru::Bounds;
 pub use membership::{Config as MembershipConfig, Flight, Membership, Standing};
 pub use store::{
-    Counts, Fill, Found, Mark, Names, Reader, Reliance, Stamp, Store, Tag, Told, Waits,
+    Again, Counts, Expiry, Fill, Found, Mark, Names, Reader, Reliance, Stamp, Store, Tag, Term,
+    Told, Waits,
 };
 pub use tables::{Builder, RelationRow, Tables, Traits};
 pub use timeless::is_timeless;

@@ -75,6 +75,10 @@ impl<V> Lru<V> {
 
     /// The value, which is the newest from now on.
     pub(crate) fn get(&mut self, key: &Key, now: Instant) -> Option<&V> {
+        self.get_mut(key, now).map(|value| &*value)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: &Key, now: Instant) -> Option<&mut V> {
         let place = *self.places.get(&key.hash())?;
         let node = self.nodes.get(place as usize)?.as_ref()?;
         if node.key != *key {
@@ -86,6 +90,19 @@ impl<V> Lru<V> {
         }
         self.unlink(place);
         self.link_newest(place);
+        self.node(place).map(|node| &mut node.value)
+    }
+
+    /// The value, perhaps past its time; as if nobody had asked.
+    pub(crate) fn peek(&self, key: &Key) -> Option<&V> {
+        let place = *self.places.get(&key.hash())?;
+        let node = self.nodes.get(place as usize)?.as_ref()?;
+        (node.key == *key).then_some(&node.value)
+    }
+
+    /// The same by the hash alone: of whichever key has it.
+    pub(crate) fn peek_hash(&self, hash: u128) -> Option<&V> {
+        let place = *self.places.get(&hash)?;
         self.nodes.get(place as usize)?.as_ref().map(|node| &node.value)
     }
 

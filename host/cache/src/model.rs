@@ -3,8 +3,9 @@
 //!
 //! The one table's value is the number of commits. `G1`: a kept answer is no older than a write that was acknowledged before
 //! the read began. `Order`: nor than what any read that was over before it began has seen (linearizability). `Own`: nor than
-//! what the same session has seen. `Poison`: when all is quiet, no kept answer is old.
+//! what the same session has seen. `Poison`: when all is quiet, no kept answer is old. `Stuck`: nobody waits for what nobody will tell it.
 
+mod followers; // readers that wait for one another
 mod shared; // several processes
 
 use crate::capture::Answer;
@@ -23,6 +24,7 @@ enum Broken {
     Order,
     Own,
     Poison,
+    Stuck,
 }
 
 /// A rule that is left out.

@@ -11,8 +11,12 @@
 //! Verbs: `look` → [`Found`]; `put`; `bump`, `mark`, `settle` for writes; getters `stamp`, `counts`, `len`, `bytes`. Where several
 //! processes share their answers: `share`, `note_shared`, `reliance`, `take_told` ([`told`]).
 
+mod again; // what is read again when it has been written
+mod marks; // commits that are under way
 mod told; // what other processes are told, and tell
 
+pub use again::Again;
+pub use marks::Mark;
 pub use told::{Names, Reliance, Told};
 
 use crate::capture::Answer;
@@ -100,6 +104,8 @@ pub enum Found {
 pub struct Fill {
     versions: Box<[(Place, u64)]>,
     began: Instant,
+    /// When what it is to be put in place of was sent, if that still stands.
+    ahead_of: Option<Instant>,
     /// A replica shows all that the versions stand for only if it is fresh as of later than this.
     changed_at: Instant,
 }
@@ -111,19 +117,47 @@ impl Fill {
         out.extend(self.versions.iter().map(|(_, version)| *version));
     }
 
+    /// Is there an answer that stands, which it is to be put in place of?
+    pub fn is_ahead(&self) -> bool {
+        self.ahead_of.is_some()
+    }
+
+    /// Would what comes of both stand for the same time?
+    pub(crate) fn has_versions_of(&self, other: &Fill) -> bool {
+        self.versions == other.versions
+    }
+
     /// May an answer of a replica be kept that shows everything committed before `as_of`?
     pub fn allows(&self, as_of: Option<Instant>) -> bool {
         as_of.is_some_and(|as_of| as_of > self.changed_at)
     }
 }
 
-/// On what a commit changes, while it is under way. Must be given back to `settle`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[must_use]
-pub struct Mark {
-    places: Vec<Place>,
-    age: u32,
-    token: u64,
+/// How long an answer is kept, and what happens before that is over.
+#[derive(Clone, Debug)]
+pub struct Term {
+    /// At most for so long since its statement was sent.
+    pub ttl: Duration,
+    /// How its time ends.
+    pub expiry: Expiry,
+    /// How it is read again when it has been written.
+    pub again: Option<Arc<Again>>,
+}
+
+/// How the time of an answer ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// Whoever asks for it then reads it anew.
+    #[default]
+    Plain,
+    /// Before that, one of those who ask reads it anew, while the others are given what still stands.
+    RefreshAhead,
+}
+
+impl From<Duration> for Term {
+    fn from(ttl: Duration) -> Self {
+        Self { ttl, expiry: Expiry::Plain, again: None }
+    }
 }
 
 /// What the store has done so far.
@@ -135,6 +169,8 @@ pub struct Counts {
     pub misses: u64,
     /// Answers that did not stand any more, among the misses.
     pub stale: u64,
+    /// Answers that were read anew before their time, among the misses.
+    pub refreshes: u64,
     /// Answers kept.
     pub puts: u64,
     /// Answers that made room for others.
@@ -148,6 +184,26 @@ struct Entry {
     answer: Arc<Answer>,
     versions: Box<[(Place, u64)]>,
     began: Instant,
+    until: Instant,
+    /// Whoever asks from then on reads it anew.
+    refresh_at: Option<Instant>,
+    again: Option<Arc<Again>>,
+    /// When it was given last.
+    hit_at: Option<Instant>,
+}
+
+/// The last part of an answer's time, in which it is read anew: one in so many.
+const REFRESH_DIVISOR: u32 = 5;
+
+impl Entry {
+    /// Is it to be read anew by whoever asks now? Should nothing come of it, somebody else does after half of the time that is left.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.refresh_at.is_some_and(|at| now >= at);
+        if is_due {
+            self.refresh_at = Some(now + self.until.saturating_duration_since(now) / 2);
+        }
+        is_due
+    }
 }
 
 /// One process's answers.
@@ -167,6 +223,7 @@ pub struct Store {
     /// What others are to be told, if others share.
     told: Option<Vec<Told>>,
     last_token: u64,
+    again: again::Registry,
 }
 
 impl Store {
@@ -188,6 +245,7 @@ impl Store {
             counts: Counts::default(),
             told: None,
             last_token: 0,
+            again: again::Registry::default(),
         }
     }
 
@@ -197,6 +255,7 @@ impl Store {
         self.entries.clear();
         self.places.clear();
         self.states.clear();
+        self.again.clear();
         self.age += 1;
     }
 
@@ -240,7 +299,7 @@ impl Store {
         }
         let mut pass =
             self.is_marked(&Tag::Cluster) || self.is_marked(&Tag::Database(database.clone()));
-        if !pass && let Some(entry) = self.entries.get(key, now) {
+        if !pass && let Some(entry) = self.entries.get_mut(key, now) {
             let stands = |states: &[State], (place, version): &(Place, u64)| {
                 states.get(place.0 as usize).is_some_and(|state| state.version == *version)
             };
@@ -249,8 +308,17 @@ impl Store {
                     self.states.get(place.0 as usize).is_none_or(|state| state.holds_back(reader))
                 };
                 if !entry.versions.iter().any(held) {
+                    let (answer, began) = (entry.answer.clone(), entry.began);
+                    entry.hit_at = Some(now);
+                    if entry.is_due(now)
+                        && let Found::Fill(fill) = self.begin_fill(database, tags, now)
+                    {
+                        self.counts.misses += 1;
+                        self.counts.refreshes += 1;
+                        return Found::Fill(Fill { ahead_of: Some(began), ..fill });
+                    }
                     self.counts.hits += 1;
-                    return Found::Hit(entry.answer.clone(), entry.began);
+                    return Found::Hit(answer, began);
                 }
                 pass = true;
             } else {
@@ -276,21 +344,56 @@ impl Store {
             versions.push((place, state.version));
         }
         let changed_at = changed_at.unwrap_or(now);
-        Found::Fill(Fill { versions: versions.into(), began: now, changed_at })
+        Found::Fill(Fill { versions: versions.into(), began: now, ahead_of: None, changed_at })
     }
 
-    /// Keeps an answer for at most so long since its statement was sent, if the versions still stand.
-    pub fn put(&mut self, key: Key, fill: Fill, answer: Answer, ttl: Duration, now: Instant) {
+    /// Is there an answer by now that was read under the same versions?
+    pub fn has(&self, key: &Key, fill: &Fill) -> bool {
+        let is_other = |began| fill.ahead_of != Some(began);
+        let entry = self.entries.peek(key);
+        entry.is_some_and(|entry| entry.versions == fill.versions && is_other(entry.began))
+    }
+
+    /// What was missed is looked for again.
+    pub fn note_follows(&mut self) {
+        self.counts.misses = self.counts.misses.saturating_sub(1);
+    }
+
+    /// Keeps an answer for its time, if the versions still stand.
+    pub fn put(
+        &mut self,
+        key: Key,
+        fill: Fill,
+        answer: Answer,
+        term: impl Into<Term>,
+        now: Instant,
+    ) {
+        let Term { ttl, expiry, again } = term.into();
         let stands = fill.versions.iter().all(|(place, version)| {
             let state = self.states.get(place.0 as usize);
             state.is_some_and(|state| state.version == *version && state.marks == 0)
         });
-        let until = fill.began + ttl.min(self.entries.bounds().ttl);
+        let ttl = ttl.min(self.entries.bounds().ttl);
+        let until = fill.began + ttl;
         if !stands || now >= until {
             return;
         }
+        let refresh_at = match expiry {
+            Expiry::Plain => None,
+            Expiry::RefreshAhead => Some(until - ttl / REFRESH_DIVISOR),
+        };
         let bytes = answer.bytes() + fill.versions.len() * size_of::<(Place, u64)>();
-        let entry = Entry { answer: Arc::new(answer), versions: fill.versions, began: fill.began };
+        let Fill { versions, began, .. } = fill;
+        if again.is_some() {
+            // What takes more than rows takes what it would be read by.
+            for (place, _) in &versions {
+                if self.is_of_rows(*place) {
+                    self.again.add(*place, key.hash());
+                }
+            }
+        }
+        let (answer, hit_at) = (Arc::new(answer), None);
+        let entry = Entry { answer, versions, began, until, refresh_at, again, hit_at };
         self.entries.put(key, entry, bytes, until);
         self.counts.puts += 1;
     }
@@ -303,64 +406,6 @@ impl Store {
             // What has no version is in no answer.
             if let Some(place) = self.places.get(tag).copied() {
                 self.renew(place, now);
-            }
-        }
-    }
-
-    /// From now on statements run in the database that nobody reads: nothing of it is kept.
-    pub fn suspend(&mut self, database: &Arc<str>, now: Instant) {
-        let tag = Tag::Database(database.clone());
-        match self.suspended.get_mut(database) {
-            Some((sessions, _)) => *sessions += 1,
-            None => {
-                let token = self.tell_mark(std::slice::from_ref(&tag));
-                self.suspended.insert(database.clone(), (1, token));
-            }
-        }
-        self.bump(&[tag], now);
-    }
-
-    /// One of the sessions is over that did so.
-    pub fn resume(&mut self, database: &Arc<str>, now: Instant) {
-        self.bump(&[Tag::Database(database.clone())], now);
-        let Some((sessions, token)) = self.suspended.get_mut(database) else { return };
-        *sessions -= 1;
-        if *sessions == 0 {
-            let token = *token;
-            self.suspended.remove(database);
-            self.tell_end(Some(token), &[]);
-        }
-    }
-
-    /// Before a commit of these changes is sent.
-    pub fn mark(&mut self, tags: &[Tag], now: Instant) -> Mark {
-        let token = self.tell_mark(tags);
-        let mut mark = Mark { places: Vec::with_capacity(tags.len()), age: self.age, token };
-        for tag in tags {
-            let place = match self.place(tag, now) {
-                Some(place) => place,
-                // Marks are on everything else: this one is on all of it.
-                None => Place(0),
-            };
-            let Some(state) = self.states.get_mut(place.0 as usize) else { continue };
-            if state.marks == 0 {
-                state.marked_at = now;
-            }
-            state.marks = state.marks.saturating_add(1);
-            mark.places.push(place);
-        }
-        mark
-    }
-
-    /// What was marked has been committed and bumped, or never will be.
-    pub fn settle(&mut self, mark: Mark) {
-        self.tell_end(Some(mark.token), &[]);
-        if mark.age != self.age {
-            return;
-        }
-        for place in mark.places {
-            if let Some(state) = self.states.get_mut(place.0 as usize) {
-                state.marks = state.marks.saturating_sub(1);
             }
         }
     }
@@ -380,14 +425,14 @@ impl Store {
         }
     }
 
-    fn is_marked(&self, tag: &Tag) -> bool {
-        let state = self.places.get(tag).and_then(|place| self.states.get(place.0 as usize));
-        state.is_some_and(|state| state.marks > 0)
-    }
-
     fn version(&mut self, tag: &Tag, now: Instant) -> u64 {
         let place = self.place(tag, now);
         place.and_then(|place| self.states.get(place.0 as usize)).map_or(0, |state| state.version)
+    }
+
+    fn is_of_rows(&self, place: Place) -> bool {
+        let state = self.states.get(place.0 as usize);
+        state.is_some_and(|state| !matches!(state.tag, Tag::Cluster | Tag::Database(_)))
     }
 
     fn renew(&mut self, place: Place, now: Instant) {
@@ -446,16 +491,6 @@ impl Store {
             }
         }
         None
-    }
-}
-
-impl State {
-    fn holds_back(&self, reader: Reader) -> bool {
-        self.marks > 0
-            && match reader.waits {
-                Waits::Always => true,
-                Waits::IfSeen => reader.saw_at.is_some_and(|saw_at| saw_at >= self.marked_at),
-            }
     }
 }
 

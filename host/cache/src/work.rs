@@ -6,11 +6,12 @@
 //! ```
 //! Verbs: `handle` takes what a session tells; `handle_lost` what is left when its server is.
 
-use crate::store::{Mark, Stamp, Store, Tag};
+use crate::store::{Again, Mark, Stamp, Store, Tag};
 use crate::written::Written;
 use rustc_hash::FxHashSet;
 use std::sync::Arc;
 use std::time::Instant;
+use tidegate_core::limits::WRITE_THROUGH_MAX;
 
 /// Tables of one transaction; with more it is as if it had written all rows.
 const TAGS_MAX: usize = 1_024;
@@ -88,6 +89,8 @@ pub struct Work {
     block: Block,
     /// Something was sent since the last ReadyForQuery.
     sent: Option<()>,
+    /// What is to be read again, since its answers were taken.
+    due: Vec<Arc<Again>>,
 }
 
 impl Work {
@@ -161,6 +164,12 @@ impl Work {
         if over {
             self.sent = None;
         }
+    }
+
+    /// What is to be read again before the client hears that it has been committed: when nothing of it is under way any more, for
+    /// until then nothing is kept.
+    pub fn take_due(&mut self) -> Vec<Arc<Again>> {
+        if self.is_clean() { std::mem::take(&mut self.due) } else { Vec::new() }
     }
 
     /// Has it written nothing that is not committed?
@@ -242,11 +251,15 @@ impl Work {
         }
         let tags: Vec<Tag> = self.tags.iter().cloned().collect();
         store.bump(&tags, now);
+        self.due.append(&mut store.take_due(&tags, now));
         // What its statements changed was found by another meaning of names than they may have run with.
         let moved = self.stamp.is_some_and(|stamp| store.stamp(database, now) != stamp);
         if moved {
-            store.bump(&[Tag::Rows(database.clone())], now);
+            let rows = [Tag::Rows(database.clone())];
+            store.bump(&rows, now);
+            self.due.append(&mut store.take_due(&rows, now));
         }
+        self.due.truncate(WRITE_THROUGH_MAX);
     }
 
     /// No transaction is open, and nothing is under way.

@@ -1,5 +1,9 @@
 //! Every bound of the program, named, with why. A queue, map, message or retry without an entry here is a bug.
 
+mod cache; // answers that are kept, entries of applications
+
+pub use cache::*;
+
 use std::time::Duration;
 
 // --- start-up, before anybody is authenticated -------------------------------------------------------
@@ -131,6 +135,18 @@ pub const CONNECT_BACKOFF_FIRST: Duration = Duration::from_secs(1);
 pub const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// One attempt to connect and log in to a server.
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// Connections one worker opens at the same time for one pool; more would only make the server's fork queue longer.
+pub const POOL_CONNECTING_MAX: usize = 8;
+/// Pause between two calls for help from a worker whose clients wait while others hold the pool's connections.
+pub const POOL_BEG_INTERVAL: Duration = Duration::from_millis(100);
+/// A client waits this long before its worker calls for help, if the worker has connections of the pool at all.
+pub const POOL_BEG_AFTER: Duration = Duration::from_millis(50);
+/// Calls for help one pool part remembers; a worker has at most one, so this bounds the number of workers that can starve.
+pub const POOL_DEBTS_MAX: usize = 256;
+/// Pause before an idle connection that the minimum keeps alive is looked at again.
+pub const POOL_IDLE_RECHECK: Duration = Duration::from_secs(5);
+/// Bytes an idle server connection may send (parameter changes, notices) between two checks before it is given up.
+pub const POOL_IDLE_BYTES_MAX: usize = 8_192;
 
 // --- the process -------------------------------------------------------------------------------------
 
@@ -240,33 +256,6 @@ pub const HTTP_KEYS_KNOWN_MAX: usize = 10_000;
 pub const HTTP_WRITERS_MAX: usize = 10_000;
 /// Web origins that may be listed.
 pub const HTTP_ORIGINS_MAX: usize = 100;
-
-// --- the cache's API -----------------------------------------------------------------------------------
-
-/// Entries that applications put, and the memory of them, in bytes.
-pub const CACHE_ENTRIES_MAX: usize = 10_000;
-pub const CACHE_ENTRIES_BYTES_MAX: usize = 64 << 20;
-/// One of them, its name or one of its tags, in bytes; and its tags.
-pub const CACHE_ENTRY_BYTES_MAX: usize = 1 << 20;
-pub const CACHE_NAME_BYTES_MAX: usize = 256;
-pub const CACHE_TAGS_MAX: usize = 64;
-/// An entry is kept so long unless its request says otherwise.
-pub const CACHE_ENTRY_TTL_DEFAULT: Duration = Duration::from_secs(60);
-/// Rules whose hits and misses are told apart.
-pub const CACHE_RULES_MAX: usize = 1_000;
-
-/// Connections one worker opens at the same time for one pool; more would only make the server's fork queue longer.
-pub const POOL_CONNECTING_MAX: usize = 8;
-/// Pause between two calls for help from a worker whose clients wait while others hold the pool's connections.
-pub const POOL_BEG_INTERVAL: Duration = Duration::from_millis(100);
-/// A client waits this long before its worker calls for help, if the worker has connections of the pool at all.
-pub const POOL_BEG_AFTER: Duration = Duration::from_millis(50);
-/// Calls for help one pool part remembers; a worker has at most one, so this bounds the number of workers that can starve.
-pub const POOL_DEBTS_MAX: usize = 256;
-/// Pause before an idle connection that the minimum keeps alive is looked at again.
-pub const POOL_IDLE_RECHECK: Duration = Duration::from_secs(5);
-/// Bytes an idle server connection may send (parameter changes, notices) between two checks before it is given up.
-pub const POOL_IDLE_BYTES_MAX: usize = 8_192;
 
 // --- circuit breaker (property 42) -------------------------------------------------------------------
 

@@ -6,8 +6,11 @@ use crate::refusal::Refusal;
 use crate::route::Lsn;
 use crate::settings::Settings;
 use crate::statement::{Signal, StringSyntax};
+use std::sync::Arc;
 use std::time::Duration;
-use tidegate_wire::backend::TransactionStatus;
+use tidegate_wire::backend::{self, TransactionStatus};
+use tidegate_wire::frame;
+use tidegate_wire::frontend::{self, Named};
 
 /// What limits are asked to let pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +145,7 @@ pub struct Recall<'a> {
     pub sql: &'a [u8],
     pub strings: StringSyntax,
     /// All in force but what the server's sessions begin with.
-    pub settings: &'a Settings,
+    pub settings: &'a Arc<Settings>,
     pub batch: Option<RecalledBatch<'a>>,
 }
 
@@ -155,8 +158,73 @@ pub struct RecalledBatch<'a> {
     pub bound: &'a [u8],
     /// It parses its statement itself,
     pub parses: Option<()>,
-    /// and wants its rows described.
-    pub describes: Option<()>,
+    /// wants something described,
+    pub describes: Describes,
+    /// and so many rows at most (0: all),
+    pub rows_max: u32,
+    /// and closes its portal when that has run.
+    pub closes: Option<()>,
+}
+
+impl Recall<'_> {
+    /// Bytes that ask a session for the same which knows no statements.
+    pub fn unit(&self) -> Vec<u8> {
+        let mut unit = Vec::with_capacity(64 + self.sql.len());
+        let Some(batch) = &self.batch else {
+            frontend::query(&mut unit, self.sql);
+            return unit;
+        };
+        frontend::parse(&mut unit, b"", self.sql, batch.types);
+        if batch.describes == Describes::Statement {
+            frontend::describe(&mut unit, Named::Statement(b""));
+        }
+        frame::write(&mut unit, frontend::tag::BIND, |out| {
+            // The unnamed portal, of the unnamed statement.
+            out.extend([0, 0]);
+            out.extend_from_slice(batch.bound);
+        });
+        if batch.describes == Describes::Portal {
+            frontend::describe(&mut unit, Named::Portal(b""));
+        }
+        frontend::execute(&mut unit, b"", batch.rows_max.cast_signed());
+        if batch.closes.is_some() {
+            frontend::close(&mut unit, Named::Portal(b""));
+        }
+        frontend::sync(&mut unit);
+        unit
+    }
+}
+
+/// What a batch wants described.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Describes {
+    #[default]
+    Nothing,
+    /// The portal: its rows.
+    Portal,
+    /// The statement: its parameters, and its rows as a Bind without formats would have them.
+    Statement,
+}
+
+impl RecalledBatch<'_> {
+    /// Writes what a server answers to it, but for ReadyForQuery. `description` is what was asked for of it.
+    pub fn write(&self, description: &[u8], rows: &[u8], out: &mut Vec<u8>) {
+        let early = self.describes == Describes::Statement;
+        if self.parses.is_some() {
+            backend::parse_complete(out);
+        }
+        if early {
+            out.extend_from_slice(description);
+        }
+        frame::write(out, backend::tag::BIND_COMPLETE, |_| {});
+        if !early {
+            out.extend_from_slice(description);
+        }
+        out.extend_from_slice(rows);
+        if self.closes.is_some() {
+            frame::write(out, backend::tag::CLOSE_COMPLETE, |_| {});
+        }
+    }
 }
 
 /// A text, and how it is read; `None` when that is not certain.

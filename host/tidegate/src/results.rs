@@ -3,17 +3,19 @@
 //! One lock around it: a look is some hundred nanoseconds, and what several tables, several workers and an exact order of use
 //! have to agree on is then agreed on by itself.
 
+mod leading; // single flight
 mod rules; // how often what is kept has helped
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidegate_cache::{Counts, Deny, Doubt, Stamp, Store, Tag};
-use tokio::sync::watch;
+use tidegate_cache::{Counts, Deny, Doubt, FollowCounts, Followers, Landing, Stamp, Store, Tag};
+use tokio::sync::{oneshot, watch};
 
 use crate::config::CacheSettings;
 use crate::sharing::{Gates, Sharing};
+pub use leading::{Followed, Following, Leading, Run};
 pub use rules::RuleCounts;
 use rules::Rules;
 
@@ -29,9 +31,15 @@ struct Lost {
     doubt: Doubt,
 }
 
+/// What is kept, and who waits for what is to be.
+struct Kept {
+    store: Store,
+    followers: Followers<oneshot::Sender<Landing>>,
+}
+
 /// The store, and whether it is in use.
 pub struct Results {
-    store: Mutex<Store>,
+    kept: Mutex<Kept>,
     /// 0 while nothing is kept; else the number of this round of keeping.
     round: AtomicU64,
     last_round: AtomicU64,
@@ -42,6 +50,9 @@ pub struct Results {
     denied: [AtomicU64; Deny::ALL.len()],
     rules: Rules,
     seed: u64,
+    /// How long a writer waits for what is read again.
+    write_through: Option<Duration>,
+    rereads: AtomicU64,
     sharing: Option<Arc<Sharing>>,
 }
 
@@ -53,8 +64,9 @@ impl Results {
         if sharing.is_some() {
             store.share();
         }
+        let followers = Followers::new(settings.single_flight.unwrap_or_default());
         Arc::new(Self {
-            store: Mutex::new(store),
+            kept: Mutex::new(Kept { store, followers }),
             round: AtomicU64::new(0),
             last_round: AtomicU64::new(0),
             readings: AtomicU64::new(0),
@@ -62,6 +74,8 @@ impl Results {
             lost: Mutex::default(),
             denied: std::array::from_fn(|_| AtomicU64::new(0)),
             rules: Rules::default(),
+            write_through: settings.write_through,
+            rereads: AtomicU64::new(0),
             seed: (seed >> 64) as u64 ^ seed as u64,
             sharing,
         })
@@ -103,6 +117,10 @@ impl Results {
         self.seed
     }
 
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Does something with the store. Nothing in it waits; others who share are told, in their time.
     pub fn with<T>(&self, act: impl FnOnce(&mut Store) -> T) -> T {
         self.with_gates(None, act).0
@@ -114,10 +132,10 @@ impl Results {
         process: Option<i32>,
         act: impl FnOnce(&mut Store) -> T,
     ) -> (T, Gates) {
-        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = act(&mut store);
-        let told = store.take_told();
-        drop(store);
+        let mut kept = self.kept();
+        let done = act(&mut kept.store);
+        let told = kept.store.take_told();
+        drop(kept);
         let gates = match &self.sharing {
             Some(sharing) if !told.is_empty() => sharing.tell(told, process),
             _ => Gates::default(),
@@ -201,9 +219,29 @@ impl Results {
         }
     }
 
+    /// How often reads have waited for others of the same.
+    pub fn follow_counts(&self) -> FollowCounts {
+        self.kept().followers.counts()
+    }
+
     /// What happened so far; answers that are kept, and their bytes.
     pub fn counts(&self) -> (Counts, usize, usize) {
         self.with(|store| (store.counts(), store.len(), store.bytes()))
+    }
+
+    /// How long a writer waits for what is read again; `None`: nothing is.
+    pub fn write_through(&self) -> Option<Duration> {
+        self.write_through
+    }
+
+    /// Something is read again since it was written.
+    pub fn note_reread(&self) {
+        self.rereads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was.
+    pub fn rereads(&self) -> u64 {
+        self.rereads.load(Ordering::Relaxed)
     }
 
     /// A policy wanted an answer to be kept that may not be.

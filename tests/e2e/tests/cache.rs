@@ -1,8 +1,11 @@
 //! Answers that are kept: which are, who gets them, and that none is older than it may be.
 
 mod api; // the cache as an API
+mod following; // reads that wait for another of the same
 mod history; // what readers see while writers write
+mod named; // prepared statements, as drivers use them
 mod shared; // several Tidegates and one Redis
+mod through; // answers that are read again: when they are written, before their time is over
 
 use crate::own::{SOON, policies_answer};
 use std::path::PathBuf;
@@ -39,6 +42,16 @@ pub struct Kept {
 
 impl Kept {
     pub fn start(cluster: &Cluster, name: &str, schema: &str, with: With) -> Kept {
+        Self::start_with(cluster, name, schema, with, CONFIG)
+    }
+
+    pub fn start_with(
+        cluster: &Cluster,
+        name: &str,
+        schema: &str,
+        with: With,
+        config: &str,
+    ) -> Kept {
         let database = test_database(name);
         let mut direct = Client::connect(&cluster.primary().url(ROLE, &database));
         let answer = direct.query(schema);
@@ -50,20 +63,23 @@ impl Kept {
         if with == With::ThePrimary {
             options.replicas.clear();
         }
-        options.toml = Some(CONFIG.to_owned());
+        options.toml = Some(config.to_owned());
         let tidegate = Tidegate::start(options);
         wait_until(SOON, "policies answer", || policies_answer(&tidegate));
-        let rules: Vec<String> = TABLES
-            .iter()
-            .map(|table| format!(r#"{{"table": "{table}", "ttl_ms": 60000}}"#))
-            .collect();
-        let settings = format!(r#"{{"rules": [{}]}}"#, rules.join(", "));
-        let answer = tidegate.admin_put("/api/v1/plugins/caching/config", &settings);
-        assert_eq!(answer.status, 200, "{answer:?}");
         let logs = cluster.nodes().map(Node::log_path).collect();
         let mut kept = Kept { tidegate, database, logs, marks: 0 };
-        kept.wait_until_kept();
+        kept.set_rules(r#""ttl_ms": 60000"#);
         kept
+    }
+
+    /// The same rule for all tables of the schema.
+    fn set_rules(&mut self, rule: &str) {
+        let rules: Vec<String> =
+            TABLES.iter().map(|table| format!(r#"{{"table": "{table}", {rule}}}"#)).collect();
+        let settings = format!(r#"{{"rules": [{}]}}"#, rules.join(", "));
+        let answer = self.tidegate.admin_put("/api/v1/plugins/caching/config", &settings);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        self.wait_until_kept();
     }
 
     pub fn connect(&self) -> Client {
@@ -76,7 +92,29 @@ impl Kept {
     }
 
     pub fn was_run(&self, mark: &str) -> bool {
-        self.logs.iter().any(|log| std::fs::read_to_string(log).unwrap().contains(mark))
+        self.times_run(mark) > 0
+    }
+
+    /// How often a statement with this mark has begun, or been prepared.
+    pub fn times_run(&self, mark: &str) -> usize {
+        let marked = |log: &PathBuf| {
+            let log = std::fs::read_to_string(log).unwrap();
+            let is_logged = |line: &&str| line.contains(" LOG: ") && line.contains(mark);
+            log.lines().filter(is_logged).count()
+        };
+        self.logs.iter().map(marked).sum()
+    }
+
+    /// A counter of this process.
+    #[track_caller]
+    pub fn counter(&self, name: &str) -> u64 {
+        let metrics = self.tidegate.admin_get("/metrics").body;
+        let line = metrics
+            .lines()
+            .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        let value =
+            line.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse().ok());
+        value.unwrap_or_else(|| panic!("{name} is missing in\n{metrics}"))
     }
 
     /// The answer, and whether a server ran it.

@@ -158,7 +158,7 @@ fn a_dump_restores_to_the_same_database() {
     assert_eq!(stable(dump(&from)), stable(dump(&to)));
 }
 
-fn python() -> Command {
+pub fn python() -> Command {
     let mut python = Command::new(installed("venv/bin/python"));
     python.env("PYTHONDONTWRITEBYTECODE", "1");
     python

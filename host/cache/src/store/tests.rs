@@ -78,6 +78,39 @@ fn nothing_is_kept_of_what_is_being_committed() {
     assert!(read(&mut store, 1, &[relation(1)], now));
 }
 
+#[test]
+fn what_is_asked_for_is_read_anew_before_its_time_is_over() {
+    let (mut store, start) = (Store::new(bounds()), Instant::now());
+    let tags = [relation(1)];
+    let at = |ms: u64| start + Duration::from_millis(ms);
+    let put = |store: &mut Store, fill, value, now| {
+        let term = Term { expiry: Expiry::RefreshAhead, ..Duration::from_secs(10).into() };
+        store.put(key(1), fill, Answer::of(&[value]), term, now);
+    };
+    let Found::Fill(fill) = look(&mut store, 1, &tags, at(0)) else { panic!("no fill") };
+    put(&mut store, fill, 1, at(100));
+    let is_hit = |store: &mut Store, value, ms| match look(store, 1, &tags, at(ms)) {
+        Found::Hit(answer, _) => answer.rows() == [value],
+        _ => false,
+    };
+    assert!(is_hit(&mut store, 1, 7_999));
+    // One reads it anew; the others go on, until somebody else tries.
+    let Found::Fill(fill) = look(&mut store, 1, &tags, at(8_000)) else { panic!("no fill") };
+    assert!(fill.is_ahead() && !store.has(&key(1), &fill));
+    assert!(is_hit(&mut store, 1, 8_001) && is_hit(&mut store, 1, 8_999));
+    let Found::Fill(second) = look(&mut store, 1, &tags, at(9_000)) else { panic!("no fill") };
+    put(&mut store, fill, 2, at(9_001));
+    assert!(store.has(&key(1), &second));
+    assert!(is_hit(&mut store, 2, 9_002) && is_hit(&mut store, 2, 15_999));
+    // A write counts as ever; and while one is under way nothing is read anew.
+    let mark = store.mark(&tags, at(16_000));
+    assert!(is_hit(&mut store, 2, 16_001));
+    store.bump(&tags, at(16_002));
+    store.settle(mark);
+    assert!(!is_hit(&mut store, 2, 16_003));
+    assert_eq!(store.counts().refreshes, 2);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Begin(usize),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tidegate_cache::Bounds;
+use tidegate_core::limits::{FOLLOW_TIME_DEFAULT, WRITE_THROUGH_TIME_DEFAULT};
 
-use super::check::Checker;
+use super::check::{Checker, timeout};
 use super::raw::{At, RawCache};
 use super::sharing::RedisSettings;
 
@@ -20,6 +21,10 @@ const TTL_MAX: Duration = tidegate_core::limits::POLICY_TTL_MAX;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheSettings {
     pub bounds: Bounds,
+    /// So long a read waits for another of the same; `None`: none does.
+    pub single_flight: Option<Duration>,
+    /// So long a writer waits for answers that are read again; `None`: none are.
+    pub write_through: Option<Duration>,
     /// What several processes share, if they do.
     pub redis: Option<RedisSettings>,
 }
@@ -44,7 +49,8 @@ impl super::Config {
 
 impl Checker {
     pub(super) fn cache(&mut self, written: RawCache) -> CacheSettings {
-        let RawCache { entries_max, memory_mib_max, ttl_max, redis } = written;
+        let RawCache { entries_max, memory_mib_max, ttl_max, single_flight, write_through, redis } =
+            written;
         let entries =
             self.bounded("cache.entries_max", entries_max, 0..=ENTRIES_MAX, ENTRIES_DEFAULT);
         let mib = self.bounded(
@@ -64,6 +70,9 @@ impl Checker {
             }
         };
         let redis = self.redis(redis);
-        CacheSettings { bounds: Bounds { entries, bytes: mib << 20, ttl }, redis }
+        let bounds = Bounds { entries, bytes: mib << 20, ttl };
+        let single_flight = timeout(&single_flight, Some(FOLLOW_TIME_DEFAULT));
+        let write_through = timeout(&write_through, Some(WRITE_THROUGH_TIME_DEFAULT));
+        CacheSettings { bounds, single_flight, write_through, redis }
     }
 }

@@ -279,6 +279,8 @@ pub(super) const KEYS: &[Key] = &[
     key("cache", "entries_max", Value("1000"), Restart, "Answers; the one that was asked for longest ago makes room. `0`: nothing is kept."),
     key("cache", "memory_mib_max", Value("64"), Restart, "Memory of answers and their keys, in MiB."),
     key("cache", "ttl_max", Value(r#""60s""#), Restart, "No answer is kept longer, whatever the policy says."),
+    key("cache", "single_flight", Value(r#""5s""#), Restart, "Of several reads of the same at the same time one runs, and the others wait this long at most for what it brings. `off`: all run."),
+    key("cache", "write_through", Value(r#""250ms""#), Restart, "A writer waits this long at most for answers that a policy has written through: they are read again before it hears that it has committed. `off`: they are but taken."),
 
     key("cache.redis", "url", Example(r#""redis://:${REDIS_PASSWORD}@10.0.0.9:6379""#), Restart, "`redis://USER:PASSWORD@HOST:PORT/NUMBER`, `rediss://…` (TLS), or `unix:///PATH`."),
     key("cache.redis", "root_ca", Example(r#""/etc/tidegate/redis-ca.pem""#), Restart, "With `rediss://`, a file of certificates to trust; the system's unless written."),

@@ -174,6 +174,8 @@ pub struct RawCache {
     pub entries_max: Option<At<usize>>,
     pub memory_mib_max: Option<At<usize>>,
     pub ttl_max: Option<At<Duration>>,
+    pub single_flight: Option<At<Timeout>>,
+    pub write_through: Option<At<Timeout>>,
     pub redis: RawRedis,
 }
 

@@ -186,6 +186,8 @@ impl Reader<'_> {
             entries_max: self.value(table, "entries_max"),
             memory_mib_max: self.value(table, "memory_mib_max"),
             ttl_max: self.value(table, "ttl_max"),
+            single_flight: self.value(table, "single_flight"),
+            write_through: self.value(table, "write_through"),
             redis: self.table_at(table, "redis", "cache.redis", Self::redis),
         }
     }

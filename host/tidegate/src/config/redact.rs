@@ -100,6 +100,8 @@ fn cache(cache: &CacheSettings) -> Value {
         "entries_max": cache.bounds.entries,
         "memory_mib_max": cache.bounds.bytes >> 20,
         "ttl_max": duration(cache.bounds.ttl),
+        "single_flight": timeout(cache.single_flight),
+        "write_through": timeout(cache.write_through),
         "redis": cache.redis.as_ref().map(|redis| json!({
             "url": redis.url.to_string(),
             "root_ca": redis.url.root_ca(),

@@ -116,7 +116,10 @@ async fn server() -> (Watched, watch::Receiver<Seen>) {
 /// Nothing is kept.
 fn results() -> Arc<Results> {
     let bounds = Bounds { entries: 0, bytes: 0, ttl: Duration::from_secs(1) };
-    Results::new(&CacheSettings { bounds, redis: None }, 1)
+    Results::new(
+        &CacheSettings { bounds, single_flight: None, write_through: None, redis: None },
+        1,
+    )
 }
 
 fn input(watched: Watched) -> (Input, Arc<Watched>) {

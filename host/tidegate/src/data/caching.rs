@@ -1,37 +1,38 @@
 //! A worker's part of answers that are kept: asks the policy and the proof, looks, and heeds what is written.
 
+mod following; // reads that wait for another of the same
 mod shared; // what several processes share
 pub mod told; // `SHOW tidegate.cache`
+mod written; // what clients write
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_cache::{
-    Answer, Block, Deny, Described, Fill, Found, Key, KeyParts, Reader, Stamp, Store, Tag, Waits,
-    Work, Written, is_timeless, judge, written,
+    Again, Answer, Deny, Described, Expiry, Fill, Found, Key, KeyParts, Reader, Stamp, Tag, Term,
+    Waits, Written, is_timeless, judge,
 };
 use tidegate_core::plan::{
-    END_USER_SETTING, Ran, Recall, Recalled, RecalledBatch, Text, shows_cache,
+    Describes, END_USER_SETTING, Recall, Recalled, RecalledBatch, shows_cache,
 };
-use tidegate_core::policy::cache::{CacheRule, KeyPart, Tier};
+use tidegate_core::policy::cache::{CacheRule, ExpiryMode, KeyPart, Tier, WriteMode};
 use tidegate_core::policy::plans::Plans;
 use tidegate_core::policy::{CachePlan, Slot};
 use tidegate_core::route::Place;
 use tidegate_core::settings::Settings;
-use tidegate_core::statement::{Known, Tags, TextEncoding, TextSettings, analyse_with};
+use tidegate_core::statement::{Known, Tags, TextEncoding, TextSettings};
 use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
 use tidegate_policy::{AnswerSource, Asker, Execution, Question};
-use tidegate_wire::backend::{self, TransactionStatus};
-use tidegate_wire::frame;
 
 use super::clients::Client;
 use super::routing::Routing;
-use crate::results::{Results, RuleCounts};
-use crate::sharing::{Entry, Gates, KEY_SEED, Looking};
+use crate::results::{Leading, Results, RuleCounts};
+use crate::sharing::{Entry, Gates, KEY_SEED};
 use crate::view::{END_USER_TAG, KnownTables};
 
+pub use following::{Come, Later};
 pub use told::CacheNote;
+pub use written::{Lost, Tracked};
 
 /// Tags that a caching policy is told of.
 const TAGS_TOLD: [&str; 1] = ["cache"];
@@ -47,12 +48,14 @@ pub struct Caching {
     writes: Plans<u128, Written>,
     /// What the unit that was looked for last is to be kept under, if a server answers it now.
     filling: Option<Filling>,
-    /// Whoever shares is asked for the unit that was looked for last.
-    looking: Option<Looking>,
-    /// What they have answered, for the unit that is looked for next.
-    looked: Option<shared::Answered>,
+    /// What the unit that was looked for last waits for.
+    later: Option<Later>,
+    /// What has come of that, for the unit that is looked for next.
+    come: Come,
     /// What the statements of this step have to wait for.
     gates: Gates,
+    /// What is to be read again since this step has committed.
+    due: Vec<Arc<Again>>,
 }
 
 #[derive(Clone, Debug)]
@@ -76,51 +79,12 @@ impl Planned {
 pub struct Filling {
     pub key: Key,
     pub fill: Fill,
-    pub ttl: Duration,
+    pub term: Term,
     pub bytes_max: usize,
     /// Where others find it, and the versions among all.
     pub shared: Option<(Arc<Entry>, Arc<[u64]>)>,
-}
-
-/// What a client has written that is not known to be committed, and in which round of keeping.
-#[derive(Debug, Default)]
-pub struct Tracked {
-    round: u64,
-    work: Work,
-}
-
-impl Tracked {
-    /// Of a client that has sent nothing yet.
-    pub fn new(results: &Results) -> RefCell<Self> {
-        RefCell::new(Self { round: results.round(), work: Work::default() })
-    }
-
-    /// The client's server goes back: what it has not committed is undone. Or it is lost, and with it perhaps the word that it
-    /// has committed.
-    pub fn end(&mut self, results: &Results, lost: Lost, database: &Arc<str>) {
-        if self.work.is_clean() {
-            self.work = Work::default();
-            return;
-        }
-        let doubt = results.with(|store| match lost {
-            Lost::InDoubt(_) => Some(self.work.handle_lost(database, store, Instant::now())),
-            Lost::Undone => {
-                self.work.handle_undone(store);
-                None
-            }
-        });
-        if let (Some(doubt), Lost::InDoubt(process)) = (doubt, lost) {
-            results.doubt(process, doubt);
-        }
-    }
-}
-
-/// What has become of a client's work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
-    Undone,
-    /// Of a server with this process.
-    InDoubt(Option<i32>),
+    /// Others may wait for it.
+    pub leading: Option<Leading>,
 }
 
 impl Caching {
@@ -131,10 +95,15 @@ impl Caching {
             verdicts: Plans::default(),
             writes: Plans::default(),
             filling: None,
-            looking: None,
-            looked: None,
+            later: None,
+            come: Come::default(),
             gates: Gates::default(),
+            due: Vec::new(),
         }
+    }
+
+    pub fn take_due(&mut self) -> Vec<Arc<Again>> {
+        std::mem::take(&mut self.due)
     }
 
     pub fn take_filling(&mut self) -> Option<Filling> {
@@ -161,12 +130,12 @@ impl Routing {
         out: &mut Vec<u8>,
     ) -> Recalled {
         self.caching.filling = None;
-        let looked = self.caching.looked.take();
+        let come = std::mem::take(&mut self.caching.come);
         if shows_cache(next.sql) {
             told::tell(client, next.batch.as_ref(), out);
             return Recalled::Answered;
         }
-        let (note, recalled) = self.recall_kept(client, next, looked, out);
+        let (note, recalled) = self.recall_kept(client, next, come, out);
         if recalled != Recalled::Later {
             client.note_cache(note);
         }
@@ -178,23 +147,30 @@ impl Routing {
         &mut self,
         client: &Client,
         next: &Recall<'_>,
-        looked: Option<shared::Answered>,
+        come: Come,
         out: &mut Vec<u8>,
     ) -> (CacheNote, Recalled) {
         let mut wanted = match self.wanted(client, next) {
             Ok(wanted) => wanted,
             Err(note) => return (note, Recalled::No),
         };
+        let Come { looked, followed } = come;
         let found = match self.caching.results.sharing().cloned() {
             None => self.look(client, &wanted),
-            Some(sharing) => match self.look_shared(client, &mut wanted, looked, &sharing) {
-                Ok(found) => found,
-                Err(Recalled::Later) => return (CacheNote::NotLooked, Recalled::Later),
-                Err(recalled) => {
-                    wanted.planned.count(RuleCounts::miss);
-                    return (CacheNote::Unshared, recalled);
+            Some(sharing) => {
+                match self.look_shared(client, &mut wanted, (looked, followed), &sharing) {
+                    Ok(found) => found,
+                    Err(Recalled::Later) => return (CacheNote::NotLooked, Recalled::Later),
+                    Err(recalled) => {
+                        wanted.planned.count(RuleCounts::miss);
+                        return (CacheNote::Unshared, recalled);
+                    }
                 }
-            },
+            }
+        };
+        let Some((found, leading)) = self.follow_or_lead(client, next, &wanted, found, followed)
+        else {
+            return (CacheNote::NotLooked, Recalled::Later);
         };
         match found {
             Found::Hit(answer, began) => {
@@ -205,9 +181,12 @@ impl Routing {
             }
             Found::Fill(fill) => {
                 wanted.planned.count(RuleCounts::miss);
-                let Wanted { key, ttl, bytes_max, shared, .. } = wanted;
+                let Wanted { key, mut term, bytes_max, shared, .. } = wanted;
+                term.again = (wanted.write == WriteMode::WriteThrough)
+                    .then(|| Arc::new(written::again(client, next)));
                 let shared = shared.and_then(|(entry, versions)| Some((entry, versions?)));
-                self.caching.filling = Some(Filling { key, fill, ttl, bytes_max, shared });
+                self.caching.filling =
+                    Some(Filling { key, fill, term, bytes_max, shared, leading });
                 (CacheNote::Miss, Recalled::No)
             }
             Found::Pass => {
@@ -243,8 +222,13 @@ impl Routing {
             (Arc::new(Entry::new(key, &client.database, &tags)), None)
         });
         let waits = if rule.tier == Tier::Strict { Waits::Always } else { Waits::IfSeen };
-        let (stamp, bytes_max) = (known.stamp, rule.bytes_max);
-        Ok(Wanted { key, stamp, tags, waits, ttl, bytes_max, shared, planned })
+        let expiry = match rule.expiry {
+            ExpiryMode::Expire => Expiry::Plain,
+            ExpiryMode::Warm => Expiry::RefreshAhead,
+        };
+        let term = Term { ttl, expiry, again: None };
+        let (stamp, bytes_max, write) = (known.stamp, rule.bytes_max, rule.write);
+        Ok(Wanted { key, stamp, tags, waits, term, write, bytes_max, shared, planned })
     }
 
     fn look(&self, client: &Client, wanted: &Wanted) -> Found {
@@ -343,81 +327,6 @@ impl Routing {
         let tags = Tags::read(next.sql, text.begin, text.end);
         rule.key.iter().map(|part| own_part(part, next.settings, &tags)).collect()
     }
-
-    /// Heeds what a session tells of what it runs, before its client hears of it.
-    pub(super) fn heed_written(&mut self, client: &Client, ran: &Ran<'_>) {
-        let results = self.caching.results.clone();
-        let round = results.round();
-        if round == 0 {
-            return;
-        }
-        let mut tracked = client.tracked.borrow_mut();
-        if tracked.round != round {
-            *tracked = Tracked { round, work: Work::unknown() };
-        }
-        let (now, database) = (Instant::now(), &client.database);
-        let block = |status: TransactionStatus| match status {
-            TransactionStatus::Idle => Block::None,
-            TransactionStatus::InTransaction | TransactionStatus::Failed => Block::Open,
-        };
-        let work = &mut tracked.work;
-        let ran = match *ran {
-            Ran::Bound(text) | Ran::Query(_, Some(text)) => {
-                let (written, stamp) = self.written(text, client);
-                if written == Written::Nothing && work.is_clean() {
-                    return;
-                }
-                let process = client.process.get();
-                let ((), gates) = results.with_gates(process, |store| {
-                    // What its names mean is known only while this stands.
-                    let stands = stamp.is_none_or(|stamp| store.stamp(database, now) == stamp);
-                    if let Some(stamp) = stamp {
-                        work.note_stamp(stamp);
-                    }
-                    let written = if stands { written } else { written.at_least_rows() };
-                    work.handle(tidegate_cache::Ran::Sent(&written), database, store, now);
-                });
-                return self.caching.gates.extend(gates);
-            }
-            Ran::BoundUnknown | Ran::Call(_) => tidegate_cache::Ran::Sent(&Written::Database),
-            Ran::Query(_, None) => tidegate_cache::Ran::Sent(&Written::Cluster),
-            Ran::Completed(_) | Ran::Failed { .. } if work.is_clean() => return,
-            Ran::Ready { after, over, .. } if work.is_clean() => {
-                return work.note_ready(block(after), over);
-            }
-            Ran::Completed(tag) => tidegate_cache::Ran::Completed(tag),
-            Ran::Failed { .. } => tidegate_cache::Ran::Failed,
-            Ran::Ready { before, after, over } => {
-                tidegate_cache::Ran::Ready { before: block(before), after: block(after), over }
-            }
-            Ran::Execute(_) => return,
-        };
-        let act = |store: &mut Store| work.handle(ran, database, store, now);
-        let ((), gates) = results.with_gates(client.process.get(), act);
-        self.caching.gates.extend(gates);
-    }
-
-    /// What a text may change, and as of when its names mean that.
-    fn written(&mut self, text: Text<'_>, client: &Client) -> (Written, Option<Stamp>) {
-        let Some(strings) = text.strings else { return (Written::Cluster, None) };
-        let known = self.known_tables(&client.database);
-        let tables = known.as_ref().and_then(|known| known.tables.clone());
-        let stamp = known.as_ref().map(|known| known.stamp);
-        let serial = known.as_ref().filter(|_| tables.is_some()).map_or(0, |known| known.serial);
-        let settings = TextSettings { strings, encoding: TextEncoding::Utf8 };
-        let shape = self.shapes.shape_of(text.sql, settings, Instant::now()).shape;
-        let key = shape.fingerprint.0;
-        let is_whole = shape.incomplete.is_none();
-        if is_whole && let Some(written) = self.caching.writes.get(key, serial) {
-            return (written.clone(), stamp);
-        }
-        let analysis = analyse_with(text.sql, strings);
-        let written = written(&shape, &analysis, &client.database, tables.as_deref());
-        if is_whole {
-            self.caching.writes.put(key, serial, written.clone());
-        }
-        (written, stamp)
-    }
 }
 
 /// Where others have an answer, and the versions among all, when they have been read.
@@ -429,7 +338,8 @@ struct Wanted {
     stamp: Stamp,
     tags: Arc<[Tag]>,
     waits: Waits,
-    ttl: Duration,
+    term: Term,
+    write: WriteMode,
     bytes_max: usize,
     shared: Option<Elsewhere>,
     planned: Planned,
@@ -443,12 +353,16 @@ fn key(
     own: &[String],
 ) -> Key {
     let settings: Vec<(&str, &str)> = next.settings.reading().collect();
-    let (types, bound, described) = match &next.batch {
-        None => (&[][..], &[][..], Described::Query),
-        Some(RecalledBatch { types, bound, describes: None, .. }) => {
-            (*types, *bound, Described::Nothing)
+    let (types, bound, described, rows_max) = match &next.batch {
+        None => (&[][..], &[][..], Described::Query, 0),
+        Some(RecalledBatch { types, bound, describes, rows_max, .. }) => {
+            let described = match describes {
+                Describes::Nothing => Described::Nothing,
+                Describes::Portal => Described::Portal,
+                Describes::Statement => Described::Statement,
+            };
+            (*types, *bound, described, *rows_max)
         }
-        Some(RecalledBatch { types, bound, .. }) => (*types, *bound, Described::Portal),
     };
     let parts = KeyParts {
         database: &client.database,
@@ -459,6 +373,7 @@ fn key(
         types,
         bound,
         described,
+        rows_max,
         own,
     };
     Key::new(&parts, seed)
@@ -478,12 +393,11 @@ fn own_part(part: &KeyPart, settings: &Settings, tags: &Tags<'_>) -> String {
 
 /// What a server would have said, but for its ReadyForQuery.
 fn write(batch: Option<&RecalledBatch<'_>>, answer: &Answer, out: &mut Vec<u8>) {
-    if let Some(batch) = batch {
-        if batch.parses.is_some() {
-            backend::parse_complete(out);
+    match batch {
+        Some(batch) => batch.write(answer.description(), answer.rows(), out),
+        None => {
+            out.extend_from_slice(answer.description());
+            out.extend_from_slice(answer.rows());
         }
-        frame::write(out, backend::tag::BIND_COMPLETE, |_| {});
     }
-    out.extend_from_slice(answer.description());
-    out.extend_from_slice(answer.rows());
 }

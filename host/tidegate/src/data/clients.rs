@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use tidegate_cache::Again;
 use tidegate_core::headcount::Room;
 use tidegate_core::ids::{ClientId, ServerId};
 use tidegate_core::plan::END_USER_SETTING;
@@ -88,6 +89,8 @@ pub struct Client {
     pub facts: Cell<ReadFacts>,
     /// What it has written that others' kept answers depend on.
     pub tracked: RefCell<Tracked>,
+    /// Of one of the worker's own: what it reads, since that was written.
+    pub again: Option<Arc<Again>>,
     /// Of one over HTTP: it has run what may write.
     may_write: Cell<bool>,
     /// As of so many statements.
@@ -176,6 +179,7 @@ pub struct NewClient {
     pub write_pool: Rc<PoolCell>,
     pub counted: Counted,
     pub tracked: RefCell<Tracked>,
+    pub again: Option<Arc<Again>>,
 }
 
 impl Client {
@@ -206,6 +210,7 @@ impl Client {
             read_pools: RefCell::default(),
             facts: Cell::default(),
             tracked: new.tracked,
+            again: new.again,
             may_write: Cell::new(false),
             cache_note: Cell::default(),
             limited: Cell::default(),

@@ -25,12 +25,13 @@ pub use lent::Asked;
 use lent::{Lent, Stage};
 
 use super::buffers::Input;
+use super::caching::{Come, Later};
 use super::clients::{Client, State};
 use super::recording::UnderWay;
 use super::way::Way;
-use super::worker::Worker;
+use super::worker::{Rereading, Worker};
 use crate::rates::Asking;
-use crate::sharing::{Gates, Looking, poll_open};
+use crate::sharing::{Gates, poll_open};
 use crate::stream::{Settling, Stream};
 
 /// The last message of a client: a type byte and a length.
@@ -65,8 +66,8 @@ enum ClientPhase {
     Reading,
     /// Waits in a pool's queue.
     Queued,
-    /// Whoever shares is asked for an answer.
-    Recalling(Box<Looking>),
+    /// Waits for an answer that is kept, or may be.
+    Recalling(Box<Later>),
     /// The session waits for replies.
     Replies,
     /// Until a limit may have room, or a replica has caught up.
@@ -75,6 +76,13 @@ enum ClientPhase {
     Closing(CloseReason),
     /// Is gone; its server is being cleaned.
     Gone(CloseReason, Pin<Box<tokio::time::Sleep>>),
+}
+
+impl ClientPhase {
+    /// Does its statement wait, and not yet for a server's answer?
+    fn is_before_server(&self) -> bool {
+        matches!(self, Self::Queued | Self::Paused(_) | Self::Recalling(_))
+    }
 }
 
 /// One client from ReadyForQuery to the end.
@@ -106,6 +114,8 @@ pub struct Connection {
     keeping: Option<Box<kept::KeepingAnswer>>,
     /// What bytes on their way wait for.
     gates: Gates,
+    /// What its client's word waits for that it has committed.
+    rereading: Option<Rereading>,
 }
 
 /// A step's outcome: whether anything moved.
@@ -147,6 +157,7 @@ impl Connection {
             under_way: None,
             keeping: None,
             gates: Gates::default(),
+            rereading: None,
         }
     }
 
@@ -215,12 +226,12 @@ impl Connection {
                 self.phase = ClientPhase::Reading;
                 Step::Moved
             }
-            ClientPhase::Recalling(looking) => {
-                let Poll::Ready(looked) = looking.poll(cx) else { return self.watch_client(cx) };
-                let entry = looking.entry.clone();
-                self.worker.routing.borrow_mut().caching.set_looked(Some((entry, looked)));
+            ClientPhase::Recalling(later) => {
+                let Poll::Ready(come) = later.poll(cx) else { return self.watch_client(cx) };
+                self.client.set_state(State::Idle, Instant::now());
+                self.worker.routing.borrow_mut().caching.set_come(come);
                 self.feed_client(cx);
-                self.worker.routing.borrow_mut().caching.set_looked(None);
+                self.worker.routing.borrow_mut().caching.set_come(Come::default());
                 Step::Moved
             }
             ClientPhase::Reading => {
@@ -282,7 +293,7 @@ impl Connection {
 
     /// Hands the client's input to the session and sends what comes of it.
     fn feed_client(&mut self, cx: &mut Context<'_>) {
-        let (step, leased, filling, looking) = {
+        let (step, leased, filling, later) = {
             let mut interner = self.worker.interner.borrow_mut();
             let schema = self.worker.shared.schema.load(Ordering::Relaxed);
             interner.set_generation(SchemaGeneration(schema));
@@ -300,9 +311,8 @@ impl Connection {
                 under_way.take_notes(&mut routing.recorder, Instant::now());
             }
             self.gates.extend(routing.caching.take_gates());
-            let (filling, looking) =
-                (routing.caching.take_filling(), routing.caching.take_looking());
-            (step, self.lent.is_some(), filling, looking)
+            let (filling, later) = (routing.caching.take_filling(), routing.caching.take_later());
+            (step, self.lent.is_some(), filling, later)
         };
         if !leased {
             self.keep_next(filling, &step.next);
@@ -332,8 +342,11 @@ impl Connection {
                 let asking = self.worker.routing.borrow_mut().limiting.take_asking(&self.client);
                 ClientPhase::Paused(Pause::until(time, asking))
             }
-            ClientNext::Recall => match looking {
-                Some(looking) => ClientPhase::Recalling(Box::new(looking)),
+            ClientNext::Recall => match later {
+                Some(later) => {
+                    self.client.set_state(State::Waiting, Instant::now());
+                    ClientPhase::Recalling(Box::new(later))
+                }
                 None => ClientPhase::Reading,
             },
             ClientNext::Lease(plan) => return self.acquire(plan, cx),
@@ -376,7 +389,7 @@ impl Connection {
 
     fn feed_server(&mut self, cx: &mut Context<'_>) {
         let Some(Lent { lease, .. }) = &mut self.lent else { return };
-        let step = {
+        let (step, due) = {
             let mut interner = self.worker.interner.borrow_mut();
             let before = interner.generation();
             let mut routing = self.worker.routing.borrow_mut();
@@ -408,8 +421,9 @@ impl Connection {
             if self.session.take_changed_roles() {
                 self.worker.settled().login.users.forget_all();
             }
-            step
+            (step, routing.caching.take_due())
         };
+        self.read_again(due);
         self.note_write();
         self.keep_whole();
         if !self.session.is_waiting_for_replies() {
@@ -466,8 +480,10 @@ impl Connection {
     }
 
     fn flush_to_client(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Nor its success before what it has changed is served nowhere.
-        if poll_open(&mut self.gates.to_client, cx).is_pending() {
+        // Nor its success before what it has changed is served nowhere, and read again.
+        if poll_open(&mut self.gates.to_client, cx).is_pending()
+            || self.poll_reread(cx).is_pending()
+        {
             return Poll::Pending;
         }
         let flushed = self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx);

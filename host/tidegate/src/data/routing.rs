@@ -239,6 +239,21 @@ impl Routing {
         })
     }
 
+    /// Whether the policy has a text of this session wait before others.
+    pub(super) fn planned_priority(
+        &mut self,
+        sql: &[u8],
+        strings: StringSyntax,
+        session: u64,
+    ) -> Priority {
+        // The policy that comes with Tidegate goes by a tag alone, as long as nobody tells it more.
+        if !sql.contains(&b'*') && !self.has_own_policy(session) {
+            return Priority::Normal;
+        }
+        let text = self.shape(sql, strings);
+        self.plan(sql, &text, session).plan.priority
+    }
+
     /// Has the operator put a policy in place of the one that comes with Tidegate, or set it up?
     fn has_own_policy(&mut self, session: u64) -> bool {
         self.reader.view().slot(Slot::Routing).is_own(session)
@@ -376,13 +391,7 @@ impl Router for SessionRouter<'_> {
     }
 
     fn priority(&mut self, next: &Next<'_>) -> Priority {
-        let session = self.client.id.0;
-        // The policy that comes with Tidegate goes by a tag alone, as long as nobody tells it more.
-        if !next.sql.contains(&b'*') && !self.routing.has_own_policy(session) {
-            return Priority::Normal;
-        }
-        let text = self.routing.shape(next.sql, next.strings);
-        self.routing.plan(next.sql, &text, session).plan.priority
+        self.routing.planned_priority(next.sql, next.strings, self.client.id.0)
     }
 
     fn owner(&self, number: i32, role: Option<&str>) -> ProcessOwner {
@@ -403,6 +412,10 @@ impl Router for SessionRouter<'_> {
     }
 
     fn guards(&mut self) -> bool {
+        // Nobody has asked for what the worker reads itself.
+        if self.client.again.is_some() {
+            return false;
+        }
         let session = self.client.id.0;
         self.routing.has_limits(session) || self.routing.has_own_policy(session)
     }

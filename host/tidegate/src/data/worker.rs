@@ -1,5 +1,6 @@
 //! One thread of the data plane: its clients, its pools, its buffers, and the messages others send it.
 
+mod again; // what is read again when it has been written
 mod arrivals; // how a client arrives
 mod placing; // where a client's statement runs
 mod replication; // clients with a server connection of their own
@@ -47,6 +48,7 @@ use crate::upstream::pool::{
 };
 use crate::uring::{self, Use};
 use crate::view::Views;
+pub use again::Rereading;
 pub use placing::Located;
 use placing::Placing;
 use replication::Replicating;
@@ -283,6 +285,8 @@ pub struct Worker {
     cancels: Rc<tokio::sync::Semaphore>,
     /// Cancel requests under way to other Tidegates.
     forwards: tokio::sync::Semaphore,
+    /// Reads of its own that are under way.
+    rereads: Cell<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -384,6 +388,7 @@ impl Worker {
             tasks: RefCell::default(),
             cancels: Rc::new(tokio::sync::Semaphore::new(CANCELS_MAX)),
             forwards: tokio::sync::Semaphore::new(CANCELS_MAX),
+            rereads: Cell::new(0),
         })
     }
 

@@ -79,10 +79,18 @@ pub struct KeptSnapshot {
     pub misses: u64,
     /// Of the misses: an answer was there and stood no more.
     pub stale: u64,
+    /// Of the misses: an answer was there and stood, and was read anew before its time.
+    pub refreshes: u64,
     pub puts: u64,
     pub evictions: u64,
     /// Tables, databases and the like that committed writes have taken the answers of.
     pub invalidations: u64,
+    /// Answers that were read again since they had been written.
+    pub rereads: u64,
+    /// Reads that waited for another of the same.
+    pub followed: u64,
+    /// Of these, those that were answered with what it brought.
+    pub followed_served: u64,
     /// Statements whose answers a policy wanted kept and that may not be: by `tidegate_cache::Deny::ALL`.
     pub denied: Vec<u64>,
     /// What several processes share.

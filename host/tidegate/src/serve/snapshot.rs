@@ -79,15 +79,20 @@ fn add_cluster(snapshot: &mut Snapshot, shared: &Shared) {
 
 fn kept(results: &Results) -> KeptSnapshot {
     let (counts, entries, bytes) = results.counts();
+    let follow = results.follow_counts();
     KeptSnapshot {
         entries,
         bytes,
         hits: counts.hits,
         misses: counts.misses,
         stale: counts.stale,
+        refreshes: counts.refreshes,
         puts: counts.puts,
         evictions: counts.evictions,
         invalidations: counts.invalidations,
+        rereads: results.rereads(),
+        followed: follow.followed,
+        followed_served: follow.served,
         denied: results.denied(),
         shared: results.sharing().map(|sharing| shared(sharing)).unwrap_or_default(),
     }

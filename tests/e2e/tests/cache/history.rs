@@ -7,7 +7,7 @@ use super::{Kept, With};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tidegate_test_support::{Client, shared_cluster, wait_until};
+use tidegate_test_support::{Client, pipeline, shared_cluster, wait_until};
 
 pub const SCHEMA: &str = "
     CREATE TABLE t (id int PRIMARY KEY, v int);
@@ -19,6 +19,7 @@ pub const SCHEMA: &str = "
 const REGISTERS: usize = 4;
 const READERS: usize = 6;
 const TIME: Duration = Duration::from_secs(5);
+const PLAIN: &str = r#""ttl_ms": 60000"#;
 
 #[derive(Default)]
 struct Register {
@@ -88,6 +89,9 @@ fn read(
     let mut random = Random(seed);
     let mut own = [0; REGISTERS];
     let (mut count, mut wrong) = (0, Vec::new());
+    let sql = "SELECT v FROM reg WHERE k = $1";
+    client.send(pipeline().parse("reg", sql, &[23]).sync().bytes());
+    client.read_until_ready();
     while !over.load(Ordering::Relaxed) {
         count += 1;
         if random.below(5) == 0 {
@@ -99,14 +103,22 @@ fn read(
             continue;
         }
         let k = random.below(REGISTERS as u64) as usize;
-        let sql = format!("SELECT v FROM reg WHERE k = {k}");
         let least = registers[k].acknowledged.load(Ordering::SeqCst);
         // Now and then past what is kept, in a transaction.
         let direct = random.below(20) == 0;
         if direct {
             client.query("BEGIN");
         }
-        let seen: u64 = client.value(&sql).unwrap().parse().unwrap();
+        let seen = if random.below(2) == 0 {
+            client.value(&format!("SELECT v FROM reg WHERE k = {k}")).unwrap()
+        } else {
+            let k = k.to_string();
+            client.send(pipeline().bind("", "reg", &[Some(&k)]).execute("").sync().bytes());
+            let answer = client.read_until_ready();
+            let row = answer.iter().find(|message| message.tag == b'D').unwrap().row();
+            row.into_iter().next().flatten().unwrap()
+        };
+        let seen: u64 = seen.parse().unwrap();
         if direct {
             client.query("COMMIT");
         }
@@ -126,8 +138,9 @@ fn read(
 /// A bit of the seed.
 const REPLICAS: u64 = 1 << 32;
 
-fn histories(name: &str, with: With) {
-    let kept = Kept::start(shared_cluster(), name, SCHEMA, with);
+fn histories(name: &str, with: With, rule: &str) {
+    let mut kept = Kept::start(shared_cluster(), name, SCHEMA, with);
+    kept.set_rules(rule);
     let bit = if with == With::Replicas { REPLICAS } else { 0 };
     observe(&|_| kept.connect(), bit, || wait_for(TIME));
 }
@@ -184,10 +197,16 @@ pub fn observe(connect: &dyn Fn(usize) -> Client, bit: u64, meanwhile: impl FnOn
 
 #[test]
 fn no_reader_goes_back_while_others_write() {
-    histories("cache_history", With::ThePrimary);
+    histories("cache_history", With::ThePrimary, PLAIN);
 }
 
 #[test]
 fn nor_with_replicas() {
-    histories("cache_replicas", With::Replicas);
+    histories("cache_replicas", With::Replicas, PLAIN);
+}
+
+#[test]
+fn nor_when_answers_are_read_again() {
+    let rule = r#""ttl_ms": 200, "write_through": true, "warm": true"#;
+    histories("cache_history_through", With::ThePrimary, rule);
 }

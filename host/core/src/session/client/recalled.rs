@@ -2,16 +2,13 @@
 
 use super::{Frame, whole_body};
 use crate::limits;
-use crate::plan::{CACHE_SETTING, Recall, Recalled, RecalledBatch, shows_cache};
+use crate::plan::{CACHE_SETTING, Describes, Recall, Recalled, RecalledBatch, shows_cache};
 use crate::session::prepared::{Prepared, SchemaGeneration};
-use crate::session::{ClientNext, Io, Session};
+use crate::session::{ClientNext, Held, Io, Session};
 use std::sync::Arc;
 use tidegate_wire::backend::{self, TransactionStatus};
-use tidegate_wire::frame::Header;
+use tidegate_wire::frame::{Header, Truncated};
 use tidegate_wire::frontend::{self, Named, Parse, tag};
-
-/// An unnamed portal, of which all rows are wanted.
-const EXECUTE_ALL: &[u8] = &[0; 5];
 
 /// A unit of which all has arrived.
 struct Unit<'a> {
@@ -32,7 +29,7 @@ impl Session {
         at: usize,
         io: &mut Io<'_>,
     ) -> Option<Frame> {
-        let begins = matches!(header.tag, tag::QUERY | tag::PARSE | tag::BIND);
+        let begins = matches!(header.tag, tag::QUERY | tag::PARSE | tag::DESCRIBE | tag::BIND);
         if !begins || io.server.is_some() {
             return None;
         }
@@ -65,11 +62,18 @@ impl Session {
         Some(Frame::Head(unit.bytes))
     }
 
-    /// What the unit has done to the session's statements, as if a server had run it.
+    /// What the unit has done to the session's statements, as if a server had run it. What has got a name here gets one on
+    /// whichever server it is needed next.
     fn note_recalled(&mut self, unit: &Unit<'_>, io: &mut Io<'_>) {
         (self.admitted, self.bound) = (None, None);
         if let Some(parse) = &unit.parsed {
-            self.unnamed = Some(self.intern(parse.sql, parse.types, io.interner));
+            let prepared = self.intern(parse.sql, parse.types, io.interner);
+            if parse.name.is_empty() {
+                self.unnamed = Some(prepared);
+            } else {
+                let held = Held { prepared, since: self.batches.past() };
+                self.named.insert(parse.name.into(), held);
+            }
         } else if unit.batch.is_none() {
             self.unnamed = None;
         }
@@ -85,35 +89,24 @@ impl Session {
             && (self.gone, self.leaves, self.laid_open_in_vain) == (None, None, None)
     }
 
-    /// Parse of the unnamed statement, or none; Bind, perhaps Describe, and Execute of the unnamed portal; Sync.
+    /// Parse or not, perhaps a description of the statement; Bind, perhaps a description, one Execute and perhaps Close of the
+    /// unnamed portal; Sync.
     fn batch_of<'a>(
         &self,
         input: &'a [u8],
         start: usize,
         schema: SchemaGeneration,
     ) -> Option<Unit<'a>> {
-        let mut at = start;
-        let mut next = |wanted: u8| {
-            let header = Header::peek(input.get(at..)?, limits::FRAME_BYTES_MAX).ok()??;
-            if header.tag != wanted {
-                return None;
-            }
-            let body = whole_body(header, input, at)?;
-            at += header.frame_bytes();
-            Some(body)
-        };
-        let parsed = match next(tag::PARSE) {
-            Some(body) => {
-                let parse =
-                    frontend::read_parse(body).ok().filter(|parse| parse.name.is_empty())?;
-                (parse.sql.len() <= limits::STATEMENT_BYTES_MAX).then_some(parse)
-            }
+        let mut frames = Frames { input, at: start };
+        let parsed = match frames.next(tag::PARSE) {
+            Some(body) => Some(self.parse_to_recall(body)?),
             None => None,
         };
-        let bind = next(tag::BIND)?;
+        let described = frames.next_named(tag::DESCRIBE).transpose().ok()?;
+        let bind = frames.next(tag::BIND)?;
         let names = frontend::read_bind_names(bind).filter(|names| names.portal.is_empty())?;
         let prepared = match &parsed {
-            Some(_) if names.statement.is_empty() => None,
+            Some(parse) if names.statement == parse.name => None,
             Some(_) => return None,
             None => {
                 // It may have been described before a schema changed, and an answer of now is another's then.
@@ -121,21 +114,70 @@ impl Session {
                 Some(prepared.is_current(schema, &self.settings).then(|| prepared.clone())?)
             }
         };
-        let describes = match next(tag::DESCRIBE).map(frontend::read_named) {
-            Some(Ok(Named::Portal(b""))) => Some(()),
-            Some(_) => return None,
-            None => None,
+        let describes = match (described, frames.next_named(tag::DESCRIBE).transpose().ok()?) {
+            (None, None) => Describes::Nothing,
+            (None, Some(Named::Portal(b""))) => Describes::Portal,
+            (Some(Named::Statement(name)), None) if name == names.statement => Describes::Statement,
+            _ => return None,
         };
-        next(tag::EXECUTE).filter(|body| *body == EXECUTE_ALL)?;
-        next(tag::SYNC)?;
+        let rows_max = frames.next(tag::EXECUTE).and_then(rows_max_of_unnamed)?;
+        let closes = match frames.next_named(tag::CLOSE).transpose().ok()? {
+            None => None,
+            Some(Named::Portal(b"")) => Some(()),
+            Some(_) => return None,
+        };
+        frames.next(tag::SYNC)?;
         let batch = RecalledBatch {
             types: parsed.as_ref().map_or(&[], |parse| parse.types),
             bound: bind.get(names.names_bytes..)?,
             parses: parsed.as_ref().map(|_| ()),
             describes,
+            rows_max,
+            closes,
         };
         let sql = parsed.as_ref().map_or(&[][..], |parse| parse.sql);
-        Some(Unit { bytes: at - start, sql, prepared, parsed, batch: Some(batch) })
+        Some(Unit { bytes: frames.at - start, sql, prepared, parsed, batch: Some(batch) })
+    }
+
+    /// A Parse that a server would not refuse for its name. Whether it likes the text is known from whoever was answered first.
+    fn parse_to_recall<'a>(&self, body: &'a [u8]) -> Option<Parse<'a>> {
+        let parse = frontend::read_parse(body).ok()?;
+        let is_free = parse.name.is_empty()
+            || !self.named.contains_key(parse.name)
+                && self.named.len() < limits::PREPARED_PER_CLIENT_MAX;
+        (is_free && body.len() <= limits::STATEMENT_BYTES_MAX).then_some(parse)
+    }
+}
+
+/// How many rows an Execute wants at most, if it is of the unnamed portal: what is left there is gone with the Sync behind it.
+fn rows_max_of_unnamed(body: &[u8]) -> Option<u32> {
+    match body {
+        [0, rows @ ..] => <[u8; 4]>::try_from(rows).ok().map(u32::from_be_bytes),
+        _ => None,
+    }
+}
+
+/// Frames that have arrived, one after the other.
+struct Frames<'a> {
+    input: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Frames<'a> {
+    /// The body of the next, if it is of this kind and all of it is there.
+    fn next(&mut self, wanted: u8) -> Option<&'a [u8]> {
+        let header = Header::peek(self.input.get(self.at..)?, limits::FRAME_BYTES_MAX).ok()??;
+        if header.tag != wanted {
+            return None;
+        }
+        let body = whole_body(header, self.input, self.at)?;
+        self.at += header.frame_bytes();
+        Some(body)
+    }
+
+    /// The same of a kind that names something.
+    fn next_named(&mut self, wanted: u8) -> Option<Result<Named<'a>, Truncated>> {
+        self.next(wanted).map(frontend::read_named)
     }
 }
 

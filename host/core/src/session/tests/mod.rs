@@ -10,7 +10,9 @@ mod names;
 mod program; // what a client sends
 mod random;
 mod reads; // on replicas
+mod recalled; // reads that are answered without a server
 mod resets; // settings that go back
+mod router; // what the session asks about texts
 mod traps;
 mod watched; // what whoever watches is told
 mod world; // clients, servers and the shell between them

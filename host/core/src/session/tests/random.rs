@@ -2,7 +2,7 @@
 
 use super::fake::Map;
 use super::program::*;
-use super::world::{World, alone, map, told};
+use super::world::{Memory, World, alone, map, told};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
@@ -135,6 +135,18 @@ fn batch(who: usize) -> BoxedStrategy<Vec<Message>> {
         4 => (statement(), portal(), 0..3).prop_map(|(s, p, max)| {
             vec![Bind(p, s, None), Execute(p, max), Sync]
         }),
+        3 => (statement(), reparsable(who), 0..3_u8, 0..3, any::<bool>()).prop_map(|(s, sql, how, max, closes)| {
+            let mut all = vec![parse_under(s, sql), DescribeStatement(s), Bind("", s, None), DescribePortal("")];
+            match how {
+                0 => drop(all.remove(3)),
+                1 => drop(all.remove(1)),
+                _ => all = vec![DescribeStatement(s), Bind("", s, None)],
+            }
+            all.push(Execute("", max));
+            all.extend(closes.then_some(ClosePortal("")));
+            all.push(Sync);
+            all
+        }),
         1 => (statement(), word(who)).prop_map(|(s, w)| {
             let sql = "SELECT 'p' || $1".to_owned();
             vec![CloseStatement(s), Parse(s, sql), Bind("", s, Some(w)), Execute("", 0), Sync]
@@ -226,6 +238,8 @@ pub(super) struct Case {
     pub splits: bool,
     /// Some statements do what no text shows.
     pub hides: bool,
+    /// Some reads are answered from memory.
+    pub recalls: bool,
 }
 
 pub(super) fn case() -> impl Strategy<Value = Case> {
@@ -240,10 +254,9 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
             (any::<u8>(), any::<u8>(), prop_oneof![1_u16..12, 1_u16..400]),
             0..120,
         ),
-        any::<bool>(),
-        any::<bool>(),
+        (any::<bool>(), any::<bool>(), any::<bool>()),
     )
-        .prop_map(|((a, b, c), startups, steps, splits, hides)| Case {
+        .prop_map(|((a, b, c), startups, steps, (splits, hides, recalls))| Case {
             programs: [a, b, c]
                 .map(|program| if hides { program } else { unveiled(program) })
                 .into(),
@@ -251,6 +264,7 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
             steps,
             splits,
             hides,
+            recalls,
         })
 }
 
@@ -272,6 +286,7 @@ pub(super) fn together(case: &Case) -> Vec<Vec<String>> {
         false => World::new(&case.startups),
     };
     world.router.splits = case.splits;
+    world.router.memory = case.recalls.then(|| Memory { gaps: 3, ..Memory::default() });
     let all: Vec<Vec<u8>> = case.programs.iter().map(|program| bytes(program)).collect();
     let mut sent = vec![0; all.len()];
     for (what, choice, count) in &case.steps {

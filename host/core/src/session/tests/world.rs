@@ -1,10 +1,9 @@
 //! Clients, servers and what the shell does between them, one step at a time.
 
 use super::fake::{Fake, Map};
+pub(super) use super::router::*;
 use crate::ids::ClientId;
-use crate::plan::Charge;
-use crate::plan::{Admission, Execution, Ran, Router, Target, Text};
-use crate::policy::limit::TransactionState;
+use crate::plan::Target;
 use crate::refusal::Refusal;
 use crate::session::gather::Gather;
 use crate::session::hidden::HiddenCode;
@@ -13,7 +12,6 @@ use crate::session::{
     ClientNext, CloseReason, Gone, Io, Lost, PoolMode, ServerNext, ServerState, Session, Settled,
 };
 use crate::settings::Settings;
-use crate::statement::StringSyntax;
 use std::sync::Arc;
 use tidegate_wire::backend::TransactionStatus;
 use tidegate_wire::error_fields::{self, field};
@@ -26,79 +24,6 @@ pub(super) struct Server {
     lent_to: Option<usize>,
     closed: bool,
     pub replica: bool,
-}
-
-/// Knows reads by how they begin.
-#[derive(Default)]
-pub(super) struct Reads {
-    pub splits: bool,
-    pub limit: Option<Limit>,
-    /// What whoever watches was told, if anybody does.
-    pub watched: Option<Vec<String>>,
-}
-
-/// Answers in turn whether statements may run; the last answer again and again.
-#[derive(Default)]
-pub(super) struct Limit {
-    pub answers: Vec<Admission>,
-    pub asked: Vec<(String, Charge, TransactionState)>,
-}
-
-pub(super) fn over_limit() -> Admission {
-    Admission::Refuse(Box::new(Refusal::error("53400", "too many")))
-}
-
-pub(super) fn forbidden() -> Admission {
-    Admission::Forbid(Box::new(Refusal::error("42501", "not here")))
-}
-
-impl Router for Reads {
-    fn splits(&self) -> bool {
-        self.splits
-    }
-
-    fn reads(&mut self, sql: &[u8], _: StringSyntax) -> bool {
-        ["SELECT '", "SELECT 1/0"].iter().any(|start| sql.starts_with(start.as_bytes()))
-            && !sql.contains(&b';')
-    }
-
-    fn watches(&self) -> bool {
-        self.watched.is_some()
-    }
-
-    fn watch(&mut self, ran: Ran<'_>) {
-        let text = |text: Text<'_>| String::from_utf8_lossy(text.sql).into_owned();
-        let told = match ran {
-            Ran::Bound(bound) => format!("bound {}", text(bound)),
-            Ran::Query(number, sql) => format!("{number} {}", sql.map_or_else(String::new, text)),
-            Ran::Execute(number) => format!("{number} execute"),
-            Ran::Call(number) => format!("{number} call"),
-            Ran::BoundUnknown => "bound what only the server knows".to_owned(),
-            Ran::Completed(_) | Ran::Ready { .. } => return,
-            Ran::Failed { first, until, sqlstate } => {
-                format!("{first}..{until} {}", String::from_utf8_lossy(sqlstate))
-            }
-        };
-        self.watched.get_or_insert_default().push(told);
-    }
-
-    fn guards(&mut self) -> bool {
-        self.limit.is_some()
-    }
-
-    fn admit(&mut self, next: &Execution<'_>) -> Admission {
-        let Some(limit) = &mut self.limit else { return Admission::Pass };
-        let sql = String::from_utf8_lossy(next.sql).into_owned();
-        let answer = limit.answers.get(limit.asked.len()).or(limit.answers.last());
-        limit.asked.push((sql, next.charge, next.transaction));
-        match (next.transaction, answer) {
-            (TransactionState::Idle, Some(answer)) => answer.clone(),
-            (TransactionState::Open, Some(Admission::Forbid(refusal))) => {
-                Admission::Forbid(refusal.clone())
-            }
-            _ => Admission::Pass,
-        }
-    }
 }
 
 /// How texts begin that no replica may see; those of our own are not among them.

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tidegate_cache::Found;
+use tidegate_cache::{Found, Term};
 use tidegate_core::plan::Recalled;
 
-use super::{Caching, Wanted};
+use super::{Caching, Later, Wanted};
 use crate::data::clients::Client;
 use crate::data::routing::Routing;
-use crate::sharing::{Entry, Gates, Looked, Looking, Shared, Sharing};
+use crate::results::Followed;
+use crate::sharing::{Entry, Gates, Looked, Shared, Sharing};
 
 /// What was asked for, and what is known of it: `None`, nothing in time.
 pub(super) type Answered = (Arc<Entry>, Option<Looked>);
@@ -21,7 +22,7 @@ impl Routing {
         &mut self,
         client: &Client,
         wanted: &mut Wanted,
-        looked: Option<Answered>,
+        (looked, followed): (Option<Answered>, Option<Followed>),
         sharing: &Arc<Sharing>,
     ) -> Result<Found, Recalled> {
         let Some((entry, _)) = wanted.shared.clone() else { return Err(Recalled::No) };
@@ -42,8 +43,9 @@ impl Routing {
                     return Ok(found);
                 }
                 let relies = sharing.relies() && reliance.is_worth_it;
-                self.caching.looking = sharing.look(entry, has, relies);
-                let later = self.caching.looking.is_some();
+                let looking = sharing.look(entry, has, relies);
+                self.caching.later = looking.map(|looking| Later::shared(looking, followed));
+                let later = self.caching.later.is_some();
                 return Err(if later { Recalled::Later } else { Recalled::No });
             }
         };
@@ -61,15 +63,6 @@ impl Routing {
 }
 
 impl Caching {
-    pub fn take_looking(&mut self) -> Option<Looking> {
-        self.looking.take()
-    }
-
-    /// What was asked for has been answered, or not; for the next step of this client alone.
-    pub fn set_looked(&mut self, looked: Option<(Arc<Entry>, Option<Looked>)>) {
-        self.looked = looked;
-    }
-
     pub fn take_gates(&mut self) -> Gates {
         std::mem::take(&mut self.gates)
     }
@@ -89,8 +82,9 @@ impl Caching {
         };
         let Some(answer) = entry.decode(&value) else { return Found::Fill(fill) };
         let kept = Arc::new(answer);
-        let (key, ttl) = (wanted.key.clone(), left.min(wanted.ttl));
-        self.results.with(|store| store.put(key, fill, (*kept).clone(), ttl, now));
+        let key = wanted.key.clone();
+        let term = Term { ttl: left.min(wanted.term.ttl), ..wanted.term.clone() };
+        self.results.with(|store| store.put(key, fill, (*kept).clone(), term, now));
         // When its statement was sent is not known here, but it was before now.
         Found::Hit(kept, now)
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use tidegate_cache::Deny;
-use tidegate_core::plan::{CACHE_SETTING, RecalledBatch};
+use tidegate_core::plan::{CACHE_SETTING, Describes, RecalledBatch};
 use tidegate_wire::backend;
 use tidegate_wire::frame;
 
@@ -53,19 +53,29 @@ impl CacheNote {
 
 /// Writes the answer, but for ReadyForQuery.
 pub(super) fn tell(client: &Client, batch: Option<&RecalledBatch<'_>>, out: &mut Vec<u8>) {
-    let describes = batch.is_none_or(|batch| batch.describes.is_some());
-    if let Some(batch) = batch {
-        if batch.parses.is_some() {
-            backend::parse_complete(out);
-        }
-        frame::write(out, backend::tag::BIND_COMPLETE, |_| {});
+    let (mut description, mut rows) = (Vec::new(), Vec::new());
+    let describes = batch.map_or(Describes::Portal, |batch| batch.describes);
+    if let (Describes::Statement, Some(batch)) = (describes, batch) {
+        // Laid out as the types in Parse are.
+        let types = if batch.types.is_empty() { &[0, 0] } else { batch.types };
+        frame::write(&mut description, backend::tag::PARAMETER_DESCRIPTION, |out| {
+            out.extend_from_slice(types);
+        });
     }
-    if describes {
-        backend::row_description_text(out, &[CACHE_SETTING]);
+    if describes != Describes::Nothing {
+        backend::row_description_text(&mut description, &[CACHE_SETTING]);
     }
     let words = client.cache_note().words();
-    backend::data_row(out, &[Some(words.as_bytes())]);
-    backend::command_complete(out, b"SHOW");
+    backend::data_row(&mut rows, &[Some(words.as_bytes())]);
+    if batch.is_some_and(|batch| batch.rows_max == 1) {
+        frame::write(&mut rows, backend::tag::PORTAL_SUSPENDED, |_| {});
+    } else {
+        backend::command_complete(&mut rows, b"SHOW");
+    }
+    match batch {
+        Some(batch) => batch.write(&description, &rows, out),
+        None => out.extend([description, rows].concat()),
+    }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ impl Connection {
     /// What others asked of this client: cancel its query, close it.
     pub(super) fn heed_requests(&mut self, cx: &mut Context<'_>) {
         if let Some(cancel) = self.client.take_cancel() {
-            if matches!(self.phase, ClientPhase::Queued | ClientPhase::Paused(_)) {
+            if self.phase.is_before_server() {
                 self.client.limited.take();
                 self.worker.pools.give_up(&self.client.slot, Instant::now());
                 self.client.slot.set_waker(cx.waker());
@@ -166,6 +166,8 @@ impl Connection {
                 Gone::Close => self.drop_server(),
                 Gone::Drain => {}
                 Gone::CancelAndDrain => {
+                    // Whoever waits for its answer has another lead.
+                    self.keeping = None;
                     self.cancel_on_server(None);
                     self.cancels_left = CANCELS_MAX;
                 }
@@ -252,6 +254,7 @@ impl Connection {
     }
 
     pub(super) fn close(&mut self, reason: CloseReason) {
+        self.keep_nothing();
         self.drop_server();
         self.client.idle.set(None);
         if !matches!(self.phase, ClientPhase::Gone(..)) {
@@ -298,10 +301,12 @@ impl Connection {
         if !self.session.is_waiting_for_replies() {
             return;
         }
+        let target = lease.server.target.clone();
+        self.keep_nothing();
         self.session.forget_unit();
         self.cancelling.set(self.cancelling.get() + 1);
         let (under_way, client) = (self.cancelling.clone(), self.client.clone());
-        self.worker.cancel_server(lease.server.target.clone(), key, move || {
+        self.worker.cancel_server(target, key, move || {
             under_way.set(under_way.get() - 1);
             drop(asked);
             client.wake();

@@ -5,9 +5,11 @@
 //!                                                   └─ anything else ─▶ forgotten ◀─┘
 //! ```
 
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use tidegate_cache::{Answer, Capture, Captured};
+use tidegate_cache::{Again, Answer, Capture, Captured, Landing};
 use tidegate_core::session::gather::{Gather, Segment};
 use tidegate_core::session::{ClientNext, Work};
 
@@ -70,7 +72,14 @@ impl Connection {
             keeping.stage = Stage::Takes(Capture::new(keeping.filling.bytes_max));
         } else {
             drop(routing);
-            self.keeping = None;
+            self.keep_nothing();
+        }
+    }
+
+    /// No answer comes that could be kept; whoever waits for it runs its own.
+    pub(super) fn keep_nothing(&mut self) {
+        if let Some(leading) = self.keeping.take().and_then(|keeping| keeping.filling.leading) {
+            leading.land(Landing::NotKept);
         }
     }
 
@@ -83,17 +92,41 @@ impl Connection {
         if !is_over {
             return;
         }
-        if let Some(keeping) = self.keeping.take()
-            && let KeepingAnswer { filling, stage: Stage::Whole(answer) } = *keeping
-        {
-            let Filling { key, fill, ttl, shared, .. } = filling;
-            let results = &self.worker.shared.results;
-            if let (Some((entry, versions)), Some(sharing)) = (shared, results.sharing()) {
-                let value = entry.encode(&answer);
-                sharing.put(entry, versions, value, ttl);
+        let Some(keeping) = self.keeping.take() else { return };
+        let KeepingAnswer { filling, stage } = *keeping;
+        let Filling { key, fill, term, shared, leading, .. } = filling;
+        let landing = match stage {
+            Stage::Whole(answer) => {
+                let results = &self.worker.shared.results;
+                if let (Some((entry, versions)), Some(sharing)) = (shared, results.sharing()) {
+                    let value = entry.encode(&answer);
+                    sharing.put(entry, versions, value, term.ttl);
+                }
+                results.with(|store| store.put(key, fill, answer, term, Instant::now()));
+                Landing::Put
             }
-            results.with(|store| store.put(key, fill, answer, ttl, Instant::now()));
+            Stage::Waits | Stage::Takes(_) | Stage::Unfit => Landing::Unfit,
+        };
+        if let Some(leading) = leading {
+            leading.land(landing);
         }
+    }
+
+    /// What this step has committed took these answers: they are read again before the client is told.
+    pub(super) fn read_again(&mut self, due: Vec<Arc<Again>>) {
+        if let Some(patience) = self.worker.shared.results.write_through()
+            && !due.is_empty()
+        {
+            self.rereading = Some(self.worker.read_again(&self.client, due, patience));
+        }
+    }
+
+    pub(super) fn poll_reread(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(rereading) = &mut self.rereading {
+            ready!(rereading.poll(cx));
+            self.rereading = None;
+        }
+        Poll::Ready(())
     }
 
     /// The server goes back, with nothing of this client's under way.
@@ -107,7 +140,7 @@ impl Connection {
         if self.lent.is_none() {
             return;
         }
-        self.keeping = None;
+        self.keep_nothing();
         let lost = match self.session.work_at_stake() {
             Work::InDoubt => {
                 let lent = self.lent.as_ref();

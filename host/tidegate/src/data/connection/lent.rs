@@ -148,6 +148,7 @@ impl Connection {
 
     /// Answers the statement that needed a server with an error.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
+        self.keep_nothing();
         let input = self.from_client.input.bytes();
         let step = self.session.handle_lease_refused(refusal, input, &mut self.from_server.out);
         self.client.set_state(State::Idle, Instant::now());

@@ -211,8 +211,7 @@ impl Worker {
             kind: PoolKind::Write,
         };
         let write_pool = self.pools.pool(&write, &logged_in.credentials, now);
-        let id = self.shared.next_client();
-        let hidden = self.shared.hidden.of(&database, now);
+        let (id, hidden) = (self.shared.next_client(), self.shared.hidden.of(&database, now));
         let welcome = self.welcome_of(&database, &user);
         let wanted = &logged_in.parameters;
         if let Some(refusal) = wanted.iter().find_map(|(name, value)| refuse_setting(name, value)) {
@@ -243,6 +242,7 @@ impl Worker {
             write_pool,
             counted,
             tracked: Tracked::new(&self.shared.results),
+            again: None,
         };
         let client = Client::new(new, now);
         *client.application.borrow_mut() =
@@ -262,7 +262,7 @@ impl Worker {
         Ok((client, session, bytes))
     }
 
-    fn welcome_of(&self, database: &Arc<str>, user: &Arc<str>) -> Rc<RefCell<Welcome>> {
+    pub(super) fn welcome_of(&self, database: &Arc<str>, user: &Arc<str>) -> Rc<RefCell<Welcome>> {
         let key = (database.clone(), user.clone());
         let welcome = self.welcomes.borrow_mut().entry(key).or_default().clone();
         welcome.borrow_mut().heed(self.shared.defaults.load(Ordering::Relaxed));
