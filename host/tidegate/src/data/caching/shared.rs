@@ -36,11 +36,11 @@ impl Routing {
                     let has = store.shared_of(&wanted.key, &entry.tags, now);
                     (has, store.reliance(&entry.tags, now))
                 });
-                if has.is_some()
+                if let Some(versions) = &has
                     && reliance.from.is_some_and(|from| sharing.may_rely(from, now))
-                    && let found @ Found::Hit(..) = self.look(client, wanted)
                 {
-                    return Ok(found);
+                    wanted.shared = Some((entry.clone(), Some(versions.clone().into())));
+                    return Ok(self.look(client, wanted));
                 }
                 let relies = sharing.relies() && reliance.is_worth_it;
                 let looking = sharing.look(entry, has, relies);
