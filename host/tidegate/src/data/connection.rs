@@ -316,6 +316,8 @@ impl Connection {
         };
         if !leased {
             self.keep_next(filling, &step.next);
+            // What was answered without a server may have named statements.
+            self.client.prepared.set(self.session.prepared_count());
         }
         let vacated = self.session.take_vacated();
         self.worker.shared.views.vacate(&vacated);
