@@ -7,6 +7,7 @@ mod ends; // how a connection ends
 mod kept; // answers on their way to be kept
 mod lent; // the server in hand: got, settled, given back
 mod notified; // who listens for it, and what it is told
+mod pause; // what it waits for without a server
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -15,7 +16,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tidegate_core::session::prepared::SchemaGeneration;
 use tidegate_core::session::{ClientNext, CloseReason, Io, ServerNext, Session};
@@ -23,6 +24,7 @@ use tidegate_policy::Outcome;
 
 pub use lent::Asked;
 use lent::{Lent, Stage};
+use pause::Pause;
 
 use super::buffers::Input;
 use super::caching::{Come, Later};
@@ -30,34 +32,11 @@ use super::clients::{Client, State};
 use super::recording::UnderWay;
 use super::way::Way;
 use super::worker::{Rereading, Worker};
-use crate::rates::Asking;
 use crate::sharing::{Gates, poll_open};
 use crate::stream::{Settling, Stream};
 
 /// The last message of a client: a type byte and a length.
 const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
-
-/// What a client waits for without a server.
-struct Pause(Pin<Box<dyn Future<Output = ()>>>);
-
-impl Pause {
-    /// Until so much time has passed, or what is asked is answered.
-    fn until(time: Duration, asking: Option<Asking>) -> Self {
-        match asking {
-            None => Self(Box::pin(tokio::time::sleep(time))),
-            // Both ends are the same to whoever waits.
-            Some(asking) => Self(Box::pin(async move {
-                let _ = tokio::time::timeout(time, asking).await;
-            })),
-        }
-    }
-}
-
-impl std::fmt::Debug for Pause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Pause")
-    }
-}
 
 /// What the client's side of the loop does next.
 #[derive(Debug)]
@@ -219,7 +198,7 @@ impl Connection {
         }
         match &mut self.phase {
             ClientPhase::Paused(until) => {
-                if until.0.as_mut().poll(cx).is_pending() {
+                if until.poll(cx).is_pending() {
                     return self.watch_client(cx);
                 }
                 self.from_client.wanted = 0;

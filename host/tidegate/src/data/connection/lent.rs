@@ -13,7 +13,8 @@ use tidegate_core::session::{ClientNext, Pins, Settled, Tally};
 use tidegate_policy::Outcome;
 use tidegate_pool::Fitness;
 
-use super::{ClientPhase, Connection, Pause};
+use super::pause::Pause;
+use super::{ClientPhase, Connection};
 use crate::config::Causality;
 use crate::data::clients::State;
 use crate::data::worker::Located;
@@ -87,7 +88,7 @@ impl Connection {
                 // Then the session asks for a server anew.
                 self.has_waited = true;
                 self.client.set_state(State::Waiting, now);
-                self.phase = ClientPhase::Paused(Pause(pause));
+                self.phase = ClientPhase::Paused(Pause::new(pause));
                 return;
             }
             Err(refusal) => return self.refuse(&refusal),
