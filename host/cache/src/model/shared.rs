@@ -6,6 +6,9 @@
 //! the model of one process.
 
 mod search; // through all states, and what is found
+mod setup; // what may happen, and which rule is left out
+
+use setup::{Mutant, Setup};
 
 use super::{Broken, tags};
 use crate::membership::{Config, Flight, Membership, Standing};
@@ -17,56 +20,6 @@ const LEASE_TICKS: u64 = 1;
 const TICKS: u64 = 3;
 const WRITER: usize = 0;
 const READER: usize = 1;
-
-/// A rule that is left out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Mutant {
-    #[default]
-    None,
-    /// What could not be told is not waited for.
-    WaitsForNobody,
-    /// Answers are served whoever is silent.
-    ServesAlone,
-    /// A process that comes back leaves what was kept.
-    LeavesAnswers,
-    /// Nor marks what it has under way.
-    ForgetsFlights,
-    /// No marks at all.
-    NoMarks,
-    /// A commit is told before it is sent.
-    EndsFirst,
-    /// Its client hears before the others do; nor are there marks, which would still hold everything back.
-    AcknowledgesFirst,
-    /// Versions are taken when the answer is there.
-    VersionsAfterTheRead,
-    /// Versions are counted, from one again after everything is lost.
-    VersionsRepeat,
-    /// A beat tells the number that it draws itself.
-    TellsItsOwnNumber,
-    /// Numbers begin anew, and what members have told of the old ones stays.
-    KeepsMembers,
-    /// What others rely on is changed at once.
-    WaitsForNoReliance,
-    /// Whoever comes back commits at once.
-    ComesBackAtOnce,
-    /// What is not there, or was put there anew, nobody relies on.
-    TrustsWhatIsNew,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Setup {
-    mutant: Mutant,
-    writes: u8,
-    reads: u8,
-    /// How often each process may lose its connection.
-    losses: [u8; 2],
-    /// Redis may forget everything; but for the answer, which is in the reader's memory, too.
-    wipes: u8,
-    /// Redis may go back to what it was at the beginning.
-    restores: u8,
-    /// In ticks: how long the reader relies on versions that it was told.
-    reliance: u64,
-}
 
 type Versions = [u64; 2];
 

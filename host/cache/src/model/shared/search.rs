@@ -1,6 +1,7 @@
 //! The search itself: which states are one, which are found, and what is expected of them.
 
-use super::{Message, Mutant, Order, Reading, Setup, Versions, World, Writing};
+use super::setup::{Mutant, Setup};
+use super::{Message, Order, Reading, Versions, World, Writing};
 use crate::model::Broken;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
