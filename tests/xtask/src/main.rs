@@ -66,7 +66,7 @@ fn demo(arguments: &[String]) -> Result<(), String> {
 }
 
 fn bench(arguments: &[String]) -> Result<(), String> {
-    setup::install(&[Need::Libclang, Need::PostgreSql, Need::Wasm, Need::PgBouncer])?;
+    setup::install(&[Need::Libclang, Need::PostgreSql, Need::Redis, Need::Wasm, Need::PgBouncer])?;
     build_release()?;
     let mut bench = cargo();
     bench.args(["run", "--release", "--quiet", "--package", "tidegate-perf", "--"]).args(arguments);
