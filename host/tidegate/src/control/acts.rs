@@ -14,6 +14,8 @@ use crate::upstream::{Asker, ConnectError};
 
 /// One statement of ours is given this long.
 const STATEMENT_TIME_MAX: Duration = Duration::from_secs(5);
+/// A switchover does not wait longer for the checkpoint before it.
+const CHECKPOINT_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often a replica is asked whether it is a primary yet.
 const PROMOTION_LOOK: Duration = Duration::from_millis(5);
 /// A promotion that is asked for in the moment in which the receiver dies is slept over for `wal_retrieve_retry_interval`
@@ -111,9 +113,11 @@ const FENCES: [(&str, &str); 2] = [
 
 /// A checkpoint while everybody works on: the next one, at the primary's end, is short then.
 pub(super) async fn prepare(mut primary: Asker) -> Result<(), String> {
-    // The switchover gives up waiting before that.
     run(&mut primary, "SET statement_timeout = 0").await?;
-    primary.ask("CHECKPOINT").await.map(|_| ()).map_err(|error| error.to_string())
+    match timeout(CHECKPOINT_TIME_MAX, primary.ask("CHECKPOINT")).await {
+        Ok(made) => made.map(|_| ()).map_err(|error| error.to_string()),
+        Err(_) => Err("it is not made in time".to_owned()),
+    }
 }
 
 /// The sessions that are not ours and that we may end. Of superusers only a superuser may end sessions; their commits wait for
