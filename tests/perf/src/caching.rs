@@ -1,7 +1,9 @@
 //! What answers that are kept cost and save, beside PostgreSQL itself, beside Tidegate that keeps none, and beside Redis.
 
 use crate::load::{Connections, Load, Mode, Sample, Task};
+use crate::policies::{answers, log_folder};
 use crate::quiet;
+use crate::report::median;
 use crate::targets::{DATABASE, Door, POOL_SIZE, ROLE, START_TIME_MAX, door_of, fill};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,8 +73,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     fill(&cluster, SCALE)?;
     let redis = Redis::start(&[]);
     let ways = ways(&cluster, &redis)?;
-    let folder = cluster.directory().join("pgbench-logs");
-    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let folder = log_folder(&cluster)?;
     let mut rows = rows(options, &folder, ways.len())?;
     let mut gets_us = Vec::new();
     for round in 1..=options.rounds {
@@ -90,7 +91,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         }
     }
     print!("{}", table(&ways, &rows));
-    println!("a bare GET of Redis, 1 client: {:.0} µs in the median", median(&gets_us));
+    println!("a bare GET of Redis, 1 client: {:.0} µs in the median", median(&gets_us, |us| *us));
     Ok(())
 }
 
@@ -119,11 +120,7 @@ fn tidegate(cluster: &Cluster, label: &str, keeps: bool, toml: &str) -> Result<T
         cluster.directory().join(format!("state of {label}"))
     ));
     let tidegate = Tidegate::start(options);
-    let policy = || tidegate.admin_get("/api/v1/plugins/caching");
-    wait_until(START_TIME_MAX, "the caching policy answers", || {
-        let told: Option<serde_json::Value> = serde_json::from_str(&policy().body).ok();
-        told.is_some_and(|told| !told["active"].is_null())
-    });
+    wait_until(START_TIME_MAX, "the caching policy answers", || answers(&tidegate, "caching"));
     if keeps {
         let answer = tidegate.admin_put("/api/v1/plugins/caching/config", RULES);
         if answer.status != 200 {
@@ -209,9 +206,7 @@ fn table(ways: &[Way], rows: &[Row]) -> String {
     for row in rows {
         out += &format!("{:<32}", row.label);
         for (samples, hits) in row.samples.iter().zip(&row.hits) {
-            let of = |value: fn(&Sample) -> f64| {
-                median(&samples.iter().map(value).collect::<Vec<f64>>())
-            };
+            let of = |value: fn(&Sample) -> f64| median(samples, value);
             let cpu = of(|sample| sample.cpu_us.unwrap_or(f64::NAN));
             let (per_second, p50) = (of(|sample| sample.per_second), of(|sample| sample.p50_us));
             out += &format!("{per_second:>10.0}/s{p50:>8.0}{cpu:>8.1}{:>5.0}%", hits * 100.0);
@@ -219,10 +214,4 @@ fn table(ways: &[Way], rows: &[Row]) -> String {
         out.push('\n');
     }
     out
-}
-
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }

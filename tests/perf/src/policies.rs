@@ -2,6 +2,7 @@
 
 use crate::load::{Connections, Load, Mode, Sample, Task};
 use crate::quiet;
+use crate::report::median;
 use crate::targets::{DATABASE, POOL_SIZE, START_TIME_MAX, door_of, fill};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -127,7 +128,7 @@ fn load(mode: Mode, clients: u32, seconds: u32) -> Load {
     Load { mode, clients, seconds, connections: Connections::Kept, task: Task::Select }
 }
 
-fn log_folder(cluster: &Cluster) -> Result<PathBuf, String> {
+pub fn log_folder(cluster: &Cluster) -> Result<PathBuf, String> {
     let folder = cluster.directory().join("pgbench-logs");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     Ok(folder)
@@ -160,7 +161,7 @@ fn way(
     Ok(Way { label, tidegate, cpu_us: vec![Vec::new(); MODES.len()] })
 }
 
-fn answers(tidegate: &Tidegate, slot: &str) -> bool {
+pub fn answers(tidegate: &Tidegate, slot: &str) -> bool {
     let answer = tidegate.admin_get(&format!("/api/v1/plugins/{slot}"));
     let told: Option<serde_json::Value> = serde_json::from_str(&answer.body).ok();
     told.is_some_and(|told| !told["active"].is_null())
@@ -201,22 +202,16 @@ fn table(ways: &[Way], options: &Options) -> String {
         out += &format!("{:>18}", mode.label());
     }
     out.push('\n');
-    let first: Vec<f64> = ways
-        .first()
-        .map_or(Vec::new(), |way| way.cpu_us.iter().map(|samples| median(samples)).collect());
+    let first: Vec<f64> = ways.first().map_or(Vec::new(), |way| {
+        way.cpu_us.iter().map(|samples| median(samples, |us| *us)).collect()
+    });
     for way in ways {
         out += &format!("{:<34}", way.label);
         for (samples, first) in way.cpu_us.iter().zip(&first) {
-            let cpu = median(samples);
+            let cpu = median(samples, |us| *us);
             out += &format!("{:>10.1} ({:.2}×)", cpu, cpu / first);
         }
         out.push('\n');
     }
     out
-}
-
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
