@@ -214,7 +214,8 @@ mod tests {
     #[test]
     fn who_leads_is_what_exactly_one_says() {
         use PatroniRole::{Leader as L, Replica as R, StandbyLeader as S};
-        let cases: [(&[(Option<usize>, PatroniRole)], Leader); 6] = [
+        type Members = [(Option<usize>, PatroniRole)];
+        let cases: [(&Members, Leader); 6] = [
             (&[], Leader::Nobody),
             (&[(Some(0), R), (Some(1), R)], Leader::Nobody),
             (&[(Some(0), R), (Some(1), L)], Leader::Member(1)),

@@ -25,7 +25,7 @@ usage: cargo xtask <command>
 ";
 
 /// What all tests need.
-const TEST_NEEDS: [Need; 5] =
+const TEST_NEEDS: [Need; 6] =
     [Need::Libclang, Need::PostgreSql, Need::Redis, Need::Managers, Need::Wasm, Need::Clients];
 
 fn main() -> ExitCode {
