@@ -283,3 +283,123 @@ impl Machine {
         self.state == State::Steady && self.is_primary_well() && self.memory.timeline > 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Action, Fault, Memory, Observation, Order, Policy, Status};
+    use std::time::Duration;
+    use tidegate_core::route::Lsn;
+
+    fn at(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    fn lease(asked_at: Instant) -> Lease {
+        let until = asked_at + Duration::from_secs(5);
+        Lease { asked_at, until, leads: true, said_lost: false, is_reached: false, claim: None }
+    }
+
+    fn replica(receiver: Receiver) -> Observation {
+        let (received, replayed) = (Some(Lsn(100)), Some(Lsn(100)));
+        let role = Role::Replica { received, replayed, receiver, paused: false };
+        Observation { system: 7, timeline: 1, role }
+    }
+
+    fn machine(start: Instant, lease: Lease) -> Machine {
+        let policy = Policy { mode: Mode::Etcd, ..Policy::default() };
+        let mut machine = Machine::new(policy, Memory::default(), 2, start);
+        machine.handle_lease(lease, start);
+        let role = Role::Primary { written: Lsn(100) };
+        machine.handle_observed(0, Observation { system: 7, timeline: 1, role }, start);
+        machine.handle_observed(1, replica(Receiver::Streaming), start);
+        assert_eq!(machine.status(), Status::Steady);
+        while machine.poll_action().is_some() {}
+        machine
+    }
+
+    fn actions(machine: &mut Machine) -> Vec<Action> {
+        std::iter::from_fn(|| machine.poll_action()).collect()
+    }
+
+    #[test]
+    fn a_switchover_begins_when_every_other_has_stopped_and_ends_with_the_lease() {
+        let start = Instant::now();
+        let order = |machine: &mut Machine| machine.order(Order::Switchover { to: None }, start);
+        let mut follower = machine(start, Lease { leads: false, ..lease(start) });
+        assert!(order(&mut follower).unwrap_err().contains("the lease in etcd is not held here"));
+        let mut machine = machine(start, lease(start));
+        order(&mut machine).unwrap();
+        assert!(actions(&mut machine).contains(&Action::Prepare));
+        machine.handle_prepared(at(start, 1));
+        assert_eq!(actions(&mut machine), [Action::Announce { member: 1 }]);
+        assert!(!machine.is_held());
+        machine.handle_announced(true, at(start, 2));
+        assert!(machine.is_held() && machine.is_draining());
+        let settles = |machine: &mut Machine| actions(machine).contains(&Action::Settle);
+        machine.handle_drained(at(start, 3));
+        assert!(!settles(&mut machine), "nobody has said anything since");
+        machine.handle_lease(Lease { is_reached: true, ..lease(at(start, 4)) }, at(start, 5));
+        machine.handle_drained(at(start, 5));
+        assert!(!settles(&mut machine), "another goes on");
+        machine.handle_lease(lease(at(start, 6)), at(start, 7));
+        machine.handle_drained(at(start, 7));
+        assert!(settles(&mut machine));
+        // The replica has everything when the lease has run out.
+        machine.handle_settled(Some(Lsn(200)), at(start, 8));
+        machine.tick(at(start, 5_100));
+        let done = actions(&mut machine);
+        assert!(done.contains(&Action::Unsettle), "{done:?}");
+        assert!(!done.iter().any(|action| matches!(action, Action::Promote { .. })));
+    }
+
+    /// What is done when the primary dies, and what is told.
+    fn failed_over(lease_of: impl Fn(Instant) -> Option<Lease>, is_foreign: bool) -> Vec<Action> {
+        let start = Instant::now();
+        let mut machine = machine(start, lease(start));
+        if is_foreign {
+            machine.handle_managed_by_others();
+        }
+        let mut done = Vec::new();
+        for round in 1..400_u64 {
+            let now = at(start, 25 * round);
+            machine.handle_fault(0, Fault::Refused, now);
+            machine.handle_observed(1, replica(Receiver::Gone), now);
+            if let Some(lease) = lease_of(now) {
+                machine.handle_lease(lease, now);
+            }
+            done.extend(actions(&mut machine));
+        }
+        done
+    }
+
+    #[test]
+    fn nobody_is_promoted_without_the_lease_or_against_another() {
+        let lost = |now| Lease { said_lost: true, ..lease(now) };
+        let claim =
+            |member, is_done| Claim { system: 7, member: Some(member), timeline: 2, is_done };
+        let promoted =
+            |done: &[Action]| done.iter().any(|action| matches!(action, Action::Promote { .. }));
+        let told = |done: &[Action], outsider: Outsider| {
+            done.contains(&Action::Tell(Notice::Outside(outsider)))
+        };
+        assert!(promoted(&failed_over(|now| Some(lost(now)), false)));
+        let done = failed_over(|_| None, false);
+        assert!(!promoted(&done) && told(&done, Outsider::NoLease), "{done:?}");
+        let done = failed_over(|now| Some(Lease { leads: false, ..lost(now) }), false);
+        assert!(!promoted(&done) && told(&done, Outsider::LeftToOthers), "{done:?}");
+        let done = failed_over(|now| Some(Lease { is_reached: true, ..lost(now) }), false);
+        assert!(!promoted(&done) && told(&done, Outsider::ReachedByOthers), "{done:?}");
+        let other = |now| Lease { claim: Some(claim(1, true)), ..lost(now) };
+        let done = failed_over(|now| Some(other(now)), false);
+        assert!(!promoted(&done) && told(&done, Outsider::OtherInForce), "{done:?}");
+        let done = failed_over(|now| Some(lost(now)), true);
+        assert!(!promoted(&done) && told(&done, Outsider::Foreign), "{done:?}");
+        // Whom the one before was about to promote may be promoted; what is written of another cluster is nothing.
+        let begun = |now| Lease { claim: Some(claim(1, false)), ..lost(now) };
+        assert!(promoted(&failed_over(|now| Some(begun(now)), false)));
+        let foreign = Claim { system: 8, ..claim(1, true) };
+        let strange = |now| Lease { claim: Some(foreign), ..lost(now) };
+        assert!(promoted(&failed_over(|now| Some(strange(now)), false)));
+    }
+}
