@@ -12,7 +12,7 @@ use tidegate_test_support::{
 
 fn by_lease(etcd: &Etcd) -> String {
     format!(
-        "mode = \"etcd\"\nhold_max = \"60s\"\ninterval_min = \"1ms\"\n[failover.etcd]\nurls = [\"{}\"]\nlease = \"2s\"",
+        "mode = \"etcd\"\nhold_max = \"60s\"\ninterval_min = \"1ms\"\n[failover.etcd]\nurls = [\"{}\"]\nlease = \"4s\"",
         etcd.url()
     )
 }
