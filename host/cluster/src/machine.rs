@@ -5,6 +5,7 @@ use super::observation::{ANSWER_AGE_MAX, Fault, Observation, Receiver, Role};
 use super::policy::{Fencing, Fork, Memory, Mode, Policy};
 use super::switchover::{Switch, Undo};
 use super::words::{Action, Notice, Status};
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tidegate_core::route::Lsn;
@@ -183,7 +184,7 @@ impl Machine {
             self.memory.timeline = seen.timeline;
             self.memory.written = self.memory.written.max(seen.position().unwrap_or_default());
         }
-        if self.memory.system.is_some_and(|system| system != seen.system) {
+        if member == 0 && self.memory.system.is_some_and(|system| system != seen.system) {
             self.tell(Notice::OtherSystem { member });
         }
         if let Some(place) = self.members.get_mut(member) {
@@ -253,10 +254,13 @@ impl Machine {
 
     /// Looks whether something is due.
     pub fn tick(&mut self, now: Instant) {
-        if self.policy.mode == Mode::Off || self.state == State::Adopted {
+        if self.state == State::Adopted {
             return;
         }
         self.notice_others();
+        if self.policy.mode == Mode::Off {
+            return;
+        }
         if let Some((member, timeline)) = self.newer_primary(now) {
             return self.adopt(member, timeline, now);
         }
@@ -312,7 +316,8 @@ impl Machine {
     pub(super) fn steady(&mut self) {
         self.state = State::Steady;
         (self.asked, self.forced) = (None, None);
-        self.told.clear();
+        // What others are is told as long as they are it, whatever the primary does.
+        self.told.retain(|notice| notice.intruder().is_some());
         self.release();
     }
 
@@ -363,12 +368,20 @@ impl Machine {
     /// Others that are no replicas of this primary.
     fn notice_others(&mut self) {
         for member in 1..self.members.len() {
-            let Some(seen) = self.seen(member).filter(|seen| seen.is_primary()) else { continue };
-            let timeline = seen.timeline;
-            if timeline < self.memory.timeline {
-                self.tell(Notice::Outdated { member, timeline });
-            } else if timeline == self.memory.timeline {
-                self.tell(Notice::Twin { member });
+            // Who does not answer is what it was.
+            let Some(seen) = self.seen(member) else { continue };
+            let (timeline, is_primary) = (seen.timeline, seen.is_primary());
+            let is_foreign = self.memory.system.is_some_and(|system| system != seen.system);
+            let notice = match timeline.cmp(&self.memory.timeline) {
+                _ if is_foreign => Some(Notice::OtherSystem { member }),
+                Ordering::Less if is_primary => Some(Notice::Outdated { member, timeline }),
+                Ordering::Equal if is_primary => Some(Notice::Twin { member }),
+                _ => None,
+            };
+            self.told
+                .retain(|told| told.intruder() != Some(member) || Some(told) == notice.as_ref());
+            if let Some(notice) = notice {
+                self.tell(notice);
             }
         }
     }
