@@ -61,6 +61,22 @@ struct Planned {
     planner: Option<u64>,
 }
 
+/// Where a read goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    pub choice: Choice,
+    pub otherwise: Fallback,
+    pub among: Among,
+}
+
+/// Which replicas a read was free to use, as far as the policy is concerned: how long it takes is compared only where all do
+/// the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Among {
+    All,
+    Some,
+}
+
 /// Replicas that a policy accepts for a read.
 #[derive(Clone, Debug, Default)]
 enum Wanted {
@@ -101,14 +117,15 @@ impl Routing {
     }
 
     /// Which replica the read that was judged last may use, and what becomes of it if that one does not take it.
-    pub fn choose(&mut self, facts: &ReadFacts, now: Instant) -> (Choice, Fallback) {
+    pub fn choose(&mut self, facts: &ReadFacts, now: Instant) -> Chosen {
         self.refresh();
         let wanted = std::mem::take(&mut self.wanted);
-        let otherwise = match &wanted {
-            Wanted::Rule(plan) => otherwise(plan),
-            Wanted::Any | Wanted::One(_) => Fallback::Primary,
+        let (otherwise, among) = match &wanted {
+            Wanted::Rule(plan) => (otherwise(plan), among(plan)),
+            Wanted::Any => (Fallback::Primary, Among::All),
+            Wanted::One(_) => (Fallback::Primary, Among::Some),
         };
-        (self.choose_among(&wanted, facts, now), otherwise)
+        Chosen { choice: self.choose_among(&wanted, facts, now), otherwise, among }
     }
 
     fn choose_among(&mut self, wanted: &Wanted, facts: &ReadFacts, now: Instant) -> Choice {
@@ -309,6 +326,14 @@ impl Routing {
             }
         };
         true
+    }
+}
+
+/// Does the policy leave the choice to the host?
+fn among(plan: &RoutePlan) -> Among {
+    match &plan.target {
+        RouteTarget::Replicas(rule) if !rule.servers.is_empty() => Among::Some,
+        _ => Among::All,
     }
 }
 
