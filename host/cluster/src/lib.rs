@@ -18,9 +18,9 @@ mod conninfo; // primary_conninfo for another primary
 mod elect; // whom to promote
 mod external; // Patroni promotes
 mod forced; // an operator wants another primary, whatever is lost
+mod grants; // what our user must be allowed to do
 mod keeper; // a lease in etcd, kept
 mod lease; // which of several Tidegates may promote
-mod grants; // what our user must be allowed to do
 mod load; // how busy a server's machine is
 mod machine; // what is done
 mod member; // what is known of one server
@@ -45,9 +45,9 @@ mod tests;
 pub use conninfo::{ConninfoError, point_to};
 pub use elect::{Elected, Elector, NotEligible, elect};
 pub use external::{Leader, Managed, PatroniRole, Request, Word, leader_of};
+pub use grants::{Asking, Right, WHO_SQL, grants, missing, quoted, rights_sql};
 pub use keeper::{Ask, Keeper, Look, Looked};
 pub use lease::{Claim, Lease, LeaseView, Record};
-pub use grants::{Asking, Right, WHO_SQL, grants, missing, quoted, rights_sql};
 pub use load::{CpuTime, Load, LoadMeter, LoadReading, read_exporter, read_proc};
 pub use machine::Machine;
 pub use observation::{Fault, Observation, Receiver, Role};

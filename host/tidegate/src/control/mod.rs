@@ -8,9 +8,9 @@ mod catalogues; // what databases say about names
 mod cluster; // the servers under watch, and what is done about them
 mod done; // what came of it
 mod etcd; // etcd, asked
-mod leading; // a lease in etcd
 mod health; // who is gone, left out, or may not do what it takes
 mod hosts; // how busy servers are, and what our user may do
+mod leading; // a lease in etcd
 mod memberships; // which roles are members of which
 mod orders; // what operators order
 mod outside; // who else decides
