@@ -17,6 +17,7 @@
 mod conninfo; // primary_conninfo for another primary
 mod elect; // whom to promote
 mod forced; // an operator wants another primary, whatever is lost
+mod losses; // which acknowledged commits a new primary does not have
 mod machine; // what is done
 mod member; // what is known of one server
 mod observation; // what a server says of itself
@@ -34,6 +35,7 @@ mod tests;
 
 pub use conninfo::{ConninfoError, point_to};
 pub use elect::{Elected, Elector, NotEligible, elect};
+pub use losses::{Fate, LOG_SAMPLES_MAX, Losses, WrittenLog};
 pub use machine::Machine;
 pub use observation::{Fault, Observation, Receiver, Role};
 pub use policy::{Fencing, Memory, Mode, Policy};

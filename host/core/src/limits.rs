@@ -1,8 +1,10 @@
 //! Every bound of the program, named, with why. A queue, map, message or retry without an entry here is a bug.
 
 mod cache; // answers that are kept, entries of applications
+mod failover; // transactions that are run again, commits that may be lost
 
 pub use cache::*;
+pub use failover::*;
 
 use std::time::Duration;
 

@@ -193,6 +193,13 @@ fn told(report: &ClusterReport) -> String {
     for server in &report.servers {
         let _ = writeln!(out, "{}", line(server, server.name == report.primary));
     }
+    if let Some(losses) = &report.losses {
+        let _ = writeln!(
+            out,
+            "\nWhen {} took over from {}: {} acknowledged commits lost, {} more may be",
+            losses.after, losses.before, losses.lost, losses.uncertain
+        );
+    }
     if !report.events.is_empty() {
         out.push('\n');
     }

@@ -169,6 +169,9 @@ impl Cluster<'_> {
                 find(Condition::Writes, None, why.clone());
             }
         }
+        if let Some(what) = self.recent_losses() {
+            find(Condition::Losses, None, what);
+        }
         if self.standing.is_thin {
             let good = self.usable.iter().filter(|usable| **usable).count();
             let what = format!("only {good} of {} replicas are good", replicas.len());

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_cluster::{Action, Follower, Machine, Memory, Role, Status};
+use tidegate_cluster::{Action, Follower, Machine, Memory, Mode, Role, Status, WrittenLog};
 use tidegate_core::limits::CLUSTER_EVENTS_MAX;
 use tidegate_core::route::{Freshness, LagGate, Lsn};
 use tokio::sync::{mpsc, watch};
@@ -13,6 +13,7 @@ use tracing::Level;
 
 use super::acts::{self, Before, Hook, Promotion};
 use super::alerting::Trouble;
+use super::losing::Predecessor;
 use super::probe::{Beat, Pace, Report, probe};
 use super::told;
 use super::weighing::Weighing;
@@ -20,7 +21,7 @@ use super::{ClusterOrder, Input, Watched};
 use crate::config::ServerAddress;
 use crate::upstream::Asker;
 use crate::upstream::pool::PrimaryHold;
-use crate::view::ClusterEvent;
+use crate::view::{ClusterEvent, LossReport};
 
 /// Reports that wait; each probe waits for its own to be taken.
 const REPORTS_MAX: usize = 64;
@@ -60,6 +61,12 @@ pub(super) struct Standing {
     pub(super) carried: Vec<(ServerAddress, Instant, Option<Lsn>)>,
     /// Replicas that get no new reads, since an operator wants it so.
     pub(super) drained: HashSet<ServerAddress>,
+    /// How far the primary has written when.
+    pub(super) written: WrittenLog,
+    /// The primary that was lost, until it is known what was lost with it.
+    pub(super) predecessor: Option<Predecessor>,
+    /// What that was, the last time.
+    pub(super) losses: Option<Arc<LossReport>>,
 }
 
 /// What came of an action.
@@ -70,6 +77,7 @@ pub(super) enum Done {
     Prepared(Result<(), String>),
     Settled(Result<Lsn, String>, Option<Before>),
     Unsettled(Result<(), String>),
+    Forked(Result<Option<Lsn>, String>),
 }
 
 /// Watches until the configuration changes.
@@ -151,6 +159,7 @@ impl<'a> Cluster<'a> {
             probes.spawn_local(probe(asker, member, sender.clone(), pace));
         }
         let replicas = targets.len().saturating_sub(1);
+        input.views.commits.want(replicas > 0 && config.failover.policy.mode != Mode::Off);
         let names: Arc<[Arc<str>]> = targets.iter().skip(1).map(|t| t.name.clone()).collect();
         let gate = LagGate::new(config.routing.lag_max, config.routing.lag_return);
         let (mut freshness, mut gates) = (Freshness::new(replicas), vec![gate; replicas]);
@@ -161,6 +170,9 @@ impl<'a> Cluster<'a> {
                 freshness.carry(index, as_of, replayed);
                 (gates[index], usable[index]) = (gate.opened(), true);
             }
+        }
+        if let Some(predecessor) = &mut standing.predecessor {
+            predecessor.ask_anew();
         }
         let primary = targets.first().map_or_else(|| "".into(), |target| target.name.clone());
         Self {
@@ -231,6 +243,7 @@ impl<'a> Cluster<'a> {
                 match (replica, position) {
                     (None, Some(written)) if is_primary => {
                         self.freshness.primary_wrote(asked_at, written);
+                        self.standing.written.handle_answer(asked_at, asked_at + took, written);
                     }
                     (Some(replica), _) if self.machine.may_read(member) => {
                         self.weighing.measured(replica, took);
@@ -264,6 +277,7 @@ impl<'a> Cluster<'a> {
             self.rejoin_replaced();
         }
         self.look_after_replicas(now);
+        self.look_for_losses(now);
         self.urgent.send_if_modified(|urgent| {
             std::mem::replace(urgent, self.machine.is_urgent()) != self.machine.is_urgent()
         });
@@ -366,6 +380,7 @@ impl<'a> Cluster<'a> {
         self.standing.replaced = self.address(0);
         let name = self.name(member).to_owned();
         self.standing.carried = self.carried(member);
+        self.note_predecessor();
         if let Err(error) = (self.input.adopt)(&name) {
             self.tell(Level::ERROR, format!("\"{name}\" cannot be taken for the primary: {error}"));
             self.is_over = true;
@@ -457,6 +472,7 @@ impl<'a> Cluster<'a> {
                     format!("settings of the switchover could not be taken back: {error}"),
                 );
             }
+            Done::Forked(fork) => self.handle_fork(fork),
             Done::Repointed(_, Ok(())) | Done::Unsettled(Ok(())) => {}
         }
     }

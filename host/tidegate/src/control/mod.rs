@@ -6,6 +6,7 @@ mod alerting; // what is wrong
 mod caching; // answers that are kept: whether, and what is in doubt
 mod catalogues; // what databases say about names
 mod cluster; // the servers under watch, and what is done about them
+mod losing; // which acknowledged commits a failover has lost
 mod memberships; // which roles are members of which
 mod orders; // what operators order
 mod probe; // one server, asked again and again

@@ -95,6 +95,8 @@ pub struct Connection {
     gates: Gates,
     /// What its client's word waits for that it has committed.
     rereading: Option<Rereading>,
+    /// What is under way was not sent before.
+    sent_at: Instant,
 }
 
 /// A step's outcome: whether anything moved.
@@ -137,6 +139,7 @@ impl Connection {
             keeping: None,
             gates: Gates::default(),
             rereading: None,
+            sent_at: Instant::now(),
         }
     }
 
@@ -272,6 +275,7 @@ impl Connection {
 
     /// Hands the client's input to the session and sends what comes of it.
     fn feed_client(&mut self, cx: &mut Context<'_>) {
+        self.tell_time();
         let (step, leased, filling, later) = {
             let mut interner = self.worker.interner.borrow_mut();
             let schema = self.worker.shared.schema.load(Ordering::Relaxed);
@@ -302,7 +306,7 @@ impl Connection {
         self.worker.shared.views.vacate(&vacated);
         self.worker.shared.pools.vacate(&vacated);
         self.from_client.consumed = step.consumed;
-        if step.consumed > 0
+        if (step.consumed > 0 || self.session.is_replay_under_way())
             && let Some(lent) = &mut self.lent
         {
             lent.stage = Stage::Used;
@@ -369,6 +373,7 @@ impl Connection {
     }
 
     fn feed_server(&mut self, cx: &mut Context<'_>) {
+        self.tell_time();
         let Some(Lent { lease, .. }) = &mut self.lent else { return };
         let (step, due) = {
             let mut interner = self.worker.interner.borrow_mut();
@@ -406,6 +411,7 @@ impl Connection {
         };
         self.read_again(due);
         self.note_write();
+        self.note_commit();
         self.keep_whole();
         if !self.session.is_waiting_for_replies() {
             self.cancels_left = 0;
