@@ -10,7 +10,8 @@ use tidegate_core::route::Lsn;
 use tracing::Level;
 
 use super::acts;
-use super::cluster::{Cluster, Done};
+use super::cluster::Cluster;
+use super::done::Done;
 use crate::view::{Commit, LossReport, LostCommit};
 
 /// A new primary that does not say where it began is asked again after this, and so often.

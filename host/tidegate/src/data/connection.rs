@@ -8,6 +8,7 @@ mod kept; // answers on their way to be kept
 mod lent; // the server in hand: got, settled, given back
 mod notified; // who listens for it, and what it is told
 mod pause; // what it waits for without a server
+mod writing; // what goes out
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -32,7 +33,7 @@ use super::clients::{Client, State};
 use super::recording::UnderWay;
 use super::way::Way;
 use super::worker::{Rereading, Worker};
-use crate::sharing::{Gates, poll_open};
+use crate::sharing::Gates;
 use crate::stream::{Settling, Stream};
 
 /// The last message of a client: a type byte and a length.
@@ -97,6 +98,14 @@ pub struct Connection {
     rereading: Option<Rereading>,
     /// What is under way was not sent before.
     sent_at: Instant,
+    dry: Dry,
+}
+
+/// Sides that had nothing to read since the connection was last woken. Each will wake it, and says no more until then.
+#[derive(Clone, Copy, Debug, Default)]
+struct Dry {
+    client: bool,
+    server: bool,
 }
 
 /// A step's outcome: whether anything moved.
@@ -140,6 +149,7 @@ impl Connection {
             gates: Gates::default(),
             rereading: None,
             sent_at: Instant::now(),
+            dry: Dry::default(),
         }
     }
 
@@ -148,10 +158,13 @@ impl Connection {
         let reason = poll_fn(|cx| self.poll(cx)).await;
         self.worker.pools.give_up(&self.client.slot, Instant::now());
         self.stop_listening();
+        self.from_client.end(&self.worker.buffers);
+        self.from_server.end(&self.worker.buffers);
         reason
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        self.dry = Dry::default();
         self.client.set_waker(cx.waker());
         self.heed_requests(cx);
         self.settle_held(cx);
@@ -184,6 +197,7 @@ impl Connection {
             if !moved && mem::discriminant(&self.phase) == before {
                 // Where the socket is now nobody waits for it yet.
                 if self.settle_stream() == Settling::Moved {
+                    self.dry.client = false;
                     continue;
                 }
                 break;
@@ -259,9 +273,15 @@ impl Connection {
 
     /// Ready(0): the client is gone, which has been seen to.
     fn read_client(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.dry.client {
+            return Poll::Pending;
+        }
         let buffers = &self.worker.buffers;
         match self.from_client.input.poll_read(&mut self.stream, wanted, buffers, cx) {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                self.dry.client = true;
+                Poll::Pending
+            }
             Poll::Ready(Ok(count)) if count > 0 => {
                 self.worker.stats.bytes_from_clients.add(count as u64);
                 Poll::Ready(count)
@@ -354,9 +374,15 @@ impl Connection {
         let Some(Lent { lease, .. }) = &mut self.lent else { return Step::Still };
         let wanted = self.from_server.wanted;
         if self.from_server.input.len() < wanted {
+            if self.dry.server {
+                return Step::Still;
+            }
             let buffers = &self.worker.buffers;
             match self.from_server.input.poll_read(&mut lease.server.stream, wanted, buffers, cx) {
-                Poll::Pending => return Step::Still,
+                Poll::Pending => {
+                    self.dry.server = true;
+                    return Step::Still;
+                }
                 Poll::Ready(Ok(count)) if count > 0 => {
                     if self.from_server.input.len() < wanted {
                         return Step::Moved;
@@ -442,47 +468,5 @@ impl Connection {
             self.from_client.wanted = 0;
         }
         self.settle(cx);
-    }
-
-    // --- writing -------------------------------------------------------------------------------------
-
-    fn flush_to_server(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(Lent { lease, .. }) = &mut self.lent else {
-            self.from_client.give_up(&self.worker.buffers);
-            return Poll::Ready(());
-        };
-        // No commit before all who share have heard that it comes.
-        if poll_open(&mut self.gates.to_server, cx).is_pending() {
-            return Poll::Pending;
-        }
-        match self.from_client.poll_flush(&mut lease.server.stream, &self.worker.buffers, cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) => Poll::Ready(()),
-            // What the server said before it closed is still to be read; reading finds the end.
-            Poll::Ready(Err(_)) => {
-                self.from_client.give_up(&self.worker.buffers);
-                Poll::Ready(())
-            }
-        }
-    }
-
-    fn flush_to_client(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Nor its success before what it has changed is served nowhere, and read again.
-        if poll_open(&mut self.gates.to_client, cx).is_pending()
-            || self.poll_reread(cx).is_pending()
-        {
-            return Poll::Pending;
-        }
-        let flushed = self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx);
-        self.worker.stats.bytes_to_clients.add(self.from_server.take_sent());
-        match flushed {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) => Poll::Ready(()),
-            Poll::Ready(Err(_)) => {
-                self.from_server.give_up(&self.worker.buffers);
-                self.client_gone(CloseReason::ClientDisconnected, cx);
-                Poll::Ready(())
-            }
-        }
     }
 }
