@@ -14,6 +14,8 @@ pub enum Condition {
     Failover,
     /// Statements for the primary are not held any more: they fail.
     Writes,
+    /// Acknowledged commits are lost, or may be.
+    Losses,
     /// Too few good replicas.
     Replicas,
     /// A replica is too far behind.
@@ -79,6 +81,7 @@ impl Condition {
         Self::Primary,
         Self::Failover,
         Self::Writes,
+        Self::Losses,
         Self::Replicas,
         Self::Lag,
         Self::Replica,
@@ -98,6 +101,7 @@ impl Condition {
             Self::Primary => "primary",
             Self::Failover => "failover",
             Self::Writes => "writes",
+            Self::Losses => "lost-commits",
             Self::Replicas => "replicas",
             Self::Lag => "lag",
             Self::Replica => "replica",
@@ -115,7 +119,9 @@ impl Condition {
 
     pub fn severity(self) -> Severity {
         match self {
-            Self::Primary | Self::Failover | Self::Writes | Self::Twin => Severity::Critical,
+            Self::Primary | Self::Failover | Self::Writes | Self::Losses | Self::Twin => {
+                Severity::Critical
+            }
             Self::Replicas
             | Self::Lag
             | Self::Replica
@@ -151,6 +157,10 @@ impl Condition {
             Self::Writes => {
                 "clients get errors for what they write: bring the primary back, or order a failover: `tidegate failover --to \
                  SERVER`"
+            }
+            Self::Losses => {
+                "GET /api/v1/cluster lists them; the old primary's data directory has what they wrote (pg_waldump) until it is made \
+                 a replica. synchronous_standby_names on the primary prevents it"
             }
             Self::Replicas => {
                 "bring a replica back, or add one: the next server that is lost may take the service with it"

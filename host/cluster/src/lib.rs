@@ -22,6 +22,7 @@ mod grants; // what our user must be allowed to do
 mod keeper; // a lease in etcd, kept
 mod lease; // which of several Tidegates may promote
 mod load; // how busy a server's machine is
+mod losses; // which acknowledged commits a new primary does not have
 mod machine; // what is done
 mod member; // what is known of one server
 mod observation; // what a server says of itself
@@ -49,6 +50,7 @@ pub use grants::{Asking, Right, WHO_SQL, grants, missing, quoted, rights_sql};
 pub use keeper::{Ask, Keeper, Look, Looked};
 pub use lease::{Claim, Lease, LeaseView, Record};
 pub use load::{CpuTime, Load, LoadMeter, LoadReading, read_exporter, read_proc};
+pub use losses::{Fate, LOG_SAMPLES_MAX, Losses, WrittenLog};
 pub use machine::Machine;
 pub use observation::{Fault, Observation, Receiver, Role};
 pub use outliers::{Change, Ejection, OutlierPolicy, Outliers, Reads, log_of};

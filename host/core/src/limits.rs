@@ -1,9 +1,11 @@
 //! Every bound of the program, named, with why. A queue, map, message or retry without an entry here is a bug.
 
 mod cache; // answers that are kept, entries of applications
+mod failover; // transactions that are run again, commits that may be lost
 mod routing; // replicas, catalogues
 
 pub use cache::*;
+pub use failover::*;
 pub use routing::*;
 
 use std::time::Duration;

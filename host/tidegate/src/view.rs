@@ -1,6 +1,7 @@
 //! What the control plane knows, as the data plane sees it: one immutable snapshot, replaced as a whole.
 
 mod causal; // what reads have to see beyond their session's past
+mod commits; // commits that clients have been told of
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use tidegate_core::route::{Lsn, ReplicaView};
 use tokio::sync::watch;
 
 use causal::Causal;
+pub use commits::{Commit, Commits, Kept, keep};
 
 /// Tags that policies are told of. A plan holds for one shape with these tags.
 pub const TAGS_TOLD: [&str; 2] = ["route", "priority"];
@@ -114,6 +116,40 @@ pub struct Topology {
     pub primary_changes: u64,
     /// The last ones, oldest first.
     pub events: Vec<ClusterEvent>,
+    /// Of the last failover.
+    pub losses: Option<Arc<LossReport>>,
+}
+
+/// Which acknowledged commits a failover has lost.
+#[derive(Clone, Debug)]
+pub struct LossReport {
+    pub at: SystemTime,
+    /// Who was primary, and who is.
+    pub before: Arc<str>,
+    pub after: Arc<str>,
+    /// So far the new one has the log of the one before.
+    pub fork: Lsn,
+    /// What was acknowledged until then is there.
+    pub safe_until: Option<SystemTime>,
+    /// Commits that are not there, and those of which that is not known.
+    pub lost: usize,
+    pub uncertain: usize,
+    /// Some of these are not kept any more.
+    pub is_cut: bool,
+    /// The first of both, oldest first.
+    pub commits: Vec<LostCommit>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub struct LostCommit {
+    pub acknowledged_at: SystemTime,
+    pub user: Arc<str>,
+    pub database: Arc<str>,
+    pub application: Arc<str>,
+    pub verb: &'static str,
+    /// It is lost for certain.
+    pub is_certain: bool,
 }
 
 /// What an operator orders about the cluster; servers by name.
@@ -165,6 +201,8 @@ pub struct Views {
     role_readings: AtomicU64,
     /// What reads have to see.
     pub causal: Causal,
+    /// What clients have been told is committed.
+    pub commits: Commits,
     /// Does a policy want to know who is a member of which roles?
     roles_wanted: watch::Sender<bool>,
 }

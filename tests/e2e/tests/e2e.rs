@@ -29,6 +29,7 @@ mod processes; // the number of a client's process
 mod quotas; // clients and server connections of one database or user
 mod recording; // what runs, written down
 mod rejected; // what the routing policy forbids, and what it has wait before others
+mod replay; // transactions that are run again, and a history of writes that is checked
 mod replication; // backups, and readers of the log
 mod resync; // replicas that do not follow
 mod routing; // reads on replicas

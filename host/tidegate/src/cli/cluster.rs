@@ -198,6 +198,13 @@ fn told(report: &ClusterReport) -> String {
             let _ = writeln!(out, "\nhow busy {} is, is not known: {why}", server.name);
         }
     }
+    if let Some(losses) = &report.losses {
+        let _ = writeln!(
+            out,
+            "\nWhen {} took over from {}: {} acknowledged commits lost, {} more may be",
+            losses.after, losses.before, losses.lost, losses.uncertain
+        );
+    }
     if !report.events.is_empty() {
         out.push('\n');
     }

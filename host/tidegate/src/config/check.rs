@@ -312,6 +312,7 @@ impl Checker {
             utilisation_warn_percent: percent(warn),
             utilisation_clear_percent: percent(clear),
             connect_timeout: or(&written.connect_timeout, under.connect_timeout),
+            transaction_replay: or(&written.transaction_replay, under.transaction_replay),
         }
     }
 
@@ -420,6 +421,7 @@ fn pool_defaults() -> PoolSettings {
         utilisation_warn_percent: limits::POOL_UTILISATION_WARN_PERCENT,
         utilisation_clear_percent: limits::POOL_UTILISATION_CLEAR_PERCENT,
         connect_timeout: limits::CONNECT_TIME_MAX,
+        transaction_replay: false,
     }
 }
 

@@ -210,6 +210,8 @@ pub struct PoolSettings {
     pub utilisation_clear_percent: u32,
     /// One attempt to connect and log in.
     pub connect_timeout: Duration,
+    /// Interrupted transactions are run again, unless the client says otherwise.
+    pub transaction_replay: bool,
 }
 
 /// How sockets are read and written.

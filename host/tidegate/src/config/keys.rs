@@ -189,6 +189,7 @@ pub(super) const KEYS: &[Key] = &[
     key("pool", "utilisation_warn_percent", Value("80"), Live, "A pool with more of its `size_max` in use warns."),
     key("pool", "utilisation_clear_percent", Value("70"), Live, "Below this the warning ends."),
     key("pool", "connect_timeout", Value(r#""5s""#), Live, "One attempt to connect to a server and log in."),
+    key("pool", "transaction_replay", Value("false"), Live, "A transaction that loses its server, or that cannot be serialized (40001, 40P01), is run again, and goes on if all its answers are those that its client has been told; for clients that log in from then on (docs/failover.md). `SET tidegate.transaction_replay = 'on'` or `'off'` says so for one session."),
 
     key("pools", "database", Example(r#""reports""#), Live, "The database whose pools this is about; every one unless written."),
     key("pools", "user", Example(r#""analyst""#), Live, "The user whose pools this is about; every one unless written."),
@@ -203,6 +204,7 @@ pub(super) const KEYS: &[Key] = &[
     key("pools", "utilisation_warn_percent", Example("90"), Live, "As in `[pool]`."),
     key("pools", "utilisation_clear_percent", Example("80"), Live, "As in `[pool]`."),
     key("pools", "connect_timeout", Example(r#""10s""#), Live, "As in `[pool]`."),
+    key("pools", "transaction_replay", Example("true"), Live, "As in `[pool]`."),
 
     key("quotas", "database", Example(r#""reports""#), Live, "The database that this is about; or `user`, not both."),
     key("quotas", "user", Example(r#""analyst""#), Live, "The user that this is about."),

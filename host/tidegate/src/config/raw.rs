@@ -117,6 +117,7 @@ pub struct RawPool {
     pub utilisation_warn_percent: Option<At<usize>>,
     pub utilisation_clear_percent: Option<At<usize>>,
     pub connect_timeout: Option<At<Duration>>,
+    pub transaction_replay: Option<At<bool>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -132,6 +132,7 @@ impl Reader<'_> {
             utilisation_warn_percent: self.value(table, "utilisation_warn_percent"),
             utilisation_clear_percent: self.value(table, "utilisation_clear_percent"),
             connect_timeout: self.value(table, "connect_timeout"),
+            transaction_replay: self.value(table, "transaction_replay"),
         }
     }
 

@@ -301,6 +301,7 @@ fn pool_settings(pool: &PoolSettings) -> Value {
         "utilisation_warn_percent": pool.utilisation_warn_percent,
         "utilisation_clear_percent": pool.utilisation_clear_percent,
         "connect_timeout": duration(pool.connect_timeout),
+        "transaction_replay": pool.transaction_replay,
     })
 }
 

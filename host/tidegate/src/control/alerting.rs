@@ -178,6 +178,9 @@ impl Cluster<'_> {
                 find(Condition::Writes, None, why.clone());
             }
         }
+        if let Some(what) = self.recent_losses() {
+            find(Condition::Losses, None, what);
+        }
         if let Some(what) = self.of_managers() {
             find(Condition::Manager, None, what);
         }

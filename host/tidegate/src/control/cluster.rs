@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_cluster::{Action, Follower, LeaseView, Machine, Memory, Mode, Role, Status};
+use tidegate_cluster::{
+    Action, Follower, LeaseView, Machine, Memory, Mode, Role, Status, WrittenLog,
+};
 use tidegate_core::limits::CLUSTER_EVENTS_MAX;
 use tidegate_core::route::{Freshness, LagGate, Lsn};
 use tidegate_pool::Presence;
@@ -17,6 +19,7 @@ use super::alerting::Trouble;
 use super::done::Done;
 use super::hosts::Hosts;
 use super::leading::Lessee;
+use super::losing::Predecessor;
 use super::outside::Outside;
 use super::patroni;
 use super::probe::{Beat, Pace, Report, probe};
@@ -26,7 +29,7 @@ use super::{ClusterOrder, Input, Watched};
 use crate::config::ServerAddress;
 use crate::upstream::Asker;
 use crate::upstream::pool::PrimaryHold;
-use crate::view::ClusterEvent;
+use crate::view::{ClusterEvent, LossReport};
 
 /// Reports that wait; each probe waits for its own to be taken.
 const REPORTS_MAX: usize = 64;
@@ -70,6 +73,12 @@ pub(super) struct Standing {
     pub(super) lessee: Option<Lessee>,
     /// Replicas that get no new reads, since an operator wants it so.
     pub(super) drained: HashSet<ServerAddress>,
+    /// How far the primary has written when.
+    pub(super) written: WrittenLog,
+    /// The primary that was lost, until it is known what was lost with it.
+    pub(super) predecessor: Option<Predecessor>,
+    /// What that was, the last time.
+    pub(super) losses: Option<Arc<LossReport>>,
 }
 
 /// Watches until the configuration changes.
@@ -168,6 +177,7 @@ impl<'a> Cluster<'a> {
         }
         let outside = Outside::begin(watched, standing, &urgent, &mut probes);
         let replicas = targets.len().saturating_sub(1);
+        input.views.commits.want(replicas > 0 && config.failover.policy.mode != Mode::Off);
         let names: Arc<[Arc<str>]> = targets.iter().skip(1).map(|t| t.name.clone()).collect();
         let gate = LagGate::new(config.routing.lag_max, config.routing.lag_return);
         let (mut freshness, mut gates) = (Freshness::new(replicas), vec![gate; replicas]);
@@ -180,6 +190,9 @@ impl<'a> Cluster<'a> {
                 (gates[index], usable[index]) = (gate.opened(), true);
                 weighing.set_full(index);
             }
+        }
+        if let Some(predecessor) = &mut standing.predecessor {
+            predecessor.ask_anew();
         }
         Self {
             freshness,
@@ -257,6 +270,7 @@ impl<'a> Cluster<'a> {
                 match (replica, position) {
                     (None, Some(written)) if is_primary => {
                         self.freshness.primary_wrote(asked_at, written);
+                        self.standing.written.handle_answer(asked_at, asked_at + took, written);
                     }
                     (Some(replica), _) if self.machine.may_read(member) => {
                         self.weighing.measured(replica, took);
@@ -291,6 +305,7 @@ impl<'a> Cluster<'a> {
             self.rejoin_replaced();
         }
         self.look_after_replicas(now);
+        self.look_for_losses(now);
         self.say_to_others(now);
         self.input.pools.hold_primary_from(self.machine.writes_until(now));
         self.urgent.send_if_modified(|urgent| {
@@ -394,6 +409,7 @@ impl<'a> Cluster<'a> {
         self.standing.replaced = self.address(0).filter(|_| is_ours);
         let name = self.name(member).to_owned();
         self.standing.carried = self.carried(member);
+        self.note_predecessor();
         if let Err(error) = (self.input.adopt)(&name) {
             self.tell(Level::ERROR, format!("\"{name}\" cannot be taken for the primary: {error}"));
             self.is_over = true;

@@ -11,6 +11,7 @@ mod etcd; // etcd, asked
 mod health; // who is gone, left out, or may not do what it takes
 mod hosts; // how busy servers are, and what our user may do
 mod leading; // a lease in etcd
+mod losing; // which acknowledged commits a failover has lost
 mod memberships; // which roles are members of which
 mod orders; // what operators order
 mod outside; // who else decides

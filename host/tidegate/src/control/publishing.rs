@@ -122,6 +122,7 @@ impl Cluster<'_> {
             members: self.watched.targets.iter().enumerate().map(member).collect(),
             primary_changes: self.standing.changes,
             events: self.standing.events.clone(),
+            losses: self.standing.losses.clone(),
         }
     }
 }

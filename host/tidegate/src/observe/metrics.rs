@@ -18,7 +18,9 @@ use super::snapshot::{
     KeptSnapshot, MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, SharedSnapshot,
     Snapshot,
 };
-use super::stats::{CounterLabel, ErrorKind, HttpOutcome, PinReason, PlanSlot, WorkerTotals};
+use super::stats::{
+    CounterLabel, ErrorKind, GivenUp, HttpOutcome, PinReason, PlanSlot, WorkerTotals,
+};
 
 /// One metric.
 pub struct Metric {
@@ -102,6 +104,10 @@ pub const METRICS: &[Metric] = &[
     counter("tidegate_reads_fallen_back_total", "Reads for the primary since no replica was fit for them, or the one that was chosen did not take them (routing.fallback_percent).", |t| t.reads_fallen_back),
     counter("tidegate_reads_repeated_total", "Reads run again on the primary since the replica that had them was lost, cancelled them for what it replays, or refused them as writes.", |t| t.reads_repeated),
     counter("tidegate_reads_disproved_total", "Of those run again: statements that were proven to be reads and that the replica refused as writes (25006).", |t| t.reads_disproved),
+    counter("tidegate_replays_total", "Interrupted transactions run again, each time that was tried (pool.transaction_replay).", |t| t.replays),
+    counter("tidegate_replays_succeeded_total", "Of those, the ones that came back as their clients had been told, and went on.", |t| t.replays_succeeded),
+    counter("tidegate_replays_differed_total", "Of those, the ones that were answered otherwise and were rolled back with 40001.", |t| t.replays_differed),
+    counter_by::<GivenUp>("tidegate_replays_given_up_total", "Interrupted transactions of clients that want them run again, and that were not, by why.", "reason", |t| &t.replays_given_up),
     counter("tidegate_prepared_evicted_total", "Prepared statements closed on a server to keep within its bound.", |t| t.prepared_evicted),
     counter("tidegate_listeners_lost_total", "Connections lost that listened for clients, who were told.", |t| t.listeners_lost),
     counter("tidegate_notifications_total", "Notifications that came for clients, whatever their number.", |t| t.notifications),

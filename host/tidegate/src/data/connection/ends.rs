@@ -215,6 +215,7 @@ impl Connection {
 
     pub(super) fn server_gone(&mut self, cx: &mut Context<'_>) {
         // As long as the session knows what it had under way.
+        self.tell_time();
         self.lose_work();
         self.note_write();
         if let Some(Lent { lease, .. }) = &self.lent
@@ -241,6 +242,10 @@ impl Connection {
                     self.client.keep_from_replicas(Instant::now() + SCHEMA_SEEN_TIME_MAX);
                 }
                 self.from_client.input.put_back(&unit, &self.worker.buffers);
+                return self.acquire_at(Target::Primary, cx);
+            }
+            Lost::Replays => {
+                self.from_client.wanted = 0;
                 return self.acquire_at(Target::Primary, cx);
             }
             Lost::GoesOn => {
@@ -313,6 +318,7 @@ impl Connection {
         let target = lease.server.target.clone();
         self.keep_nothing();
         self.session.forget_unit();
+        self.session.forget_replay();
         self.cancelling.set(self.cancelling.get() + 1);
         let (under_way, client) = (self.cancelling.clone(), self.client.clone());
         self.worker.cancel_server(target, key, move || {

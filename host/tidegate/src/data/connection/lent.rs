@@ -19,8 +19,9 @@ use crate::config::Causality;
 use crate::data::clients::State;
 use crate::data::worker::Located;
 use crate::observe::served::LentFor;
-use crate::observe::stats::{ErrorKind, PinReason};
+use crate::observe::stats::{ErrorKind, GivenUp, PinReason};
 use crate::upstream::pool::{Acquired, Lease, Patience, PoolKind};
+use crate::view::{Commit, keep};
 
 /// What kind of server was asked for, and where that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,39 @@ impl Connection {
         if self.session.may_have_written() && self.worker.causality() == Causality::Global {
             self.worker.shared.views.causal.note_write(Instant::now());
         }
+    }
+
+    /// Before a step: when what comes was sent, and how old a transaction is that may run again.
+    pub(super) fn tell_time(&mut self) {
+        let (replays, commits) =
+            (self.session.wants_replay(), self.worker.shared.views.commits.are_wanted());
+        if !replays && !commits {
+            return;
+        }
+        let now = Instant::now();
+        self.session.handle_time(now);
+        if !self.session.is_waiting_for_replies() {
+            self.sent_at = now;
+        }
+    }
+
+    /// Before a client is told that it has committed something: that is remembered, should it be lost.
+    pub(super) fn note_commit(&mut self) {
+        let Some(verb) = self.session.take_committed() else { return };
+        let Some(Lent { lease, .. }) = &self.lent else { return };
+        if self.asked.place != Place::Primary || !self.worker.shared.views.commits.are_wanted() {
+            return;
+        }
+        let commit = Commit {
+            sent_at: self.sent_at,
+            acknowledged_at: Instant::now(),
+            user: self.client.user.clone(),
+            database: self.client.database.clone(),
+            application: self.client.application.borrow().clone(),
+            verb,
+            server: lease.server.target.name.clone(),
+        };
+        keep(&self.worker.commits, commit);
     }
 
     /// With the priority that was asked for last.
@@ -212,6 +246,12 @@ impl Connection {
                 served.statements.add(u64::from(tally.statements));
                 served.errors.add(u64::from(tally.errors));
             }
+            stats.replays.add(u64::from(tally.replays.tried));
+            stats.replays_succeeded.add(u64::from(tally.replays.succeeded));
+            stats.replays_differed.add(u64::from(tally.replays.differed));
+            if let Some(why) = tally.replays.given_up {
+                stats.replays_given_up.increment(GivenUp(why));
+            }
             for _ in 0..tally.limited {
                 stats.errors.increment(ErrorKind::RateLimited);
             }
@@ -234,8 +274,21 @@ impl Connection {
         self.client.prepared.set(self.session.prepared_count());
     }
 
-    /// Gives the server back when the session says so.
+    /// Gives the server back when the session says so; and gets one for a transaction that is to be run again.
     pub(super) fn settle(&mut self, cx: &mut Context<'_>) {
+        self.settle_server(cx);
+        if self.session.is_to_run_again() && !matches!(self.phase, ClientPhase::Queued) {
+            match self.lent.is_some() {
+                true => {
+                    self.from_client.wanted = 0;
+                    self.phase = ClientPhase::Reading;
+                }
+                false => self.acquire_at(Target::Primary, cx),
+            }
+        }
+    }
+
+    fn settle_server(&mut self, cx: &mut Context<'_>) {
         self.count();
         let is_fed_next = self.is_about_to_be_fed();
         let Some(Lent { lease, stage }) = &mut self.lent else { return };
@@ -273,6 +326,10 @@ impl Connection {
                 self.session.handle_lease(self.asked.target, server, &mut self.from_client.out);
                 if !self.from_client.is_clear() {
                     let _ = self.flush_to_server(cx);
+                }
+                if self.session.is_replay_under_way() {
+                    self.phase = ClientPhase::Reading;
+                    self.from_client.wanted = 0;
                 }
             }
             Settled::Release => {
