@@ -26,6 +26,9 @@ mod work; // what a client's transaction has written so far
 mod written; // what a statement may change
 
 #[cfg(test)]
+mod rules; // what is kept and what a write takes, rule by rule
+
+#[cfg(test)]
 mod model; // all interleavings of a few writers and readers
 
 pub use capture::{Answer, Capture, Captured};
