@@ -1,5 +1,7 @@
 //! `tidegate.toml` to what was written, with every error and where it is.
 
+mod keeping; // [cache], [rates]
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,9 +11,9 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
-    At, Raw, RawAdmin, RawAlerts, RawAuth, RawCache, RawCluster, RawFailover, RawHandover, RawHttp,
-    RawLimits, RawLog, RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRateRedis,
-    RawRates, RawRedis, RawRouting, RawTls,
+    At, Raw, RawAdmin, RawAlerts, RawAuth, RawCluster, RawFailover, RawHandover, RawHttp,
+    RawLimits, RawLog, RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRouting,
+    RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 
@@ -181,28 +183,6 @@ impl Reader<'_> {
         }
     }
 
-    fn cache(&mut self, table: &mut Table<'_, '_>) -> RawCache {
-        RawCache {
-            entries_max: self.value(table, "entries_max"),
-            memory_mib_max: self.value(table, "memory_mib_max"),
-            ttl_max: self.value(table, "ttl_max"),
-            single_flight: self.value(table, "single_flight"),
-            write_through: self.value(table, "write_through"),
-            redis: self.table_at(table, "redis", "cache.redis", Self::redis),
-        }
-    }
-
-    fn redis(&mut self, table: &mut Table<'_, '_>) -> RawRedis {
-        RawRedis {
-            url: self.value(table, "url"),
-            root_ca: self.value(table, "root_ca"),
-            prefix: self.value(table, "prefix"),
-            deadline: self.value(table, "deadline"),
-            lease: self.value(table, "lease"),
-            reliance: self.value(table, "reliance"),
-        }
-    }
-
     fn auth(&mut self, table: &mut Table<'_, '_>) -> RawAuth {
         RawAuth {
             method: self.value(table, "method"),
@@ -239,27 +219,6 @@ impl Reader<'_> {
             idle_in_transaction_timeout: self.value(table, "idle_in_transaction_timeout"),
             shutdown_grace: self.value(table, "shutdown_grace"),
             prepared_per_server_max: self.value(table, "prepared_per_server_max"),
-        }
-    }
-
-    fn rates(&mut self, table: &mut Table<'_, '_>) -> RawRates {
-        RawRates {
-            per_end_user: self.value(table, "per_end_user"),
-            all: self.value(table, "all"),
-            window: self.value(table, "window"),
-            wait_max: self.value(table, "wait_max"),
-            administrators: self.list(table, "administrators"),
-            redis: self.table_at(table, "redis", "rates.redis", Self::rate_redis),
-        }
-    }
-
-    fn rate_redis(&mut self, table: &mut Table<'_, '_>) -> RawRateRedis {
-        RawRateRedis {
-            url: self.value(table, "url"),
-            root_ca: self.value(table, "root_ca"),
-            prefix: self.value(table, "prefix"),
-            deadline: self.value(table, "deadline"),
-            fail_mode: self.value(table, "fail_mode"),
         }
     }
 
@@ -345,20 +304,32 @@ impl Reader<'_> {
         expected: &'static str,
         read: fn(&mut Self, Origin, &mut Table<'_, '_>) -> T,
     ) -> Vec<T> {
-        let Some(written) = root.take(name) else {
+        self.tables_at(root, name, name, expected, read)
+    }
+
+    /// The same inside another table; `path` is what the whole document calls it.
+    fn tables_at<T>(
+        &mut self,
+        outer: &mut Table<'_, '_>,
+        name: &'static str,
+        path: &'static str,
+        expected: &'static str,
+        read: fn(&mut Self, Origin, &mut Table<'_, '_>) -> T,
+    ) -> Vec<T> {
+        let Some(written) = outer.take(name) else {
             return Vec::new();
         };
         let Some(tables) = written.get_ref().as_array() else {
-            self.wrong_type(name, written, expected);
+            self.wrong_type(path, written, expected);
             return Vec::new();
         };
         let mut all = Vec::new();
         for written in tables.iter() {
             let Some(entries) = written.get_ref().as_table() else {
-                self.wrong_type(name, written, "a table");
+                self.wrong_type(path, written, "a table");
                 continue;
             };
-            let mut table = Table::new(name, entries);
+            let mut table = Table::new(path, entries);
             let origin = self.origin(written.span());
             all.push(read(self, origin, &mut table));
             self.unknown_keys(&table);
