@@ -32,6 +32,8 @@ pub enum Condition {
     Pool,
     /// A Redis that several Tidegates share is lost.
     Redis,
+    /// etcd or Patroni does not answer, or Patroni is where it must not be.
+    Manager,
     /// Somebody wants to see whether alerts arrive.
     Test,
 }
@@ -71,7 +73,7 @@ impl Finding {
 }
 
 impl Condition {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Primary,
         Self::Failover,
         Self::Writes,
@@ -84,6 +86,7 @@ impl Condition {
         Self::Breaker,
         Self::Pool,
         Self::Redis,
+        Self::Manager,
         Self::Test,
     ];
 
@@ -101,6 +104,7 @@ impl Condition {
             Self::Breaker => "breaker",
             Self::Pool => "pool",
             Self::Redis => "redis",
+            Self::Manager => "manager",
             Self::Test => "test",
         }
     }
@@ -115,7 +119,8 @@ impl Condition {
             | Self::OtherSystem
             | Self::Breaker
             | Self::Pool
-            | Self::Redis => Severity::Warning,
+            | Self::Redis
+            | Self::Manager => Severity::Warning,
             Self::Test => Severity::Info,
         }
     }
@@ -123,7 +128,7 @@ impl Condition {
     /// It must have lasted so long.
     pub fn told_after(self) -> Duration {
         match self {
-            Self::Primary | Self::Replica | Self::Pool | Self::Redis => BLIP_TIME,
+            Self::Primary | Self::Replica | Self::Pool | Self::Redis | Self::Manager => BLIP_TIME,
             _ => Duration::ZERO,
         }
     }
@@ -166,6 +171,10 @@ impl Condition {
             }
             Self::Redis => {
                 "see whether that Redis runs, answers, and takes Tidegate's password; what is shared in it is shared again by itself"
+            }
+            Self::Manager => {
+                "see whether etcd, or Patroni's REST API, runs and answers ([failover.etcd], [failover.patroni]); beside Patroni, set \
+                 failover.mode = \"external\""
             }
             Self::Test => "nothing: somebody has asked for this message",
         }

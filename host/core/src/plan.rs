@@ -53,6 +53,11 @@ pub trait Router {
         self.reads(next.sql, next.strings)
     }
 
+    /// Whether [`Self::priority`] may say of this text that it is anything but normal.
+    fn ranks(&mut self, _: &[u8]) -> bool {
+        true
+    }
+
     /// Whether the routing policy has a statement wait before others, when it has to wait for a server.
     fn priority(&mut self, _: &Next<'_>) -> Priority {
         Priority::Normal

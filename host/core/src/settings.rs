@@ -34,6 +34,8 @@ pub struct Settings {
     digest: u64,
     /// Of those alone that change what a text means.
     reading_digest: u64,
+    /// Is any of them Tidegate's own?
+    has_own: bool,
 }
 
 impl PartialEq for Settings {
@@ -63,6 +65,13 @@ impl Settings {
 
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(AsRef::as_ref)
+    }
+
+    /// [`Self::get`] for a name that begins with `tidegate.`: each statement asks for several, and few sessions set any.
+    #[inline]
+    pub fn own(&self, name: &str) -> Option<&str> {
+        debug_assert!(name.starts_with(OWN_PREFIX));
+        if self.has_own { self.get(name) } else { None }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -99,7 +108,8 @@ impl Settings {
     }
 
     fn from_values(values: BTreeMap<Box<str>, Box<str>>) -> Self {
-        let mut settings = Self { values, digest: 0, reading_digest: 0 };
+        let has_own = values.keys().any(|name| name.starts_with(OWN_PREFIX));
+        let mut settings = Self { values, digest: 0, reading_digest: 0, has_own };
         settings.digest = digest_of(settings.iter());
         settings.reading_digest = digest_of(settings.reading());
         settings

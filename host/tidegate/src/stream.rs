@@ -112,6 +112,18 @@ impl Stream {
         }
     }
 
+    /// Pending: a read would find nothing, and the task is woken when one would. Ready: it may find something.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Stream::Plain(Socket::Tcp(tcp)) => tcp.poll_read_ready(cx).map(drop),
+            Stream::Plain(Socket::Unix(unix)) => unix.poll_read_ready(cx).map(drop),
+            // Only the read itself tells.
+            Stream::Plain(Socket::Uring(_)) | Stream::TlsAccepted(_) | Stream::TlsConnected(_) => {
+                Poll::Ready(())
+            }
+        }
+    }
+
     pub fn is_encrypted(&self) -> bool {
         !matches!(self, Stream::Plain(_))
     }

@@ -53,7 +53,7 @@ pub fn write(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
 
 /// Appends a string and its terminating zero. A zero inside would end it early, so it ends there.
 pub fn write_cstr(out: &mut Vec<u8>, text: &[u8]) {
-    let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+    let end = find_zero(text).unwrap_or(text.len());
     out.extend_from_slice(&text[..end]);
     out.push(0);
 }
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
 }
 
 fn find_zero(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|&byte| byte == 0)
+    memchr::memchr(0, bytes)
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ impl Session {
     }
 
     fn asks_for_replicas(&self) -> bool {
-        let preference = self.settings.get(RoutePreference::SETTING);
+        let preference = self.settings.own(RoutePreference::SETTING);
         RoutePreference::from_setting(preference) == RoutePreference::Replica
     }
 

@@ -21,7 +21,7 @@ use crate::statement::{Analysis, Effects, TidegateCommand};
 pub(super) use unit::Chosen;
 
 use processes::StandIn;
-use statements::{deallocated_name, drops_all_statements, reaches_our_names};
+use statements::{deallocated_name, drops_all_statements, may_deallocate, reaches_our_names};
 use std::borrow::Cow;
 use tidegate_wire::backend;
 use tidegate_wire::frame::{HEADER_BYTES, Header};
@@ -193,6 +193,10 @@ impl Session {
         } else {
             let Some(body) = whole_body(header, input, at) else { return wait_for(header) };
             let Ok(sql) = frontend::read_query(body) else { return self.malformed("Query", io) };
+            // It is read again when there is a server. Only a DEALLOCATE may do without one.
+            if io.server.is_none() && !may_deallocate(sql) {
+                return self.lease(input, at, io.router);
+            }
             (sql, self.analyse(sql))
         };
         if let Some(name) = deallocated_name(&analysis).map(str::as_bytes) {

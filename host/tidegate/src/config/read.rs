@@ -1,5 +1,6 @@
 //! `tidegate.toml` to what was written, with every error and where it is.
 
+mod failover; // [failover]
 mod keeping; // [cache], [rates]
 
 use std::ops::Range;
@@ -11,9 +12,8 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem, nearest};
 use super::keys::{KEYS, TABLES};
 use super::raw::{
-    At, Raw, RawAdmin, RawAlerts, RawAuth, RawCluster, RawFailover, RawHandover, RawHttp,
-    RawLimits, RawLog, RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRouting,
-    RawTls,
+    At, Raw, RawAdmin, RawAlerts, RawAuth, RawCluster, RawHandover, RawHttp, RawLimits, RawLog,
+    RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRouting, RawTls,
 };
 use super::value::{Bare, Context, FromText, expand};
 
@@ -162,24 +162,6 @@ impl Reader<'_> {
             lag_return: self.value(table, "lag_return"),
             causality: self.value(table, "causality"),
             catch_up_max: self.value(table, "catch_up_max"),
-        }
-    }
-
-    fn failover(&mut self, table: &mut Table<'_, '_>) -> RawFailover {
-        RawFailover {
-            mode: self.value(table, "mode"),
-            hold_max: self.value(table, "hold_max"),
-            silent_max: self.value(table, "silent_max"),
-            restart_max: self.value(table, "restart_max"),
-            lag_bytes_max: self.value(table, "lag_bytes_max"),
-            interval_min: self.value(table, "interval_min"),
-            fencing: self.value(table, "fencing"),
-            fence_command: self.list(table, "fence_command"),
-            fence_timeout: self.value(table, "fence_timeout"),
-            rejoin_command: self.list(table, "rejoin_command"),
-            resync_after: self.value(table, "resync_after"),
-            user: self.value(table, "user"),
-            password: self.value(table, "password"),
         }
     }
 

@@ -6,8 +6,13 @@ mod alerting; // what is wrong
 mod caching; // answers that are kept: whether, and what is in doubt
 mod catalogues; // what databases say about names
 mod cluster; // the servers under watch, and what is done about them
+mod done; // what came of it
+mod etcd; // etcd, asked
+mod leading; // a lease in etcd
 mod memberships; // which roles are members of which
 mod orders; // what operators order
+mod outside; // who else decides
+mod patroni; // Patroni, asked
 mod probe; // one server, asked again and again
 mod publishing; // what others see of the cluster
 mod resyncing; // servers that are to be replicas again
@@ -49,6 +54,8 @@ pub struct Watched {
     pub config: Arc<Config>,
     /// The primary, then the replicas.
     pub targets: Vec<Arc<Target>>,
+    /// Another process of ours takes the place of this one, and promotes.
+    pub yields: bool,
 }
 
 /// Puts a server in the place of the primary.
@@ -146,6 +153,8 @@ async fn watch_cluster(
         if splits || fails_over {
             cluster::watch(input, watched, standing, orders).await;
         } else {
+            standing.lessee = None;
+            input.pools.hold_primary_from(None);
             // No trouble of a cluster that is watched no more lasts.
             let _ = input.alerts.report(Report::default());
             tokio::join!(refuse_orders(orders), alerting::watch_process(input, watched));

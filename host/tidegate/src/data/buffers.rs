@@ -126,6 +126,10 @@ impl Input {
         buffers: &Buffers,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        if stream.poll_readable(cx).is_pending() {
+            self.filled = Filled::No;
+            return Poll::Pending;
+        }
         let wanted = match self.filled {
             Filled::Yes if self.is_empty() => wanted.max(LARGE_BUFFER_BYTES),
             _ => wanted,

@@ -355,7 +355,7 @@ impl Routing {
     ) -> Option<Duration> {
         let CachePlan::Ask(id, _) = &*planned.plan else { return Some(rule.ttl) };
         let tags = Tags::read(next.sql, text.begin, text.end);
-        let end_user = tags.get(END_USER_TAG).or(next.settings.get(END_USER_SETTING));
+        let end_user = tags.get(END_USER_TAG).or(next.settings.own(END_USER_SETTING));
         let execution = Execution {
             id: *id,
             session: SessionFlags::empty(),
@@ -428,7 +428,7 @@ fn own_part(part: &KeyPart, settings: &Settings, tags: &Tags<'_>) -> String {
         // It is a part of every key.
         KeyPart::User => ("user", None),
         KeyPart::Application => ("application", settings.get("application_name")),
-        KeyPart::EndUser => ("end-user", tags.get(END_USER_TAG).or(settings.get(END_USER_SETTING))),
+        KeyPart::EndUser => ("end-user", tags.get(END_USER_TAG).or(settings.own(END_USER_SETTING))),
         KeyPart::Tag(tag) => (&**tag, tags.get(tag)),
     };
     value.map_or_else(|| format!("{name}-"), |value| format!("{name}={value}"))

@@ -295,7 +295,7 @@ impl Client {
             user: self.user.clone(),
             database: self.database.clone(),
             application: self.application.borrow().clone(),
-            end_user: session.settings().get(END_USER_SETTING).map(Into::into),
+            end_user: session.settings().own(END_USER_SETTING).map(Into::into),
             place,
         }
     }

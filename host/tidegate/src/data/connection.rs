@@ -95,6 +95,14 @@ pub struct Connection {
     gates: Gates,
     /// What its client's word waits for that it has committed.
     rereading: Option<Rereading>,
+    dry: Dry,
+}
+
+/// Sides that had nothing to read since the connection was last woken. Each will wake it, and says no more until then.
+#[derive(Clone, Copy, Debug, Default)]
+struct Dry {
+    client: bool,
+    server: bool,
 }
 
 /// A step's outcome: whether anything moved.
@@ -137,6 +145,7 @@ impl Connection {
             keeping: None,
             gates: Gates::default(),
             rereading: None,
+            dry: Dry::default(),
         }
     }
 
@@ -145,10 +154,13 @@ impl Connection {
         let reason = poll_fn(|cx| self.poll(cx)).await;
         self.worker.pools.give_up(&self.client.slot, Instant::now());
         self.stop_listening();
+        self.from_client.end(&self.worker.buffers);
+        self.from_server.end(&self.worker.buffers);
         reason
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        self.dry = Dry::default();
         self.client.set_waker(cx.waker());
         self.heed_requests(cx);
         self.settle_held(cx);
@@ -181,6 +193,7 @@ impl Connection {
             if !moved && mem::discriminant(&self.phase) == before {
                 // Where the socket is now nobody waits for it yet.
                 if self.settle_stream() == Settling::Moved {
+                    self.dry.client = false;
                     continue;
                 }
                 break;
@@ -256,9 +269,15 @@ impl Connection {
 
     /// Ready(0): the client is gone, which has been seen to.
     fn read_client(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.dry.client {
+            return Poll::Pending;
+        }
         let buffers = &self.worker.buffers;
         match self.from_client.input.poll_read(&mut self.stream, wanted, buffers, cx) {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                self.dry.client = true;
+                Poll::Pending
+            }
             Poll::Ready(Ok(count)) if count > 0 => {
                 self.worker.stats.bytes_from_clients.add(count as u64);
                 Poll::Ready(count)
@@ -353,9 +372,15 @@ impl Connection {
         let Some(Lent { lease, .. }) = &mut self.lent else { return Step::Still };
         let wanted = self.from_server.wanted;
         if self.from_server.input.len() < wanted {
+            if self.dry.server {
+                return Step::Still;
+            }
             let buffers = &self.worker.buffers;
             match self.from_server.input.poll_read(&mut lease.server.stream, wanted, buffers, cx) {
-                Poll::Pending => return Step::Still,
+                Poll::Pending => {
+                    self.dry.server = true;
+                    return Step::Still;
+                }
                 Poll::Ready(Ok(count)) if count > 0 => {
                     if self.from_server.input.len() < wanted {
                         return Step::Moved;

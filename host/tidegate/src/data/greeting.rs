@@ -23,6 +23,8 @@ use crate::upstream::pool::Server;
 
 /// Different sets of start-up settings remembered per database and user.
 const KNOWN_MAX: usize = 256;
+/// What a client is told at its login fits, as a rule.
+const WELCOME_BYTES: usize = 512;
 /// What a server may answer to the settings of one client, in bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -30,12 +32,21 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub struct Welcome {
     /// ParameterStatus of a fresh connection.
-    parameters: Vec<(String, String)>,
+    parameters: Vec<Parameter>,
     /// What sessions begin with, as far as the session machine must know: those parameters, and [`UNREPORTED`].
     server_settings: Arc<Settings>,
     known: FxHashMap<Parameters, Arc<Settings>>,
     /// `Shared::defaults` when they were learnt.
     defaults: u64,
+}
+
+/// One parameter that a server tells of.
+#[derive(Debug)]
+struct Parameter {
+    name: String,
+    /// Its name among [`Settings`].
+    key: String,
+    value: String,
 }
 
 /// Start-up settings as a client sent them.
@@ -66,7 +77,14 @@ impl Welcome {
         settled: &Settled,
         parameters: &[(String, String)],
     ) {
-        self.parameters = parameters.to_vec();
+        self.parameters = parameters
+            .iter()
+            .map(|(name, value)| Parameter {
+                name: name.clone(),
+                key: name.to_ascii_lowercase(),
+                value: value.clone(),
+            })
+            .collect();
         let unreported = settled.unreported.iter().map(|(name, value)| (*name, value.as_str()));
         let reported = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         self.server_settings = Arc::new(Settings::from_pairs(reported.chain(unreported)));
@@ -88,8 +106,9 @@ impl Welcome {
 
     /// ParameterStatus for each parameter, BackendKeyData, ReadyForQuery.
     pub fn write(&self, settings: &Settings, key: (i32, &[u8]), out: &mut Vec<u8>) {
-        for (name, value) in &self.parameters {
-            let value = settings.get(&name.to_ascii_lowercase()).unwrap_or(value);
+        out.reserve(WELCOME_BYTES);
+        for Parameter { name, key, value } in &self.parameters {
+            let value = settings.get(key).unwrap_or(value);
             backend::parameter_status(out, name.as_bytes(), value.as_bytes());
         }
         backend::backend_key_data(out, key.0, key.1);

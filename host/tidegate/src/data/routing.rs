@@ -246,12 +246,16 @@ impl Routing {
         strings: StringSyntax,
         session: u64,
     ) -> Priority {
-        // The policy that comes with Tidegate goes by a tag alone, as long as nobody tells it more.
-        if !sql.contains(&b'*') && !self.has_own_policy(session) {
+        if !self.ranks(sql, session) {
             return Priority::Normal;
         }
         let text = self.shape(sql, strings);
         self.plan(sql, &text, session).plan.priority
+    }
+
+    /// The policy that comes with Tidegate goes by a tag alone, as long as nobody tells it more.
+    fn ranks(&mut self, sql: &[u8], session: u64) -> bool {
+        sql.contains(&b'*') || self.has_own_policy(session)
     }
 
     /// Has the operator put a policy in place of the one that comes with Tidegate, or set it up?
@@ -388,6 +392,10 @@ impl Router for SessionRouter<'_> {
         let Some(text) = self.proven(next.sql, next.strings) else { return false };
         let planned = self.routing.plan(next.sql, &text, self.client.id.0);
         self.routing.follow(&planned, &text, next, self.client)
+    }
+
+    fn ranks(&mut self, sql: &[u8]) -> bool {
+        self.routing.ranks(sql, self.client.id.0)
     }
 
     fn priority(&mut self, next: &Next<'_>) -> Priority {

@@ -117,6 +117,12 @@ impl Way {
         }
     }
 
+    /// Both sides are gone: the buffer serves others.
+    pub(super) fn end(&mut self, buffers: &Buffers) {
+        self.out.clear();
+        self.input.consume(self.input.len(), buffers);
+    }
+
     /// Nothing goes out any more to where it was going.
     pub(super) fn give_up(&mut self, buffers: &Buffers) {
         self.out.clear();

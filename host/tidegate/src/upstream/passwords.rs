@@ -4,6 +4,8 @@ use std::io;
 use tidegate_core::session::login::{PasswordOutcome, Stored};
 use tidegate_wire::auth::{self, Secret, Verifier, md5};
 
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// Makes the verifier of a password known in clear, with a salt that is the user's for the life of
 /// the process.
 pub async fn make_verifier(fake_secret: &[u8; 32], user: &str, password: &Secret) -> Verifier {
@@ -38,5 +40,8 @@ pub async fn check_stored(user: &str, password: Secret, stored: Stored) -> Passw
 pub fn nonce() -> io::Result<String> {
     let mut bytes = [0; 18];
     getrandom::fill(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let digits = bytes.into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let mut text = String::with_capacity(2 * bytes.len());
+    text.extend(digits.map(|digit| char::from(HEX_DIGITS[usize::from(digit)])));
+    Ok(text)
 }

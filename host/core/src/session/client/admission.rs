@@ -180,7 +180,7 @@ impl Session {
             strings,
             charge,
             transaction: if idle { TransactionState::Idle } else { TransactionState::Open },
-            end_user: self.settings.get(END_USER_SETTING).filter(|user| !user.is_empty()),
+            end_user: self.settings.own(END_USER_SETTING).filter(|user| !user.is_empty()),
             application: self.settings.get("application_name").unwrap_or_default(),
         })
     }

@@ -34,7 +34,7 @@ impl Session {
             return None;
         }
         let off =
-            self.settings.get(CACHE_SETTING).is_some_and(|word| word.eq_ignore_ascii_case("off"));
+            self.settings.own(CACHE_SETTING).is_some_and(|word| word.eq_ignore_ascii_case("off"));
         let looks = !off && io.router.keeps();
         if !looks && !shows(header, input, at) || !self.may_recall() {
             return None;

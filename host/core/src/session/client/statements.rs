@@ -253,6 +253,12 @@ pub(super) fn reaches_our_names(analysis: &Analysis) -> bool {
     })
 }
 
+/// Whether [`deallocated_name`] may find one. A text whose first word begins with another letter does something else.
+pub(super) fn may_deallocate(sql: &[u8]) -> bool {
+    let first = sql.iter().find(|byte| !byte.is_ascii_whitespace());
+    first.is_some_and(|byte| !byte.is_ascii_alphabetic() || byte.eq_ignore_ascii_case(&b'd'))
+}
+
 /// The one name that the text deallocates, if that is all it does.
 pub(super) fn deallocated_name(analysis: &Analysis) -> Option<&str> {
     match analysis.prepared.as_slice() {

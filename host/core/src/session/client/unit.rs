@@ -42,14 +42,14 @@ impl Session {
     }
 
     fn plan_unit(&self, input: &[u8], at: usize, router: &mut dyn Router) -> Plan {
-        let preference = RoutePreference::from_setting(self.settings.get(RoutePreference::SETTING));
+        let preference = RoutePreference::from_setting(self.settings.own(RoutePreference::SETTING));
         let reads = preference == RoutePreference::Auto
             && router.splits()
             && self.may_read_elsewhere()
             && self.unit_reads(input, at, router);
         let target = target(preference, if reads { Unit::Reads } else { Unit::Anything });
         let min_lsn = match target {
-            Target::Read => min_lsn_from_setting(self.settings.get(MIN_LSN_SETTING)),
+            Target::Read => min_lsn_from_setting(self.settings.own(MIN_LSN_SETTING)),
             Target::Primary | Target::Replica => None,
         };
         Plan { target, priority: self.priority(input, at, router), min_lsn }
@@ -73,13 +73,13 @@ impl Session {
             }),
             _ => None,
         };
-        let next = sql.and_then(|sql| self.next(sql));
+        let next = sql.filter(|sql| router.ranks(sql)).and_then(|sql| self.next(sql));
         next.map_or(told, |next| router.priority(&next))
     }
 
     /// What the session's own setting says.
     pub fn told_priority(&self) -> Priority {
-        priority_from_setting(self.settings.get(PRIORITY_SETTING))
+        priority_from_setting(self.settings.own(PRIORITY_SETTING))
     }
 
     /// A text as a router is asked about it; `None`: it is not certain how it is read.
@@ -87,7 +87,7 @@ impl Session {
         Some(Next {
             sql,
             strings: self.string_syntax(sql)?,
-            end_user: self.settings.get(END_USER_SETTING).filter(|user| !user.is_empty()),
+            end_user: self.settings.own(END_USER_SETTING).filter(|user| !user.is_empty()),
             priority: self.told_priority(),
         })
     }

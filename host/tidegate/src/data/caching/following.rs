@@ -102,7 +102,7 @@ impl Routing {
     }
 
     fn is_critical(&mut self, client: &Client, next: &Recall<'_>) -> bool {
-        let told = priority_from_setting(next.settings.get(PRIORITY_SETTING));
+        let told = priority_from_setting(next.settings.own(PRIORITY_SETTING));
         told == Priority::Critical
             || self.planned_priority(next.sql, next.strings, client.id.0) == Priority::Critical
     }

@@ -124,6 +124,7 @@ impl Connection {
                 let server = &mut lease.server.state;
                 self.session.handle_lease(self.asked.target, server, &mut self.from_client.out);
                 self.lent = Some(Lent { lease, stage: Stage::Fresh });
+                self.dry.server = false;
                 self.keep_from_here();
                 self.from_server.wanted = 1;
                 self.phase = ClientPhase::Reading;
