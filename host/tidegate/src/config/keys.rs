@@ -136,6 +136,11 @@ pub(super) const TABLES: &[(&str, &str)] = &[
          one.",
     ),
     (
+        "cache.warm",
+        "Statements that are asked at start, so that their answers are there (`docs/cache.md#answers-that-are-there-before-anybody-asks`); \
+         repeat the table for more. What the caching policy does not want is not kept.",
+    ),
+    (
         "cache.redis",
         "Answers in a Redis that all Tidegates in front of one cluster share (`docs/cache.md`). Each must name all others in \
          `[[peers]]`: nothing is served while one of them is not heard. Without `url`, there is none.",
@@ -311,8 +316,18 @@ pub(super) const KEYS: &[Key] = &[
     key("cache", "entries_max", Value("1000"), Restart, "Answers; the one that was asked for longest ago makes room. `0`: nothing is kept."),
     key("cache", "memory_mib_max", Value("64"), Restart, "Memory of answers and their keys, in MiB."),
     key("cache", "ttl_max", Value(r#""60s""#), Restart, "No answer is kept longer, whatever the policy says."),
+    key("cache", "compress_kib_min", Value("16"), Restart, "Answers of so many KiB and more are kept compressed (LZ4), in memory and in Redis, where that saves an eighth; a hit opens them again. `0`: none are."),
+    key("cache", "admission", Value(r#""always""#), Restart, "When there is no room left: `always`, each answer is kept, in place of the one that was asked for longest ago; `second`, those that were asked for a while ago, so that a scan of many different statements, each once, neither takes the room of what is asked for again nor costs a copy of each answer. With `[cache.redis]` it is `always`."),
+    key("cache", "inspect_per_second", Value("0"), Restart, "One in a hundred of the answers that are given from memory, and so many in a second for each worker at most, is read once more on the primary and compared (`docs/cache.md#is-what-is-kept-true`). `0`: none is. Not with `[cache.redis]`."),
     key("cache", "single_flight", Value(r#""5s""#), Restart, "Of several reads of the same at the same time one runs, and the others wait this long at most for what it brings. `off`: all run."),
     key("cache", "write_through", Value(r#""250ms""#), Restart, "A writer waits this long at most for answers that a policy has written through: they are read again before it hears that it has committed. `off`: they are but taken."),
+
+    key("cache.warm", "database", Example(r#""shop""#), Restart, "Where; the database of the primary's URL unless written."),
+    key("cache.warm", "user", Example(r#""app""#), Restart, "As whom: only clients of this user find the answers. The user of the primary's URL unless written."),
+    key("cache.warm", "password", Example(r#""${APP_PASSWORD}""#), Restart, "The user's password. The user of the primary's URL, and one that has logged in already, need none."),
+    key("cache.warm", "settings", Example(r#"["TimeZone=UTC"]"#), Restart, "Start-up parameters of the clients that are to find the answers: other settings, other answers."),
+    key("cache.warm", "statements", Example(r#"["SELECT * FROM products WHERE featured"]"#), Restart, "As clients send them, in a Query, 4 at the same time."),
+    key("cache.warm", "file", Example(r#""/etc/tidegate/warm.sql""#), Restart, "More of them, one a line; empty lines and those that begin with `--` do not count."),
 
     key("cache.redis", "url", Example(r#""redis://:${REDIS_PASSWORD}@10.0.0.9:6379""#), Restart, "`redis://USER:PASSWORD@HOST:PORT/NUMBER`, `rediss://…` (TLS), or `unix:///PATH`."),
     key("cache.redis", "root_ca", Example(r#""/etc/tidegate/redis-ca.pem""#), Restart, "With `rediss://`, a file of certificates to trust; the system's unless written."),

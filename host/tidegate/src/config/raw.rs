@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::alerts::{AlertKind, WebUrl};
+use super::cache::Admission;
 use super::checked::{
     AuthMethod, ClientTlsMode, IoDriver, Listen, PoolMode, Secret, ServerUrl, TrustRemote,
 };
@@ -210,9 +211,25 @@ pub struct RawCache {
     pub entries_max: Option<At<usize>>,
     pub memory_mib_max: Option<At<usize>>,
     pub ttl_max: Option<At<Duration>>,
+    pub compress_kib_min: Option<At<usize>>,
+    pub admission: Option<At<Admission>>,
+    pub inspect_per_second: Option<At<usize>>,
     pub single_flight: Option<At<Timeout>>,
     pub write_through: Option<At<Timeout>>,
+    pub warm: Vec<RawWarm>,
     pub redis: RawRedis,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawWarm {
+    /// Where the table begins.
+    pub origin: Origin,
+    pub database: Option<At<String>>,
+    pub user: Option<At<String>>,
+    pub password: Option<At<Secret>>,
+    pub settings: Vec<At<String>>,
+    pub statements: Vec<At<String>>,
+    pub file: Option<At<PathBuf>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! `tidegate.toml` to what was written, with every error and where it is.
 
 mod failover; // [failover]
-mod tables; // tables and values, whatever they are about
+mod keeping;
+mod tables; // tables and values, whatever they are about // [cache], [rates]
 
 use std::sync::Arc;
 
@@ -9,9 +10,8 @@ use toml::de::DeTable;
 
 use super::error::{ConfigError, Problem};
 use super::raw::{
-    At, Raw, RawAdmin, RawAlerts, RawAuth, RawCache, RawCluster, RawHandover, RawHttp, RawLimits,
-    RawLog, RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRateRedis, RawRates,
-    RawRedis, RawRouting, RawServer, RawTls,
+    At, Raw, RawAdmin, RawAlerts, RawAuth, RawCluster, RawHandover, RawHttp, RawLimits, RawLog,
+    RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRouting, RawServer, RawTls,
 };
 use super::value::Context;
 use tables::Table;
@@ -151,28 +151,6 @@ impl Reader<'_> {
         }
     }
 
-    fn cache(&mut self, table: &mut Table<'_, '_>) -> RawCache {
-        RawCache {
-            entries_max: self.value(table, "entries_max"),
-            memory_mib_max: self.value(table, "memory_mib_max"),
-            ttl_max: self.value(table, "ttl_max"),
-            single_flight: self.value(table, "single_flight"),
-            write_through: self.value(table, "write_through"),
-            redis: self.table_at(table, "redis", "cache.redis", Self::redis),
-        }
-    }
-
-    fn redis(&mut self, table: &mut Table<'_, '_>) -> RawRedis {
-        RawRedis {
-            url: self.value(table, "url"),
-            root_ca: self.value(table, "root_ca"),
-            prefix: self.value(table, "prefix"),
-            deadline: self.value(table, "deadline"),
-            lease: self.value(table, "lease"),
-            reliance: self.value(table, "reliance"),
-        }
-    }
-
     fn auth(&mut self, table: &mut Table<'_, '_>) -> RawAuth {
         RawAuth {
             method: self.value(table, "method"),
@@ -209,27 +187,6 @@ impl Reader<'_> {
             idle_in_transaction_timeout: self.value(table, "idle_in_transaction_timeout"),
             shutdown_grace: self.value(table, "shutdown_grace"),
             prepared_per_server_max: self.value(table, "prepared_per_server_max"),
-        }
-    }
-
-    fn rates(&mut self, table: &mut Table<'_, '_>) -> RawRates {
-        RawRates {
-            per_end_user: self.value(table, "per_end_user"),
-            all: self.value(table, "all"),
-            window: self.value(table, "window"),
-            wait_max: self.value(table, "wait_max"),
-            administrators: self.list(table, "administrators"),
-            redis: self.table_at(table, "redis", "rates.redis", Self::rate_redis),
-        }
-    }
-
-    fn rate_redis(&mut self, table: &mut Table<'_, '_>) -> RawRateRedis {
-        RawRateRedis {
-            url: self.value(table, "url"),
-            root_ca: self.value(table, "root_ca"),
-            prefix: self.value(table, "prefix"),
-            deadline: self.value(table, "deadline"),
-            fail_mode: self.value(table, "fail_mode"),
         }
     }
 

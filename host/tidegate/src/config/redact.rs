@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::alerts::{AlertChannel, AlertReceiver};
-use super::cache::CacheSettings;
+use super::cache::{CacheSettings, WarmSettings};
 use super::checked::{
     AuthConfig, AuthMethod, ClusterConfig, Config, LimitSettings, Listen, MetricsAccess,
     PoolSettings, ServerUrl, TrustRemote,
@@ -107,13 +107,28 @@ fn servers(cluster: &ClusterConfig) -> Vec<Value> {
     told.map(value).collect()
 }
 
+fn warm(warm: &WarmSettings) -> Value {
+    let settings = warm.settings.iter().map(|(name, value)| format!("{name}={value}"));
+    json!({
+        "database": warm.database,
+        "user": warm.user,
+        "password": warm.password.as_ref().map(|_| "***"),
+        "settings": settings.collect::<Vec<_>>(),
+        "statements": &warm.statements[..],
+    })
+}
+
 fn cache(cache: &CacheSettings) -> Value {
     json!({
         "entries_max": cache.bounds.entries,
         "memory_mib_max": cache.bounds.bytes >> 20,
         "ttl_max": duration(cache.bounds.ttl),
+        "compress_kib_min": cache.pack_min.unwrap_or_default() >> 10,
+        "admission": cache.admission.as_str(),
+        "inspect_per_second": cache.inspect_per_second,
         "single_flight": timeout(cache.single_flight),
         "write_through": timeout(cache.write_through),
+        "warm": cache.warm.iter().map(warm).collect::<Vec<_>>(),
         "redis": cache.redis.as_ref().map(|redis| json!({
             "url": redis.url.to_string(),
             "root_ca": redis.url.root_ca(),

@@ -90,12 +90,22 @@ pub struct KeptSnapshot {
     pub stale: u64,
     /// Of the misses: an answer was there and stood, and was read anew before its time.
     pub refreshes: u64,
+    /// Of the misses: they were asked for once, and there was no room.
+    pub unseen: u64,
     pub puts: u64,
+    /// Of these, those kept compressed; and the bytes that has saved.
+    pub packed: u64,
+    pub packed_saved: u64,
     pub evictions: u64,
     /// Tables, databases and the like that committed writes have taken the answers of.
     pub invalidations: u64,
     /// Answers that were read again since they had been written.
     pub rereads: u64,
+    /// Answers that are kept since an operator has named their statements.
+    pub warmed: u64,
+    /// Answers that were given and read once more, and those that differed.
+    pub inspected: u64,
+    pub different: u64,
     /// Reads that waited for another of the same.
     pub followed: u64,
     /// Of these, those that were answered with what it brought.

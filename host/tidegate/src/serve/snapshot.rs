@@ -91,6 +91,7 @@ fn add_cluster(snapshot: &mut Snapshot, topology: Option<&Topology>) {
 fn kept(results: &Results) -> KeptSnapshot {
     let (counts, entries, bytes) = results.counts();
     let follow = results.follow_counts();
+    let (inspected, different) = results.inspected();
     KeptSnapshot {
         entries,
         bytes,
@@ -98,10 +99,16 @@ fn kept(results: &Results) -> KeptSnapshot {
         misses: counts.misses,
         stale: counts.stale,
         refreshes: counts.refreshes,
+        unseen: counts.unseen,
         puts: counts.puts,
+        packed: counts.packed,
+        packed_saved: counts.packed_saved,
         evictions: counts.evictions,
         invalidations: counts.invalidations,
         rereads: results.rereads(),
+        warmed: results.warmed(),
+        inspected,
+        different,
         followed: follow.followed,
         followed_served: follow.served,
         denied: results.denied(),

@@ -51,20 +51,32 @@ impl Reader<'_> {
         expected: &'static str,
         read: fn(&mut Self, Origin, &mut Table<'_, '_>) -> T,
     ) -> Vec<T> {
-        let Some(written) = root.take(name) else {
+        self.tables_at(root, name, name, expected, read)
+    }
+
+    /// The same inside another table; `path` is what the whole document calls it.
+    pub(super) fn tables_at<T>(
+        &mut self,
+        outer: &mut Table<'_, '_>,
+        name: &'static str,
+        path: &'static str,
+        expected: &'static str,
+        read: fn(&mut Self, Origin, &mut Table<'_, '_>) -> T,
+    ) -> Vec<T> {
+        let Some(written) = outer.take(name) else {
             return Vec::new();
         };
         let Some(tables) = written.get_ref().as_array() else {
-            self.wrong_type(name, written, expected);
+            self.wrong_type(path, written, expected);
             return Vec::new();
         };
         let mut all = Vec::new();
         for written in tables.iter() {
             let Some(entries) = written.get_ref().as_table() else {
-                self.wrong_type(name, written, "a table");
+                self.wrong_type(path, written, "a table");
                 continue;
             };
-            let mut table = Table::new(name, entries);
+            let mut table = Table::new(path, entries);
             let origin = self.origin(written.span());
             all.push(read(self, origin, &mut table));
             self.unknown_keys(&table);
