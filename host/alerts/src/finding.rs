@@ -77,7 +77,7 @@ impl Finding {
 }
 
 impl Condition {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Primary,
         Self::Failover,
         Self::Writes,

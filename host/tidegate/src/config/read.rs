@@ -1,8 +1,8 @@
 //! `tidegate.toml` to what was written, with every error and where it is.
 
 mod failover; // [failover]
-mod keeping;
-mod tables; // tables and values, whatever they are about // [cache], [rates]
+mod keeping; // [cache], [rates]
+mod tables; // tables and values, whatever they are about
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::error::{ConfigError, Problem};
 use super::raw::{
-    At, Raw, RawAdmin, RawAlerts, RawAuth, RawCluster, RawHandover, RawHttp, RawLimits, RawLog,
+    Raw, RawAdmin, RawAlerts, RawAuth, RawCluster, RawHandover, RawHttp, RawLimits, RawLog,
     RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRouting, RawServer, RawTls,
 };
 use super::value::Context;

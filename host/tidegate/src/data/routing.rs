@@ -1,5 +1,7 @@
 //! A worker's knowledge of where statements may run: the newest view, whose turn it is, what texts are, what policies plan.
 
+mod chosen; // where one read goes
+
 use std::hash::{Hash as _, Hasher as _};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +26,9 @@ use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
 use tidegate_policy::{AnswerSource, Asker, Execution, Outcome, Question, Reader, Registry};
 use tidegate_pool::Priority;
 use tokio::sync::watch;
+
+pub use chosen::{Among, Chosen};
+use chosen::{among, otherwise};
 
 use super::caching::Caching;
 use super::clients::Client;
@@ -59,22 +64,6 @@ pub struct Routing {
 struct Planned {
     plan: Arc<RoutePlan>,
     planner: Option<u64>,
-}
-
-/// Where a read goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Chosen {
-    pub choice: Choice,
-    pub otherwise: Fallback,
-    pub among: Among,
-}
-
-/// Which replicas a read was free to use, as far as the policy is concerned: how long it takes is compared only where all do
-/// the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Among {
-    All,
-    Some,
 }
 
 /// Replicas that a policy accepts for a read.
@@ -326,21 +315,6 @@ impl Routing {
             }
         };
         true
-    }
-}
-
-/// Does the policy leave the choice to the host?
-fn among(plan: &RoutePlan) -> Among {
-    match &plan.target {
-        RouteTarget::Replicas(rule) if !rule.servers.is_empty() => Among::Some,
-        _ => Among::All,
-    }
-}
-
-fn otherwise(plan: &RoutePlan) -> Fallback {
-    match &plan.target {
-        RouteTarget::Replicas(rule) => rule.otherwise,
-        _ => Fallback::Primary,
     }
 }
 
