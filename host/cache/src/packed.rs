@@ -57,7 +57,7 @@ impl Stored {
         }
         let fits = packed_length <= POLICY_RESULT_BYTES_MAX && rows_at <= packed_length;
         let bytes = bytes.into();
-        fits.then(|| Self::Packed(Packed { bytes, length: packed_length, rows_at }))
+        fits.then_some(Self::Packed(Packed { bytes, length: packed_length, rows_at }))
     }
 
     /// The bytes that are kept; where the rows begin in what they are opened into; and how long that is, or 0 if they are it.

@@ -62,7 +62,7 @@ impl Verb {
         if quiet && (may_write.is_none() || first != b"SELECT") {
             return None;
         }
-        let place = WRITING.iter().position(|word| is(&word)).unwrap_or(WRITING.len() - 1);
+        let place = WRITING.iter().position(is).unwrap_or(WRITING.len() - 1);
         u8::try_from(place + 1).ok().and_then(NonZeroU8::new).map(Self)
     }
 
