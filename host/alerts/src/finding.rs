@@ -34,6 +34,8 @@ pub enum Condition {
     Pool,
     /// A Redis that several Tidegates share is lost.
     Redis,
+    /// etcd or Patroni does not answer, or Patroni is where it must not be.
+    Manager,
     /// Somebody wants to see whether alerts arrive.
     Test,
 }
@@ -73,7 +75,7 @@ impl Finding {
 }
 
 impl Condition {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Primary,
         Self::Failover,
         Self::Writes,
@@ -87,6 +89,7 @@ impl Condition {
         Self::Breaker,
         Self::Pool,
         Self::Redis,
+        Self::Manager,
         Self::Test,
     ];
 
@@ -105,6 +108,7 @@ impl Condition {
             Self::Breaker => "breaker",
             Self::Pool => "pool",
             Self::Redis => "redis",
+            Self::Manager => "manager",
             Self::Test => "test",
         }
     }
@@ -120,7 +124,8 @@ impl Condition {
             | Self::Grants
             | Self::Breaker
             | Self::Pool
-            | Self::Redis => Severity::Warning,
+            | Self::Redis
+            | Self::Manager => Severity::Warning,
             Self::Test => Severity::Info,
         }
     }
@@ -128,7 +133,7 @@ impl Condition {
     /// It must have lasted so long.
     pub fn told_after(self) -> Duration {
         match self {
-            Self::Primary | Self::Replica | Self::Pool | Self::Redis => BLIP_TIME,
+            Self::Primary | Self::Replica | Self::Pool | Self::Redis | Self::Manager => BLIP_TIME,
             _ => Duration::ZERO,
         }
     }
@@ -174,6 +179,10 @@ impl Condition {
             }
             Self::Redis => {
                 "see whether that Redis runs, answers, and takes Tidegate's password; what is shared in it is shared again by itself"
+            }
+            Self::Manager => {
+                "see whether etcd, or Patroni's REST API, runs and answers ([failover.etcd], [failover.patroni]); beside Patroni, set \
+                 failover.mode = \"external\""
             }
             Self::Test => "nothing: somebody has asked for this message",
         }

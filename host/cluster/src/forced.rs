@@ -21,8 +21,8 @@ impl Machine {
         is_forced: bool,
         now: Instant,
     ) -> Result<(), &'static str> {
-        if self.policy.mode != Mode::Embedded {
-            return Err("Tidegate promotes nobody here: failover.mode is not \"embedded\"");
+        if self.policy.mode != Mode::External {
+            self.may_be_ordered(now)?;
         }
         let of = match self.state {
             State::Unknown { .. } | State::Steady => {
@@ -32,7 +32,9 @@ impl Machine {
             State::Fencing(_) | State::Promoting { .. } | State::Adopted => {
                 return Err("another server is about to become primary already");
             }
-            State::Switching(_) => return Err("a switchover is under way: wait for its end"),
+            State::Switching(_) | State::Asking(_) => {
+                return Err("a switchover is under way: wait for its end");
+            }
         };
         self.may_be_promoted(to)?;
         if !is_forced && self.is_primary_well() {
@@ -43,6 +45,10 @@ impl Machine {
                 "replicas still receive from the primary, so it lives: force it if you must",
             );
         }
+        if self.policy.mode == Mode::External {
+            self.order_failover_of_patroni(to, now);
+            return Ok(());
+        }
         self.hold();
         if self.policy.has_fence {
             self.forced = Some(to);
@@ -52,6 +58,26 @@ impl Machine {
             self.promote(to, of, now);
         }
         Ok(())
+    }
+
+    /// Does this Tidegate promote, now?
+    pub(super) fn may_be_ordered(&self, now: Instant) -> Result<(), &'static str> {
+        if !self.policy.mode.promotes() {
+            return Err(
+                "Tidegate promotes nobody here: failover.mode is none of \"embedded\", \"etcd\" and \"external\"",
+            );
+        }
+        if self.is_foreign {
+            return Err(
+                "Patroni manages these servers, and Tidegate promotes nobody beside it: set failover.mode = \"external\"",
+            );
+        }
+        match self.may_act(now) {
+            true => Ok(()),
+            false => Err(
+                "the lease in etcd is not held here, so another Tidegate may do it: order it of that one",
+            ),
+        }
     }
 
     /// Whether it can be made primary at all.

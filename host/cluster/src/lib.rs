@@ -16,8 +16,11 @@
 
 mod conninfo; // primary_conninfo for another primary
 mod elect; // whom to promote
+mod external; // Patroni promotes
 mod forced; // an operator wants another primary, whatever is lost
 mod grants; // what our user must be allowed to do
+mod keeper; // a lease in etcd, kept
+mod lease; // which of several Tidegates may promote
 mod load; // how busy a server's machine is
 mod machine; // what is done
 mod member; // what is known of one server
@@ -25,6 +28,7 @@ mod observation; // what a server says of itself
 mod outliers; // replicas that are slow, or fail
 mod policy; // what is configured, and what is kept from one order of servers to the next
 mod resync; // replicas that do not follow
+mod rising; // another primary
 mod slow_start; // replicas that begin to serve reads
 mod suspicion; // a primary that may be gone
 mod switchover; // an operator wants another primary
@@ -32,13 +36,18 @@ mod witness; // do the replicas miss the primary, too?
 mod words; // what goes in and out
 
 #[cfg(test)]
+mod gates; // several Tidegates with one etcd, many seeds
+#[cfg(test)]
 mod simulation; // whole clusters with faults, many seeds
 #[cfg(test)]
 mod tests;
 
 pub use conninfo::{ConninfoError, point_to};
 pub use elect::{Elected, Elector, NotEligible, elect};
+pub use external::{Leader, Managed, PatroniRole, Request, Word, leader_of};
 pub use grants::{Asking, Right, WHO_SQL, grants, missing, quoted, rights_sql};
+pub use keeper::{Ask, Keeper, Look, Looked};
+pub use lease::{Claim, Lease, LeaseView, Record};
 pub use load::{CpuTime, Load, LoadMeter, LoadReading, read_exporter, read_proc};
 pub use machine::Machine;
 pub use observation::{Fault, Observation, Receiver, Role};
@@ -47,4 +56,4 @@ pub use policy::{Fencing, Memory, Mode, Policy};
 pub use resync::{Follower, Remedy, ResyncPolicy};
 pub use slow_start::SlowStart;
 pub use witness::{Testimony, testimony};
-pub use words::{Action, Notice, Order, Status};
+pub use words::{Action, Notice, Order, Outsider, Status};

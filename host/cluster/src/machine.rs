@@ -1,11 +1,12 @@
 //! What is done: hold, promote, follow.
 
+use super::external::{Asking, Managed};
+use super::lease::Lease;
 use super::member::{Member, Suspicion, Trouble};
-use super::observation::{ANSWER_AGE_MAX, Fault, Observation, Receiver, Role};
-use super::policy::{Fencing, Fork, Memory, Mode, Policy};
+use super::observation::{Fault, Observation, Receiver, Role};
+use super::policy::{Fencing, Memory, Mode, Policy};
 use super::switchover::{Switch, Undo};
 use super::words::{Action, Notice, Status};
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tidegate_core::route::Lsn;
@@ -15,7 +16,7 @@ const START_TIME_MAX: Duration = Duration::from_secs(1);
 /// A step that failed is repeated after this.
 pub(super) const REPEAT_TIME: Duration = Duration::from_secs(5);
 /// A replica that was told to become primary is given this long.
-const PROMOTION_TIME_MAX: Duration = Duration::from_secs(60);
+pub(super) const PROMOTION_TIME_MAX: Duration = Duration::from_secs(60);
 /// For so long after another primary was adopted, replicas that receive from nobody are pointed to it.
 const REPOINT_TIME: Duration = Duration::from_secs(60);
 /// How soon to look again while something is under way.
@@ -23,12 +24,20 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    Unknown { since: Instant },
+    Unknown {
+        since: Instant,
+    },
     Steady,
     Suspect(Suspicion),
     Fencing(Suspicion),
-    Promoting { member: usize, since: Instant, of: Suspicion },
+    Promoting {
+        member: usize,
+        since: Instant,
+        of: Suspicion,
+    },
     Switching(Switch),
+    /// Patroni is asked for another leader.
+    Asking(Asking),
     Adopted,
 }
 
@@ -44,11 +53,22 @@ pub struct Machine {
     /// Who was told to become primary, and may do so yet: nobody else is, while it may be alive and the primary is not back.
     pub(super) asked: Option<usize>,
     /// Who was last told to become primary, its timeline, and what it had then.
-    promoted: Option<(usize, u32, Lsn)>,
+    pub(super) promoted: Option<(usize, u32, Lsn)>,
     /// Who is to take over by an operator's order, once the old primary has been fenced.
     pub(super) forced: Option<usize>,
+    /// What etcd, and Patroni, have last said.
+    pub(super) lease: Option<Lease>,
+    /// The lease is ours since.
+    pub(super) led_since: Option<Instant>,
+    /// On an older timeline than this nobody is primary, as etcd has it.
+    pub(super) floor: u32,
+    pub(super) managed: Option<Managed>,
+    /// Somebody else manages these servers.
+    pub(super) is_foreign: bool,
+    /// Who was seen to be a primary on a newer timeline, and since when.
+    pub(super) rising: Option<(usize, u32, Instant)>,
     actions: VecDeque<Action>,
-    told: Vec<Notice>,
+    pub(super) told: Vec<Notice>,
 }
 
 impl Machine {
@@ -63,6 +83,12 @@ impl Machine {
             asked: None,
             promoted: None,
             forced: None,
+            lease: None,
+            led_since: None,
+            floor: 0,
+            managed: None,
+            is_foreign: false,
+            rising: None,
             actions: VecDeque::new(),
             told: Vec::new(),
         };
@@ -90,6 +116,11 @@ impl Machine {
         }
     }
 
+    /// Was it told by us to become primary?
+    pub fn has_promoted(&self, member: usize) -> bool {
+        self.promoted.is_some_and(|(promoted, ..)| promoted == member)
+    }
+
     pub fn status(&self) -> Status {
         match &self.state {
             State::Unknown { .. } => Status::Starting,
@@ -97,7 +128,7 @@ impl Machine {
             State::Suspect(_) => Status::Suspect,
             State::Fencing(_) => Status::Fencing,
             State::Promoting { .. } => Status::Promoting,
-            State::Switching(_) => Status::SwitchingOver,
+            State::Switching(_) | State::Asking(_) => Status::SwitchingOver,
             State::Adopted => Status::Adopting,
         }
     }
@@ -261,7 +292,7 @@ impl Machine {
         if self.policy.mode == Mode::Off {
             return;
         }
-        if let Some((member, timeline)) = self.newer_primary(now) {
+        if let Some((member, timeline)) = self.risen(now) {
             return self.adopt(member, timeline, now);
         }
         match self.state {
@@ -279,6 +310,7 @@ impl Machine {
                 }
             }
             State::Switching(_) => self.switch_on(now),
+            State::Asking(asking) => self.request_on(asking, now),
             State::Fencing(_) | State::Adopted => {}
         }
     }
@@ -293,6 +325,12 @@ impl Machine {
             _ => return,
         }
         if self.is_primary_well() {
+            if !self.may_write(now) {
+                if waited {
+                    self.watch_primary(now);
+                }
+                return;
+            }
             // Whoever knows the timeline need not hear the others to tell a leftover.
             let knows = self.memory.timeline > 0;
             if knows || waited || self.members.iter().all(is_heard) {
@@ -308,7 +346,9 @@ impl Machine {
         let Some(primary) = self.members.first() else { return true };
         match (&primary.trouble, &primary.seen) {
             (Some(trouble), _) => !trouble.fault.is_grave(),
-            (None, Some((seen, _))) => seen.is_primary() && seen.timeline >= self.memory.timeline,
+            (None, Some((seen, _))) => {
+                seen.is_primary() && seen.timeline >= self.memory.timeline.max(self.floor)
+            }
             (None, None) => true,
         }
     }
@@ -321,74 +361,9 @@ impl Machine {
         self.release();
     }
 
-    /// Another server that is a primary, on a newer timeline than any before.
-    fn newer_primary(&self, now: Instant) -> Option<(usize, u32)> {
-        // Not before the one in force has been heard: it may be newer still.
-        let first = self.members.first()?;
-        let own = match (&first.seen, first.trouble) {
-            (None, None) => return None,
-            (Some((seen, _)), None) => seen.timeline.max(self.memory.timeline),
-            _ => self.memory.timeline,
-        };
-        let is_own = |system| self.memory.system.is_none_or(|own| own == system);
-        let others = self.members.iter().enumerate().skip(1).filter_map(|(index, member)| {
-            let (seen, at) = member.seen.as_ref()?;
-            let is_new = now.saturating_duration_since(*at) < ANSWER_AGE_MAX;
-            let counts = member.trouble.is_none() && is_new && seen.is_primary();
-            (counts && is_own(seen.system) && seen.timeline > own).then_some((seen.timeline, index))
-        });
-        let newest = others.clone().max()?;
-        // Two of them: nobody can say which.
-        let is_alone = others.filter(|(timeline, _)| *timeline == newest.0).count() == 1;
-        is_alone.then_some((newest.1, newest.0))
-    }
-
-    fn adopt(&mut self, member: usize, timeline: u32, now: Instant) {
-        self.hold();
-        let is_ours =
-            matches!(self.state, State::Promoting { member: asked, .. } if asked == member);
-        if is_ours {
-            self.memory.failed_over_at = Some(now);
-        }
-        if let Some((seen, _)) = self.members.get(member).and_then(|member| member.seen.as_ref()) {
-            self.memory.system.get_or_insert(seen.system);
-            self.memory.written = seen.position().unwrap_or_default();
-        }
-        let is_promoted = |(promoted, from, end)| {
-            (promoted == member).then_some(Fork { from, to: timeline, end })
-        };
-        self.memory.fork = self.promoted.and_then(is_promoted);
-        self.memory.timeline = timeline;
-        self.memory.adopted_at = Some(now);
-        self.state = State::Adopted;
-        self.tell(Notice::Adopting { member, timeline });
-        self.push(Action::Adopt { member });
-    }
-
-    /// Others that are no replicas of this primary.
-    fn notice_others(&mut self) {
-        for member in 1..self.members.len() {
-            // Who does not answer is what it was.
-            let Some(seen) = self.seen(member) else { continue };
-            let (timeline, is_primary) = (seen.timeline, seen.is_primary());
-            let is_foreign = self.memory.system.is_some_and(|system| system != seen.system);
-            let notice = match timeline.cmp(&self.memory.timeline) {
-                _ if is_foreign => Some(Notice::OtherSystem { member }),
-                Ordering::Less if is_primary => Some(Notice::Outdated { member, timeline }),
-                Ordering::Equal if is_primary => Some(Notice::Twin { member }),
-                _ => None,
-            };
-            self.told
-                .retain(|told| told.intruder() != Some(member) || Some(told) == notice.as_ref());
-            if let Some(notice) = notice {
-                self.tell(notice);
-            }
-        }
-    }
-
     /// Replicas that receive nothing since the primary is another are told who it is.
     fn repoint_others(&mut self, now: Instant) {
-        if self.policy.mode != Mode::Embedded {
+        if !self.may_act(now) {
             return;
         }
         let is_new = self.memory.adopted_at.is_some_and(|at| now < at + REPOINT_TIME);

@@ -13,6 +13,20 @@ pub enum Mode {
     Follow,
     /// Tidegate promotes. One Tidegate for one cluster, and no other manager beside it.
     Embedded,
+    /// Tidegate promotes: of several, the one that holds a lease in etcd.
+    Etcd,
+    /// Patroni promotes: it is asked who leads, and is given the orders of operators.
+    External,
+}
+
+impl Mode {
+    /// Does Tidegate promote at all?
+    pub fn promotes(self) -> bool {
+        match self {
+            Self::Embedded | Self::Etcd => true,
+            Self::Off | Self::Follow | Self::External => false,
+        }
+    }
 }
 
 /// Whether a replica may be promoted although nobody has made sure that the old primary writes no more.

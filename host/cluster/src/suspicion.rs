@@ -4,7 +4,7 @@ use super::elect::{Elector, elect};
 use super::machine::{Machine, REPEAT_TIME, State};
 use super::member::Suspicion;
 use super::observation::{ANSWER_AGE_MAX, Fault, Observation};
-use super::policy::{Fencing, Mode};
+use super::policy::Fencing;
 use super::witness::{Testimony, testimony};
 use super::words::{Action, Notice};
 use std::time::{Duration, Instant};
@@ -14,9 +14,16 @@ const KNOWN_TIME: Duration = Duration::from_secs(10);
 
 impl Machine {
     pub(super) fn suspect(&mut self, of: Suspicion, now: Instant) {
-        if self.is_primary_well() {
+        if self.is_in_force(now) {
             self.steady();
             return self.push(Action::Tell(Notice::Recovered));
+        }
+        if self.is_primary_well() {
+            // Another may have been promoted: nothing is sent there until that is known.
+            if let Some(notice) = self.why_not_written(now) {
+                self.tell(notice);
+            }
+            return self.hold();
         }
         let trouble = self.members.first().and_then(|primary| primary.trouble);
         let lasts_long = now.saturating_duration_since(of.since) >= self.policy.hold_max;
@@ -29,10 +36,7 @@ impl Machine {
             self.hold();
         }
         let Some(trouble) = trouble else { return };
-        if self.policy.mode == Mode::Embedded
-            && now >= of.next
-            && trouble.is_over(of, &self.policy, now)
-        {
+        if self.policy.mode.promotes() && now >= of.next && trouble.is_over(of, &self.policy, now) {
             self.fail_over(of, now);
         }
     }
@@ -51,6 +55,9 @@ impl Machine {
         if self.memory.failed_over_at.is_some_and(is_soon) {
             return self.tell(Notice::TooSoon);
         }
+        if let Err(notice) = self.may_promote(of, now) {
+            return notice.into_iter().for_each(|notice| self.tell(notice));
+        }
         match (self.policy.has_fence, self.policy.fencing) {
             (true, _) => {
                 self.state = State::Fencing(of);
@@ -64,6 +71,10 @@ impl Machine {
     pub(super) fn choose(&mut self, of: Suspicion, now: Instant) {
         if self.is_primary_well() {
             return self.suspect(of, now);
+        }
+        // The command that fences has taken its time.
+        if let Err(notice) = self.may_promote(of, now) {
+            return notice.into_iter().for_each(|notice| self.tell(notice));
         }
         let may_stand = |member: &usize| {
             self.asked
@@ -107,7 +118,7 @@ impl Machine {
     }
 
     pub(super) fn watch_primary(&mut self, now: Instant) {
-        if self.is_primary_well() {
+        if self.is_in_force(now) {
             return;
         }
         let trouble = self.members.first().and_then(|primary| primary.trouble);
@@ -115,10 +126,11 @@ impl Machine {
             trouble.is_some_and(|t| matches!(t.fault, Fault::Starting | Fault::Stopping));
         let of = Suspicion { since: trouble.map_or(now, |t| t.since), announced, next: now };
         self.state = State::Suspect(of);
-        self.tell(match trouble {
-            Some(trouble) => Notice::Suspected(trouble.fault),
-            None => Notice::NoPrimary,
-        });
+        match trouble {
+            Some(trouble) => self.tell(Notice::Suspected(trouble.fault)),
+            None if self.is_primary_well() => {}
+            None => self.tell(Notice::NoPrimary),
+        }
         self.suspect(of, now);
     }
 }

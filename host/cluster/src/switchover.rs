@@ -13,6 +13,7 @@
 //! A primary that is stopped first ends its log with a checkpoint that the replica gets, too, so it can follow afterwards as it
 //! is. One that goes on running writes a little past the fork, and has to be rewound.
 
+use super::lease::Lease;
 use super::machine::{Machine, State};
 use super::observation::{Fault, Receiver, Role};
 use super::policy::Mode;
@@ -44,10 +45,17 @@ pub(super) enum Undo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Preparing,
+    /// Other Tidegates are told.
+    Announcing,
     Draining,
     Settling,
-    Stopping { end: Lsn },
-    CatchingUp { end: Lsn, stopped: bool },
+    Stopping {
+        end: Lsn,
+    },
+    CatchingUp {
+        end: Lsn,
+        stopped: bool,
+    },
     Promoting,
 }
 
@@ -68,9 +76,10 @@ impl Machine {
             Order::Switchover { to } => to,
             Order::Failover { to, is_forced } => return self.order_failover(to, is_forced, now),
         };
-        if self.policy.mode != Mode::Embedded {
-            return Err("Tidegate promotes nobody here: failover.mode is not \"embedded\"");
+        if self.policy.mode == Mode::External {
+            return self.order_switchover_of_patroni(to, now);
         }
+        self.may_be_ordered(now)?;
         if self.state != State::Steady {
             return Err("the cluster is not steady: wait until it is");
         }
@@ -93,15 +102,38 @@ impl Machine {
         if let State::Switching(switch) = &mut self.state
             && switch.stage == Stage::Preparing
         {
-            (switch.stage, switch.since) = (Stage::Draining, now);
-            self.hold();
+            let to = switch.to;
+            (switch.stage, switch.since) = (Stage::Announcing, now);
+            match self.policy.mode {
+                Mode::Etcd => self.push(Action::Announce { member: to }),
+                _ => self.handle_announced(true, now),
+            }
+        }
+    }
+
+    /// It is written in etcd who is to be primary, or could not be.
+    pub fn handle_announced(&mut self, is_written: bool, now: Instant) {
+        if let State::Switching(switch) = &mut self.state
+            && switch.stage == Stage::Announcing
+        {
+            if is_written {
+                (switch.stage, switch.since) = (Stage::Draining, now);
+                self.hold();
+            } else {
+                self.give_up_switch("it could not be written down in etcd", Undo::No);
+            }
         }
     }
 
     /// Nothing of the primary is lent any more.
     pub fn handle_drained(&mut self, now: Instant) {
+        self.handle_drained_for_patroni(now);
+        // Nor by other Tidegates, as they have said since.
+        let said_since = |lease: &Lease, since| !lease.is_reached && lease.asked_at > since;
+        let (mode, lease) = (self.policy.mode, self.lease);
         if let State::Switching(switch) = &mut self.state
             && switch.stage == Stage::Draining
+            && (mode != Mode::Etcd || lease.is_some_and(|lease| said_since(&lease, switch.since)))
         {
             (switch.stage, switch.since) = (Stage::Settling, now);
             self.push(Action::Settle);
@@ -143,7 +175,11 @@ impl Machine {
 
     /// Does a switchover wait for transactions to end?
     pub fn is_draining(&self) -> bool {
-        matches!(self.state, State::Switching(Switch { stage: Stage::Draining, .. }))
+        match self.state {
+            State::Switching(Switch { stage: Stage::Draining, .. }) => true,
+            State::Asking(asking) => asking.is_draining(),
+            _ => false,
+        }
     }
 
     pub(super) fn switch_on(&mut self, now: Instant) {
@@ -154,11 +190,15 @@ impl Machine {
             Stage::Draining if lasted > DRAIN_TIME_MAX => {
                 self.give_up_switch("transactions in progress did not end in time", Undo::No);
             }
-            Stage::Preparing if !self.is_primary_well() => {
+            Stage::Preparing | Stage::Announcing if !self.is_primary_well() => {
                 self.give_up_switch("the primary does not answer any more", Undo::No);
             }
             Stage::Draining | Stage::Settling if !self.is_primary_well() => {
                 self.give_up_switch("the primary does not answer any more", Undo::Yes);
+            }
+            // Another Tidegate may act by now.
+            Stage::CatchingUp { .. } if !self.may_act(now) => {
+                self.give_up_switch("the lease in etcd is lost", Undo::Yes);
             }
             Stage::CatchingUp { end, stopped } => {
                 let role = self.seen(switch.to).map(|seen| &seen.role);
@@ -189,7 +229,11 @@ impl Machine {
                     Undo::No,
                 );
             }
+            Stage::Announcing if lasted > DRAIN_TIME_MAX => {
+                self.give_up_switch("it could not be written down in etcd in time", Undo::No);
+            }
             Stage::Preparing
+            | Stage::Announcing
             | Stage::Draining
             | Stage::Settling
             | Stage::Stopping { .. }

@@ -1,6 +1,7 @@
 //! What goes in and out of the machine, in words.
 
 use super::elect::NotEligible;
+use super::external::{Leader, Request};
 use super::observation::Fault;
 use super::witness::Testimony;
 
@@ -28,6 +29,13 @@ pub enum Action {
     },
     /// Have the primary do before a switchover what takes long: a checkpoint. Answer with `handle_prepared`.
     Prepare,
+    /// Write down in etcd that this server is about to become primary, so that other Tidegates stop; answer with
+    /// `handle_announced`.
+    Announce {
+        member: usize,
+    },
+    /// Ask it of Patroni; answer with `handle_requested`.
+    Request(Request),
     /// An orderly end of the primary's work, before another takes over: no more writes, and answer how far it has written
     /// (`handle_settled`).
     Settle,
@@ -84,6 +92,31 @@ pub enum Notice {
         to: usize,
     },
     SwitchedNot(&'static str),
+    /// About who else decides.
+    Outside(Outsider),
+}
+
+/// What people are told of who else decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outsider {
+    /// Patroni is asked for a switchover.
+    OrderingSwitchover,
+    /// It is a primary on a newer timeline, and Patroni's leader is another.
+    NotLeader { member: usize, leader: Leader },
+    /// No failover: Patroni manages these servers.
+    Foreign,
+    /// No failover by us: another Tidegate may, or nobody yet.
+    LeftToOthers,
+    /// No failover: another Tidegate reaches the primary.
+    ReachedByOthers,
+    /// No failover: etcd has it that another server is the primary.
+    OtherInForce,
+    /// No failover: etcd does not answer.
+    NoLease,
+    /// The primary answers, but etcd does not, and not all replicas follow: another may have been promoted.
+    Isolated,
+    /// The primary answers, but another Tidegate is about to promote somebody.
+    ClaimedByOthers,
 }
 
 impl Notice {

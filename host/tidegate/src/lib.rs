@@ -30,3 +30,4 @@ pub mod trace; // records of what ran
 pub mod upstream; // server connections: connect, log in, pool
 pub mod uring; // sockets by io_uring, where the kernel has it
 pub mod view; // what the control plane knows, as the data plane sees it
+mod web; // a question by HTTP

@@ -19,6 +19,7 @@ mod leaks; // one server connection for two clients
 mod limits; // rates: who is refused
 mod listeners; // clients that listen, through what operators do
 mod listening; // LISTEN and NOTIFY without keeping a server
+mod managers; // etcd and Patroni
 mod operations; // reload, drain, admin API, exit codes
 mod operators; // what operators order about the cluster
 mod own; // a Tidegate of a test's own

@@ -55,17 +55,17 @@ pub(crate) fn wait_until_steady(tidegate: &Tidegate) {
 }
 
 /// Numbers written one by one by some clients, until told to stop.
-struct Writers {
+pub(crate) struct Writers {
     next: AtomicU64,
-    stop: AtomicBool,
+    pub(crate) stop: AtomicBool,
     /// Those whose write was acknowledged.
     told: Mutex<BTreeSet<u64>>,
     /// Errors by SQLSTATE, and connections that ended.
-    errors: Mutex<Vec<String>>,
+    pub(crate) errors: Mutex<Vec<String>>,
 }
 
 impl Writers {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             next: AtomicU64::new(1),
             stop: AtomicBool::new(false),
@@ -74,7 +74,7 @@ impl Writers {
         }
     }
 
-    fn run(&self, url: &str) {
+    pub(crate) fn run(&self, url: &str) {
         while !self.stop.load(Ordering::Relaxed) {
             let mut client = match Client::try_connect(url, &[]) {
                 Ok(client) => client,
@@ -106,7 +106,7 @@ impl Writers {
         self.told.lock().unwrap().len()
     }
 
-    fn wait_for_more(&self, more: usize) {
+    pub(crate) fn wait_for_more(&self, more: usize) {
         let before = self.count();
         wait_until(LONG, "writes go on", || self.count() >= before + more);
     }

@@ -6,9 +6,11 @@
 pub mod client; // one raw connection, message by message
 pub mod clusters; // the cluster that a test program shares
 pub mod differential; // the same messages to PostgreSQL and to Tidegate
+pub mod etcd; // an etcd, and the trouble that one makes
 mod failure; // what a failing test says last
 pub mod http; // enough HTTP for the admin API
 pub mod message; // what a server sends
+pub mod patroni; // servers that Patroni manages
 pub mod pipeline; // what a client sends
 pub mod redis; // a Redis, and the trouble that one makes
 pub mod relay; // trouble between Tidegate and a server
@@ -22,7 +24,9 @@ pub use ::tidegate::demo::{
 pub use client::Client;
 pub use clusters::{shared_cluster, shared_tidegate, target_directory, test_database};
 pub use differential::differential;
+pub use etcd::Etcd;
 pub use message::Message;
+pub use patroni::Patroni;
 pub use pipeline::{Pipeline, pipeline};
 pub use redis::{Redis, RedisClient, Reply};
 pub use relay::{Passing, Relay};

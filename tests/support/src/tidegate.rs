@@ -281,6 +281,15 @@ impl Tidegate {
         }
     }
 
+    /// SIGSTOP: it does nothing, and does not know.
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
     fn signal(&self, signal: i32) {
         let pid = libc::pid_t::try_from(self.child.id()).unwrap();
         // SAFETY: kill touches no memory; the child is not reaped while we hold it, so the pid is still its own.

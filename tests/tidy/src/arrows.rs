@@ -26,7 +26,7 @@ pub const CRATES: &[Layers] = &[
             &["handover", "hidden", "plugins", "statistics", "view"],
             &["results"],
             &["alerts", "rates", "sharing", "upstream"],
-            &["redis_connection", "stream"],
+            &["redis_connection", "stream", "web"],
             &["config", "exit", "observe", "open_files", "tls", "trace", "uring"],
         ],
     },

@@ -25,8 +25,8 @@ usage: cargo xtask <command>
 ";
 
 /// What all tests need.
-const TEST_NEEDS: [Need; 5] =
-    [Need::Libclang, Need::PostgreSql, Need::Redis, Need::Wasm, Need::Clients];
+const TEST_NEEDS: [Need; 6] =
+    [Need::Libclang, Need::PostgreSql, Need::Redis, Need::Managers, Need::Wasm, Need::Clients];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

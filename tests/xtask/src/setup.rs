@@ -14,6 +14,8 @@ pub(crate) enum Need {
     PgBouncer,
     /// For answers that several Tidegates share.
     Redis,
+    /// For several Tidegates, of which one promotes; and who promotes instead of them.
+    Managers,
     /// Rust for WebAssembly: the default policies are plugins.
     Wasm,
     /// Python and Node with the packages of the client suites.
@@ -51,6 +53,18 @@ const REDIS: Tool = Tool {
     debian: &["redis-server"],
     elsewhere: "Redis 6 or newer, as `redis-server` in PATH",
     present: || in_path("redis-server"),
+};
+const ETCD: Tool = Tool {
+    what: "etcd",
+    debian: &["etcd-server"],
+    elsewhere: "etcd 3.4 or newer, as `etcd` in PATH",
+    present: || in_path("etcd"),
+};
+const PATRONI: Tool = Tool {
+    what: "Patroni",
+    debian: &["patroni", "python3-etcd"],
+    elsewhere: "Patroni 3.0 or newer with support for etcd (`pip install 'patroni[psycopg3,etcd3]'`), as `patroni` in PATH",
+    present: || in_path("patroni"),
 };
 const WASM: Tool = Tool {
     what: "Rust for WebAssembly",
@@ -96,6 +110,7 @@ pub(crate) fn install(needs: &[Need]) -> Result<(), String> {
         Need::PostgreSql => &[POSTGRESQL],
         Need::PgBouncer => &[PGBOUNCER],
         Need::Redis => &[REDIS],
+        Need::Managers => &[ETCD, PATRONI],
         Need::Wasm => &[WASM],
         Need::Clients => &[PYTHON, NODE, NPM, CURL],
     });

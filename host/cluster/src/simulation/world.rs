@@ -333,6 +333,9 @@ impl World {
                     }
                 }
                 Action::Prepare => self.machine.handle_prepared(now),
+                Action::Announce { .. } | Action::Request(_) => {
+                    unreachable!("there is neither etcd nor Patroni")
+                }
                 Action::Settle => {
                     self.settled = true;
                     let end = Lsn(self.servers[self.order[0]].log.len() as u64);

@@ -129,7 +129,7 @@ fn is_local(host: &str) -> bool {
 }
 
 /// Scheme, host and port; the errors do not repeat the URL.
-fn place(text: &str) -> Result<(Uri, String), String> {
+pub(super) fn place(text: &str) -> Result<(Uri, String), String> {
     let uri: Uri = text.parse().map_err(|_| "is not a URL".to_owned())?;
     let authority = uri.authority().ok_or("is not a URL with scheme and host")?;
     if authority.as_str().contains('@') {

@@ -38,8 +38,7 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
         raw.pools.into_iter().map(|written| checker.pool_override(written, &pool)).collect();
     let quotas = checker.quotas(raw.quotas);
     let routing = checker.routing(raw.routing);
-    let replicas = cluster.as_ref().map_or(0, |cluster| cluster.replicas.len());
-    let failover = checker.failover(raw.failover, replicas);
+    let failover = checker.failover(raw.failover, cluster.as_ref());
     let alerts = checker.alerts(raw.alerts);
     let plugins = checker.plugins(raw.plugins, raw.pins);
     let tls = checker.tls(raw.tls);

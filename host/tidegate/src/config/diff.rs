@@ -92,6 +92,18 @@ fn secrets(old: &Config, new: &Config, keys: &mut Vec<String>) {
     if old.failover.password != new.failover.password {
         keys.push("failover.password".to_owned());
     }
+    let login = |config: &Config| {
+        let etcd = config.failover.etcd.as_ref().and_then(|etcd| etcd.login.clone());
+        let patroni = config.failover.patroni.as_ref();
+        (etcd, patroni.and_then(|patroni| patroni.login.clone()))
+    };
+    let ((old_etcd, old_patroni), (new_etcd, new_patroni)) = (login(old), login(new));
+    if old_etcd != new_etcd {
+        keys.push("failover.etcd.password".to_owned());
+    }
+    if old_patroni != new_patroni {
+        keys.push("failover.patroni.password".to_owned());
+    }
     if old.alerts != new.alerts {
         keys.push("alerts".to_owned());
     }

@@ -89,6 +89,12 @@ pub(super) const TABLES: &[(&str, &str)] = &[
          servers' URLs must see and do what it needs: docs/failover.md.",
     ),
     (
+        "failover.etcd",
+        "With `mode = \"etcd\"`: an etcd (3.4 or newer), where several Tidegates on one cluster of servers agree which of them \
+         promotes. The same for all of them.",
+    ),
+    ("failover.patroni", "With `mode = \"external\"`: Patroni's REST API."),
+    (
         "alerts",
         "Who is told when something is wrong with the servers (docs/alerts.md); repeat the table for more receivers. Each \
          trouble is told once, again while it lasts, and when it is over.",
@@ -214,7 +220,7 @@ pub(super) const KEYS: &[Key] = &[
     key("routing", "eject_floor", Value(r#""25ms""#), Live, "... and longer by more than this."),
     key("routing", "fallback_percent", Value("50"), Live, "Reads that no replica can run go to the primary, by connections of their own: at most this part of `pool.size_max`, in percent, so that writes have room. More reads wait, up to `pool.wait_max`, then fail with SQLSTATE 53300."),
 
-    key("failover", "mode", Value(r#""follow""#), Live, "`off`: the primary is the one that is configured. `follow`: somebody else promotes (Patroni, an operator), Tidegate sees it and sends writes there. `embedded`: Tidegate promotes the best replica when the primary is gone; one Tidegate for one cluster, and no other manager beside it."),
+    key("failover", "mode", Value(r#""follow""#), Live, "`off`: the primary is the one that is configured. `follow`: somebody else promotes (Patroni, an operator), Tidegate sees it and sends writes there. `embedded`: Tidegate promotes the best replica when the primary is gone; one Tidegate for one cluster, and no other manager beside it. `etcd`: the same for several Tidegates, of which the one that holds a lease in etcd promotes. `external`: Patroni promotes; it is asked who leads, and does what `tidegate switchover` and `tidegate failover` order."),
     key("failover", "hold_max", Value(r#""10s""#), Live, "While the primary may be gone, statements for it are held this long at most; then they fail as they would without."),
     key("failover", "silent_max", Value(r#""3s""#), Live, "A primary that does not answer, or cannot be reached, is given this long before it counts as gone; one whose machine refuses connections is not."),
     key("failover", "restart_max", Value(r#""5s""#), Live, "The same for one that is being stopped, starts, or recovers from a crash: it may be back in a moment."),
@@ -224,10 +230,22 @@ pub(super) const KEYS: &[Key] = &[
     key("failover", "fence_command", Example(r#"["/usr/local/bin/fence", "--now"]"#), Live, "Stops the old primary before another is promoted; 0 is success. `TIDEGATE_SERVER`, `TIDEGATE_HOST` and `TIDEGATE_PORT` in its environment say which, `TIDEGATE_ACTION` why (`failover`; `switchover`: in an orderly way, so that it can follow the new one)."),
     key("failover", "fence_timeout", Value(r#""10s""#), Live, "The command is given this long."),
     key("failover", "rejoin_command", Example(r#"["/usr/local/bin/rejoin"]"#), Live, "Makes an old primary a replica of the new one (pg_rewind, pg_basebackup) when it has been replaced; the environment has `TIDEGATE_PRIMARY_HOST` and `TIDEGATE_PRIMARY_PORT` besides."),
-    key("failover", "resync_after", Value(r#""60s""#), Live, "With `mode = \"embedded\"`: a replica that has not followed the primary for this long, though both are well, is made a copy of it again by `rejoin_command`, which is told `TIDEGATE_ACTION=resync`. Before, after a sixth of this time, it is told again who the primary is. `off`: neither."),
+    key("failover", "resync_after", Value(r#""60s""#), Live, "With `mode = \"embedded\"` or `\"etcd\"`: a replica that has not followed the primary for this long, though both are well, is made a copy of it again by `rejoin_command`, which is told `TIDEGATE_ACTION=resync`. Before, after a sixth of this time, it is told again who the primary is. `off`: neither."),
 
     key("failover", "user", Example(r#""tidegate""#), Live, "Who asks servers what they are, and promotes; the user of each server's URL unless written."),
     key("failover", "password", Example(r#""${FAILOVER_PASSWORD}""#), Live, "Its password."),
+
+    key("failover.etcd", "urls", Example(r#"["https://10.0.0.5:2379", "https://10.0.0.6:2379"]"#), Live, "Its members, asked one after the other until one answers."),
+    key("failover.etcd", "user", Example(r#""tidegate""#), Live, "Who logs in to etcd, if it wants that; it reads and writes below `prefix`."),
+    key("failover.etcd", "password", Example(r#""${ETCD_PASSWORD}""#), Live, "Its password."),
+    key("failover.etcd", "root_ca", Example(r#""/etc/tidegate/etcd-ca.pem""#), Live, "With `https://`, a file of certificates to trust; the system's unless written."),
+    key("failover.etcd", "prefix", Value(r#""/tidegate""#), Live, "What all keys begin with. Those who have the same manage the same servers: give each cluster of servers a prefix of its own."),
+    key("failover.etcd", "lease", Value(r#""6s""#), Live, "Whoever is not heard for so long, in whole seconds, leads no more, and is not waited for. The same everywhere."),
+
+    key("failover.patroni", "urls", Example(r#"["http://10.0.0.1:8008", "http://10.0.0.2:8008"]"#), Live, "Its members' REST APIs, asked one after the other until one answers; port 8008 of each server's machine unless written."),
+    key("failover.patroni", "user", Example(r#""patroni""#), Live, "Who orders switchovers and failovers (Patroni's `restapi.authentication`)."),
+    key("failover.patroni", "password", Example(r#""${PATRONI_PASSWORD}""#), Live, "Its password."),
+    key("failover.patroni", "root_ca", Example(r#""/etc/tidegate/patroni-ca.pem""#), Live, "With `https://`, a file of certificates to trust; the system's unless written."),
 
     key("alerts", "kind", Example(r#""webhook""#), Live, "`webhook`: JSON by POST. `slack`: an incoming webhook of Slack's. `pagerduty`: Events API v2. `email`: by SMTP."),
     key("alerts", "url", Example(r#""${ALERTS_URL}""#), Live, "Where it goes: `https://…`, for e-mail `smtp://HOST:587` (STARTTLS, without which nothing is sent), `smtps://HOST:465`, or `smtp+plain://` to this machine; PagerDuty's own unless written."),

@@ -17,6 +17,7 @@ mod http; // the HTTP query endpoint: types and checks
 pub mod init; // the commented tidegate.toml
 mod keys; // every key, documented
 mod log; // what is logged: types and defaults
+mod managers; // etcd and Patroni: types and checks
 mod peers; // other Tidegates: types and checks
 mod plugins; // plugins: types and checks
 mod quotas; // quotas: types and checks
@@ -43,6 +44,8 @@ pub use error::{ConfigError, Origin, Problem};
 pub use failover::{FailoverMode, FailoverSettings, FencingWord};
 pub use http::{HttpConfig, Origins, PlainHttp};
 pub use log::{LogConfig, LogFormat};
+pub(crate) use managers::patroni_beside;
+pub use managers::{EtcdSettings, PatroniSettings};
 pub use peers::{Peer, PeerAddress};
 pub use plugins::{FileHash, Pin, PluginsConfig, PublicKey, Signature, Signatures};
 pub use quotas::{Quota, Quotas, Whose};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::alerts::AlertKind;
+use super::alerts::{AlertKind, WebUrl};
 use super::checked::{
     AuthMethod, ClientTlsMode, IoDriver, Listen, PoolMode, Secret, ServerUrl, TrustRemote,
 };
@@ -182,6 +182,26 @@ pub struct RawFailover {
     pub resync_after: Option<At<Timeout>>,
     pub user: Option<At<String>>,
     pub password: Option<At<Secret>>,
+    pub etcd: RawEtcd,
+    pub patroni: RawPatroni,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawEtcd {
+    pub urls: Vec<At<WebUrl>>,
+    pub user: Option<At<String>>,
+    pub password: Option<At<Secret>>,
+    pub root_ca: Option<At<PathBuf>>,
+    pub prefix: Option<At<String>>,
+    pub lease: Option<At<Duration>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawPatroni {
+    pub urls: Vec<At<WebUrl>>,
+    pub user: Option<At<String>>,
+    pub password: Option<At<Secret>>,
+    pub root_ca: Option<At<PathBuf>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

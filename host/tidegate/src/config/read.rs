@@ -1,5 +1,6 @@
 //! `tidegate.toml` to what was written, with every error and where it is.
 
+mod failover; // [failover]
 mod tables; // tables and values, whatever they are about
 
 use std::sync::Arc;
@@ -8,9 +9,9 @@ use toml::de::DeTable;
 
 use super::error::{ConfigError, Problem};
 use super::raw::{
-    Raw, RawAdmin, RawAlerts, RawAuth, RawCache, RawCluster, RawFailover, RawHandover, RawHttp,
-    RawLimits, RawLog, RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRateRedis,
-    RawRates, RawRedis, RawRouting, RawServer, RawTls,
+    Raw, RawAdmin, RawAlerts, RawAuth, RawCache, RawCluster, RawHandover, RawHttp, RawLimits,
+    RawLog, RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRateRedis, RawRates,
+    RawRedis, RawRouting, RawServer, RawTls,
 };
 use super::value::Context;
 use tables::Table;
@@ -146,24 +147,6 @@ impl Reader<'_> {
             eject_ratio: self.value(table, "eject_ratio"),
             eject_floor: self.value(table, "eject_floor"),
             fallback_percent: self.value(table, "fallback_percent"),
-        }
-    }
-
-    fn failover(&mut self, table: &mut Table<'_, '_>) -> RawFailover {
-        RawFailover {
-            mode: self.value(table, "mode"),
-            hold_max: self.value(table, "hold_max"),
-            silent_max: self.value(table, "silent_max"),
-            restart_max: self.value(table, "restart_max"),
-            lag_bytes_max: self.value(table, "lag_bytes_max"),
-            interval_min: self.value(table, "interval_min"),
-            fencing: self.value(table, "fencing"),
-            fence_command: self.list(table, "fence_command"),
-            fence_timeout: self.value(table, "fence_timeout"),
-            rejoin_command: self.list(table, "rejoin_command"),
-            resync_after: self.value(table, "resync_after"),
-            user: self.value(table, "user"),
-            password: self.value(table, "password"),
         }
     }
 

@@ -12,6 +12,7 @@ use super::checked::{
 };
 use super::failover::{FailoverMode, FailoverSettings, FencingWord};
 use super::http::{HttpConfig, Origins, PlainHttp};
+use super::managers::{root_ca, shown};
 use super::peers::Peer;
 use super::plugins::PluginsConfig;
 use super::quotas::{Quota, Quotas, Whose};
@@ -172,6 +173,20 @@ fn failover(failover: &FailoverSettings) -> Value {
         "resync_after": timeout(failover.resync.map(|resync| resync.rebuild_after)),
         "user": failover.user,
         "password": failover.password.as_ref().map(|_| "***"),
+        "etcd": failover.etcd.as_ref().map(|etcd| json!({
+            "urls": etcd.urls.iter().map(shown).collect::<Vec<_>>(),
+            "user": etcd.login.as_ref().map(|(user, _)| user),
+            "password": etcd.login.as_ref().map(|_| "***"),
+            "root_ca": root_ca(&etcd.roots),
+            "prefix": etcd.prefix,
+            "lease": duration(etcd.lease),
+        })),
+        "patroni": failover.patroni.as_ref().map(|patroni| json!({
+            "urls": patroni.urls.iter().map(shown).collect::<Vec<_>>(),
+            "user": patroni.login.as_ref().map(|(user, _)| user),
+            "password": patroni.login.as_ref().map(|_| "***"),
+            "root_ca": root_ca(&patroni.roots),
+        })),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Tests of configuration: what is accepted, and how errors read.
 
+mod failover; // who decides which server is primary
 mod files; // errors of tidegate.toml, defaults, generated pages
 mod urls; // postgres:// URLs
 mod users; // the users file

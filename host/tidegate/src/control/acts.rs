@@ -43,9 +43,30 @@ async fn run(asker: &mut Asker, sql: &str) -> Result<Vec<Vec<Option<String>>>, S
     }
 }
 
-/// Makes a replica the primary.
-pub(super) async fn promote(mut replica: Asker) -> Promotion {
-    match timeout(STATEMENT_TIME_MAX, replica.ask("SELECT pg_catalog.pg_promote(false)")).await {
+/// Makes a replica the primary; with `until`, not after then, however long we, or the network, sleep in between: the replica
+/// itself looks at its clock.
+pub(super) async fn promote(mut replica: Asker, until: Option<std::time::Instant>) -> Promotion {
+    match is_of_patroni(&mut replica).await {
+        Ok(false) => {}
+        Ok(true) => {
+            return Promotion::Refused(
+                "Patroni manages it, and promotes whom it wants: set failover.mode = \"external\""
+                    .to_owned(),
+            );
+        }
+        Err(error) => return Promotion::Refused(error),
+    }
+    let sql = match until {
+        None => "SELECT pg_catalog.pg_promote(false)".to_owned(),
+        Some(until) => match promote_before(&mut replica, until).await {
+            Ok(sql) => sql,
+            Err(error) => return Promotion::Refused(error),
+        },
+    };
+    match timeout(STATEMENT_TIME_MAX, replica.ask(&sql)).await {
+        Ok(Ok(rows)) if rows.first().and_then(|row| row.first()?.as_deref()) == Some(TOO_LATE) => {
+            return Promotion::Refused("the lease in etcd has run out meanwhile".to_owned());
+        }
         Ok(Ok(_)) => {}
         // It has said no, or could not be told.
         Ok(Err(error @ (ConnectError::Refused(_) | ConnectError::Policy(_)))) => {
@@ -69,6 +90,38 @@ pub(super) async fn promote(mut replica: Asker) -> Promotion {
         sleep(PROMOTION_LOOK).await;
     }
     Promotion::InDoubt("it is no primary yet".to_owned())
+}
+
+const TOO_LATE: &str = "too late";
+
+/// The statement that promotes, unless the replica's clock says that it is too late. It was read at the earliest just before it
+/// answered, and at the latest now: what is left of the time is counted from there.
+async fn promote_before(replica: &mut Asker, until: std::time::Instant) -> Result<String, String> {
+    let sql = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::numeric(20, 6)";
+    let rows = run(replica, sql).await?;
+    let clock = rows.first().and_then(|row| row.first()?.clone());
+    let clock = clock.filter(|clock| clock.bytes().all(|b| b.is_ascii_digit() || b == b'.'));
+    let clock = clock.ok_or("it does not say what time it is")?;
+    let left = until.saturating_duration_since(std::time::Instant::now()).as_micros();
+    Ok(format!(
+        "SELECT CASE WHEN extract(epoch FROM pg_catalog.clock_timestamp()) < {clock} + {left} / 1000000.0 \
+         THEN pg_catalog.pg_promote(false)::text ELSE '{TOO_LATE}' END"
+    ))
+}
+
+/// What Patroni starts a server with, on its command line, and nobody else all together (`CMDLINE_OPTIONS` in Patroni's
+/// `postgresql/config.py`); or its own sessions, which are a superuser's. Who may not see others' sessions sees the former.
+const IS_OF_PATRONI_SQL: &str = "\
+SELECT (SELECT count(*) = 5 FROM pg_catalog.pg_settings WHERE source = 'command line' AND name IN \
+    ('cluster_name', 'hot_standby', 'wal_log_hints', 'track_commit_timestamp', 'max_worker_processes')) \
+  OR EXISTS (SELECT FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
+    WHERE r.rolsuper AND a.backend_type = 'client backend' \
+    AND (a.application_name = 'Patroni' OR a.application_name LIKE 'Patroni %'))";
+
+/// Does Patroni manage this server?
+pub(super) async fn is_of_patroni(server: &mut Asker) -> Result<bool, String> {
+    let rows = run(server, IS_OF_PATRONI_SQL).await?;
+    Ok(rows.first().and_then(|row| row.first()?.as_deref()) == Some("t"))
 }
 
 /// Has a replica receive from another primary: no restart is needed since PostgreSQL 13.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tidegate_alerts::{Condition, Finding};
-use tidegate_cluster::{Notice, Role, Status};
+use tidegate_cluster::{Mode, Notice, Outsider, Role, Status};
 use tidegate_core::route::ReplicaView;
 
 use super::cluster::Cluster;
@@ -23,6 +23,8 @@ pub(super) struct Trouble {
     pub(super) refusal: Option<String>,
     /// Why statements for the primary are not held any longer.
     pub(super) failing: Option<String>,
+    /// Why etcd, or Patroni, says nothing.
+    pub(super) manager: Option<String>,
     findings: Vec<Finding>,
     reported_at: Option<Instant>,
 }
@@ -34,9 +36,16 @@ impl Trouble {
             Notice::Unconfirmed(_)
             | Notice::TooSoon
             | Notice::Unfenced
+            | Notice::Outside(Outsider::Foreign)
+            | Notice::Outside(Outsider::ReachedByOthers)
+            | Notice::Outside(Outsider::NoLease)
+            | Notice::Outside(Outsider::OtherInForce)
+            | Notice::Outside(Outsider::NotLeader { .. })
             | Notice::NobodyEligible(_)
             | Notice::PromotionFailed { .. } => self.refusal = Some(text.to_owned()),
-            Notice::HeldTooLong => self.failing = Some(text.to_owned()),
+            Notice::HeldTooLong | Notice::Outside(Outsider::Isolated) => {
+                self.failing = Some(text.to_owned())
+            }
             _ => {}
         }
     }
@@ -172,6 +181,9 @@ impl Cluster<'_> {
         if let Some(what) = &self.standing.lacks {
             find(Condition::Grants, None, what.clone());
         }
+        if let Some(what) = self.of_managers() {
+            find(Condition::Manager, None, what);
+        }
         if self.standing.is_thin {
             let good = self.usable.iter().filter(|usable| **usable).count();
             let what = format!("only {good} of {} replicas are good", replicas.len());
@@ -194,6 +206,22 @@ impl Cluster<'_> {
             findings.extend(self.standing.trouble.findings.iter().filter(of_replicas).cloned());
         }
         findings
+    }
+
+    /// What is wrong with who else decides.
+    fn of_managers(&self) -> Option<String> {
+        if self.machine.is_foreign() {
+            return Some(self.sentence(&Notice::Outside(Outsider::Foreign)));
+        }
+        let why = self.standing.trouble.manager.as_ref()?;
+        match self.watched.config.failover.policy.mode {
+            Mode::Etcd => Some(format!("etcd does not answer, so there is no failover: {why}")),
+            Mode::External => Some(format!(
+                "Patroni's REST API does not answer: what servers say of themselves is followed without its word, and it cannot be \
+                 given orders: {why}"
+            )),
+            Mode::Off | Mode::Follow | Mode::Embedded => None,
+        }
     }
 
     /// A server that is no replica of this primary, and must not be.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_cluster::{Action, Follower, Machine, Memory, Mode, Role, Status};
+use tidegate_cluster::{Action, Follower, LeaseView, Machine, Memory, Mode, Role, Status};
 use tidegate_core::limits::CLUSTER_EVENTS_MAX;
 use tidegate_core::route::{Freshness, LagGate, Lsn};
 use tidegate_pool::Presence;
@@ -12,9 +12,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Level;
 
-use super::acts::{self, Before, Hook, Promotion};
+use super::acts::{self, Before, Hook};
 use super::alerting::Trouble;
+use super::done::Done;
 use super::hosts::Hosts;
+use super::leading::Lessee;
+use super::outside::Outside;
+use super::patroni;
 use super::probe::{Beat, Pace, Report, probe};
 use super::told;
 use super::weighing::Weighing;
@@ -62,18 +66,10 @@ pub(super) struct Standing {
     pub(super) lacks: Option<String>,
     /// Replicas that served reads when another server was made primary: as of when, and how far they had replayed.
     pub(super) carried: Vec<(ServerAddress, Instant, Option<Lsn>)>,
+    /// A lease in etcd, kept through reloads and changes of roles.
+    pub(super) lessee: Option<Lessee>,
     /// Replicas that get no new reads, since an operator wants it so.
     pub(super) drained: HashSet<ServerAddress>,
-}
-
-/// What came of an action.
-pub(super) enum Done {
-    Fenced(Result<(), String>),
-    Promoted(usize, Promotion),
-    Repointed(usize, Result<(), String>),
-    Prepared(Result<(), String>),
-    Settled(Result<Lsn, String>, Option<Before>),
-    Unsettled(Result<(), String>),
 }
 
 /// Watches until the configuration changes.
@@ -101,6 +97,7 @@ pub(super) async fn watch(
             }
             Some(order) = orders.recv() => cluster.handle_order(order),
             Some(told) = cluster.hosts.told.recv() => cluster.handle_told(told),
+            () = cluster.outside.changed() => {}
             () = tokio::time::sleep_until(wake_at.into()) => {}
         }
         cluster.look();
@@ -131,6 +128,14 @@ pub(super) struct Cluster<'a> {
     /// The roles could not be changed: begin anew.
     pub(super) is_over: bool,
     pub(super) began: Instant,
+    /// Who else decides.
+    pub(super) outside: Outside,
+    /// What the decisions know of etcd, and when it was last to be told who is primary.
+    pub(super) lease: Option<LeaseView>,
+    pub(super) settled_at: Option<Instant>,
+    /// What Patroni has last said, and when it was asked.
+    pub(super) told: patroni::Told,
+    pub(super) patroni_asked_at: Option<Instant>,
 }
 
 impl<'a> Cluster<'a> {
@@ -142,7 +147,7 @@ impl<'a> Cluster<'a> {
             // Another cluster altogether.
             (standing.memory, standing.settled) = (Memory::default(), None);
         }
-        if config.failover.policy.mode != Mode::Embedded {
+        if !matches!(config.failover.policy.mode, Mode::Embedded | Mode::Etcd) {
             standing.lacks = None;
         }
         let asked = standing.asked.as_ref();
@@ -161,6 +166,7 @@ impl<'a> Cluster<'a> {
             let pace = Pace { urgent, beat, views: input.views.clone() };
             probes.spawn_local(probe(asker, member, sender.clone(), pace));
         }
+        let outside = Outside::begin(watched, standing, &urgent, &mut probes);
         let replicas = targets.len().saturating_sub(1);
         let names: Arc<[Arc<str>]> = targets.iter().skip(1).map(|t| t.name.clone()).collect();
         let gate = LagGate::new(config.routing.lag_max, config.routing.lag_return);
@@ -186,6 +192,11 @@ impl<'a> Cluster<'a> {
             acts: JoinSet::new(),
             is_over: false,
             began: now,
+            outside,
+            lease: None,
+            settled_at: None,
+            told: patroni::Told::default(),
+            patroni_asked_at: None,
             input,
             watched,
             standing,
@@ -206,7 +217,7 @@ impl<'a> Cluster<'a> {
         self.machine.wake_at(now).unwrap_or(now + Duration::from_secs(1))
     }
 
-    fn asker(&self, member: usize) -> Option<Asker> {
+    pub(super) fn asker(&self, member: usize) -> Option<Asker> {
         let target = self.watched.targets.get(member)?.clone();
         Some(Asker::for_cluster(&self.watched.config, member, target, "tidegate: failover"))
     }
@@ -269,6 +280,7 @@ impl<'a> Cluster<'a> {
     /// After each event: time has passed.
     fn look(&mut self) {
         let now = Instant::now();
+        self.look_outside(now);
         if self.machine.is_draining() && self.input.pools.in_use(0) == 0 {
             self.machine.handle_drained(now);
         }
@@ -279,6 +291,8 @@ impl<'a> Cluster<'a> {
             self.rejoin_replaced();
         }
         self.look_after_replicas(now);
+        self.say_to_others(now);
+        self.input.pools.hold_primary_from(self.machine.writes_until(now));
         self.urgent.send_if_modified(|urgent| {
             std::mem::replace(urgent, self.machine.is_urgent()) != self.machine.is_urgent()
         });
@@ -293,13 +307,9 @@ impl<'a> Cluster<'a> {
                 Action::Hold => self.standing.hold = Some(self.input.pools.hold_primary()),
                 Action::Release => self.standing.hold = None,
                 Action::Fence { member } => self.fence(member),
-                Action::Promote { member } => {
-                    if let Some(asker) = self.asker(member) {
-                        self.acts.spawn_local(async move {
-                            Done::Promoted(member, acts::promote(asker).await)
-                        });
-                    }
-                }
+                Action::Promote { member } => self.promote(member),
+                Action::Announce { member } => self.announce(member),
+                Action::Request(request) => self.request(request),
                 Action::Adopt { member } => self.adopt(member),
                 Action::Repoint { member } => self.repoint(member),
                 Action::Prepare => {
@@ -378,7 +388,10 @@ impl<'a> Cluster<'a> {
 
     fn adopt(&mut self, member: usize) {
         (self.standing.memory, self.standing.asked) = (*self.machine.memory(), None);
-        self.standing.replaced = self.address(0);
+        // Of several Tidegates the one that has promoted makes the old primary a replica.
+        let is_by_lease = self.watched.config.failover.policy.mode == Mode::Etcd;
+        let is_ours = !is_by_lease || self.machine.has_promoted(member);
+        self.standing.replaced = self.address(0).filter(|_| is_ours);
         let name = self.name(member).to_owned();
         self.standing.carried = self.carried(member);
         if let Err(error) = (self.input.adopt)(&name) {
@@ -403,76 +416,5 @@ impl<'a> Cluster<'a> {
             Some((self.address(member)?, as_of, self.freshness.replayed(member - 1)))
         });
         known.collect()
-    }
-
-    fn handle_done(&mut self, done: Done) {
-        let now = Instant::now();
-        match done {
-            Done::Fenced(outcome) => {
-                if let Err(error) = &outcome {
-                    self.tell(
-                        Level::ERROR,
-                        format!("the old primary could not be fenced: {error}"),
-                    );
-                }
-                self.machine.handle_fenced(outcome.is_ok(), now);
-            }
-            Done::Promoted(member, Promotion::Done(seen)) => {
-                self.machine.handle_observed(member, seen, now);
-            }
-            Done::Promoted(member, Promotion::Refused(error)) => {
-                let name = self.name(member).to_owned();
-                self.tell(Level::ERROR, format!("\"{name}\" refuses to become primary: {error}"));
-                self.machine.handle_promotion_failed(member, now);
-            }
-            Done::Promoted(member, Promotion::InDoubt(error)) => {
-                let name = self.name(member).to_owned();
-                self.tell(
-                    Level::WARN,
-                    format!("whether \"{name}\" becomes primary is not known: {error}"),
-                );
-            }
-            Done::Repointed(member, Err(error)) => {
-                let name = self.name(member).to_owned();
-                if let Some(follower) =
-                    member.checked_sub(1).and_then(|at| self.followers.get_mut(at))
-                {
-                    follower.handle_not_repointed();
-                }
-                self.tell(
-                    Level::ERROR,
-                    format!("\"{name}\" could not be told who is primary: {error}"),
-                );
-            }
-            Done::Prepared(outcome) => {
-                if let Err(error) = outcome {
-                    let text = format!("the primary makes no checkpoint before it: {error}");
-                    self.tell(Level::WARN, text);
-                }
-                self.machine.handle_prepared(now);
-            }
-            Done::Settled(outcome, before) => {
-                if let Err(error) = &outcome {
-                    self.tell(
-                        Level::ERROR,
-                        format!("the primary could not be brought to rest: {error}"),
-                    );
-                }
-                self.standing.settled = self.address(0).zip(before);
-                if self.machine.status() == Status::SwitchingOver {
-                    self.machine.handle_settled(outcome.ok(), now);
-                } else {
-                    // It was given up meanwhile.
-                    self.unsettle(0);
-                }
-            }
-            Done::Unsettled(Err(error)) => {
-                self.tell(
-                    Level::ERROR,
-                    format!("settings of the switchover could not be taken back: {error}"),
-                );
-            }
-            Done::Repointed(_, Ok(())) | Done::Unsettled(Ok(())) => {}
-        }
     }
 }

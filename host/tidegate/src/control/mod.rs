@@ -6,10 +6,15 @@ mod alerting; // what is wrong
 mod caching; // answers that are kept: whether, and what is in doubt
 mod catalogues; // what databases say about names
 mod cluster; // the servers under watch, and what is done about them
+mod done; // what came of it
+mod etcd; // etcd, asked
 mod health; // who is gone, left out, or may not do what it takes
 mod hosts; // how busy servers are, and what our user may do
+mod leading; // a lease in etcd
 mod memberships; // which roles are members of which
 mod orders; // what operators order
+mod outside; // who else decides
+mod patroni; // Patroni, asked
 mod probe; // one server, asked again and again
 mod publishing; // what others see of the cluster
 mod resyncing; // servers that are to be replicas again
@@ -51,6 +56,8 @@ pub struct Watched {
     pub config: Arc<Config>,
     /// The primary, then the replicas.
     pub targets: Vec<Arc<Target>>,
+    /// Another process of ours takes the place of this one, and promotes.
+    pub yields: bool,
 }
 
 /// Puts a server in the place of the primary.
@@ -150,6 +157,8 @@ async fn watch_cluster(
         if splits || fails_over {
             cluster::watch(input, watched, standing, orders).await;
         } else {
+            standing.lessee = None;
+            input.pools.hold_primary_from(None);
             // No trouble of a cluster that is watched no more lasts.
             let _ = input.alerts.report(Report::default());
             tokio::join!(refuse_orders(orders), alerting::watch_process(input, watched));

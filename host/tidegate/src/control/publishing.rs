@@ -25,7 +25,7 @@ impl Cluster<'_> {
             (0..self.gates.len()).map(|index| self.replica(index, seen)).collect();
         self.count_replicas();
         for (index, replica) in replicas.iter_mut().enumerate() {
-            replica.usable &= !self.is_drained(index + 1);
+            replica.usable &= !self.is_drained(index + 1) && !self.is_kept_from_reads(index + 1);
         }
         self.leave_out_outliers(&mut replicas, now);
         self.weighing.weigh(&mut replicas, &self.hosts, seen, now);

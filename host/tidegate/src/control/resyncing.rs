@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tidegate_cluster::{Mode, Remedy, Status};
+use tidegate_cluster::{Remedy, Status};
 use tracing::Level;
 
 use super::acts::Hook;
@@ -13,7 +13,7 @@ impl Cluster<'_> {
     /// The primary that was replaced is to become a replica of the one in force.
     pub(super) fn rejoin_replaced(&mut self) {
         let Some(address) = self.standing.replaced.take() else { return };
-        if self.watched.config.failover.policy.mode != Mode::Embedded {
+        if !self.machine.may_act(Instant::now()) {
             return;
         }
         let place = self.watched.targets.iter().position(|target| target.address == address);
@@ -26,10 +26,7 @@ impl Cluster<'_> {
     /// Replicas that do not follow are told again who is primary; and made anew where that does not help.
     pub(super) fn look_after_replicas(&mut self, now: Instant) {
         let failover = &self.watched.config.failover;
-        let Some(policy) = failover.resync.filter(|_| failover.policy.mode == Mode::Embedded)
-        else {
-            return;
-        };
+        let Some(policy) = failover.resync.filter(|_| self.machine.may_act(now)) else { return };
         let is_steady = self.machine.status() == Status::Steady && self.machine.is_primary_well();
         for index in 0..self.followers.len() {
             let member = index + 1;

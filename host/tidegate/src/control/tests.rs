@@ -110,7 +110,7 @@ async fn server() -> (Watched, watch::Receiver<Seen>) {
     };
     let servers = std::iter::once(&config.cluster.primary).chain(&config.cluster.replicas);
     let targets = servers.map(target).collect();
-    (Watched { config, targets }, told)
+    (Watched { config, targets, yields: false }, told)
 }
 
 /// Nothing is kept.
@@ -214,12 +214,12 @@ async fn catalogues_stand_where_only_the_roles_of_servers_have_changed() {
     input.views.update(|view| drop(view.catalogues.insert(name.clone(), known())));
     let mut targets = watched.targets.clone();
     targets.reverse();
-    let swapped = Arc::new(Watched { config: watched.config.clone(), targets });
+    let swapped = Arc::new(Watched { config: watched.config.clone(), targets, yields: false });
     forget(&input, Some(watched.clone()), &swapped);
     assert!(input.views.latest().catalogues.contains_key(&name));
     assert_eq!(Catalogues::new(&swapped, &input.views.latest().catalogues).known().len(), 1);
-    let fewer =
-        Watched { config: watched.config.clone(), targets: vec![watched.targets[0].clone()] };
+    let targets = vec![watched.targets[0].clone()];
+    let fewer = Watched { config: watched.config.clone(), targets, yields: false };
     forget(&input, Some(swapped), &fewer);
     assert!(input.views.latest().catalogues.is_empty(), "another cluster");
 }

@@ -1,6 +1,6 @@
 //! What people are told of a cluster, in words.
 
-use tidegate_cluster::Notice;
+use tidegate_cluster::{Leader, Notice, Outsider};
 use tracing::Level;
 
 /// How loud.
@@ -9,6 +9,9 @@ pub(super) fn level(notice: &Notice) -> Level {
         Notice::Recovered
         | Notice::Repointing { .. }
         | Notice::SwitchingOver { .. }
+        | Notice::Outside(Outsider::OrderingSwitchover)
+        | Notice::Outside(Outsider::LeftToOthers)
+        | Notice::Outside(Outsider::ClaimedByOthers)
         | Notice::Promoting { .. } => Level::INFO,
         Notice::Suspected(_) | Notice::Adopting { .. } | Notice::Outdated { .. } => Level::WARN,
         Notice::NoPrimary
@@ -20,6 +23,12 @@ pub(super) fn level(notice: &Notice) -> Level {
         | Notice::NobodyEligible(_)
         | Notice::HeldTooLong
         | Notice::PromotionFailed { .. }
+        | Notice::Outside(Outsider::NotLeader { .. })
+        | Notice::Outside(Outsider::Foreign)
+        | Notice::Outside(Outsider::ReachedByOthers)
+        | Notice::Outside(Outsider::NoLease)
+        | Notice::Outside(Outsider::OtherInForce)
+        | Notice::Outside(Outsider::Isolated)
         | Notice::SwitchedNot(_) => Level::ERROR,
     }
 }
@@ -81,5 +90,50 @@ pub(super) fn sentence(notice: &Notice, name: impl Fn(usize) -> String) -> Strin
         }
         Notice::SwitchingOver { to } => format!("switchover to {} begins", name(*to)),
         Notice::SwitchedNot(why) => format!("no switchover: {why}"),
+        Notice::Outside(outsider) => of_outsider(outsider, name),
+    }
+}
+
+fn of_outsider(outsider: &Outsider, name: impl Fn(usize) -> String) -> String {
+    match outsider {
+        Outsider::OrderingSwitchover => {
+            "Patroni is asked for a switchover when no transaction is in progress".to_owned()
+        }
+        Outsider::NotLeader { member, leader } => {
+            let leader = match leader {
+                Leader::Nobody => "has no leader".to_owned(),
+                Leader::Member(leader) => format!("calls {} its leader", name(*leader)),
+                Leader::Stranger => "calls a server its leader that is not configured".to_owned(),
+            };
+            format!(
+                "{} is a primary on a newer timeline, but Patroni {leader}: nothing is sent there",
+                name(*member)
+            )
+        }
+        Outsider::Foreign => "nobody is promoted: Patroni manages these servers, and two managers make two primaries; set \
+                            failover.mode = \"external\" (or \"follow\")"
+            .to_owned(),
+        Outsider::LeftToOthers => {
+            "the failover is left to the Tidegate that holds the lease in etcd".to_owned()
+        }
+        Outsider::ReachedByOthers => {
+            "no failover: another Tidegate still reaches the primary; see what is between it and this one".to_owned()
+        }
+        Outsider::OtherInForce => format!(
+            "no failover: as etcd has it, {} was replaced already by a server that this Tidegate does not reach, or that is not in \
+             [cluster]",
+            name(0)
+        ),
+        Outsider::NoLease => {
+            "no failover: etcd does not answer, so nobody knows which Tidegate may promote; bring it back".to_owned()
+        }
+        Outsider::Isolated => format!(
+            "etcd does not answer, and not all replicas follow {}: another Tidegate may have promoted one of them, so \
+             statements for the primary wait until etcd answers or all follow",
+            name(0)
+        ),
+        Outsider::ClaimedByOthers => {
+            "another Tidegate makes another server the primary: statements for the primary wait".to_owned()
+        }
     }
 }

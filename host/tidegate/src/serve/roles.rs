@@ -55,7 +55,7 @@ impl Handle {
         let before = self.yields.swap(yields, Ordering::Relaxed);
         let settled = self.settled();
         let config = &settled.config;
-        let is_ours = config.failover.policy.mode == Mode::Embedded || !config.alerts.is_empty();
+        let is_ours = config.failover.policy.mode.promotes() || !config.alerts.is_empty();
         if before != yields && is_ours {
             self.watch(&settled);
         }
@@ -72,7 +72,7 @@ pub(super) fn watched(settled: &Settled, yields: bool) -> Arc<Watched> {
             config.failover.policy.mode = Mode::Follow;
         }
     }
-    Arc::new(Watched { config, targets: settled.pools.targets.clone() })
+    Arc::new(Watched { config, targets: settled.pools.targets.clone(), yields })
 }
 
 fn address_of(config: &Config, name: &str) -> Option<ServerAddress> {

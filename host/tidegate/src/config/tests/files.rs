@@ -284,6 +284,8 @@ fn each_example_of_the_table_can_be_read() {
         ("DATABASE_PASSWORD", "x"),
         ("ADMIN_TOKEN", "y"),
         ("FAILOVER_PASSWORD", "z"),
+        ("ETCD_PASSWORD", "e"),
+        ("PATRONI_PASSWORD", "p"),
         ("ALERTS_URL", "https://example.com/hook"),
         ("ALERTS_TOKEN", "t"),
         ("SMTP_PASSWORD", "p"),

@@ -7,7 +7,7 @@ use super::cell::Inner;
 use super::shared::{SharedInstance, SharedPool, SharedPools};
 use super::{PoolCell, PoolKey};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::Instant;
 use tidegate_pool::{Pauses, TooManyNames, WorkerId};
 
@@ -82,6 +82,21 @@ impl SharedPools {
         PrimaryHold { pools: Arc::clone(self), instance }
     }
 
+    /// From then on clients of the primary's pools are held, until another moment is set; `None`: they are not. So a process that
+    /// was stopped for a while sends nothing to a primary that may have been replaced meanwhile. From any thread.
+    pub fn hold_primary_from(&self, moment: Option<Instant>) {
+        let instance = self.instance(0);
+        let was_held = instance.is_held();
+        let ms = moment.map_or(0, ms_of);
+        instance.held_from_ms.store(ms, Ordering::Release);
+        if was_held
+            && !instance.is_held()
+            && let Some(nudge) = self.nudge.get()
+        {
+            nudge();
+        }
+    }
+
     /// What has every worker look at once whether its clients are held. The first one given counts.
     pub fn set_nudge(&self, nudge: impl Fn() + Send + Sync + 'static) {
         let _ = self.nudge.set(Box::new(nudge));
@@ -113,8 +128,21 @@ impl Drop for PrimaryHold {
 impl SharedInstance {
     pub(super) fn is_held(&self) -> bool {
         // Who sees that the last hold has ended sees what was changed before.
-        self.holds.load(Ordering::Acquire) > 0
+        self.holds.load(Ordering::Acquire) > 0 || self.is_past()
     }
+
+    /// The clock is looked at only where there is a moment.
+    fn is_past(&self) -> bool {
+        let from_ms = self.held_from_ms.load(Ordering::Acquire);
+        from_ms != 0 && ms_of(Instant::now()) >= from_ms
+    }
+}
+
+/// Since this process first asked, which was at 1.
+fn ms_of(moment: Instant) -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let ms = moment.saturating_duration_since(*START).as_millis();
+    u64::try_from(ms).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 /// Whether the pool is of this database; none is every one.
@@ -168,5 +196,27 @@ impl PoolCell {
     /// Whether an operator holds its clients.
     pub(super) fn is_paused(&self) -> bool {
         self.inner.borrow().pool.is_paused()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn clients_of_the_primary_are_held_from_a_moment_on() {
+        let pools = SharedPools::new(1);
+        let is_held = || pools.instance(0).is_held();
+        let hour = Duration::from_secs(3_600);
+        pools.hold_primary_from(Some(Instant::now()));
+        assert!(is_held() && !pools.instance(1).is_held());
+        pools.hold_primary_from(Some(Instant::now() + hour));
+        assert!(!is_held());
+        let hold = pools.hold_primary();
+        assert!(is_held());
+        drop(hold);
+        pools.hold_primary_from(None);
+        assert!(!is_held());
     }
 }

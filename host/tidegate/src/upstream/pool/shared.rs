@@ -47,6 +47,8 @@ pub(super) struct SharedInstance {
     recoveries: AtomicU64,
     /// How many reasons there are to hold clients of its pools, while it is not certain which server it is.
     pub(super) holds: AtomicUsize,
+    /// From when on they are held in any case, in milliseconds of this process; 0: never.
+    pub(super) held_from_ms: AtomicU64,
 }
 
 /// The counts of one pool over all workers.
