@@ -1,6 +1,6 @@
 //! Servers between failovers: replicas that are slow, reads without replicas, a primary that is gone, machines, rights.
 
-use crate::failover::{cluster, options, topology, wait_until_steady};
+use crate::failover::{LONG, cluster, options, topology, wait_until_steady};
 use crate::own::{
     SOON, cluster_with_replicas, json, metric, sqlstate, tidegate, wait_until_running,
 };
@@ -68,7 +68,7 @@ fn a_replica_that_is_much_slower_gets_no_reads_for_a_time_and_few_at_first() {
     let mut client = Client::connect(&tidegate.url(ROLE, &database));
     wait_until_both_serve(&tidegate, &mut client);
     relay.set_passing(Passing::RepliesLate(Duration::from_millis(200)));
-    wait_until(SOON, "the slow one is left out", || {
+    wait_until(LONG, "the slow one is left out", || {
         server(&tidegate, "replica-1")["ejected"] == "slow"
     });
     let slow = server(&tidegate, "replica-1");
@@ -84,7 +84,7 @@ fn a_replica_that_is_much_slower_gets_no_reads_for_a_time_and_few_at_first() {
     assert_eq!(statements("replica-1"), before.0, "it was to have none");
     assert!(statements("replica-2") > before.1 + 10.0, "{:?}", statements("replica-2"));
     relay.set_passing(Passing::On);
-    wait_until(SOON, "it serves reads again", || {
+    wait_until(LONG, "it serves reads again", || {
         server(&tidegate, "replica-1")["serves_reads"] == true
     });
     let before = (statements("replica-1"), statements("replica-2"));

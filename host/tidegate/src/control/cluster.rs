@@ -156,7 +156,7 @@ impl<'a> Cluster<'a> {
             // Another cluster altogether.
             (standing.memory, standing.settled) = (Memory::default(), None);
         }
-        if config.failover.policy.mode != Mode::Embedded {
+        if !matches!(config.failover.policy.mode, Mode::Embedded | Mode::Etcd) {
             standing.lacks = None;
         }
         let asked = standing.asked.as_ref();

@@ -61,7 +61,9 @@ impl Hosts {
             let url = config.cluster.server(member).node_exporter.clone();
             tasks.spawn_local(watch_load(asker, member, url, sender.clone()));
         }
-        if let (Mode::Embedded, Some(primary)) = (config.failover.policy.mode, targets.first()) {
+        if let (Mode::Embedded | Mode::Etcd, Some(primary)) =
+            (config.failover.policy.mode, targets.first())
+        {
             let asker = Asker::for_cluster(config, 0, primary.clone(), "tidegate: rights");
             tasks.spawn_local(watch_rights(asker, sender));
         }

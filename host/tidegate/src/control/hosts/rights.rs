@@ -14,7 +14,7 @@ pub(super) async fn lacking(asker: &mut Asker) -> Result<Option<String>, Connect
     let name = quoted(&asking.user);
     if !asking.may_be_granted() {
         return Ok(Some(format!(
-            "failover.mode = \"embedded\" takes a superuser before PostgreSQL 15, and {name} is none: \
+            "a failover by Tidegate takes a superuser before PostgreSQL 15, and {name} is none: \
              ALTER ROLE {name} SUPERUSER;"
         )));
     }
@@ -25,7 +25,7 @@ pub(super) async fn lacking(asker: &mut Asker) -> Result<Option<String>, Connect
     }
     let (sql, place) = (grants(&asking.user, &lacks), quoted(&asking.database));
     Ok(Some(format!(
-        "failover.mode = \"embedded\" takes rights that the user {name} lacks: a failover, a switchover or a resync would fail; \
+        "a failover by Tidegate takes rights that the user {name} lacks: it would fail, and so would a switchover or a resync; \
          run as a superuser on the primary, in database {place}: {sql}"
     )))
 }
