@@ -75,7 +75,7 @@ impl Finding {
 }
 
 impl Condition {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Primary,
         Self::Failover,
         Self::Writes,
