@@ -28,6 +28,8 @@ pub enum Condition {
     Twin,
     /// A server of another cluster.
     OtherSystem,
+    /// Tidegate's user may not do what a failover takes.
+    Grants,
     /// A pool's circuit breaker is open: statements that need a connection fail at once.
     Breaker,
     /// A pool is nearly used up.
@@ -75,7 +77,7 @@ impl Finding {
 }
 
 impl Condition {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Primary,
         Self::Failover,
         Self::Writes,
@@ -86,6 +88,7 @@ impl Condition {
         Self::Outdated,
         Self::Twin,
         Self::OtherSystem,
+        Self::Grants,
         Self::Breaker,
         Self::Pool,
         Self::Redis,
@@ -105,6 +108,7 @@ impl Condition {
             Self::Outdated => "outdated-primary",
             Self::Twin => "two-primaries",
             Self::OtherSystem => "other-cluster",
+            Self::Grants => "grants",
             Self::Breaker => "breaker",
             Self::Pool => "pool",
             Self::Redis => "redis",
@@ -123,6 +127,7 @@ impl Condition {
             | Self::Replica
             | Self::Outdated
             | Self::OtherSystem
+            | Self::Grants
             | Self::Breaker
             | Self::Pool
             | Self::Redis
@@ -173,6 +178,9 @@ impl Condition {
                 "stop the one that is not the primary before anybody writes there, and make it a replica"
             }
             Self::OtherSystem => "correct [cluster]: the server belongs to another cluster",
+            Self::Grants => {
+                "run the SQL as a superuser on the primary: until then no failover and no switchover succeeds"
+            }
             Self::Breaker => {
                 "see why connections to that server fail (Tidegate's log, GET /api/v1/pools); what is open is tried again by itself"
             }

@@ -19,6 +19,11 @@ pub struct Answer {
 impl Answer {
     /// Of these frames, of which the rows begin there; `None` when they are shorter.
     pub fn new(bytes: &[u8], rows_at: usize) -> Option<Self> {
+        Self::owned(bytes.to_vec(), rows_at)
+    }
+
+    /// The same of bytes that are nobody else's.
+    pub(crate) fn owned(bytes: Vec<u8>, rows_at: usize) -> Option<Self> {
         (rows_at <= bytes.len()).then(|| Self { bytes: bytes.into(), rows_at })
     }
 
@@ -30,6 +35,11 @@ impl Answer {
     /// DataRows and CommandComplete.
     pub fn rows(&self) -> &[u8] {
         &self.bytes[self.rows_at..]
+    }
+
+    /// All of it.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Memory that it takes.
@@ -167,14 +177,28 @@ impl Capture {
     fn whole(&mut self, ready: &Range<usize>) -> Captured {
         // Whatever follows is the answer to something else.
         let is_idle = self.raw[ready.start + HEADER_BYTES..ready.end] == *b"I";
-        let kept = [&self.parameters, &self.row, &self.rows].map(|range| &self.raw[range.clone()]);
-        let bytes = kept.concat();
-        let rows_at = bytes.len() - kept[2].len();
-        if !is_idle || bytes.len() > self.bytes_max {
+        let kept = [&self.parameters, &self.row, &self.rows];
+        let length = kept.iter().map(|range| range.len()).sum::<usize>();
+        if !is_idle || length > self.bytes_max {
             return self.unfit();
         }
+        let rows_at = length - self.rows.len();
+        let bytes = self.take_kept(length);
         self.stage = Stage::Over;
         Captured::Whole(Answer { bytes: bytes.into(), rows_at })
+    }
+
+    /// What is kept. It nearly always stands in one piece, and then is what is left of all.
+    fn take_kept(&mut self, length: usize) -> Vec<u8> {
+        let kept = [&self.parameters, &self.row, &self.rows];
+        let start = kept.iter().find(|range| !range.is_empty()).map_or(0, |range| range.start);
+        if self.rows.end == start + length {
+            let mut bytes = std::mem::take(&mut self.raw);
+            bytes.truncate(start + length);
+            bytes.drain(..start);
+            return bytes;
+        }
+        kept.map(|range| &self.raw[range.clone()]).concat()
     }
 
     fn unfit(&mut self) -> Captured {

@@ -1,5 +1,7 @@
 //! What tells answers apart: everything that a server's answer depends on besides its data.
 
+use std::sync::Arc;
+use tidegate_core::settings::Settings;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// Which description a client asked for along with the rows.
@@ -25,8 +27,8 @@ pub struct KeyParts<'a> {
     pub user: &'a str,
     /// Which generation of the policy planned it: another may tell answers apart otherwise.
     pub policy: u64,
-    /// All settings that may change what a text means or how its answer looks, by name.
-    pub settings: &'a [(&'a str, &'a str)],
+    /// The session's: of these count all that may change what a text means or how its answer looks.
+    pub settings: Option<&'a Settings>,
     /// Without what stands before its first token and behind its last.
     pub text: &'a [u8],
     /// Types of parameters as in Parse.
@@ -41,35 +43,46 @@ pub struct KeyParts<'a> {
     pub own: &'a [String],
 }
 
-/// A key: a keyed hash to look for, and all of it to compare.
+/// A key: a keyed hash to look for, and all of it to compare. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     hash: u128,
-    bytes: Box<[u8]>,
+    bytes: Arc<[u8]>,
 }
 
 impl Key {
     /// `seed` is the process's, so that nobody can make two keys collide; and if two do, their bytes differ.
     pub fn new(parts: &KeyParts<'_>, seed: u64) -> Self {
-        let mut bytes = Vec::with_capacity(128 + parts.text.len() + parts.bound.len());
-        part(&mut bytes, parts.database.as_bytes());
-        part(&mut bytes, parts.user.as_bytes());
+        Self::build(parts, seed, &mut Vec::new())
+    }
+
+    /// The same, put together in a place that is there already.
+    pub fn build(parts: &KeyParts<'_>, seed: u64, bytes: &mut Vec<u8>) -> Self {
+        bytes.clear();
+        part(bytes, parts.database.as_bytes());
+        part(bytes, parts.user.as_bytes());
         bytes.extend_from_slice(&parts.policy.to_le_bytes());
-        count(&mut bytes, parts.settings.len());
-        for (name, value) in parts.settings {
-            part(&mut bytes, name.as_bytes());
-            part(&mut bytes, value.as_bytes());
+        let count_at = bytes.len();
+        count(bytes, 0);
+        let mut settings = 0_u64;
+        for (name, value) in parts.settings.into_iter().flat_map(Settings::reading) {
+            part(bytes, name.as_bytes());
+            part(bytes, value.as_bytes());
+            settings += 1;
         }
-        part(&mut bytes, parts.text);
-        part(&mut bytes, parts.types);
-        part(&mut bytes, parts.bound);
+        if let Some(place) = bytes.get_mut(count_at..count_at + size_of::<u64>()) {
+            place.copy_from_slice(&settings.to_le_bytes());
+        }
+        part(bytes, parts.text);
+        part(bytes, parts.types);
+        part(bytes, parts.bound);
         bytes.push(parts.described as u8);
         bytes.extend_from_slice(&parts.rows_max.to_le_bytes());
-        count(&mut bytes, parts.own.len());
+        count(bytes, parts.own.len());
         for own in parts.own {
-            part(&mut bytes, own.as_bytes());
+            part(bytes, own.as_bytes());
         }
-        Self { hash: xxh3_128_with_seed(&bytes, seed), bytes: bytes.into() }
+        Self { hash: xxh3_128_with_seed(bytes, seed), bytes: Arc::from(&bytes[..]) }
     }
 
     /// Of all of it.
@@ -107,30 +120,31 @@ fn count(bytes: &mut Vec<u8>, count: usize) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
-    type Owned = (Vec<String>, Vec<(String, String)>, Vec<Vec<u8>>, (u64, u8, u32));
+    type Owned = (Vec<String>, BTreeMap<String, String>, Vec<Vec<u8>>, (u64, u8, u32));
 
     fn parts() -> impl Strategy<Value = Owned> {
         // Few letters, so that parts often differ only in where one ends and the next begins.
         let text = || "[ab]{0,2}";
         (
             proptest::collection::vec(text(), 2..5),
-            proptest::collection::vec((text(), text()), 0..3),
+            proptest::collection::btree_map(text(), text(), 0..3),
             proptest::collection::vec(proptest::collection::vec(0..3_u8, 0..3), 3),
             (0..2_u64, 0..4_u8, 0..2_u32),
         )
     }
 
     fn key((names, settings, bytes, (policy, which, rows_max)): &Owned) -> Key {
-        let pairs: Vec<(&str, &str)> =
-            settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let settings =
+            Settings::from_pairs(settings.iter().map(|(name, value)| (name, value.as_str())));
         let described =
             [Described::Query, Described::Nothing, Described::Portal, Described::Statement];
         let parts = KeyParts {
             database: &names[0],
             user: &names[1],
             policy: *policy,
-            settings: &pairs,
+            settings: Some(&settings),
             text: &bytes[0],
             types: &bytes[1],
             bound: &bytes[2],

@@ -19,11 +19,15 @@ mod judge; // what may be kept
 mod key; // what tells answers apart
 mod lru; // the answers, the one asked for longest ago last
 mod membership; // one process among several that share their answers
+mod packed; // answers as they are kept, large ones compressed
 mod store; // answers, and the versions of what they were read from
 mod tables; // what a catalogue says of relations and functions
 mod timeless; // words that mean another day tomorrow
 mod work; // what a client's transaction has written so far
 mod written; // what a statement may change
+
+#[cfg(test)]
+mod rules; // what is kept and what a write takes, rule by rule
 
 #[cfg(test)]
 mod model; // all interleavings of a few writers and readers
@@ -36,9 +40,10 @@ pub use judge::{Deny, judge};
 pub use key::{Described, Key, KeyParts};
 pub use lru::Bounds;
 pub use membership::{Config as MembershipConfig, Flight, Membership, Standing};
+pub use packed::{Packed, Stored};
 pub use store::{
-    Again, Counts, Expiry, Fill, Found, Mark, Names, Reader, Reliance, Stamp, Store, Tag, Term,
-    Told, Waits,
+    Again, Counts, Expiry, Fill, Found, Given, Mark, Names, Reader, Reliance, Sampler, Stamp,
+    Store, Tag, Term, Told, Waits,
 };
 pub use tables::{Builder, RelationRow, Tables, Traits};
 pub use timeless::is_timeless;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 /// What an entry takes beside its key and its value: its place in the list and in the map.
 const ENTRY_BYTES: usize = 200;
+/// There is no room of bytes when less than one part in so many is free.
+const FULL_DIVISOR: usize = 16;
 const NONE: u32 = u32::MAX;
 
 /// How much is kept.
@@ -66,6 +68,12 @@ impl<V> Lru<V> {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Is another likely to make one leave?
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= self.bounds.entries
+            || self.bounds.bytes - self.bytes < self.bounds.bytes / FULL_DIVISOR
     }
 
     /// Entries that made room for others.

@@ -11,6 +11,7 @@ mod shared; // several processes
 use crate::capture::Answer;
 use crate::key::{Key, KeyParts};
 use crate::lru::Bounds;
+use crate::packed::Stored;
 use crate::store::{Fill, Found, Reader, Stamp, Store, Tag, Waits};
 use crate::work::{Block, Doubt, Ran, Work};
 use crate::written::Written;
@@ -123,7 +124,7 @@ fn tags() -> Arc<[Tag]> {
     [Tag::Relation(name(), 1)].into()
 }
 
-fn value(answer: &Answer) -> u64 {
+fn value(answer: &Stored) -> u64 {
     u64::from(answer.rows()[0])
 }
 
@@ -346,7 +347,7 @@ impl World {
                     world.readers[reader].reading = match world.look(reader, setup) {
                         Found::Hit(answer, _) => Reading::Has(value(&answer), true),
                         Found::Fill(fill) => Reading::Asks(Some(fill)),
-                        Found::Pass => Reading::Asks(None),
+                        Found::Pass | Found::Unseen => Reading::Asks(None),
                     };
                 }),
                 Reading::Asks(fill) => {

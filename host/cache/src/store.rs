@@ -12,19 +12,27 @@
 //! processes share their answers: `share`, `note_shared`, `reliance`, `take_told` ([`told`]).
 
 mod again; // what is read again when it has been written
+mod counts; // what it has done so far
+mod inspect; // whether what was given is what the primary has
 mod marks; // commits that are under way
+mod seen; // what was asked for a while ago
+mod term; // how long an answer is kept
 mod told; // what other processes are told, and tell
 
 pub use again::Again;
-pub use marks::Mark;
+pub use counts::Counts;
+pub use inspect::{Given, Sampler};
+pub use marks::{Mark, Reader, Waits};
+pub use term::{Expiry, Term};
 pub use told::{Names, Reliance, Told};
 
-use crate::capture::Answer;
 use crate::key::Key;
 use crate::lru::{Bounds, Lru};
+use crate::packed::Stored;
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Things that have versions; those beyond make place for others.
 const TAGS_MAX: usize = 65_536;
@@ -49,6 +57,14 @@ pub enum Tag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Place(u32);
 
+/// The cluster's version is where the first is.
+const CLUSTER: Place = Place(0);
+
+/// Of what something was, or is to be, read from.
+type Versions = Arc<[(Place, u64)]>;
+/// As many tables as most statements read, and what all of a database depends on.
+type FewVersions = SmallVec<[(Place, u64); 8]>;
+
 #[derive(Clone, Debug)]
 struct State {
     tag: Tag,
@@ -69,40 +85,23 @@ struct State {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp(u64, u64);
 
-/// Who looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reader {
-    /// Whether commits that are under way hold an answer back.
-    pub waits: Waits,
-    /// When it last saw an answer of a server's own.
-    pub saw_at: Option<Instant>,
-}
-
-/// What a commit that is under way does to a reader.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Waits {
-    /// Nothing, unless the reader may have seen it already.
-    #[default]
-    IfSeen,
-    /// The reader is not served.
-    Always,
-}
-
 /// What came of a look.
 #[derive(Debug)]
 pub enum Found {
     /// The answer, and when its statement was sent.
-    Hit(Arc<Answer>, Instant),
+    Hit(Arc<Stored>, Instant),
     /// It is not there; what the server answers may be put.
     Fill(Fill),
     /// It is not there, and what the server answers would not stand.
     Pass,
+    /// It is not there, and would take the room of what is asked for again for what may never be.
+    Unseen,
 }
 
 /// The versions under which a statement is sent.
 #[derive(Clone, Debug)]
 pub struct Fill {
-    versions: Box<[(Place, u64)]>,
+    versions: Versions,
     began: Instant,
     /// When what it is to be put in place of was sent, if that still stands.
     ahead_of: Option<Instant>,
@@ -133,56 +132,10 @@ impl Fill {
     }
 }
 
-/// How long an answer is kept, and what happens before that is over.
-#[derive(Clone, Debug)]
-pub struct Term {
-    /// At most for so long since its statement was sent.
-    pub ttl: Duration,
-    /// How its time ends.
-    pub expiry: Expiry,
-    /// How it is read again when it has been written.
-    pub again: Option<Arc<Again>>,
-}
-
-/// How the time of an answer ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Expiry {
-    /// Whoever asks for it then reads it anew.
-    #[default]
-    Plain,
-    /// Before that, one of those who ask reads it anew, while the others are given what still stands.
-    RefreshAhead,
-}
-
-impl From<Duration> for Term {
-    fn from(ttl: Duration) -> Self {
-        Self { ttl, expiry: Expiry::Plain, again: None }
-    }
-}
-
-/// What the store has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Answers given.
-    pub hits: u64,
-    /// Answers that were not there.
-    pub misses: u64,
-    /// Answers that did not stand any more, among the misses.
-    pub stale: u64,
-    /// Answers that were read anew before their time, among the misses.
-    pub refreshes: u64,
-    /// Answers kept.
-    pub puts: u64,
-    /// Answers that made room for others.
-    pub evictions: u64,
-    /// Versions taken away.
-    pub invalidations: u64,
-}
-
 #[derive(Clone, Debug)]
 struct Entry {
-    answer: Arc<Answer>,
-    versions: Box<[(Place, u64)]>,
+    answer: Arc<Stored>,
+    versions: Versions,
     began: Instant,
     until: Instant,
     /// Whoever asks from then on reads it anew.
@@ -224,6 +177,8 @@ pub struct Store {
     told: Option<Vec<Told>>,
     last_token: u64,
     again: again::Registry,
+    /// What was asked for, if that decides what is kept.
+    seen: Option<seen::Seen>,
 }
 
 impl Store {
@@ -246,7 +201,13 @@ impl Store {
             told: None,
             last_token: 0,
             again: again::Registry::default(),
+            seen: None,
         }
+    }
+
+    /// From now on, while there is no room left, an answer is kept when it is asked for the second time.
+    pub fn admit_second(&mut self) {
+        self.seen = Some(seen::Seen::new(self.entries.bounds().entries));
     }
 
     /// Forgets all answers, and all marks: nobody has followed what was written. Versions go on, and a mark of before is on
@@ -294,11 +255,16 @@ impl Store {
         reader: Reader,
         now: Instant,
     ) -> Found {
-        if self.stamp(database, now) != stamp || self.suspended.contains_key(database) {
+        let cluster = self.place(&Tag::Cluster, now);
+        let own = self.place(&Tag::Database(database.clone()), now);
+        let (Some(_), Some(own)) = (cluster, own) else { return Found::Pass };
+        let suspended = !self.suspended.is_empty() && self.suspended.contains_key(database);
+        if Stamp(self.version_at(CLUSTER), self.version_at(own)) != stamp || suspended {
             return Found::Pass;
         }
-        let mut pass =
-            self.is_marked(&Tag::Cluster) || self.is_marked(&Tag::Database(database.clone()));
+        let names = [CLUSTER, own];
+        let mut pass = names.into_iter().any(|place| self.is_marked_at(place));
+        let mut was_there = false;
         if !pass && let Some(entry) = self.entries.get_mut(key, now) {
             let stands = |states: &[State], (place, version): &(Place, u64)| {
                 states.get(place.0 as usize).is_some_and(|state| state.version == *version)
@@ -311,7 +277,7 @@ impl Store {
                     let (answer, began) = (entry.answer.clone(), entry.began);
                     entry.hit_at = Some(now);
                     if entry.is_due(now)
-                        && let Found::Fill(fill) = self.begin_fill(database, tags, now)
+                        && let Found::Fill(fill) = self.begin_fill(names, database, tags, now)
                     {
                         self.counts.misses += 1;
                         self.counts.refreshes += 1;
@@ -324,27 +290,52 @@ impl Store {
             } else {
                 self.entries.remove(key);
                 self.counts.stale += 1;
+                was_there = true;
             }
         }
         self.counts.misses += 1;
-        if pass { Found::Pass } else { self.begin_fill(database, tags, now) }
+        if pass {
+            return Found::Pass;
+        }
+        if !was_there && !self.admits(key) {
+            self.counts.unseen += 1;
+            return Found::Unseen;
+        }
+        self.begin_fill(names, database, tags, now)
     }
 
-    fn begin_fill(&mut self, database: &Arc<str>, tags: &[Tag], now: Instant) -> Found {
-        let own = Self::common_tags(database);
-        let mut versions = Vec::with_capacity(tags.len() + own.len());
+    /// Is there room for what is asked for by this key, or was it asked for before? Where others share, all are kept: for them.
+    fn admits(&mut self, key: &Key) -> bool {
+        let Some(seen) = self.seen.as_mut().filter(|_| self.told.is_none()) else { return true };
+        !self.entries.is_full() || seen.note(key.hash())
+    }
+
+    fn begin_fill(
+        &mut self,
+        names: [Place; 2],
+        database: &Arc<str>,
+        tags: &[Tag],
+        now: Instant,
+    ) -> Found {
+        let mut versions = FewVersions::new();
         let mut changed_at = None;
-        for tag in own.iter().chain(tags) {
-            let Some(place) = self.place(tag, now) else { return Found::Pass };
-            let state = &self.states[place.0 as usize];
-            if state.marks > 0 {
+        let rows = Tag::Rows(database.clone());
+        let others = std::iter::once(&rows).chain(tags);
+        for place in names.into_iter().map(Ok).chain(others.map(Err)) {
+            let place = match place {
+                Ok(place) => Some(place),
+                Err(tag) => self.place(tag, now),
+            };
+            let state = place.and_then(|place| Some((place, self.states.get(place.0 as usize)?)));
+            let Some((place, state)) = state.filter(|(_, state)| state.marks == 0) else {
                 return Found::Pass;
-            }
+            };
             changed_at = changed_at.max(Some(state.changed_at));
             versions.push((place, state.version));
         }
         let changed_at = changed_at.unwrap_or(now);
-        Found::Fill(Fill { versions: versions.into(), began: now, ahead_of: None, changed_at })
+        let versions = Arc::from(&versions[..]);
+        Found::Fill(Fill { versions, began: now, ahead_of: None, changed_at })
     }
 
     /// Is there an answer by now that was read under the same versions?
@@ -364,7 +355,7 @@ impl Store {
         &mut self,
         key: Key,
         fill: Fill,
-        answer: Answer,
+        answer: impl Into<Arc<Stored>>,
         term: impl Into<Term>,
         now: Instant,
     ) {
@@ -382,18 +373,22 @@ impl Store {
             Expiry::Plain => None,
             Expiry::RefreshAhead => Some(until - ttl / REFRESH_DIVISOR),
         };
+        let answer: Arc<Stored> = answer.into();
+        if answer.saved() > 0 {
+            self.counts.packed += 1;
+            self.counts.packed_saved += answer.saved() as u64;
+        }
         let bytes = answer.bytes() + fill.versions.len() * size_of::<(Place, u64)>();
         let Fill { versions, began, .. } = fill;
         if again.is_some() {
             // What takes more than rows takes what it would be read by.
-            for (place, _) in &versions {
+            for (place, _) in versions.iter() {
                 if self.is_of_rows(*place) {
                     self.again.add(*place, key.hash());
                 }
             }
         }
-        let (answer, hit_at) = (Arc::new(answer), None);
-        let entry = Entry { answer, versions, began, until, refresh_at, again, hit_at };
+        let entry = Entry { answer, versions, began, until, refresh_at, again, hit_at: None };
         self.entries.put(key, entry, bytes, until);
         self.counts.puts += 1;
     }
@@ -426,8 +421,11 @@ impl Store {
     }
 
     fn version(&mut self, tag: &Tag, now: Instant) -> u64 {
-        let place = self.place(tag, now);
-        place.and_then(|place| self.states.get(place.0 as usize)).map_or(0, |state| state.version)
+        self.place(tag, now).map_or(0, |place| self.version_at(place))
+    }
+
+    fn version_at(&self, place: Place) -> u64 {
+        self.states.get(place.0 as usize).map_or(0, |state| state.version)
     }
 
     fn is_of_rows(&self, place: Place) -> bool {

@@ -10,9 +10,16 @@ const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
 /// A text that could spell such a word without its letters is not timeless either: one with escapes (`\x74`, `U&'\0074'`), or
 /// with a literal that goes on in another line.
 pub fn is_timeless(text: &[u8], bound: &[u8]) -> bool {
-    !text.contains(&b'\\')
-        && !goes_on(text)
-        && [text, bound].into_iter().all(|bytes| !has_word(bytes) && !has_mark_in_word(bytes))
+    let is_free = |bytes| !has_word(bytes) && !has_mark_in_word(bytes);
+    let is_text_free =
+        !has_literal(text) || !text.contains(&b'\\') && !goes_on(text) && is_free(text);
+    is_text_free && is_free(bound)
+}
+
+/// May there be a literal that is no number: a quote, or a dollar that no number follows?
+fn has_literal(text: &[u8]) -> bool {
+    text.contains(&b'\'')
+        || text.windows(2).any(|two| matches!(two, [b'$', next] if !next.is_ascii_digit()))
 }
 
 /// Is there a quote or backslash within a word? In elements of arrays and bounds of ranges neither counts: `[to"d"ay,)`.
@@ -95,6 +102,8 @@ mod tests {
             "select 'snow', 'knows', 'todays', name from nowhere",
             "select 'a', 'b'",
             "select 'a'\n, 'b'",
+            // Without a literal, they are names.
+            "select now, \"today\", yesterday from t where n = $1",
         ] {
             assert!(is_timeless(text.as_bytes(), b"\0\0\0\x04snow"), "{text}");
         }
@@ -115,7 +124,9 @@ mod tests {
             }));
             bytes.extend(behind.into_bytes());
             prop_assert!(!is_timeless(b"select $1", &bytes));
-            prop_assert!(!is_timeless(&bytes, b""));
+            for quote in [&b"'"[..], b"$$", b"$a$"] {
+                prop_assert!(!is_timeless(&[quote, &bytes, quote].concat(), b""));
+            }
         }
     }
 }

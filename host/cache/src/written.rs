@@ -73,6 +73,10 @@ pub fn written(
         kind if kind.is_about_session() => return Written::Nothing,
         _ => {}
     }
+    // What was prepared may be anything, below EXPLAIN and CREATE TABLE AS, too.
+    if analysis.effects.contains(Effects::EXECUTES) {
+        return if makes(shape, analysis) { Written::Cluster } else { by_call(tables) };
+    }
     match shape.kind {
         _ if shape.incomplete.is_some() => unread(analysis, tables),
         ShapeKind::Empty => Written::Nothing,
@@ -83,11 +87,21 @@ pub fn written(
         | ShapeKind::Merge
         | ShapeKind::Copy => rows(shape, database, tables),
         ShapeKind::Session if analysis.kind == Kind::Declare => rows(shape, database, tables),
+        ShapeKind::Utility if makes(shape, analysis) => Written::Cluster,
         ShapeKind::Utility if analysis.kind == Kind::Explain => rows(shape, database, tables),
         // VACUUM and its kin show nobody other rows; REFRESH is DDL.
         ShapeKind::Utility if analysis.kind == Kind::Maintenance => Written::Nothing,
         _ => Written::Cluster,
     }
+}
+
+/// Does it change what names mean? EXPLAIN may run what makes a table: it writes, and to no table that it names.
+fn makes(shape: &Shape, analysis: &Analysis) -> bool {
+    let is_named = shape.tables.iter().any(|table| table.access != Access::Reads);
+    let explains = analysis.kind == Kind::Explain && shape.access != Access::Reads && !is_named;
+    shape.kind == ShapeKind::Ddl
+        || analysis.effects.contains(Effects::DDL)
+        || explains && !analysis.effects.contains(Effects::EXECUTES)
 }
 
 /// Texts that were not understood as a whole: those that may be DDL reach beyond rows.
@@ -138,6 +152,10 @@ fn rows(shape: &Shape, database: &Arc<str>, tables: Option<&Tables>) -> Written 
         if tables.write(table.schema.as_deref(), &table.name, &mut found).is_none() {
             return by_call(Some(tables));
         }
+    }
+    // It writes, and names nothing that it does.
+    if found.is_empty() {
+        return by_call(Some(tables));
     }
     Written::Tags(found.into_iter().map(|oid| Tag::Relation(database.clone(), oid)).collect())
 }

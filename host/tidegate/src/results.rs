@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidegate_cache::{Counts, Deny, Doubt, FollowCounts, Followers, Landing, Stamp, Store, Tag};
+use tidegate_cache::{
+    Answer, Counts, Deny, Doubt, FollowCounts, Followers, Landing, Stamp, Store, Stored, Tag,
+};
 use tokio::sync::{oneshot, watch};
 
-use crate::config::CacheSettings;
+use crate::config::{Admission, CacheSettings};
 use crate::sharing::{Gates, Sharing};
 pub use leading::{Followed, Following, Leading, Run};
 pub use rules::RuleCounts;
@@ -53,6 +55,12 @@ pub struct Results {
     /// How long a writer waits for what is read again.
     write_through: Option<Duration>,
     rereads: AtomicU64,
+    warmed: AtomicU64,
+    inspections_max: u32,
+    inspected: AtomicU64,
+    different: AtomicU64,
+    /// Answers of at least so many bytes are compressed.
+    pack_min: Option<usize>,
     sharing: Option<Arc<Sharing>>,
 }
 
@@ -63,6 +71,9 @@ impl Results {
         let sharing = settings.redis.clone().map(|redis| Sharing::new(redis, seed));
         if sharing.is_some() {
             store.share();
+        }
+        if settings.admission == Admission::Second {
+            store.admit_second();
         }
         let followers = Followers::new(settings.single_flight.unwrap_or_default());
         Arc::new(Self {
@@ -76,6 +87,11 @@ impl Results {
             rules: Rules::default(),
             write_through: settings.write_through,
             rereads: AtomicU64::new(0),
+            warmed: AtomicU64::new(0),
+            inspections_max: settings.inspect_per_second,
+            inspected: AtomicU64::new(0),
+            different: AtomicU64::new(0),
+            pack_min: settings.pack_min,
             seed: (seed >> 64) as u64 ^ seed as u64,
             sharing,
         })
@@ -234,6 +250,11 @@ impl Results {
         self.write_through
     }
 
+    /// An answer as it is to be kept. Large ones take their time, so nothing is locked.
+    pub fn stored(&self, answer: Answer) -> Arc<Stored> {
+        Arc::new(Stored::new(answer, self.pack_min))
+    }
+
     /// Something is read again since it was written.
     pub fn note_reread(&self) {
         self.rereads.fetch_add(1, Ordering::Relaxed);
@@ -242,6 +263,32 @@ impl Results {
     /// How often that was.
     pub fn rereads(&self) -> u64 {
         self.rereads.load(Ordering::Relaxed)
+    }
+
+    /// How many answers that are given are read once more in a second, by each worker.
+    pub fn inspections_max(&self) -> u32 {
+        self.inspections_max
+    }
+
+    /// An answer was read once more while nothing was written. Was it the same?
+    pub fn note_inspected(&self, same: bool) {
+        self.inspected.fetch_add(1, Ordering::Relaxed);
+        self.different.fetch_add(u64::from(!same), Ordering::Relaxed);
+    }
+
+    /// How many were, and how many differed.
+    pub fn inspected(&self) -> (u64, u64) {
+        (self.inspected.load(Ordering::Relaxed), self.different.load(Ordering::Relaxed))
+    }
+
+    /// So many answers are kept since an operator has named their statements.
+    pub fn note_warmed(&self, count: usize) {
+        self.warmed.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// How many those were.
+    pub fn warmed(&self) -> u64 {
+        self.warmed.load(Ordering::Relaxed)
     }
 
     /// A policy wanted an answer to be kept that may not be.

@@ -10,6 +10,7 @@ mod readiness; // can the primary be reached?
 mod record; // what runs, for a while
 mod roles; // another server in the place of the primary
 mod snapshot; // what the workers and plugins are doing
+mod warm; // answers that are to be there before anybody asks
 
 use std::io;
 use std::net::TcpListener;
@@ -425,7 +426,10 @@ impl Handle {
             alerts: self.alerts.clone(),
         };
         let started = control::start(input).map(drop);
-        started.map_err(|error| (Exit::Failure, format!("cannot start the control plane: {error}")))
+        started
+            .map_err(|error| (Exit::Failure, format!("cannot start the control plane: {error}")))?;
+        // Workers take orders when they run.
+        warm::begin(self)
     }
 
     /// Starts to drain; at most once.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustc_hash::FxHashMap;
 use tidegate_cache::{Stamp, Tables};
+use tidegate_cluster::Load;
 use tidegate_core::catalogue::Catalogue;
 use tidegate_core::limits::CATALOGUES_MAX;
 use tidegate_core::roles::Roles;
@@ -55,8 +56,18 @@ pub struct KnownRoles {
     pub stamp: u64,
 }
 
+/// How busy a server's machine is, and who says so.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LoadView {
+    pub load: Load,
+    /// `database` or `node_exporter`; `None`: nobody.
+    pub source: Option<&'static str>,
+    /// Why it is not known.
+    pub trouble: Option<Arc<str>>,
+}
+
 /// One server, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MemberView {
     pub name: Arc<str>,
     pub address: Arc<str>,
@@ -70,6 +81,10 @@ pub struct MemberView {
     /// Of a replica.
     pub lag: Option<Duration>,
     pub serves_reads: bool,
+    /// It would, and is left out for a time: why.
+    pub ejected: Option<&'static str>,
+    /// How busy its machine is.
+    pub load: LoadView,
     /// An operator wants no new reads there.
     pub is_drained: bool,
     /// Why it does not answer.

@@ -1,11 +1,15 @@
 //! Answers that are kept: which are, who gets them, and that none is older than it may be.
 
 mod api; // the cache as an API
+mod encrypted; // a Redis that is reached over TLS
 mod following; // reads that wait for another of the same
 mod history; // what readers see while writers write
+mod inspected; // whether what is kept is true
 mod named; // prepared statements, as drivers use them
+mod sessions; // what a session has set, and what it is in the middle of
 mod shared; // several Tidegates and one Redis
 mod through; // answers that are read again: when they are written, before their time is over
+mod warming; // answers that are there before anybody asks
 
 use crate::own::{SOON, policies_answer};
 use std::path::PathBuf;
@@ -20,9 +24,10 @@ const READS: &str = include_str!("cache/reads.txt");
 const WRITES: &str = include_str!("cache/writes.txt");
 const CONFIG: &str = "workers = 2\n[pool]\nsize_min = 0\nsize_max = 5\n";
 /// A policy that comes with Tidegate, told to keep all tables of the schema for a minute.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 29] = [
     "t", "u", "tv", "tnow", "tcast", "tfn", "tm", "p", "p1", "p2", "un", "rls", "trg", "audit",
-    "seq", "pg_class", "rl", "a", "b", "reg",
+    "seq", "pg_class", "rl", "a", "b", "reg", "fa", "fb", "fc", "fd", "pt", "parent", "child",
+    "tvv", "vrls",
 ];
 
 /// Which servers answer.
@@ -167,6 +172,35 @@ fn a_hit_needs_no_server_and_is_the_same_to_the_byte() {
     assert!(kept.runs(&mut other, sql));
     other.query("COMMIT");
     assert!(!kept.runs(&mut other, sql));
+}
+
+#[test]
+fn large_answers_are_kept_compressed_and_come_back_as_they_were() {
+    let config = format!("{CONFIG}[cache]\ncompress_kib_min = 4\n");
+    let cluster = shared_cluster();
+    let mut kept = Kept::start_with(cluster, "cache_large", SCHEMA, With::ThePrimary, &config);
+    let mut client = kept.connect();
+    let (before, bytes) =
+        (kept.counter("tidegate_cache_compressed_total"), kept.counter("tidegate_cache_bytes"));
+    // Rows that repeat each other, and digests that do not.
+    let repeated = "SELECT t.id, repeat(u.v::text, 400) FROM t, u ORDER BY t.id, u.id";
+    let noise = "SELECT string_agg(sha512((t.id * 100 + u.id)::text::bytea), '' ORDER BY t.id, u.id) FROM t, u";
+    for sql in [repeated, noise] {
+        let (first, ran) = kept.read(&mut client, sql);
+        assert!(ran && first.iter().all(|message| message.tag != b'E'), "{first:?}");
+        for _ in 0..3 {
+            assert_eq!(kept.read(&mut client, sql), (first.clone(), false), "{sql}");
+        }
+        let batch = pipeline().parse("", sql, &[]).bind("", "", &[]).execute("").sync();
+        client.send(batch.bytes());
+        let first = client.read_until_ready();
+        client.send(batch.bytes());
+        assert_eq!(client.read_until_ready(), first, "{sql}");
+    }
+    // The repeated ones in both forms: of some 40 kB each, a tenth.
+    assert_eq!(kept.counter("tidegate_cache_compressed_total") - before, 2);
+    assert!(kept.counter("tidegate_cache_compression_saved_bytes_total") > 60_000);
+    assert!(kept.counter("tidegate_cache_bytes") - bytes < 40_000);
 }
 
 #[test]
@@ -337,9 +371,11 @@ fn each_write_takes_what_it_changes() {
         // By now the catalogue is as new as the last change.
         kept.runs(&mut reader, read);
         assert!(!kept.runs(&mut reader, read), "{line}: it is not kept in the first place");
-        let answer = writer.query(write);
-        let failed = answer.iter().any(|message| message.tag == b'E');
-        assert_eq!(failed, write.contains("(NULL)"), "{line}: {answer:?}");
+        for write in write.split(" ;; ") {
+            let answer = writer.query(write);
+            let failed = answer.iter().any(|message| message.tag == b'E');
+            assert_eq!(failed, write.contains("(NULL)"), "{line}: {answer:?}");
+        }
         if kept.runs(&mut reader, read) != (rule != "none") {
             wrong.push(line);
         }

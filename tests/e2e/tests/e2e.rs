@@ -12,6 +12,7 @@ mod flow; // one side reads more slowly than the other sends
 mod guests; // policies in other languages
 mod handover; // a new process in the place of the one that runs
 mod hba; // who may connect from where
+mod health; // replicas that are slow or gone, machines, rights
 mod hidden; // what no text shows
 mod http; // POST /sql
 mod leaks; // one server connection for two clients

@@ -63,7 +63,7 @@ struct Row {
 
 /// Measures and prints tables.
 pub fn run(options: &Options) -> Result<(), String> {
-    eprintln!("starting a primary, a Redis and three Tidegates");
+    eprintln!("starting a primary, a Redis and four Tidegates");
     let cluster = Cluster::start(&ClusterOptions {
         durability: Durability::None,
         conf: vec!["max_connections = 500".into(), "shared_buffers = 256MB".into()],
@@ -102,9 +102,12 @@ fn ways(cluster: &Cluster, redis: &Redis) -> Result<Vec<Way>, String> {
         tidegate: None,
     }];
     let shared = format!("[cache.redis]\nurl = \"redis://127.0.0.1:{}\"\n", redis.port());
-    for (label, keeps, toml) in
-        [("no cache", false, ""), ("memory", true, ""), ("redis", true, shared.as_str())]
-    {
+    for (label, keeps, toml) in [
+        ("no cache", false, ""),
+        ("memory", true, ""),
+        ("second", true, "admission = \"second\"\n"),
+        ("redis", true, shared.as_str()),
+    ] {
         let tidegate = tidegate(cluster, label, keeps, toml)?;
         ways.push(Way { label, door: door_of(&tidegate), tidegate: Some(tidegate) });
     }

@@ -9,6 +9,7 @@ pub mod habits; // headers, panics, sleeps, unsafe, paths
 pub mod links; // links between documents
 pub mod plugins; // the default policies
 pub mod properties; // a proptest for every property that is claimed
+pub mod rules; // a test for each rule of the cache
 pub mod rust; // just enough reading of Rust
 pub mod traps; // a test or a word for each trap
 pub mod tree; // the repository's files

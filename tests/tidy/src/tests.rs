@@ -1,7 +1,9 @@
 //! The rules on this repository, and on small inputs that break them.
 
 use crate::tree::File;
-use crate::{arrows, budgets, dependencies, habits, links, plugins, properties, rust, traps, tree};
+use crate::{
+    arrows, budgets, dependencies, habits, links, plugins, properties, rules, rust, traps, tree,
+};
 use std::collections::BTreeMap;
 
 fn hold(complaints: Vec<String>) {
@@ -56,6 +58,11 @@ fn unsafe_says_why_it_is_sound() {
 #[test]
 fn each_trap_is_met_or_told() {
     hold(traps::check(&tree::read()));
+}
+
+#[test]
+fn each_rule_of_the_cache_has_its_tests() {
+    hold(rules::check(&tree::read()));
 }
 
 #[test]

@@ -186,7 +186,7 @@ impl World {
         let who = Reader { waits: setup.waits, saw_at: None };
         let fill = match self.store.look(&key(), (&name(), self.stamp, &tags()), who, self.now) {
             Found::Hit(answer, _) => return Reading::Has(value(&answer), true),
-            Found::Pass => return Reading::Asks(None, None),
+            Found::Pass | Found::Unseen => return Reading::Asks(None, None),
             Found::Fill(fill) => fill,
         };
         if !may_follow {

@@ -163,7 +163,7 @@ mod tests {
                     self.store.put(asked.key(), fill, answer, term, self.now);
                     false
                 }
-                Found::Pass => panic!("nothing is under way"),
+                Found::Pass | Found::Unseen => panic!("nothing is under way"),
             }
         }
 

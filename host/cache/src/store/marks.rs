@@ -1,8 +1,27 @@
 //! Commits that are under way: what they change is neither kept meanwhile nor given to whoever may have seen it.
 
-use super::{Place, Reader, State, Store, Tag, Waits};
+use super::{Place, State, Store, Tag};
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Who looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reader {
+    /// Whether commits that are under way hold an answer back.
+    pub waits: Waits,
+    /// When it last saw an answer of a server's own.
+    pub saw_at: Option<Instant>,
+}
+
+/// What a commit that is under way does to a reader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Waits {
+    /// Nothing, unless the reader may have seen it already.
+    #[default]
+    IfSeen,
+    /// The reader is not served.
+    Always,
+}
 
 /// On what a commit changes, while it is under way. Must be given back to `settle`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,9 +91,8 @@ impl Store {
         }
     }
 
-    pub(super) fn is_marked(&self, tag: &Tag) -> bool {
-        let state = self.places.get(tag).and_then(|place| self.states.get(place.0 as usize));
-        state.is_some_and(|state| state.marks > 0)
+    pub(super) fn is_marked_at(&self, place: Place) -> bool {
+        self.states.get(place.0 as usize).is_some_and(|state| state.marks > 0)
     }
 }
 

@@ -1,8 +1,10 @@
 use super::*;
+use crate::capture::Answer;
 use crate::key::KeyParts;
 use crate::work::{Block, Ran, Work};
 use crate::written::Written;
 use proptest::prelude::*;
+use std::time::Duration;
 
 fn database() -> Arc<str> {
     "d".into()
@@ -33,7 +35,7 @@ fn read(store: &mut Store, name: u8, tags: &[Tag], now: Instant) -> bool {
             store.put(key(name), fill, Answer::of(&[name]), Duration::from_secs(60), now);
             false
         }
-        Found::Pass => false,
+        Found::Pass | Found::Unseen => false,
     }
 }
 
@@ -226,4 +228,37 @@ proptest! {
             prop_assert!(matches!(found, Found::Hit(..)));
         }
     }
+}
+
+#[test]
+fn with_no_room_left_an_answer_is_kept_when_it_is_asked_for_again() {
+    let now = Instant::now();
+    let bounds = Bounds { entries: 4, ..bounds() };
+    let (mut plain, mut store) = (Store::new(bounds), Store::new(bounds));
+    store.admit_second();
+    // While there is room, the first time.
+    for name in 0..4 {
+        assert!(!read(&mut store, name, &[relation(name.into())], now));
+        assert!(read(&mut store, name, &[relation(name.into())], now));
+        read(&mut plain, name, &[relation(name.into())], now);
+    }
+    // A scan of what is asked for once takes nobody's room.
+    for name in 10..200 {
+        let tags = [relation(1)];
+        assert!(matches!(look(&mut store, name, &tags, now), Found::Unseen));
+        read(&mut plain, name, &tags, now);
+    }
+    for name in 0..4 {
+        assert!(read(&mut store, name, &[relation(name.into())], now));
+        assert!(!read(&mut plain, name, &[relation(name.into())], now), "without it, it does");
+    }
+    assert_eq!((store.counts().unseen, store.counts().evictions), (190, 0));
+    // What is asked for the second time is kept, in place of what was asked for longest ago.
+    assert!(!read(&mut store, 10, &[relation(1)], now));
+    assert!(read(&mut store, 10, &[relation(1)], now));
+    assert_eq!(store.counts().evictions, 1);
+    // What was taken by a write is known, though others have come meanwhile.
+    store.bump(&[relation(3)], now);
+    assert!(!read(&mut store, 3, &[relation(3)], now));
+    assert!(read(&mut store, 3, &[relation(3)], now));
 }

@@ -58,11 +58,11 @@ impl Verb {
     /// Of the statement that was completed with this word.
     fn of(first: &[u8], may_write: Option<()>) -> Option<Self> {
         let is = |word: &&str| word.as_bytes() == first;
-        let quiet = QUIET.iter().any(|word| is(word));
+        let quiet = QUIET.iter().any(is);
         if quiet && (may_write.is_none() || first != b"SELECT") {
             return None;
         }
-        let place = WRITING.iter().position(|word| is(word)).unwrap_or(WRITING.len() - 1);
+        let place = WRITING.iter().position(is).unwrap_or(WRITING.len() - 1);
         u8::try_from(place + 1).ok().and_then(NonZeroU8::new).map(Self)
     }
 

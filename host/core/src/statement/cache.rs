@@ -48,6 +48,16 @@ struct Entry {
     until: Option<Instant>,
 }
 
+/// A text that was read a moment ago: one statement is often looked at from several sides.
+struct Last {
+    text: Vec<u8>,
+    settings: TextSettings,
+    known: Known,
+}
+
+/// Longer texts are not compared, but read again.
+const LAST_BYTES_MAX: usize = 1_024;
+
 /// What an entry takes beside its shape: itself, its place in the map at its usual load, the counts of the `Arc`.
 const ENTRY_BYTES: usize = size_of::<Entry>() + 2 * (size_of::<(Fingerprint, u32)>() + 1) + 16;
 
@@ -62,6 +72,7 @@ pub struct ShapeCache<G> {
     bytes: usize,
     bytes_max: usize,
     counts: CacheCounts,
+    last: Option<Last>,
     /// The shapes of texts without a fingerprint.
     too_large: Arc<Shape>,
     too_many_tokens: Arc<Shape>,
@@ -82,6 +93,7 @@ impl<G: Grammar> ShapeCache<G> {
             bytes: 0,
             bytes_max,
             counts: CacheCounts::default(),
+            last: None,
             too_large: unreadable(Incomplete::TooLarge),
             too_many_tokens: unreadable(Incomplete::TooManyTokens),
             broken: unreadable(Incomplete::Unparseable),
@@ -92,6 +104,13 @@ impl<G: Grammar> ShapeCache<G> {
     /// The shape of a text. Never fails: what cannot be read has a shape that says so.
     #[inline]
     pub fn shape_of(&mut self, text: &[u8], settings: TextSettings, now: Instant) -> Known {
+        if let Some(last) = &self.last
+            && last.text == text
+            && last.settings == settings
+        {
+            self.counts.hits += 1;
+            return last.known.clone();
+        }
         let strings = settings.strings;
         if settings.encoding == TextEncoding::Unsafe && !is_safe_anywhere(text) {
             return self.unknown(text, |cache| &cache.encoding);
@@ -111,7 +130,11 @@ impl<G: Grammar> ShapeCache<G> {
         {
             entry.used = true;
             self.counts.hits += 1;
-            return known(Arc::clone(&entry.shape));
+            let known = known(Arc::clone(&entry.shape));
+            if entry.until.is_none() && text.len() <= LAST_BYTES_MAX {
+                remember(&mut self.last, text, settings, &known);
+            }
+            return known;
         }
         known(self.miss(text, settings, &reading, now))
     }
@@ -220,6 +243,18 @@ impl<G: Grammar> ShapeCache<G> {
         if let Some(moved) = self.entries.get(place) {
             self.places.insert(moved.shape.fingerprint, place as u32);
         }
+    }
+}
+
+fn remember(last: &mut Option<Last>, text: &[u8], settings: TextSettings, known: &Known) {
+    let known = known.clone();
+    match last {
+        Some(last) => {
+            last.text.clear();
+            last.text.extend_from_slice(text);
+            (last.settings, last.known) = (settings, known);
+        }
+        None => *last = Some(Last { text: text.to_vec(), settings, known }),
     }
 }
 

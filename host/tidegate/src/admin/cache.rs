@@ -1,5 +1,6 @@
 //! `/api/v1/cache`: what is kept of answers and how often it helped, entries that applications put, and what takes either.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,11 @@ use serde::{Deserialize, Serialize};
 use tidegate_cache::{Entry, Glob};
 use tidegate_core::limits::{
     CACHE_ENTRY_TTL_DEFAULT, CACHE_NAME_BYTES_MAX, CACHE_TAGS_MAX, POLICY_TTL_MAX,
+    WARM_STATEMENTS_MAX,
 };
 
-use super::Control;
 use super::reply::{Problem, Reply, json, reply};
+use super::{Answer, Control};
 use crate::config::decode_percent;
 use crate::plugins::Who;
 
@@ -30,6 +32,12 @@ pub trait CacheControl {
     /// # Errors
     /// Why nothing was taken, as a sentence.
     fn invalidate(&self, what: &Invalidation, who: Who) -> Result<Invalidated, String>;
+
+    /// Has the answers of statements be there.
+    ///
+    /// # Errors
+    /// Why nothing was asked, as a sentence.
+    fn warm(&self, question: WarmQuestion, who: Who) -> Answer<Result<WarmReport, String>>;
 
     fn entry(&self, name: &str) -> Option<Entry>;
 
@@ -62,7 +70,18 @@ pub struct AnswersReport {
     pub misses: u64,
     /// Of the misses: an answer was there and stood no more.
     pub stale: u64,
+    /// Of the misses: they were asked for once, and there was no room.
+    #[serde(default)]
+    pub unseen: u64,
     pub puts: u64,
+    /// Of these, those of statements that an operator has named.
+    #[serde(default)]
+    pub warmed: u64,
+    /// Of the answers kept, those kept compressed; and what that has saved, all in all.
+    #[serde(default)]
+    pub compressed: u64,
+    #[serde(default)]
+    pub compression_saved_bytes: u64,
     pub evictions: u64,
     pub invalidations: u64,
 }
@@ -126,6 +145,42 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+/// Which answers are to be there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WarmQuestion {
+    /// The primary URL's unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// As whom, by one of the connections that Tidegate can open: the primary URL's user unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// As the clients have them that are to find the answers, by their start-up parameters.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
+    pub statements: Vec<String>,
+}
+
+/// What became of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarmReport {
+    /// No: it goes on, and the log says so when it is done.
+    pub done: bool,
+    pub statements: usize,
+    pub kept: usize,
+    /// They were there already.
+    pub there: usize,
+    pub not_kept: Vec<NotWarmed>,
+}
+
+/// A statement that was asked in vain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotWarmed {
+    /// Its number among those that were given, from 1.
+    pub statement: usize,
+    pub reason: String,
+}
+
 /// What was taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invalidated {
@@ -155,6 +210,36 @@ pub(super) fn invalidate(control: &dyn Control, body: &[u8], who: Who) -> Result
     match control.invalidate(&what, who) {
         Ok(invalidated) => Ok(json(StatusCode::OK, &invalidated)),
         Err(why) => Err(Problem::new(StatusCode::NOT_FOUND).detail(why)),
+    }
+}
+
+pub(super) async fn warm(control: &dyn Control, body: &[u8], who: Who) -> Result<Reply, Problem> {
+    let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST).detail(detail);
+    let question: WarmQuestion = serde_json::from_slice(body).map_err(|error| {
+        let example = r#"{"database": "shop", "statements": ["SELECT * FROM products"]}"#;
+        bad(format!("the body is nothing such as {example}: {error}"))
+    })?;
+    let count = question.statements.len();
+    if count == 0 || count > WARM_STATEMENTS_MAX {
+        return Err(bad(format!("name 1 to {WARM_STATEMENTS_MAX} statements")));
+    }
+    let WarmQuestion { database, user, settings, statements } = &question;
+    let settings = settings.iter().flat_map(|(name, value)| [name, value]);
+    if [database, user]
+        .into_iter()
+        .flatten()
+        .chain(settings)
+        .chain(statements)
+        .any(|text| text.contains('\0'))
+    {
+        return Err(bad("a text holds a zero byte".to_owned()));
+    }
+    match control.warm(question, who).await {
+        Ok(report) => {
+            let status = if report.done { StatusCode::OK } else { StatusCode::ACCEPTED };
+            Ok(json(status, &report))
+        }
+        Err(why) => Err(Problem::new(StatusCode::CONFLICT).detail(why)),
     }
 }
 

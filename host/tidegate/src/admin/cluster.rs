@@ -11,7 +11,7 @@ use crate::plugins::Who;
 use crate::view::{Force, LossReport, LostCommit, MemberView, Ordered, Topology};
 
 /// The servers as they were last seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClusterReport {
     /// `steady`, `suspect`, `promoting`, …
     pub state: String,
@@ -62,7 +62,7 @@ pub struct LostCommitReport {
     pub certain: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServerReport {
     pub name: String,
     pub address: String,
@@ -74,6 +74,17 @@ pub struct ServerReport {
     /// Of a replica.
     pub lag_ms: Option<u64>,
     pub serves_reads: bool,
+    /// `slow` or `failing`: it would serve reads, and is left out for a time.
+    pub ejected: Option<String>,
+    /// How busy its machine is; null: not known.
+    pub cpu_percent: Option<f64>,
+    pub memory_percent: Option<f64>,
+    /// Used, of the file system that its data are on.
+    pub disk_percent: Option<f64>,
+    /// Who says so: `database` or `node_exporter`.
+    pub load_source: Option<String>,
+    /// Why it is not known.
+    pub load_trouble: Option<String>,
     /// An operator wants no new reads there.
     pub drained: bool,
     /// Why it does not answer.
@@ -170,10 +181,21 @@ impl From<&MemberView> for ServerReport {
             position: member.position.map(|position| position.to_string()),
             lag_ms: member.lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
             serves_reads: member.serves_reads,
+            ejected: member.ejected.map(str::to_owned),
+            cpu_percent: member.load.load.cpu_percent.map(rounded),
+            memory_percent: member.load.load.memory_percent.map(rounded),
+            disk_percent: member.load.load.disk_percent.map(rounded),
+            load_source: member.load.source.map(str::to_owned),
+            load_trouble: member.load.trouble.as_deref().map(str::to_owned),
             drained: member.is_drained,
             fault: member.fault.map(str::to_owned),
         }
     }
+}
+
+/// To a tenth: the rest is noise.
+fn rounded(percent: f64) -> f64 {
+    (percent * 10.0).round() / 10.0
 }
 
 fn unix_ms(at: SystemTime) -> u64 {

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 use tidegate_core::limits::{
     ADMIN_ANSWER_TIME_MAX, ADMIN_BODY_BYTES_MAX, ADMIN_LIST_DEFAULT, ADMIN_LIST_MAX,
     CACHE_ENTRY_BYTES_MAX, PLUGIN_BODY_TIME_MAX, PLUGIN_LOAD_TIME_MAX, PLUGIN_UPLOADS_MAX,
-    POLICY_COMPONENT_BYTES_MAX, POLICY_SETTINGS_BYTES_MAX, RECORD_TIME_MAX,
+    POLICY_COMPONENT_BYTES_MAX, POLICY_SETTINGS_BYTES_MAX, RECORD_TIME_MAX, WARM_ANSWER_TIME_MAX,
 };
 use tokio::sync::Semaphore;
 
@@ -46,6 +46,7 @@ pub(super) enum Resource {
     AlertsTest,
     Cache,
     CacheInvalidate,
+    CacheWarm,
     CacheEntry,
     CachePut,
     CacheRemove,
@@ -98,6 +99,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::POST, "/api/v1/cluster/resync", Access::Token, Resource::ClusterOrder(ClusterVerb::Resync)),
     route(Method::GET, "/api/v1/cache", Access::Token, Resource::Cache),
     route(Method::POST, "/api/v1/cache/invalidate", Access::Token, Resource::CacheInvalidate),
+    route(Method::POST, "/api/v1/cache/warm", Access::Token, Resource::CacheWarm),
     route(Method::PUT, "/api/v1/cache/entries/{key}", Access::Token, Resource::CachePut),
     route(Method::GET, "/api/v1/cache/entries/{key}", Access::Token, Resource::CacheEntry),
     route(Method::DELETE, "/api/v1/cache/entries/{key}", Access::Token, Resource::CacheRemove),
@@ -139,7 +141,7 @@ impl Resource {
         match self {
             Resource::PluginUpload => (POLICY_COMPONENT_BYTES_MAX, PLUGIN_BODY_TIME_MAX),
             Resource::PluginConfigure => (POLICY_SETTINGS_BYTES_MAX, time_max),
-            Resource::CachePut => (CACHE_ENTRY_BYTES_MAX, time_max),
+            Resource::CachePut | Resource::CacheWarm => (CACHE_ENTRY_BYTES_MAX, time_max),
             _ => (ADMIN_BODY_BYTES_MAX, time_max),
         }
     }
@@ -148,6 +150,7 @@ impl Resource {
         match self {
             Resource::PluginUpload | Resource::PluginConfigure => PLUGIN_LOAD_TIME_MAX,
             Resource::Record => RECORD_TIME_MAX + ADMIN_ANSWER_TIME_MAX,
+            Resource::CacheWarm => WARM_ANSWER_TIME_MAX + ADMIN_ANSWER_TIME_MAX,
             _ => ADMIN_ANSWER_TIME_MAX,
         }
     }
@@ -296,6 +299,7 @@ impl Router {
             Resource::AlertsTest => Ok(alerts::test(control, who).await),
             Resource::Cache => Ok(cache::get(control)),
             Resource::CacheInvalidate => cache::invalidate(control, &body, who),
+            Resource::CacheWarm => cache::warm(control, &body, who).await,
             Resource::CacheEntry => cache::entry(control, slot),
             Resource::CachePut => cache::put(control, slot, (&head.headers, query), &body),
             Resource::CacheRemove => cache::remove(control, slot),

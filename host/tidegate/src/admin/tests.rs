@@ -330,6 +330,7 @@ fn each_route_answers_with_the_token() {
     for route in ROUTES {
         let answered = match route.path {
             "/api/v1/explain" => api.ask(r#"{"sql": "SELECT 1"}"#),
+            path @ "/api/v1/cache/warm" => api.post_body(path, r#"{"statements": ["SELECT 1"]}"#),
             path @ "/api/v1/cache/invalidate" => api.post_body(path, r#"{"all": true}"#),
             path @ "/api/v1/cluster/failover" => api.post_body(path, r#"{"to": "replica-1"}"#),
             path @ ("/api/v1/cluster/drain"

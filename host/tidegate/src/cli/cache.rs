@@ -1,13 +1,15 @@
 //! `tidegate cache`: what a running Tidegate keeps, and what takes it.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use hyper::Method;
-use tidegate_core::limits::ADMIN_ANSWER_TIME_MAX;
+use tidegate_core::limits::{ADMIN_ANSWER_TIME_MAX, WARM_ANSWER_TIME_MAX};
 
 use super::plugin::api::{Admin, Request};
-use crate::admin::{CacheReport, Invalidated, Invalidation};
+use crate::admin::{CacheReport, Invalidated, Invalidation, WarmQuestion, WarmReport};
+use crate::config::statements_of;
 use crate::exit::Exit;
 
 pub(super) const EXAMPLES: &str = "\
@@ -16,7 +18,9 @@ Examples:
   tidegate cache invalidate --table public.products --database shop
   tidegate cache invalidate --tag user-7
   tidegate cache invalidate --pattern 'session:*'
-  tidegate cache invalidate --all";
+  tidegate cache invalidate --all
+  tidegate cache warm --database shop --file warm.sql
+  tidegate cache warm \"SELECT * FROM products WHERE featured\"";
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct CacheArgs {
@@ -30,6 +34,8 @@ enum CacheCommand {
     Stats(StatsArgs),
     /// Take what is kept: the next statement asks a server
     Invalidate(InvalidateArgs),
+    /// Ask statements, so that their answers are there
+    Warm(WarmArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,6 +56,27 @@ struct InvalidateArgs {
     /// Where the table or tag is [default: the database of the primary's URL]; with --all, its answers alone
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct WarmArgs {
+    #[command(flatten)]
+    admin: Admin,
+    /// Where [default: the database of the primary's URL]
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// As whom: this one's clients find the answers [default: the user of the primary's URL]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// A start-up parameter of the clients that are to find them; may be repeated
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
+    /// Statements, one a line; lines that begin with -- do not count
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Statements, as clients send them
+    #[arg(value_name = "STATEMENT", required_unless_present = "file")]
+    statements: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -76,6 +103,7 @@ pub(super) fn run(args: CacheArgs) -> Exit {
     super::end(match args.command {
         CacheCommand::Stats(args) => stats(&args),
         CacheCommand::Invalidate(args) => invalidate(args),
+        CacheCommand::Warm(args) => warm(args),
     })
 }
 
@@ -103,6 +131,36 @@ fn invalidate(args: InvalidateArgs) -> Result<String, String> {
         (None, true) => format!("answers and {entries} entries taken\n"),
         (None, false) => format!("{entries} entries taken\n"),
     })
+}
+
+fn warm(args: WarmArgs) -> Result<String, String> {
+    let mut statements = args.statements;
+    if let Some(file) = &args.file {
+        let text = std::fs::read_to_string(file);
+        let text = text.map_err(|error| format!("{}: {error}", file.display()))?;
+        statements.extend(statements_of(&text));
+    }
+    let setting = |text: String| match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err(format!("--set {text}: it is not NAME=VALUE")),
+    };
+    let settings = args.settings.into_iter().map(setting).collect::<Result<_, String>>()?;
+    let question = WarmQuestion { database: args.database, user: args.user, settings, statements };
+    let body = serde_json::to_vec(&question).map_err(|error| error.to_string())?;
+    let request = Request::new(Method::POST, "/api/v1/cache/warm".to_owned());
+    let answer = args
+        .admin
+        .ask_within(WARM_ANSWER_TIME_MAX + ADMIN_ANSWER_TIME_MAX, Request { body, ..request })?;
+    let report: WarmReport = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
+    if !report.done {
+        return Ok("it takes long; the log says when it is done\n".to_owned());
+    }
+    let mut out = format!("{} kept, {} were there\n", report.kept, report.there);
+    for not in &report.not_kept {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "statement {}: {}", not.statement, not.reason);
+    }
+    Ok(out)
 }
 
 /// For people.

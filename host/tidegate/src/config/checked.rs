@@ -12,6 +12,7 @@ use super::alerts::AlertReceiver;
 use super::cache::CacheSettings;
 use super::peers::Peer;
 use super::routing::RoutingSettings;
+use super::servers::ExporterUrl;
 use std::sync::Arc;
 use tidegate_hba::Hba;
 pub use tidegate_wire::auth::Secret;
@@ -154,6 +155,8 @@ pub struct ServerUrl {
     pub channel_binding: ChannelBinding,
     pub sslnegotiation: SslNegotiation,
     pub max_protocol_version: ProtocolVersion,
+    /// Of `[[servers]]`: who tells how busy its machine is; none: the server itself, if it may.
+    pub node_exporter: Option<ExporterUrl>,
 }
 
 /// Where a server listens.

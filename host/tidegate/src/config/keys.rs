@@ -51,6 +51,10 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ),
     ("cluster", "The servers behind the proxy."),
     (
+        "servers",
+        "What is to be known of single servers beside their URLs; repeat the table for more.",
+    ),
+    (
         "admin",
         "The admin HTTP API: health, metrics, pools, reload, drain. Off unless `address` is set.",
     ),
@@ -132,6 +136,11 @@ pub(super) const TABLES: &[(&str, &str)] = &[
          one.",
     ),
     (
+        "cache.warm",
+        "Statements that are asked at start, so that their answers are there (`docs/cache.md#answers-that-are-there-before-anybody-asks`); \
+         repeat the table for more. What the caching policy does not want is not kept.",
+    ),
+    (
         "cache.redis",
         "Answers in a Redis that all Tidegates in front of one cluster share (`docs/cache.md`). Each must name all others in \
          `[[peers]]`: nothing is served while one of them is not heard. Without `url`, there is none.",
@@ -156,6 +165,9 @@ pub(super) const KEYS: &[Key] = &[
     key("cluster", "primary", Needed(r#""postgres://postgres@127.0.0.1:5432/postgres""#), Live, "The server that takes writes: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, percent-encoded, with the parameters `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `channel_binding`, `sslnegotiation`, `max_protocol_version` (`3.0` unless `3.2` or `latest`) and `host` (a directory is a Unix socket) of libpq."),
     key("cluster", "replicas", Value("[]"), Live, "Its streaming replicas, as URLs."),
     key("cluster", "password", Example(r#""${DATABASE_PASSWORD}""#), Live, "The password of the URLs that have none; taken as it is, without percent-encoding."),
+
+    key("servers", "name", Example(r#""primary""#), Live, "Which server: `primary`, or `replica-1`, `replica-2`, … in the order of `cluster.replicas`. It keeps its name, whatever it becomes."),
+    key("servers", "node_exporter", Example(r#""http://10.0.0.2:9100/metrics""#), Live, "A Prometheus node_exporter on its machine, which says how busy that is: processors, memory, disk (docs/failover.md). Unless written, the server itself is asked, as far as our user may."),
 
     key("admin", "address", Example(r#""127.0.0.1:6433""#), Restart, "Where it listens."),
     key("admin", "token", Example(r#""${ADMIN_TOKEN}""#), Restart, "The bearer token. The environment variable `TIDEGATE_ADMIN_TOKEN` comes before this key; with neither, nor a file, a token is made up at each start and the file it is in is named on standard output."),
@@ -209,6 +221,11 @@ pub(super) const KEYS: &[Key] = &[
     key("routing", "lag_return", Value(r#""2s""#), Live, "One that was too far behind serves reads again when it is less than this behind."),
     key("routing", "causality", Value(r#""session""#), Live, "What reads on replicas are sure to see. `session`: what their own session has written and seen. `global`: also what any session had written through this Tidegate before they began. `off`: whatever the replica has, up to `lag_max` old."),
     key("routing", "catch_up_max", Value(r#""10ms""#), Live, "A read that no replica is fresh enough for waits this long for one to catch up; then the primary runs it. `off`: the primary runs it at once."),
+    key("routing", "slow_start", Value(r#""10s""#), Live, "A replica that begins to serve reads, or does so again, gets a tenth of its share at first, and more and more until it has all of it after this. `off`: all of it at once."),
+    key("routing", "eject_time", Value(r#""30s""#), Live, "A replica that is much slower than the others, or fails half of its reads, gets none for so long; twice as long each time it happens again, up to sixteen times. At most half of the good replicas are left out for being slow. `off`: none ever."),
+    key("routing", "eject_ratio", Value("4"), Live, "Slow is who typically takes more than so many times what the others do (the median of them) ..."),
+    key("routing", "eject_floor", Value(r#""25ms""#), Live, "... and longer by more than this."),
+    key("routing", "fallback_percent", Value("50"), Live, "Reads that no replica can run go to the primary, by connections of their own: at most this part of `pool.size_max`, in percent, so that writes have room. More reads wait, up to `pool.wait_max`, then fail with SQLSTATE 53300."),
 
     key("failover", "mode", Value(r#""follow""#), Live, "`off`: the primary is the one that is configured. `follow`: somebody else promotes (Patroni, an operator), Tidegate sees it and sends writes there. `embedded`: Tidegate promotes the best replica when the primary is gone; one Tidegate for one cluster, and no other manager beside it. `etcd`: the same for several Tidegates, of which the one that holds a lease in etcd promotes. `external`: Patroni promotes; it is asked who leads, and does what `tidegate switchover` and `tidegate failover` order."),
     key("failover", "hold_max", Value(r#""10s""#), Live, "While the primary may be gone, statements for it are held this long at most; then they fail as they would without."),
@@ -299,8 +316,18 @@ pub(super) const KEYS: &[Key] = &[
     key("cache", "entries_max", Value("1000"), Restart, "Answers; the one that was asked for longest ago makes room. `0`: nothing is kept."),
     key("cache", "memory_mib_max", Value("64"), Restart, "Memory of answers and their keys, in MiB."),
     key("cache", "ttl_max", Value(r#""60s""#), Restart, "No answer is kept longer, whatever the policy says."),
+    key("cache", "compress_kib_min", Value("16"), Restart, "Answers of so many KiB and more are kept compressed (LZ4), in memory and in Redis, where that saves an eighth; a hit opens them again. `0`: none are."),
+    key("cache", "admission", Value(r#""always""#), Restart, "When there is no room left: `always`, each answer is kept, in place of the one that was asked for longest ago; `second`, those that were asked for a while ago, so that a scan of many different statements, each once, neither takes the room of what is asked for again nor costs a copy of each answer. With `[cache.redis]` it is `always`."),
+    key("cache", "inspect_per_second", Value("0"), Restart, "One in a hundred of the answers that are given from memory, and so many in a second for each worker at most, is read once more on the primary and compared (`docs/cache.md#is-what-is-kept-true`). `0`: none is. Not with `[cache.redis]`."),
     key("cache", "single_flight", Value(r#""5s""#), Restart, "Of several reads of the same at the same time one runs, and the others wait this long at most for what it brings. `off`: all run."),
     key("cache", "write_through", Value(r#""250ms""#), Restart, "A writer waits this long at most for answers that a policy has written through: they are read again before it hears that it has committed. `off`: they are but taken."),
+
+    key("cache.warm", "database", Example(r#""shop""#), Restart, "Where; the database of the primary's URL unless written."),
+    key("cache.warm", "user", Example(r#""app""#), Restart, "As whom: only clients of this user find the answers. The user of the primary's URL unless written."),
+    key("cache.warm", "password", Example(r#""${APP_PASSWORD}""#), Restart, "The user's password. The user of the primary's URL, and one that has logged in already, need none."),
+    key("cache.warm", "settings", Example(r#"["TimeZone=UTC"]"#), Restart, "Start-up parameters of the clients that are to find the answers: other settings, other answers."),
+    key("cache.warm", "statements", Example(r#"["SELECT * FROM products WHERE featured"]"#), Restart, "As clients send them, in a Query, 4 at the same time."),
+    key("cache.warm", "file", Example(r#""/etc/tidegate/warm.sql""#), Restart, "More of them, one a line; empty lines and those that begin with `--` do not count."),
 
     key("cache.redis", "url", Example(r#""redis://:${REDIS_PASSWORD}@10.0.0.9:6379""#), Restart, "`redis://USER:PASSWORD@HOST:PORT/NUMBER`, `rediss://…` (TLS), or `unix:///PATH`."),
     key("cache.redis", "root_ca", Example(r#""/etc/tidegate/redis-ca.pem""#), Restart, "With `rediss://`, a file of certificates to trust; the system's unless written."),

@@ -26,6 +26,7 @@ pub mod raw; // what was written, and where
 mod read; // tidegate.toml to raw
 pub mod redact; // the configuration without its secrets
 mod routing; // which reads replicas serve
+mod servers; // what is known of single servers: types and checks
 mod sharing; // answers in Redis: types and checks
 mod source; // a file and flags that can be read again
 mod url; // postgres:// URLs
@@ -37,7 +38,7 @@ mod version; // of the protocol
 mod tests;
 
 pub use alerts::{AlertChannel, AlertKind, AlertReceiver, MailServer, MailTls, WebUrl};
-pub use cache::{CacheSettings, Keeping};
+pub use cache::{Admission, CacheSettings, Keeping, WarmSettings, statements_of};
 pub use checked::*;
 pub use error::{ConfigError, Origin, Problem};
 pub use failover::{FailoverMode, FailoverSettings, FencingWord};
@@ -50,6 +51,7 @@ pub use plugins::{FileHash, Pin, PluginsConfig, PublicKey, Signature, Signatures
 pub use quotas::{Quota, Quotas, Whose};
 pub use rates::{RateRedis, Rates};
 pub use routing::{Causality, Reads, RoutingSettings};
+pub use servers::ExporterUrl;
 pub use sharing::{RedisAddress, RedisSettings, RedisUrl};
 pub(crate) use source::flag_value;
 pub use source::{ConfigSource, DEFAULT_FILE};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::alerts::{AlertKind, WebUrl};
+use super::cache::Admission;
 use super::checked::{
     AuthMethod, ClientTlsMode, IoDriver, Listen, PoolMode, Secret, ServerUrl, TrustRemote,
 };
@@ -14,6 +15,7 @@ use super::log::LogFormat;
 use super::peers::PeerAddress;
 use super::plugins::{FileHash, PublicKey, Signatures};
 use super::routing::{Causality, Reads};
+use super::servers::ExporterUrl;
 use tidegate_core::policy::Slot;
 use tidegate_limiter::FailMode;
 
@@ -48,6 +50,7 @@ pub struct Raw {
     pub peer_id: Option<At<usize>>,
     pub peers: Vec<RawPeer>,
     pub cluster: RawCluster,
+    pub servers: Vec<RawServer>,
     pub admin: RawAdmin,
     pub http: RawHttp,
     pub pool: RawPool,
@@ -72,6 +75,14 @@ pub struct RawCluster {
     pub primary: Option<At<ServerUrl>>,
     pub replicas: Vec<At<ServerUrl>>,
     pub password: Option<At<Secret>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawServer {
+    /// Where the table begins.
+    pub origin: Origin,
+    pub name: Option<At<String>>,
+    pub node_exporter: Option<At<ExporterUrl>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,6 +162,11 @@ pub struct RawRouting {
     pub lag_return: Option<At<Duration>>,
     pub causality: Option<At<Causality>>,
     pub catch_up_max: Option<At<Timeout>>,
+    pub slow_start: Option<At<Timeout>>,
+    pub eject_time: Option<At<Timeout>>,
+    pub eject_ratio: Option<At<usize>>,
+    pub eject_floor: Option<At<Duration>>,
+    pub fallback_percent: Option<At<usize>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -195,9 +211,25 @@ pub struct RawCache {
     pub entries_max: Option<At<usize>>,
     pub memory_mib_max: Option<At<usize>>,
     pub ttl_max: Option<At<Duration>>,
+    pub compress_kib_min: Option<At<usize>>,
+    pub admission: Option<At<Admission>>,
+    pub inspect_per_second: Option<At<usize>>,
     pub single_flight: Option<At<Timeout>>,
     pub write_through: Option<At<Timeout>>,
+    pub warm: Vec<RawWarm>,
     pub redis: RawRedis,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawWarm {
+    /// Where the table begins.
+    pub origin: Origin,
+    pub database: Option<At<String>>,
+    pub user: Option<At<String>>,
+    pub password: Option<At<Secret>>,
+    pub settings: Vec<At<String>>,
+    pub statements: Vec<At<String>>,
+    pub file: Option<At<PathBuf>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::alerts::{AlertChannel, AlertReceiver};
-use super::cache::CacheSettings;
+use super::cache::{CacheSettings, WarmSettings};
 use super::checked::{
-    AuthConfig, AuthMethod, Config, LimitSettings, Listen, MetricsAccess, PoolSettings, TrustRemote,
+    AuthConfig, AuthMethod, ClusterConfig, Config, LimitSettings, Listen, MetricsAccess,
+    PoolSettings, ServerUrl, TrustRemote,
 };
 use super::failover::{FailoverMode, FailoverSettings, FencingWord};
 use super::http::{HttpConfig, Origins, PlainHttp};
@@ -17,6 +18,7 @@ use super::plugins::PluginsConfig;
 use super::quotas::{Quota, Quotas, Whose};
 use super::rates::Rates;
 use super::routing::RoutingSettings;
+use super::servers::ExporterUrl;
 use super::users::UserSecret;
 
 /// What `GET /api/v1/config` answers: whether a secret is set is told, never the secret.
@@ -52,6 +54,7 @@ pub fn redacted(config: &Config) -> Value {
             "replicas": text(&replicas),
             "password": config.cluster.primary.password.as_ref().map(|_| "***"),
         },
+        "servers": servers(&config.cluster),
         "admin": admin,
         "http": config.http.as_ref().map(http),
         "pool": pool_settings(&config.pool),
@@ -96,13 +99,36 @@ fn http(http: &HttpConfig) -> Value {
     })
 }
 
+/// Those that more is written of than their URL.
+fn servers(cluster: &ClusterConfig) -> Vec<Value> {
+    let all = std::iter::once(&cluster.primary).chain(&cluster.replicas);
+    let told = all.filter_map(|server| Some((server, server.node_exporter.as_ref()?)));
+    let value = |(server, url): (&ServerUrl, &ExporterUrl)| json!({ "name": server.name, "node_exporter": url.to_string() });
+    told.map(value).collect()
+}
+
+fn warm(warm: &WarmSettings) -> Value {
+    let settings = warm.settings.iter().map(|(name, value)| format!("{name}={value}"));
+    json!({
+        "database": warm.database,
+        "user": warm.user,
+        "password": warm.password.as_ref().map(|_| "***"),
+        "settings": settings.collect::<Vec<_>>(),
+        "statements": &warm.statements[..],
+    })
+}
+
 fn cache(cache: &CacheSettings) -> Value {
     json!({
         "entries_max": cache.bounds.entries,
         "memory_mib_max": cache.bounds.bytes >> 20,
         "ttl_max": duration(cache.bounds.ttl),
+        "compress_kib_min": cache.pack_min.unwrap_or_default() >> 10,
+        "admission": cache.admission.as_str(),
+        "inspect_per_second": cache.inspect_per_second,
         "single_flight": timeout(cache.single_flight),
         "write_through": timeout(cache.write_through),
+        "warm": cache.warm.iter().map(warm).collect::<Vec<_>>(),
         "redis": cache.redis.as_ref().map(|redis| json!({
             "url": redis.url.to_string(),
             "root_ca": redis.url.root_ca(),
@@ -138,6 +164,11 @@ fn routing(routing: &RoutingSettings) -> Value {
         "lag_return": duration(routing.lag_return),
         "causality": routing.causality.as_str(),
         "catch_up_max": timeout(routing.catch_up_max),
+        "slow_start": timeout(routing.slow_start),
+        "eject_time": timeout(routing.outliers.map(|outlier| outlier.time)),
+        "eject_ratio": routing.outliers.map(|outlier| outlier.ratio),
+        "eject_floor": routing.outliers.map(|outlier| duration(outlier.floor)),
+        "fallback_percent": routing.fallback_percent,
     })
 }
 

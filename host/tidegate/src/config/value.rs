@@ -7,6 +7,7 @@ use std::time::Duration;
 use tidegate_core::limits::CONFIG_DURATION_MAX;
 use tracing_subscriber::filter::EnvFilter;
 
+use super::cache::Admission;
 use super::checked::{
     AuthMethod, ClientTlsMode, IoDriver, Listen, PoolMode, Secret, ServerUrl, TrustRemote,
 };
@@ -263,6 +264,7 @@ choices! {
     LogFormat => "text or json",
     Signatures => "off, optional or required",
     FailMode => "local, open or closed",
+    Admission => "always or second",
 }
 
 impl FromText for Slot {

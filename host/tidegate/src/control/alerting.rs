@@ -184,6 +184,9 @@ impl Cluster<'_> {
         if let Some(what) = self.of_managers() {
             find(Condition::Manager, None, what);
         }
+        if let Some(what) = &self.standing.lacks {
+            find(Condition::Grants, None, what.clone());
+        }
         if self.standing.is_thin {
             let good = self.usable.iter().filter(|usable| **usable).count();
             let what = format!("only {good} of {} replicas are good", replicas.len());

@@ -9,6 +9,7 @@ use tidegate_cluster::{
 };
 use tidegate_core::limits::CLUSTER_EVENTS_MAX;
 use tidegate_core::route::{Freshness, LagGate, Lsn};
+use tidegate_pool::Presence;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Level;
@@ -16,6 +17,7 @@ use tracing::Level;
 use super::acts::{self, Before, Hook};
 use super::alerting::Trouble;
 use super::done::Done;
+use super::hosts::Hosts;
 use super::leading::Lessee;
 use super::losing::Predecessor;
 use super::outside::Outside;
@@ -63,6 +65,8 @@ pub(super) struct Standing {
     /// It has been said that there are too few replicas.
     pub(super) is_thin: bool,
     pub(super) trouble: Trouble,
+    /// What our user may not do, though a failover takes it.
+    pub(super) lacks: Option<String>,
     /// Replicas that served reads when another server was made primary: as of when, and how far they had replayed.
     pub(super) carried: Vec<(ServerAddress, Instant, Option<Lsn>)>,
     /// A lease in etcd, kept through reloads and changes of roles.
@@ -102,6 +106,7 @@ pub(super) async fn watch(
             }
             Some(order) = orders.recv() => cluster.handle_order(order),
             () = cluster.outside.changed() => {}
+            Some(told) = cluster.hosts.told.recv() => cluster.handle_told(told),
             () = tokio::time::sleep_until(wake_at.into()) => {}
         }
         cluster.look();
@@ -116,6 +121,9 @@ pub(super) struct Cluster<'a> {
     pub(super) freshness: Freshness,
     pub(super) gates: Vec<LagGate>,
     pub(super) weighing: Weighing,
+    pub(super) hosts: Hosts,
+    /// Who answers health checks at all.
+    pub(super) presence: Vec<Presence>,
     pub(super) followers: Vec<Follower>,
     /// As last told in the log.
     pub(super) usable: Vec<bool>,
@@ -148,6 +156,9 @@ impl<'a> Cluster<'a> {
             // Another cluster altogether.
             (standing.memory, standing.settled) = (Memory::default(), None);
         }
+        if config.failover.policy.mode != Mode::Embedded {
+            standing.lacks = None;
+        }
         let asked = standing.asked.as_ref();
         let asked = asked.and_then(|asked| addresses.iter().position(|known| known == asked));
         standing.addresses = addresses;
@@ -171,22 +182,25 @@ impl<'a> Cluster<'a> {
         let gate = LagGate::new(config.routing.lag_max, config.routing.lag_return);
         let (mut freshness, mut gates) = (Freshness::new(replicas), vec![gate; replicas]);
         let mut usable = vec![false; replicas];
+        let mut weighing = Weighing::new(input, watched, now);
         for (address, as_of, replayed) in std::mem::take(&mut standing.carried) {
             let place = targets.iter().skip(1).position(|target| target.address == address);
             if let Some(index) = place {
                 freshness.carry(index, as_of, replayed);
                 (gates[index], usable[index]) = (gate.opened(), true);
+                weighing.set_full(index);
             }
         }
         if let Some(predecessor) = &mut standing.predecessor {
             predecessor.ask_anew();
         }
-        let primary = targets.first().map_or_else(|| "".into(), |target| target.name.clone());
         Self {
             freshness,
             gates,
             usable,
-            weighing: Weighing::new(input.policies.clone(), primary, names.to_vec()),
+            weighing,
+            hosts: Hosts::watch(config, targets),
+            presence: vec![Presence::default(); targets.len()],
             followers: vec![Follower::default(); replicas],
             acts: JoinSet::new(),
             is_over: false,
@@ -240,6 +254,7 @@ impl<'a> Cluster<'a> {
         let Report { member, asked_at, outcome, is_awaited } = report;
         let now = Instant::now();
         let replica = member.checked_sub(1);
+        self.note_presence(member, outcome.as_ref().err().copied(), now);
         if replica.is_none() {
             let written = outcome.as_ref().ok().and_then(|(seen, _)| seen.position());
             self.beat.send_modify(|beat| {
@@ -280,7 +295,7 @@ impl<'a> Cluster<'a> {
     fn look(&mut self) {
         let now = Instant::now();
         self.look_outside(now);
-        if self.machine.is_draining() && self.input.pools.primary_in_use() == 0 {
+        if self.machine.is_draining() && self.input.pools.in_use(0) == 0 {
             self.machine.handle_drained(now);
         }
         self.machine.tick(now);

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::catalogues::{Catalogues, Refreshed};
 use super::*;
 use crate::config::raw::{At, Raw};
-use crate::config::{CacheSettings, ConfigSource, ServerUrl, flag_value};
+use crate::config::{Admission, CacheSettings, ConfigSource, ServerUrl, flag_value};
 use crate::tls::ServerTls;
 use tidegate_cache::Bounds;
 
@@ -117,7 +117,16 @@ async fn server() -> (Watched, watch::Receiver<Seen>) {
 fn results() -> Arc<Results> {
     let bounds = Bounds { entries: 0, bytes: 0, ttl: Duration::from_secs(1) };
     Results::new(
-        &CacheSettings { bounds, single_flight: None, write_through: None, redis: None },
+        &CacheSettings {
+            bounds,
+            pack_min: None,
+            admission: Admission::Always,
+            inspect_per_second: 0,
+            single_flight: None,
+            write_through: None,
+            warm: Vec::new(),
+            redis: None,
+        },
         1,
     )
 }

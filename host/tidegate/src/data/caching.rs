@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_cache::{
-    Again, Answer, Deny, Described, Expiry, Fill, Found, Key, KeyParts, Reader, Stamp, Tag, Term,
-    Waits, Written, is_timeless, judge,
+    Again, Answer, Deny, Described, Expiry, Fill, Found, Given, Key, KeyParts, Reader, Sampler,
+    Stamp, Tag, Term, Waits, Written, is_timeless, judge,
 };
 use tidegate_core::plan::{
     Describes, END_USER_SETTING, Recall, Recalled, RecalledBatch, shows_cache,
@@ -20,7 +20,7 @@ use tidegate_core::policy::plans::Plans;
 use tidegate_core::policy::{CachePlan, Slot};
 use tidegate_core::route::Place;
 use tidegate_core::settings::Settings;
-use tidegate_core::statement::{Known, Tags, TextEncoding, TextSettings};
+use tidegate_core::statement::{Known, Shape, Tags, TextEncoding, TextSettings};
 use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
 use tidegate_policy::{AnswerSource, Asker, Execution, Question};
 
@@ -56,6 +56,11 @@ pub struct Caching {
     gates: Gates,
     /// What is to be read again since this step has committed.
     due: Vec<Arc<Again>>,
+    /// Where keys are put together.
+    scratch: Vec<u8>,
+    sampler: Sampler,
+    /// What was given last, and is to be read once more.
+    inspection: Option<Box<Inspection>>,
 }
 
 #[derive(Clone, Debug)]
@@ -87,9 +92,19 @@ pub struct Filling {
     pub leading: Option<Leading>,
 }
 
+/// An answer that was given, how to read it once more, and what to call the statement.
+#[derive(Debug)]
+pub struct Inspection {
+    pub given: Given,
+    pub again: Again,
+    pub shape: Arc<Shape>,
+}
+
 impl Caching {
     pub fn new(results: Arc<Results>) -> Self {
         Self {
+            sampler: Sampler::new(results.inspections_max()),
+            inspection: None,
             results,
             plans: Plans::default(),
             verdicts: Plans::default(),
@@ -99,11 +114,16 @@ impl Caching {
             come: Come::default(),
             gates: Gates::default(),
             due: Vec::new(),
+            scratch: Vec::new(),
         }
     }
 
     pub fn take_due(&mut self) -> Vec<Arc<Again>> {
         std::mem::take(&mut self.due)
+    }
+
+    pub fn take_inspection(&mut self) -> Option<Box<Inspection>> {
+        self.inspection.take()
     }
 
     pub fn take_filling(&mut self) -> Option<Filling> {
@@ -174,8 +194,15 @@ impl Routing {
         };
         match found {
             Found::Hit(answer, began) => {
+                let Some(answer) = answer.open() else {
+                    wanted.planned.count(RuleCounts::miss);
+                    return (CacheNote::Passed, Recalled::No);
+                };
                 write(next.batch.as_ref(), &answer, out);
                 client.note_kept(began);
+                if self.caching.sampler.is_due(Instant::now()) {
+                    self.inspect(client, next, &wanted);
+                }
                 wanted.planned.count(RuleCounts::hit);
                 (CacheNote::Hit, Recalled::Answered)
             }
@@ -193,7 +220,20 @@ impl Routing {
                 wanted.planned.count(RuleCounts::miss);
                 (CacheNote::Passed, Recalled::No)
             }
+            Found::Unseen => {
+                wanted.planned.count(RuleCounts::miss);
+                (CacheNote::Unseen, Recalled::No)
+            }
         }
+    }
+
+    /// Has what is given now be read once more.
+    fn inspect(&mut self, client: &Client, next: &Recall<'_>, wanted: &Wanted) {
+        let Some(given) = self.caching.results.with(|store| store.given(&wanted.key)) else {
+            return;
+        };
+        let (again, shape) = (written::again(client, next), wanted.shape.clone());
+        self.caching.inspection = Some(Box::new(Inspection { given, again, shape }));
     }
 
     /// What to look for, if the unit's answer may be kept.
@@ -213,12 +253,14 @@ impl Routing {
         let ttl = self.cache_ttl(&planned, rule, &text, next).ok_or(CacheNote::NotWanted)?;
         let own = self.own_parts(next, &text, rule);
         let policy = self.reader.view().slot(Slot::Caching).stamp(client.id.0);
-        let key = key(client, next, &text, (policy, self.caching.results.seed()), &own);
+        let scratch = &mut self.caching.scratch;
+        let seed = self.caching.results.seed();
+        let key = key(client, next, &text, (policy, seed), (&own, &mut *scratch));
         let shared = self.caching.results.sharing().map(|_| {
             // Numbers of policies are each process's own. What one has answers told apart by is in their own parts; how long it
             // keeps them, here.
             let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-            let key = self::key(client, next, &text, (ttl, KEY_SEED), &own);
+            let key = self::key(client, next, &text, (ttl, KEY_SEED), (&own, &mut *scratch));
             (Arc::new(Entry::new(key, &client.database, &tags)), None)
         });
         let waits = if rule.tier == Tier::Strict { Waits::Always } else { Waits::IfSeen };
@@ -228,7 +270,8 @@ impl Routing {
         };
         let term = Term { ttl, expiry, again: None };
         let (stamp, bytes_max, write) = (known.stamp, rule.bytes_max, rule.write);
-        Ok(Wanted { key, stamp, tags, waits, term, write, bytes_max, shared, planned })
+        let shape = text.shape;
+        Ok(Wanted { key, stamp, tags, waits, term, write, bytes_max, shared, planned, shape })
     }
 
     fn look(&self, client: &Client, wanted: &Wanted) -> Found {
@@ -343,6 +386,7 @@ struct Wanted {
     bytes_max: usize,
     shared: Option<Elsewhere>,
     planned: Planned,
+    shape: Arc<Shape>,
 }
 
 fn key(
@@ -350,9 +394,8 @@ fn key(
     next: &Recall<'_>,
     text: &Known,
     (policy, seed): (u64, u64),
-    own: &[String],
+    (own, scratch): (&[String], &mut Vec<u8>),
 ) -> Key {
-    let settings: Vec<(&str, &str)> = next.settings.reading().collect();
     let (types, bound, described, rows_max) = match &next.batch {
         None => (&[][..], &[][..], Described::Query, 0),
         Some(RecalledBatch { types, bound, describes, rows_max, .. }) => {
@@ -368,7 +411,7 @@ fn key(
         database: &client.database,
         user: &client.user,
         policy,
-        settings: &settings,
+        settings: Some(next.settings),
         text: next.sql.get(text.begin..text.end).unwrap_or(next.sql),
         types,
         bound,
@@ -376,7 +419,7 @@ fn key(
         rows_max,
         own,
     };
-    Key::new(&parts, seed)
+    Key::build(&parts, seed, scratch)
 }
 
 /// A part of a key that a policy adds: nobody's value is another's, and no value is none.

@@ -93,6 +93,8 @@ pub struct Client {
     pub again: Option<Arc<Again>>,
     /// Of one over HTTP: it has run what may write.
     may_write: Cell<bool>,
+    /// Of one of the worker's own: its answer was put among those that are kept.
+    is_kept: Cell<bool>,
     /// As of so many statements.
     cache_note: Cell<(CacheNote, u64)>,
     /// Since when its next statement waits for a limit.
@@ -212,6 +214,7 @@ impl Client {
             tracked: new.tracked,
             again: new.again,
             may_write: Cell::new(false),
+            is_kept: Cell::new(false),
             cache_note: Cell::default(),
             limited: Cell::default(),
             cancel: RefCell::default(),
@@ -315,6 +318,16 @@ impl Client {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
+    }
+
+    /// Its answer has been put among those that are kept.
+    pub fn note_put(&self) {
+        self.is_kept.set(true);
+    }
+
+    /// Was one?
+    pub fn is_kept(&self) -> bool {
+        self.is_kept.get()
     }
 
     /// What the cache had to do with the statement that comes next.

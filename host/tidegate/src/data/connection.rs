@@ -296,7 +296,7 @@ impl Connection {
     /// Hands the client's input to the session and sends what comes of it.
     fn feed_client(&mut self, cx: &mut Context<'_>) {
         self.tell_time();
-        let (step, leased, filling, later) = {
+        let (step, leased, filling, later, inspection) = {
             let mut interner = self.worker.interner.borrow_mut();
             let schema = self.worker.shared.schema.load(Ordering::Relaxed);
             interner.set_generation(SchemaGeneration(schema));
@@ -315,8 +315,11 @@ impl Connection {
             }
             self.gates.extend(routing.caching.take_gates());
             let (filling, later) = (routing.caching.take_filling(), routing.caching.take_later());
-            (step, self.lent.is_some(), filling, later)
+            (step, self.lent.is_some(), filling, later, routing.caching.take_inspection())
         };
+        if let Some(inspection) = inspection {
+            self.worker.inspect(&self.client, *inspection);
+        }
         if !leased {
             self.keep_next(filling, &step.next);
             // What was answered without a server may have named statements.

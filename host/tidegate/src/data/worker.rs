@@ -2,10 +2,12 @@
 
 mod again; // what is read again when it has been written
 mod arrivals; // how a client arrives
+mod inspecting; // whether what is given is what the primary has
 mod placing; // where a client's statement runs
 mod replication; // clients with a server connection of their own
 mod retiring; // connections to where servers were
 mod upkeep; // clients that leave, deadlines, cancels, snapshots
+mod warming; // answers that are to be there before anybody asks
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -54,6 +56,7 @@ use placing::Placing;
 use replication::Replicating;
 pub use retiring::{Retiring, Transactions};
 pub use upkeep::WorkerSnapshot;
+pub use warming::{Unwarmed, Warm, WarmOrder};
 
 /// Messages one worker may have waiting.
 const MESSAGES_MAX: usize = 4_096;
@@ -73,6 +76,8 @@ pub enum Message {
     /// `pg_cancel_backend` or `pg_terminate_backend` of the number that this client was told.
     Signal(ClientId, Signal),
     Snapshot(oneshot::Sender<WorkerSnapshot>),
+    /// Statements whose answers are to be there.
+    Warm(WarmOrder, oneshot::Sender<Result<Vec<Warm>, Unwarmed>>),
     /// Its part of the record that has just ended.
     Record(oneshot::Sender<Part>),
     /// What the workers share of a reload is dropped by each when it has taken the configuration over.
@@ -286,7 +291,7 @@ pub struct Worker {
     /// Cancel requests under way to other Tidegates.
     forwards: tokio::sync::Semaphore,
     /// Reads of its own that are under way.
-    rereads: Cell<usize>,
+    own_reads: again::OwnReads,
     /// What its clients were told is committed.
     pub commits: crate::view::Kept,
 }
@@ -391,7 +396,7 @@ impl Worker {
             tasks: RefCell::default(),
             cancels: Rc::new(tokio::sync::Semaphore::new(CANCELS_MAX)),
             forwards: tokio::sync::Semaphore::new(CANCELS_MAX),
-            rereads: Cell::new(0),
+            own_reads: again::OwnReads::default(),
         })
     }
 
@@ -455,6 +460,7 @@ impl Worker {
                 // Who asked may have given up.
                 let _ = reply.send(self.snapshot());
             }
+            Message::Warm(order, told) => self.warm_answers(order, told),
             Message::Record(reply) => {
                 let _ = reply.send(self.routing.borrow_mut().recorder.take());
             }

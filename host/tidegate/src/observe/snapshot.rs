@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tidegate_policy::PLAN_TIMES;
 
+use super::served::ServedSnapshot;
 use super::stats::WorkerTotals;
 
 /// How much a snapshot holds: a scrape must not copy ten thousand clients.
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub paused: PausedSnapshot,
     /// Empty where there is but one server.
     pub cluster: Vec<MemberSnapshot>,
+    /// What each server has done.
+    pub served: Vec<ServedSnapshot>,
     /// Statements for the primary wait until it is certain which server it is.
     pub primary_held: bool,
     /// How often another server has become the primary in force.
@@ -68,6 +71,12 @@ pub struct MemberSnapshot {
     pub serves_reads: bool,
     /// Of a replica, where it is known.
     pub lag_seconds: Option<f64>,
+    /// It would serve reads, and is left out since it is slow or fails.
+    pub is_ejected: bool,
+    /// How busy its machine is, in percent, where it is known.
+    pub cpu_percent: Option<f64>,
+    pub memory_percent: Option<f64>,
+    pub disk_percent: Option<f64>,
 }
 
 /// Answers that are kept in memory, and what became of those who looked for one.
@@ -81,12 +90,22 @@ pub struct KeptSnapshot {
     pub stale: u64,
     /// Of the misses: an answer was there and stood, and was read anew before its time.
     pub refreshes: u64,
+    /// Of the misses: they were asked for once, and there was no room.
+    pub unseen: u64,
     pub puts: u64,
+    /// Of these, those kept compressed; and the bytes that has saved.
+    pub packed: u64,
+    pub packed_saved: u64,
     pub evictions: u64,
     /// Tables, databases and the like that committed writes have taken the answers of.
     pub invalidations: u64,
     /// Answers that were read again since they had been written.
     pub rereads: u64,
+    /// Answers that are kept since an operator has named their statements.
+    pub warmed: u64,
+    /// Answers that were given and read once more, and those that differed.
+    pub inspected: u64,
+    pub different: u64,
     /// Reads that waited for another of the same.
     pub followed: u64,
     /// Of these, those that were answered with what it brought.
@@ -180,12 +199,16 @@ pub struct PoolSnapshot {
     pub waiting_ms_max: u64,
     /// Whether an operator holds its clients.
     pub paused: bool,
+    /// Whether an operator wants no new reads at its server.
+    pub drained: bool,
     /// Of the connections, those that are replaced when they come back.
     pub stale: usize,
     /// Whether the utilisation warning stands.
     pub warned: bool,
     /// Why connections can't be made now, if so.
     pub failing: Option<String>,
+    /// Workers whose circuit breaker of it is not closed.
+    pub breakers_open: usize,
 }
 
 impl PoolSnapshot {

@@ -297,6 +297,8 @@ worker_stats! {
     /// Prepared statements sent again since this server did not know them.
     reprepared,
     reads_waited,
+    /// Reads that no replica was fit for, or that the one that was chosen did not take.
+    reads_fallen_back,
     reads_repeated,
     reads_disproved,
     /// Interrupted transactions that were run again, each time; that came back as they were, and that did not.

@@ -7,8 +7,8 @@ use tidegate_cache::{Deny, Entries, Entry, Glob, Tag};
 
 use super::Handle;
 use crate::admin::{
-    AnswersReport, CacheControl, CacheReport, DeniedReport, EntriesReport, Invalidated,
-    Invalidation, RuleReport,
+    Answer, AnswersReport, CacheControl, CacheReport, DeniedReport, EntriesReport, Invalidated,
+    Invalidation, RuleReport, WarmQuestion, WarmReport,
 };
 use crate::plugins::Who;
 use crate::results::RuleCounts;
@@ -24,6 +24,10 @@ impl CacheControl for Handle {
             misses: counts.misses,
             stale: counts.stale,
             puts: counts.puts,
+            unseen: counts.unseen,
+            warmed: results.warmed(),
+            compressed: counts.packed,
+            compression_saved_bytes: counts.packed_saved,
             evictions: counts.evictions,
             invalidations: counts.invalidations,
         };
@@ -73,6 +77,10 @@ impl CacheControl for Handle {
         let invalidated = Invalidated { entries, versions: tags.len() };
         tracing::info!(target: "tidegate::audit", %who, ?what, ?invalidated, "invalidate");
         Ok(invalidated)
+    }
+
+    fn warm(&self, question: WarmQuestion, who: Who) -> Answer<Result<WarmReport, String>> {
+        Box::pin(super::warm::order(self.shared.clone(), self.settled(), question, who))
     }
 
     fn entry(&self, name: &str) -> Option<Entry> {

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_cache::{Answer, Key, Names, Store, Tag};
+use tidegate_cache::{Key, Names, Store, Stored, Tag};
 
 /// The form of what is put. Another form, another prefix.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 /// Keys of answers are told apart by all their bytes; the hash need not be secret.
 pub const KEY_SEED: u64 = 0;
 
 const VERSION_BYTES: usize = 8;
+/// Before a key and an answer: how long the key is, where the rows begin, and how long the answer is if it is compressed.
+const LENGTHS_BYTES: usize = 12;
 
 /// A tag's name. Names of databases hold no zero byte, so none is another's.
 pub(super) fn name(tag: &Tag) -> Vec<u8> {
@@ -79,33 +81,59 @@ impl Entry {
         self.key.hash().to_be_bytes()
     }
 
-    /// What is put behind the versions: the whole key, since two may have one hash, and the answer.
-    pub fn encode(&self, answer: &Answer) -> Vec<u8> {
+    /// What is put behind the versions: the whole key, since two may have one hash, and the answer as it is kept.
+    pub fn encode(&self, answer: &Stored) -> Vec<u8> {
         let key = self.key.as_bytes();
-        let (description, rows) = (answer.description(), answer.rows());
-        let mut value = Vec::with_capacity(8 + key.len() + answer.bytes());
-        for length in [key.len(), description.len()] {
+        let (bytes, rows_at, packed_length) = answer.parts();
+        let mut value = Vec::with_capacity(LENGTHS_BYTES + key.len() + bytes.len());
+        for length in [key.len(), rows_at, packed_length] {
             value.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
         }
-        for part in [key, description, rows] {
-            value.extend_from_slice(part);
-        }
+        value.extend_from_slice(key);
+        value.extend_from_slice(bytes);
         value
     }
 
     /// The answer, if it is this key's.
-    pub fn decode(&self, value: &[u8]) -> Option<Answer> {
-        let (lengths, rest) = value.split_at_checked(8)?;
+    pub fn decode(&self, value: &[u8]) -> Option<Stored> {
+        let (lengths, rest) = value.split_at_checked(LENGTHS_BYTES)?;
         let (lengths, _) = lengths.as_chunks::<4>();
-        let [key, description] = *lengths else { return None };
-        let [key, description] =
-            [key, description].map(|length| u32::from_be_bytes(length) as usize);
+        let [key, rows_at, packed_length] = *lengths else { return None };
+        let [key, rows_at, packed_length] =
+            [key, rows_at, packed_length].map(|length| u32::from_be_bytes(length) as usize);
         let (key, rest) = rest.split_at_checked(key)?;
-        (key == self.key.as_bytes()).then(|| Answer::new(rest, description)).flatten()
+        let is_own = key == self.key.as_bytes();
+        is_own.then(|| Stored::from_parts(rest, rows_at, packed_length)).flatten()
     }
 }
 
 /// As Redis counts.
 pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_cache::{Answer, KeyParts};
+
+    #[test]
+    fn what_is_put_is_what_comes_back_compressed_or_not_and_nothing_else_is() {
+        let entry = |text: &[u8]| {
+            let parts = KeyParts { text, ..KeyParts::default() };
+            Entry::new(Key::new(&parts, KEY_SEED), &Arc::from("d"), &[])
+        };
+        let (own, other) = (entry(b"SELECT 1"), entry(b"SELECT 2"));
+        let answer = Answer::new(&[b'x'; 5_000], 100).unwrap();
+        for pack_min in [None, Some(1_000)] {
+            let stored = Stored::new(answer.clone(), pack_min);
+            let value = own.encode(&stored);
+            assert_eq!(value.len() < 1_000, pack_min.is_some());
+            assert_eq!(own.decode(&value), Some(stored.clone()));
+            assert_eq!(other.decode(&value), None, "another key");
+            for cut in [0, 4, LENGTHS_BYTES, LENGTHS_BYTES + 5] {
+                assert_eq!(own.decode(&value[..cut]), None);
+            }
+        }
+    }
 }

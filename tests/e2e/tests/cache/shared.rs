@@ -131,6 +131,11 @@ fn what_one_has_read_the_other_serves_and_what_one_writes_both_forget() {
         pair.wait_until_served(&mut one, sql);
         pair.wait_until_served(&mut other, sql);
     }
+    // A large answer is shared as it is kept: compressed.
+    let sql = "SELECT repeat(k::text, 100000) FROM reg WHERE k = 1";
+    let first = one.value(sql);
+    pair.wait_until_served(&mut other, sql);
+    assert_eq!(other.value(sql), first);
     // Most of it, for a busy machine may lose a round.
     let hits = pair.both.each_ref().map(|one| metric(one, "tidegate_cache_l2_hits_total"));
     assert!(hits.iter().sum::<f64>() >= 10.0, "{hits:?}");

@@ -22,6 +22,15 @@ impl CacheControl for Fake {
         }
     }
 
+    fn warm(&self, question: WarmQuestion, _: Who) -> Answer<Result<WarmReport, String>> {
+        self.orders.lock().unwrap().push(format!("{question:?}"));
+        let (statements, stranger) = (question.statements.len(), question.user.is_some());
+        Box::pin(async move {
+            let report = WarmReport { statements, kept: statements, ..WarmReport::default() };
+            if stranger { Err("nobody knows it".to_owned()) } else { Ok(report) }
+        })
+    }
+
     fn entry(&self, name: &str) -> Option<Entry> {
         self.entries.lock().unwrap().get(name, Instant::now())
     }
@@ -103,4 +112,25 @@ fn an_invalidation_names_one_thing() {
     let long = format!(r#"{{"pattern": "{}"}}"#, "*a".repeat(200));
     assert_eq!(send(&long).status, 400);
     assert_eq!(api.fake.orders.lock().unwrap().len(), ordered);
+}
+
+#[test]
+fn what_is_to_be_warmed_is_checked_before_it_is_ordered() {
+    let api = started();
+    let warm = |body: &str| api.send("/api/v1/cache/warm", body);
+    for body in [
+        "",
+        "[]",
+        "{}",
+        r#"{"statements": []}"#,
+        r#"{"statements": ["a"], "x": 1}"#,
+        r#"{"statements": ["a\u0000"]}"#,
+    ] {
+        assert_eq!(warm(body).status, 400, "{body}");
+    }
+    assert_eq!(warm(r#"{"statements": ["SELECT 1"], "user": "x"}"#).status, 409);
+    let answer =
+        warm(r#"{"statements": ["SELECT 1", "SELECT 2"], "settings": {"TimeZone": "UTC"}}"#);
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    assert!(answer.body.contains(r#""kept":2"#), "{}", answer.body);
 }

@@ -84,7 +84,7 @@ impl Routing {
                 self.caching.results.note_served();
                 return Some((found, None));
             }
-            Found::Hit(..) | Found::Pass => return Some((found, None)),
+            Found::Hit(..) | Found::Pass | Found::Unseen => return Some((found, None)),
         };
         // Whoever goes before others waits for none of them.
         if followed.is_some_and(Followed::is_over) || self.is_critical(client, next) {

@@ -80,11 +80,12 @@ impl Caching {
             (Found::Fill(fill), Some(value)) => (fill, value),
             (found, _) => return found,
         };
-        let Some(answer) = entry.decode(&value) else { return Found::Fill(fill) };
-        let kept = Arc::new(answer);
+        // What is damaged is not there.
+        let kept = entry.decode(&value).filter(|kept| kept.open().is_some());
+        let Some(kept) = kept.map(Arc::new) else { return Found::Fill(fill) };
         let key = wanted.key.clone();
         let term = Term { ttl: left.min(wanted.term.ttl), ..wanted.term.clone() };
-        self.results.with(|store| store.put(key, fill, (*kept).clone(), term, now));
+        self.results.with(|store| store.put(key, fill, kept.clone(), term, now));
         // When its statement was sent is not known here, but it was before now.
         Found::Hit(kept, now)
     }

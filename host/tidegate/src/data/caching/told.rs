@@ -20,6 +20,8 @@ pub enum CacheNote {
     Miss,
     /// A commit of what it reads, or another change, was under way.
     Passed,
+    /// There is no room left, and it was not asked for before.
+    Unseen,
     /// Whoever shares the Redis could not be asked in time, or must not be believed now.
     Unshared,
     /// The policy does not want it kept.
@@ -30,7 +32,8 @@ pub enum CacheNote {
 }
 
 impl CacheNote {
-    fn words(self) -> Cow<'static, str> {
+    /// For people.
+    pub fn words(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::NotLooked => {
                 "not looked for: in a transaction, turned off, no read by itself, or nothing is kept"
@@ -39,6 +42,9 @@ impl CacheNote {
             Self::Miss => "miss",
             Self::Passed => {
                 "miss, and not kept: what it reads was just being written, or its database has changed"
+            }
+            Self::Unseen => {
+                "miss, and not kept: there is no room left, and it was not asked for a while ago (cache.admission)"
             }
             Self::Unshared => "miss, and not kept: those who share the Redis could not be asked",
             Self::NotWanted => "not kept: the caching policy does not want it",

@@ -68,8 +68,7 @@ pub(super) fn again(client: &Client, next: &Recall<'_>) -> Again {
 impl Routing {
     /// Heeds what a session tells of what it runs, before its client hears of it.
     pub(in crate::data) fn heed_written(&mut self, client: &Client, ran: &Ran<'_>) {
-        let results = self.caching.results.clone();
-        let round = results.round();
+        let round = self.caching.results.round();
         if round == 0 {
             return;
         }
@@ -77,7 +76,7 @@ impl Routing {
         if tracked.round != round {
             *tracked = Tracked { round, work: Work::unknown() };
         }
-        let (now, database) = (Instant::now(), &client.database);
+        let database = &client.database;
         let block = |status: TransactionStatus| match status {
             TransactionStatus::Idle => Block::None,
             TransactionStatus::InTransaction | TransactionStatus::Failed => Block::Open,
@@ -89,7 +88,8 @@ impl Routing {
                 if written == Written::Nothing && work.is_clean() {
                     return;
                 }
-                let process = client.process.get();
+                let (now, process) = (Instant::now(), client.process.get());
+                let results = &self.caching.results;
                 let ((), gates) = results.with_gates(process, |store| {
                     // What its names mean is known only while this stands.
                     let stands = stamp.is_none_or(|stamp| store.stamp(database, now) == stamp);
@@ -114,8 +114,9 @@ impl Routing {
             }
             Ran::Execute(_) => return,
         };
+        let now = Instant::now();
         let act = |store: &mut Store| work.handle(ran, database, store, now);
-        let ((), gates) = results.with_gates(client.process.get(), act);
+        let ((), gates) = self.caching.results.with_gates(client.process.get(), act);
         self.caching.gates.extend(gates);
         self.caching.due.extend(work.take_due());
     }
@@ -124,7 +125,7 @@ impl Routing {
     fn written(&mut self, text: Text<'_>, client: &Client) -> (Written, Option<Stamp>) {
         let Some(strings) = text.strings else { return (Written::Cluster, None) };
         let known = self.known_tables(&client.database);
-        let tables = known.as_ref().and_then(|known| known.tables.clone());
+        let tables = known.as_ref().and_then(|known| known.tables.as_deref());
         let stamp = known.as_ref().map(|known| known.stamp);
         let serial = known.as_ref().filter(|_| tables.is_some()).map_or(0, |known| known.serial);
         let settings = TextSettings { strings, encoding: TextEncoding::Utf8 };
@@ -135,7 +136,7 @@ impl Routing {
             return (written.clone(), stamp);
         }
         let analysis = analyse_with(text.sql, strings);
-        let written = written(&shape, &analysis, &client.database, tables.as_deref());
+        let written = written(&shape, &analysis, &client.database, tables);
         if is_whole {
             self.caching.writes.put(key, serial, written.clone());
         }

@@ -16,6 +16,7 @@ use tokio::io::AsyncWrite as _;
 use super::lent::Lent;
 use super::{ClientPhase, Connection};
 use crate::data::clients::{Cancel, CloseRequest, Idle, State};
+use crate::observe::served::LentFor;
 use crate::observe::stats::ErrorKind;
 use crate::sharing::poll_open;
 use crate::stream::Settling;
@@ -198,6 +199,8 @@ impl Connection {
     /// The server connection is of no more use, or not worth cleaning.
     pub(super) fn drop_server(&mut self) {
         self.lose_work();
+        // As long as it is known whose they are.
+        self.count();
         if let Some(Lent { lease, .. }) = self.lent.take() {
             lease.release(Fitness::Unfit, Instant::now());
         }
@@ -215,6 +218,12 @@ impl Connection {
         self.tell_time();
         self.lose_work();
         self.note_write();
+        if let Some(Lent { lease, .. }) = &self.lent
+            && self.asked.lent_for == LentFor::AnyRead
+            && let Some(served) = lease.server.served.of(self.worker.index)
+        {
+            served.reads_failed.increment();
+        }
         let lost = match self.phase {
             ClientPhase::Reading | ClientPhase::Replies => {
                 self.session.handle_server_lost(&mut self.from_server.out)

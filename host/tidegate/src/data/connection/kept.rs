@@ -98,11 +98,13 @@ impl Connection {
         let landing = match stage {
             Stage::Whole(answer) => {
                 let results = &self.worker.shared.results;
+                let answer = results.stored(answer);
                 if let (Some((entry, versions)), Some(sharing)) = (shared, results.sharing()) {
                     let value = entry.encode(&answer);
                     sharing.put(entry, versions, value, term.ttl);
                 }
                 results.with(|store| store.put(key, fill, answer, term, Instant::now()));
+                self.client.note_put();
                 Landing::Put
             }
             Stage::Waits | Stage::Takes(_) | Stage::Unfit => Landing::Unfit,

@@ -18,8 +18,9 @@ use super::{ClientPhase, Connection};
 use crate::config::Causality;
 use crate::data::clients::State;
 use crate::data::worker::Located;
+use crate::observe::served::LentFor;
 use crate::observe::stats::{ErrorKind, GivenUp, PinReason};
-use crate::upstream::pool::{Acquired, Lease, Patience};
+use crate::upstream::pool::{Acquired, Lease, Patience, PoolKind};
 use crate::view::{Commit, keep};
 
 /// What kind of server was asked for, and where that is.
@@ -27,13 +28,23 @@ use crate::view::{Commit, keep};
 pub struct Asked {
     pub target: Target,
     pub place: Place,
+    pub pool: PoolKind,
     /// What happens to a read that this replica does not take.
     pub otherwise: Fallback,
+    /// Could any other replica have had it?
+    pub lent_for: LentFor,
 }
 
 impl Asked {
-    pub const PRIMARY: Self =
-        Self { target: Target::Primary, place: Place::Primary, otherwise: Fallback::Primary };
+    pub const PRIMARY: Self = Self {
+        target: Target::Primary,
+        place: Place::Primary,
+        pool: PoolKind::Write,
+        otherwise: Fallback::Primary,
+        lent_for: LentFor::Anything,
+    };
+    /// A read that no replica takes.
+    pub const FALLBACK: Self = Self { pool: PoolKind::Read, ..Self::PRIMARY };
 }
 
 /// A server that was lent.
@@ -127,15 +138,22 @@ impl Connection {
             }
             Err(refusal) => return self.refuse(&refusal),
         };
+        self.acquire_asked(now, cx);
+    }
+
+    /// From the pool that was chosen.
+    fn acquire_asked(&mut self, now: Instant, cx: &mut Context<'_>) {
         let elsewhere = self.asked.target == Target::Read;
         self.client.slot.set_patience(if elsewhere {
             Patience::FirstFailure
         } else {
             Patience::Attempts
         });
-        let pool = match self.asked.place {
-            Place::Primary => self.client.write_pool.clone(),
-            Place::Replica(index) => self.worker.read_pool(&self.client, index, now),
+        let pool = match (self.asked.place, self.asked.pool) {
+            (Place::Primary, PoolKind::Write | PoolKind::Critical) => {
+                self.client.write_pool.clone()
+            }
+            (place, _) => self.worker.read_pool(&self.client, place, now),
         };
         let pool = match self.client.slot.priority() {
             Priority::Normal => pool,
@@ -165,11 +183,13 @@ impl Connection {
                 self.feed_client(cx);
             }
             // A read that no replica takes can as well be had from the primary.
-            Err(_)
+            Err(refusal)
                 if self.asked.target == Target::Read
                     && self.asked.otherwise == Fallback::Primary =>
             {
-                self.acquire_at(Target::Primary, cx);
+                self.worker.note_not_taken(self.asked.place, &refusal);
+                self.asked = Asked::FALLBACK;
+                self.acquire_asked(Instant::now(), cx);
             }
             Err(refusal) => {
                 self.worker.stats.errors.increment(match refusal.sqlstate {
@@ -209,7 +229,7 @@ impl Connection {
     }
 
     /// Adds what the session did to the worker's counters.
-    fn count(&mut self) {
+    pub(super) fn count(&mut self) {
         let tally = self.session.take_tally();
         if tally != Tally::default() {
             if tally.errors > 0 {
@@ -220,6 +240,12 @@ impl Connection {
             stats.reprepared.add(u64::from(tally.reprepared));
             stats.probes.add(u64::from(tally.probes));
             stats.settings_applied.add(u64::from(tally.settings_applied));
+            if let Some(lent) = &self.lent
+                && let Some(served) = lent.lease.server.served.of(self.worker.index)
+            {
+                served.statements.add(u64::from(tally.statements));
+                served.errors.add(u64::from(tally.errors));
+            }
             stats.replays.add(u64::from(tally.replays.tried));
             stats.replays_succeeded.add(u64::from(tally.replays.succeeded));
             stats.replays_differed.add(u64::from(tally.replays.differed));
@@ -324,6 +350,9 @@ impl Connection {
                 self.from_client.give_up(&self.worker.buffers);
                 self.from_server.drop_unread(&self.worker.buffers);
                 if let Some(Lent { lease, .. }) = self.lent.take() {
+                    if let Some(served) = lease.server.served.of(self.worker.index) {
+                        served.note_lent(self.asked.lent_for, time);
+                    }
                     lease.release(fitness, now);
                 }
                 self.end_lend();

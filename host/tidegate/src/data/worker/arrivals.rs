@@ -274,7 +274,7 @@ impl Worker {
     }
 
     /// Has the primary check the start-up settings, and look for what hides in the database if nobody has.
-    async fn ask_for_settings(
+    pub(super) async fn ask_for_settings(
         &self,
         pool: &Rc<PoolCell>,
         id: ClientId,

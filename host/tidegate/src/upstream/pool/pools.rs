@@ -124,6 +124,13 @@ impl Pools {
         self.find_or_make(key, credentials, Keep::WhileUsed, now)
     }
 
+    /// The pool, if it is there, and with what it logs in.
+    pub fn known(&self, key: &PoolKey) -> Option<(Rc<PoolCell>, Credentials)> {
+        let cell = self.cells.borrow().get(key).map(|kept| Rc::clone(&kept.cell))?;
+        let credentials = cell.inner.borrow().credentials.clone();
+        Some((cell, credentials))
+    }
+
     /// Makes the pool and fills it to its minimum, and keeps it so. Call it for configured pools at
     /// start.
     pub fn warm(self: &Rc<Self>, key: &PoolKey, credentials: &Credentials, now: Instant) {
