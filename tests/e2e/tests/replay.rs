@@ -147,7 +147,8 @@ fn answer(client: &mut Client) -> Option<Vec<Message>> {
     let mut answer = Vec::new();
     loop {
         let message = client.read_message_or_end()?;
-        let is_last = message.tag == b'Z' || message.field(b'V').as_deref() == Some("FATAL");
+        let is_last = message.tag == b'Z'
+            || message.tag == b'E' && message.field(b'V').as_deref() == Some("FATAL");
         answer.push(message);
         if is_last {
             return Some(answer);

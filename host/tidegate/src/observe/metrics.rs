@@ -488,6 +488,7 @@ pub fn markdown() -> String {
     let labels = [
         ("`kind`", ErrorKind::LABELS),
         ("`reason` of `tidegate_pins_total`", PinReason::LABELS),
+        ("`reason` of `tidegate_replays_given_up_total`", GivenUp::LABELS),
         ("`reason` of `tidegate_plugin_canaries_given_up_total`", &reasons[..]),
         ("`fault`", &faults[..]),
         ("`outcome`", HttpOutcome::LABELS),
