@@ -14,6 +14,8 @@ pub enum Condition {
     Failover,
     /// Statements for the primary are not held any more: they fail.
     Writes,
+    /// Acknowledged commits are lost, or may be.
+    Losses,
     /// Too few good replicas.
     Replicas,
     /// A replica is too far behind.
@@ -26,6 +28,8 @@ pub enum Condition {
     Twin,
     /// A server of another cluster.
     OtherSystem,
+    /// Tidegate's user may not do what a failover takes.
+    Grants,
     /// A pool's circuit breaker is open: statements that need a connection fail at once.
     Breaker,
     /// A pool is nearly used up.
@@ -73,16 +77,18 @@ impl Finding {
 }
 
 impl Condition {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Primary,
         Self::Failover,
         Self::Writes,
+        Self::Losses,
         Self::Replicas,
         Self::Lag,
         Self::Replica,
         Self::Outdated,
         Self::Twin,
         Self::OtherSystem,
+        Self::Grants,
         Self::Breaker,
         Self::Pool,
         Self::Redis,
@@ -95,12 +101,14 @@ impl Condition {
             Self::Primary => "primary",
             Self::Failover => "failover",
             Self::Writes => "writes",
+            Self::Losses => "lost-commits",
             Self::Replicas => "replicas",
             Self::Lag => "lag",
             Self::Replica => "replica",
             Self::Outdated => "outdated-primary",
             Self::Twin => "two-primaries",
             Self::OtherSystem => "other-cluster",
+            Self::Grants => "grants",
             Self::Breaker => "breaker",
             Self::Pool => "pool",
             Self::Redis => "redis",
@@ -111,12 +119,15 @@ impl Condition {
 
     pub fn severity(self) -> Severity {
         match self {
-            Self::Primary | Self::Failover | Self::Writes | Self::Twin => Severity::Critical,
+            Self::Primary | Self::Failover | Self::Writes | Self::Losses | Self::Twin => {
+                Severity::Critical
+            }
             Self::Replicas
             | Self::Lag
             | Self::Replica
             | Self::Outdated
             | Self::OtherSystem
+            | Self::Grants
             | Self::Breaker
             | Self::Pool
             | Self::Redis
@@ -147,6 +158,10 @@ impl Condition {
                 "clients get errors for what they write: bring the primary back, or order a failover: `tidegate failover --to \
                  SERVER`"
             }
+            Self::Losses => {
+                "GET /api/v1/cluster lists them; the old primary's data directory has what they wrote (pg_waldump) until it is made \
+                 a replica. synchronous_standby_names on the primary prevents it"
+            }
             Self::Replicas => {
                 "bring a replica back, or add one: the next server that is lost may take the service with it"
             }
@@ -163,6 +178,9 @@ impl Condition {
                 "stop the one that is not the primary before anybody writes there, and make it a replica"
             }
             Self::OtherSystem => "correct [cluster]: the server belongs to another cluster",
+            Self::Grants => {
+                "run the SQL as a superuser on the primary: until then no failover and no switchover succeeds"
+            }
             Self::Breaker => {
                 "see why connections to that server fail (Tidegate's log, GET /api/v1/pools); what is open is tried again by itself"
             }

@@ -215,7 +215,7 @@ impl Machine {
             self.memory.timeline = seen.timeline;
             self.memory.written = self.memory.written.max(seen.position().unwrap_or_default());
         }
-        if self.memory.system.is_some_and(|system| system != seen.system) {
+        if member == 0 && self.memory.system.is_some_and(|system| system != seen.system) {
             self.tell(Notice::OtherSystem { member });
         }
         if let Some(place) = self.members.get_mut(member) {
@@ -285,10 +285,13 @@ impl Machine {
 
     /// Looks whether something is due.
     pub fn tick(&mut self, now: Instant) {
-        if self.policy.mode == Mode::Off || self.state == State::Adopted {
+        if self.state == State::Adopted {
             return;
         }
         self.notice_others();
+        if self.policy.mode == Mode::Off {
+            return;
+        }
         if let Some((member, timeline)) = self.risen(now) {
             return self.adopt(member, timeline, now);
         }
@@ -353,7 +356,8 @@ impl Machine {
     pub(super) fn steady(&mut self) {
         self.state = State::Steady;
         (self.asked, self.forced) = (None, None);
-        self.told.clear();
+        // What others are is told as long as they are it, whatever the primary does.
+        self.told.retain(|notice| notice.intruder().is_some());
         self.release();
     }
 

@@ -4,6 +4,7 @@ use super::machine::{Machine, State};
 use super::observation::ANSWER_AGE_MAX;
 use super::policy::{Fork, Mode};
 use super::words::{Action, Notice};
+use std::cmp::Ordering;
 use std::time::Instant;
 
 impl Machine {
@@ -85,12 +86,20 @@ impl Machine {
     /// Others that are no replicas of this primary.
     pub(super) fn notice_others(&mut self) {
         for member in 1..self.members.len() {
-            let Some(seen) = self.seen(member).filter(|seen| seen.is_primary()) else { continue };
-            let timeline = seen.timeline;
-            if timeline < self.memory.timeline {
-                self.tell(Notice::Outdated { member, timeline });
-            } else if timeline == self.memory.timeline {
-                self.tell(Notice::Twin { member });
+            // Who does not answer is what it was.
+            let Some(seen) = self.seen(member) else { continue };
+            let (timeline, is_primary) = (seen.timeline, seen.is_primary());
+            let is_foreign = self.memory.system.is_some_and(|system| system != seen.system);
+            let notice = match timeline.cmp(&self.memory.timeline) {
+                _ if is_foreign => Some(Notice::OtherSystem { member }),
+                Ordering::Less if is_primary => Some(Notice::Outdated { member, timeline }),
+                Ordering::Equal if is_primary => Some(Notice::Twin { member }),
+                _ => None,
+            };
+            self.told
+                .retain(|told| told.intruder() != Some(member) || Some(told) == notice.as_ref());
+            if let Some(notice) = notice {
+                self.tell(notice);
             }
         }
     }

@@ -100,6 +100,40 @@ fn nobody_is_promoted_without_a_fence_that_is_required() {
 }
 
 #[test]
+fn a_server_that_does_not_belong_is_told_of_once_by_what_it_is() {
+    for mode in [Mode::Off, Mode::Follow, Mode::Embedded] {
+        let start = Instant::now();
+        let policy = Policy { mode, ..Policy::default() };
+        let mut machine = Machine::new(policy, Memory::default(), 3, start);
+        let foreign = Observation { system: 8, ..primary(1) };
+        let mut notices = Vec::new();
+        let mut round = 0;
+        let mut ask = |second: &Observation, rounds: u32| {
+            for _ in 0..rounds {
+                round += 1;
+                let now = start + Duration::from_millis(200) * round;
+                for (member, seen) in [(1, &foreign), (2, second), (0, &primary(1))] {
+                    machine.handle_observed(member, seen.clone(), now);
+                }
+                while let Some(action) = machine.poll_action() {
+                    if let Action::Tell(notice) = action {
+                        notices.push(notice);
+                    }
+                }
+            }
+        };
+        let well = replica(100, 100, Receiver::Streaming);
+        // A second primary, which is made a replica, and is promoted by somebody once more.
+        ask(&primary(1), 10);
+        ask(&well, 3);
+        ask(&primary(1), 3);
+        notices.sort_by_key(|notice| format!("{notice:?}"));
+        let twin = Notice::Twin { member: 2 };
+        assert_eq!(notices, [Notice::OtherSystem { member: 1 }, twin.clone(), twin], "{mode:?}");
+    }
+}
+
+#[test]
 fn who_was_told_to_become_primary_is_remembered_by_the_next_machine() {
     let start = Instant::now();
     let policy = Policy { mode: Mode::Embedded, ..Policy::default() };

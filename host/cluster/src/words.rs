@@ -119,6 +119,18 @@ pub enum Outsider {
     ClaimedByOthers,
 }
 
+impl Notice {
+    /// The server that it is about, if that is no replica of the primary and must not be used.
+    pub(crate) fn intruder(&self) -> Option<usize> {
+        match self {
+            Self::Outdated { member, .. }
+            | Self::Twin { member }
+            | Self::OtherSystem { member: member @ 1.. } => Some(*member),
+            _ => None,
+        }
+    }
+}
+
 /// What an operator orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {

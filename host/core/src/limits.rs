@@ -1,8 +1,12 @@
 //! Every bound of the program, named, with why. A queue, map, message or retry without an entry here is a bug.
 
 mod cache; // answers that are kept, entries of applications
+mod failover; // transactions that are run again, commits that may be lost
+mod routing; // replicas, catalogues
 
 pub use cache::*;
+pub use failover::*;
+pub use routing::*;
 
 use std::time::Duration;
 
@@ -54,34 +58,6 @@ pub const LISTENER_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub const LISTENER_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// A connection that nobody listens with any more is kept so long for the next.
 pub const LISTENER_IDLE_MAX: Duration = Duration::from_secs(10);
-
-// --- routing -----------------------------------------------------------------------------------------
-
-/// What was decided about a cluster, for whoever asks; older events are in the log alone.
-pub const CLUSTER_EVENTS_MAX: usize = 100;
-
-/// Positions of the primary's log that are remembered to tell how fresh replicas are. At five a second this is more than
-/// twice as far back as a replica may lag and still be read.
-pub const FRESHNESS_SAMPLES_MAX: usize = 64;
-
-/// A replica further behind serves no reads (property 10).
-pub const REPLICA_LAG_MAX: Duration = Duration::from_secs(5);
-/// One that was too far behind serves reads again below this (property 10).
-pub const REPLICA_LAG_RETURN: Duration = Duration::from_secs(2);
-/// A read waits this long for a replica to catch up, by default: nine of ten writes were replayed within 8 ms.
-pub const REPLICA_CATCH_UP_MAX: Duration = Duration::from_millis(10);
-/// Databases whose catalogue is kept; statements of others stay on the primary.
-pub const CATALOGUES_MAX: usize = 64;
-/// A change of a schema that did not pass through Tidegate, or is hidden in a function, is seen after this: what is known of a
-/// database is asked for anew.
-pub const SCHEMA_SEEN_TIME_MAX: Duration = Duration::from_secs(60);
-/// Functions and relations of one database beyond which its catalogue is not kept (some 100 bytes each).
-pub const CATALOGUE_ROWS_MAX: usize = 500_000;
-/// Tables of one statement that policies of advice are told of, and the columns, values and indexes of these.
-pub const STATISTICS_TABLES_MAX: usize = 32;
-pub const STATISTICS_ROWS_MAX: usize = 10_000;
-/// Grants of roles to roles on a server beyond which none is known (some 100 bytes each).
-pub const ROLE_GRANTS_MAX: usize = 100_000;
 
 // --- statements --------------------------------------------------------------------------------------
 
@@ -267,6 +243,14 @@ pub const BREAKER_FAILURE_PERCENT: u32 = 50;
 pub const BREAKER_CALLS_MIN: u32 = 5;
 /// An open breaker rejects for this long, then lets one probe through.
 pub const BREAKER_OPEN_TIME: Duration = Duration::from_secs(30);
+/// It opens early when so many of the last few seconds failed, and so much of all of them, in percent: the three attempts
+/// that a client waits for.
+pub const BREAKER_BURST_SECS: usize = 5;
+pub const BREAKER_BURST_FAILURES: u32 = 3;
+pub const BREAKER_BURST_PERCENT: u32 = 90;
+/// And when health checks have not found the server for so long, and so often: longer than a restart takes.
+pub const PRESENCE_TIME_MAX: Duration = Duration::from_secs(3);
+pub const PRESENCE_FAULTS_MIN: u32 = 3;
 
 /// Attempts in a row at a server that is full, while idle connections of other pools are closed, before clients are told.
 pub const ROOM_TRIES_MAX: u32 = 5;

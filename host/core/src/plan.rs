@@ -303,7 +303,17 @@ fn after_word<'a>(text: &'a [u8], word: &str) -> Option<&'a [u8]> {
     let (first, rest) = text.split_at_checked(word.len())?;
     first.eq_ignore_ascii_case(word.as_bytes()).then_some(rest)
 }
-const CACHE_WORDS: [&str; 2] = ["on", "off"];
+/// Of settings that are on or off, the first.
+const SWITCH_WORDS: [&str; 2] = ["on", "off"];
+
+/// The setting by which a session wants its transactions run again when they are interrupted, or does not.
+pub const REPLAY_SETTING: &str = "tidegate.transaction_replay";
+
+/// What the setting says; `None`: nothing, as of what no text showed and is none of the words.
+pub fn replay_from_setting(value: &str) -> Option<bool> {
+    let word = SWITCH_WORDS.iter().position(|word| word.eq_ignore_ascii_case(value))?;
+    Some(word == 0)
+}
 
 /// The setting by which a session names the application's user whom it works for.
 pub const END_USER_SETTING: &str = "tidegate.user_id";
@@ -381,10 +391,11 @@ pub fn refuse_setting(name: &str, value: &str) -> Option<Refusal> {
                 .hint("It is a position in the log, as SHOW tidegate.min_lsn and pg_current_wal_insert_lsn() tell it: 16/B374D848.")
         });
     }
-    let words: [(&str, &[&str]); 3] = [
+    let words: [(&str, &[&str]); 4] = [
         (RoutePreference::SETTING, &RoutePreference::WORDS),
         (PRIORITY_SETTING, &PRIORITY_WORDS),
-        (CACHE_SETTING, &CACHE_WORDS),
+        (CACHE_SETTING, &SWITCH_WORDS),
+        (REPLAY_SETTING, &SWITCH_WORDS),
     ];
     let (name, words) = words.into_iter().find(|(own, _)| own.eq_ignore_ascii_case(name))?;
     let known = words.iter().any(|word| word.eq_ignore_ascii_case(value));

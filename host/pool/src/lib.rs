@@ -20,6 +20,7 @@ mod backoff; // pauses between failed attempts
 pub mod breaker; // circuit breaker per pool
 mod pause; // an operator holds the clients of a database
 mod place; // where a free connection goes
+mod presence; // a server that health checks miss
 mod recovery; // a lost server is probed, once for all
 mod room; // making room at a server that is full
 mod state; // the pool: getters, commands, handle_*
@@ -33,6 +34,7 @@ mod tests;
 
 pub use backoff::{Backoff, Jitter};
 pub use pause::{Pauses, TooManyNames};
+pub use presence::{Appearance, Presence};
 pub use recovery::{Recovery, WasLost};
 pub use room::{Spare, give_up};
 pub use state::Pool;

@@ -92,6 +92,8 @@ fn pool_bounds(config: &Config, key: &PoolKey) -> PoolConfig {
                 && pool.database.as_deref() == Some(&*key.database)
         });
     let (size_min, size_max) = match key.kind {
+        // Nobody needs it while replicas serve reads.
+        PoolKind::Read if key.is_fallback() => (0, config.routing.fallback_of(settings.size_max)),
         PoolKind::Write | PoolKind::Read if named => (settings.size_min, settings.size_max),
         PoolKind::Write | PoolKind::Read => (0, settings.size_max),
         // A reload may have set none: those that are in use end.

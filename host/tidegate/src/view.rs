@@ -1,6 +1,7 @@
 //! What the control plane knows, as the data plane sees it: one immutable snapshot, replaced as a whole.
 
 mod causal; // what reads have to see beyond their session's past
+mod commits; // commits that clients have been told of
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustc_hash::FxHashMap;
 use tidegate_cache::{Stamp, Tables};
+use tidegate_cluster::Load;
 use tidegate_core::catalogue::Catalogue;
 use tidegate_core::limits::CATALOGUES_MAX;
 use tidegate_core::roles::Roles;
@@ -16,6 +18,7 @@ use tidegate_core::route::{Lsn, ReplicaView};
 use tokio::sync::watch;
 
 use causal::Causal;
+pub use commits::{Commit, Commits, Kept, keep};
 
 /// Tags that policies are told of. A plan holds for one shape with these tags.
 pub const TAGS_TOLD: [&str; 2] = ["route", "priority"];
@@ -53,8 +56,18 @@ pub struct KnownRoles {
     pub stamp: u64,
 }
 
+/// How busy a server's machine is, and who says so.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LoadView {
+    pub load: Load,
+    /// `database` or `node_exporter`; `None`: nobody.
+    pub source: Option<&'static str>,
+    /// Why it is not known.
+    pub trouble: Option<Arc<str>>,
+}
+
 /// One server, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MemberView {
     pub name: Arc<str>,
     pub address: Arc<str>,
@@ -68,6 +81,10 @@ pub struct MemberView {
     /// Of a replica.
     pub lag: Option<Duration>,
     pub serves_reads: bool,
+    /// It would, and is left out for a time: why.
+    pub ejected: Option<&'static str>,
+    /// How busy its machine is.
+    pub load: LoadView,
     /// An operator wants no new reads there.
     pub is_drained: bool,
     /// Why it does not answer.
@@ -99,6 +116,40 @@ pub struct Topology {
     pub primary_changes: u64,
     /// The last ones, oldest first.
     pub events: Vec<ClusterEvent>,
+    /// Of the last failover.
+    pub losses: Option<Arc<LossReport>>,
+}
+
+/// Which acknowledged commits a failover has lost.
+#[derive(Clone, Debug)]
+pub struct LossReport {
+    pub at: SystemTime,
+    /// Who was primary, and who is.
+    pub before: Arc<str>,
+    pub after: Arc<str>,
+    /// So far the new one has the log of the one before.
+    pub fork: Lsn,
+    /// What was acknowledged until then is there.
+    pub safe_until: Option<SystemTime>,
+    /// Commits that are not there, and those of which that is not known.
+    pub lost: usize,
+    pub uncertain: usize,
+    /// Some of these are not kept any more.
+    pub is_cut: bool,
+    /// The first of both, oldest first.
+    pub commits: Vec<LostCommit>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub struct LostCommit {
+    pub acknowledged_at: SystemTime,
+    pub user: Arc<str>,
+    pub database: Arc<str>,
+    pub application: Arc<str>,
+    pub verb: &'static str,
+    /// It is lost for certain.
+    pub is_certain: bool,
 }
 
 /// What an operator orders about the cluster; servers by name.
@@ -150,6 +201,8 @@ pub struct Views {
     role_readings: AtomicU64,
     /// What reads have to see.
     pub causal: Causal,
+    /// What clients have been told is committed.
+    pub commits: Commits,
     /// Does a policy want to know who is a member of which roles?
     roles_wanted: watch::Sender<bool>,
 }

@@ -12,6 +12,7 @@ mod flow; // one side reads more slowly than the other sends
 mod guests; // policies in other languages
 mod handover; // a new process in the place of the one that runs
 mod hba; // who may connect from where
+mod health; // replicas that are slow or gone, machines, rights
 mod hidden; // what no text shows
 mod http; // POST /sql
 mod leaks; // one server connection for two clients
@@ -28,6 +29,7 @@ mod processes; // the number of a client's process
 mod quotas; // clients and server connections of one database or user
 mod recording; // what runs, written down
 mod rejected; // what the routing policy forbids, and what it has wait before others
+mod replay; // transactions that are run again, and a history of writes that is checked
 mod replication; // backups, and readers of the log
 mod resync; // replicas that do not follow
 mod routing; // reads on replicas

@@ -46,6 +46,8 @@ struct Outcome {
     reads_ms: f64,
     /// Acknowledged writes that the new primary does not have.
     lost: usize,
+    /// Those that Tidegate says are lost, or may be.
+    said: u64,
     /// Errors that writers and readers were told.
     errors: usize,
 }
@@ -56,15 +58,18 @@ pub fn run(options: &Options) -> Result<(), String> {
     println!(
         "first: from the fault to the first write that began after it; the others: the longest pause of a client"
     );
-    let heads = ["run", "first ms", "writes ms", "reads ms", "lost", "errors"];
-    let [run, first, writes, reads, lost, errors] = heads;
-    println!("{run:<6} {first:>12} {writes:>12} {reads:>12} {lost:>6} {errors:>7}");
+    let heads = ["run", "first ms", "writes ms", "reads ms", "lost", "said", "errors"];
+    let [run, first, writes, reads, lost, said, errors] = heads;
+    println!("{run:<6} {first:>12} {writes:>12} {reads:>12} {lost:>6} {said:>6} {errors:>7}");
     for run in 1..=options.runs {
         let outcome = one(options)?;
-        let Outcome { first_ms, writes_ms, reads_ms, lost, errors } = outcome;
+        let Outcome { first_ms, writes_ms, reads_ms, lost, said, errors } = outcome;
         println!(
-            "{run:<6} {first_ms:>12.0} {writes_ms:>12.0} {reads_ms:>12.0} {lost:>6} {errors:>7}"
+            "{run:<6} {first_ms:>12.0} {writes_ms:>12.0} {reads_ms:>12.0} {lost:>6} {said:>6} {errors:>7}"
         );
+        if lost as u64 > said {
+            return Err(format!("{lost} acknowledged writes are lost, and {said} are said to be"));
+        }
         outcomes.push(outcome);
     }
     for (name, part) in [("median", 0.5), ("p95", 0.95), ("max", 1.0)] {
@@ -138,9 +143,13 @@ fn one(options: &Options) -> Result<Outcome, String> {
         stay(UNDISTURBED);
         seen.stop.store(true, Ordering::Relaxed);
     });
-    let answer: serde_json::Value =
-        serde_json::from_str(&tidegate.admin_get("/api/v1/cluster").body)
-            .map_err(|error| error.to_string())?;
+    let cluster_report = || -> serde_json::Value {
+        serde_json::from_str(&tidegate.admin_get("/api/v1/cluster").body).unwrap_or_default()
+    };
+    let is_told = || options.fault == Fault::Switchover || !cluster_report()["losses"].is_null();
+    wait_until(LONG, "it is said what is lost", is_told);
+    let answer = cluster_report();
+    let said = |what: &str| answer["losses"][what].as_u64().unwrap_or_default();
     let name = answer["primary"].as_str().unwrap_or_default();
     let promoted = cluster.nodes().find(|node| node.name() == name).ok_or("no primary")?;
     let kept = promoted.psql("SELECT n FROM t").map_err(failed)?;
@@ -152,6 +161,7 @@ fn one(options: &Options) -> Result<Outcome, String> {
         writes_ms: ms(&seen.writes_gap_us),
         reads_ms: ms(&seen.reads_gap_us),
         lost: told.difference(&kept).count(),
+        said: said("lost") + said("uncertain"),
         errors: seen.errors.load(Ordering::Relaxed) as usize,
     })
 }

@@ -70,7 +70,7 @@ impl Patroni {
              restapi:\n  listen: 127.0.0.1:{api_port}\n  connect_address: 127.0.0.1:{api_port}\n  \
              authentication: {{username: {API_USER}, password: {API_PASSWORD}}}\n\
              etcd3: {{host: '{}'}}\n\
-             bootstrap:\n  dcs:\n    ttl: 5\n    loop_wait: 1\n    retry_timeout: 2\n    \
+             bootstrap:\n  dcs:\n    ttl: 10\n    loop_wait: 1\n    retry_timeout: 3\n    \
              primary_start_timeout: 0\n    master_start_timeout: 0\n    \
              postgresql: {{parameters: {{fsync: 'off', wal_retrieve_retry_interval: 200ms}}}}\n  \
              initdb: [encoding: UTF8, no-locale, no-sync]\n  \

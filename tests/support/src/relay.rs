@@ -1,9 +1,10 @@
 //! Stands between Tidegate and a server, passes bytes on, and makes the trouble that a network makes.
 
-use crate::Cluster;
+use crate::{Cluster, Node};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Length and code of a CancelRequest, as every start-up packet begins.
 const CANCEL_BEGINS: [u8; 8] = [0, 0, 0, 16, 4, 210, 22, 46];
@@ -17,6 +18,8 @@ pub enum Passing {
     RepliesLost,
     /// What is sent to servers is lost.
     RequestsLost,
+    /// What servers send arrives so much later.
+    RepliesLate(Duration),
 }
 
 /// A relay in front of one server. Its threads end with the program.
@@ -48,9 +51,14 @@ struct State {
 impl Relay {
     /// In front of the primary.
     pub fn start(cluster: &Cluster) -> Relay {
+        Relay::before(cluster.primary())
+    }
+
+    /// In front of one server.
+    pub fn before(node: &Node) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = SocketAddr::from(([127, 0, 0, 1], cluster.primary().port()));
+        let server = SocketAddr::from(([127, 0, 0, 1], node.port()));
         let shared = Arc::<Shared>::default();
         let accepting = shared.clone();
         std::thread::spawn(move || {
@@ -131,12 +139,16 @@ impl Shared {
     fn pass(&self, mut from: TcpStream, mut to: TcpStream, lost: Passing) {
         let mut chunk = [0; 16_384];
         while let Ok(count @ 1..) = from.read(&mut chunk) {
-            {
+            let passing = {
                 let mut state = self.lock();
                 if state.passing == lost {
                     state.lost += count;
                     continue;
                 }
+                state.passing
+            };
+            if let (Passing::RepliesLate(time), Passing::RepliesLost) = (passing, lost) {
+                std::thread::sleep(time);
             }
             if to.write_all(&chunk[..count]).is_err() {
                 break;

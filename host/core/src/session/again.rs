@@ -131,9 +131,9 @@ impl Session {
     /// primary.
     pub(super) fn ends_with_last_word(&self, input: &[u8]) -> bool {
         // Nearly always the first two say no.
-        !self.kept.bytes.is_empty()
-            && input.ends_with(b"\0\0")
-            && self.has_only_unit()
+        input.ends_with(b"\0\0")
+            && self.server_rest.0 == 0
+            && (!self.kept.bytes.is_empty() && self.has_only_unit() || self.may_lose_server())
             && last_frame(input).is_some_and(|(header, body)| {
                 let is = |name, value: &[u8]| error_fields::find(body, name) == Some(value);
                 header.tag == backend::tag::NOTICE_RESPONSE

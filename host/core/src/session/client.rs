@@ -13,7 +13,7 @@ use super::expected::{Answer, Copying, Expected, Signalling, Undo};
 use super::gather::Gather;
 use super::state::Unnamed;
 use super::{Batch, ClientNext, ClientStep, CloseReason, Fate, Hold, Io};
-use super::{Rest, Session};
+use super::{ReplayObstacle, Rest, Session};
 use crate::limits;
 use crate::plan::{Router, refuse_setting};
 use crate::refusal::Refusal;
@@ -46,15 +46,26 @@ enum Frame {
 impl Session {
     /// Takes what the client sent. Call again with the same input after `Lease` or `Replies`.
     pub fn handle_client(&mut self, input: &[u8], mut io: Io<'_>) -> ClientStep {
-        let step = self.take_frames(input, &mut io);
+        let mark = io.to_client.bytes();
+        self.begin_step();
+        let step = match self.replay_next(input, &mut io) {
+            Some(step) => step,
+            None => {
+                let step = self.take_frames(input, &mut io);
+                self.keep_sent(&input[..step.consumed]);
+                step
+            }
+        };
         if step.consumed > 0 && io.server.is_some() {
             self.note_running();
         }
         self.heed_told(io.to_client);
+        // No unit ends here.
+        let _ = self.heed_replay(mark, &[], io.to_client);
         step
     }
 
-    fn take_frames(&mut self, input: &[u8], io: &mut Io<'_>) -> ClientStep {
+    pub(super) fn take_frames(&mut self, input: &[u8], io: &mut Io<'_>) -> ClientStep {
         let mut at = 0;
         loop {
             at += self.take_rest(input, at, io);
@@ -75,6 +86,9 @@ impl Session {
                     return ClientStep { consumed: at, next: self.give_up(&refusal, io) };
                 }
             };
+            if self.waits_for_unit(header, at, io) {
+                return ClientStep { consumed: at, next: ClientNext::Replies };
+            }
             if let Some(next) = self.must_wait(header, io) {
                 return ClientStep { consumed: at, next };
             }
@@ -223,8 +237,9 @@ impl Session {
         self.begin_running(io);
         let deallocated = self.take_deallocated(&analysis);
         let (text, refusal, signal) = self.text_to_send(sql, &analysis, &deallocated, io.router);
-        if refusal.is_none() {
-            self.note_effects(&analysis);
+        match &refusal {
+            None => self.note_effects(&analysis),
+            Some(_) => self.note_not_again(ReplayObstacle::Refused),
         }
         self.hold_back(&analysis);
         // A Query ends the implicit transaction of an extended batch before it.
@@ -293,8 +308,9 @@ impl Session {
             return self.lease(input, at, io.router);
         }
         self.admitted = None;
+        self.note_not_again(ReplayObstacle::SessionState);
         // It may call any function, by number.
-        self.wrote = Some(());
+        (self.wrote, self.acknowledged.may_write) = (Some(()), Some(()));
         self.touch(Effects::UNKNOWN_SETTINGS);
         self.tally.statements += 1;
         self.tell_call(io.router);

@@ -95,6 +95,49 @@ impl Gather {
         self.segments.drain(..whole);
     }
 
+    /// Visits the bytes behind the first `mark`, in order.
+    pub fn each_after(&self, mark: usize, input: &[u8], mut visit: impl FnMut(&[u8])) {
+        let mut at = 0;
+        for segment in &self.segments {
+            let (bytes, start, end) = match *segment {
+                Segment::Input { start, end } => (input, start, end),
+                Segment::Own { start, end } => (&self.own[..], start, end),
+            };
+            let skipped = mark.saturating_sub(at).min(end - start);
+            at += end - start;
+            if let Some(rest) = bytes.get(start + skipped..end).filter(|rest| !rest.is_empty()) {
+                visit(rest);
+            }
+        }
+    }
+
+    /// Takes out `count` bytes behind the first `mark`.
+    pub fn drop_after(&mut self, mark: usize, count: usize) {
+        let mut left = Vec::with_capacity(self.segments.len() + 1);
+        let (mut at, last) = (0, mark + count);
+        for segment in &self.segments {
+            let (Segment::Input { start, end } | Segment::Own { start, end }) = *segment;
+            let bytes = end - start;
+            let before = mark.saturating_sub(at).min(bytes);
+            let behind = (at + bytes).saturating_sub(last.max(at)).min(bytes - before);
+            for (start, end) in [(start, start + before), (end - behind, end)] {
+                let part = match segment {
+                    Segment::Input { .. } => Segment::Input { start, end },
+                    Segment::Own { .. } => Segment::Own { start, end },
+                };
+                if start < end {
+                    left.push(part);
+                }
+            }
+            self.bytes -= bytes - before - behind;
+            at += bytes;
+        }
+        self.segments = left;
+        if self.bytes == 0 {
+            self.clear();
+        }
+    }
+
     /// Forgets everything: the other side is gone.
     pub fn clear(&mut self) {
         self.bytes = 0;
@@ -141,6 +184,34 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn what_is_taken_out_is_gone_and_nothing_else(
+            parts in proptest::collection::vec((any::<bool>(), 0_usize..9), 1..9),
+            cut in (0_usize..60, 0_usize..60),
+        ) {
+            let input: Vec<u8> = (0..=255).collect();
+            let mut gather = Gather::default();
+            let mut at = 0;
+            for (own, length) in parts {
+                if own {
+                    gather.send(|out| out.extend(std::iter::repeat_n(at as u8 ^ 0x55, length)));
+                } else {
+                    gather.forward(at, at + length);
+                }
+                at += length;
+            }
+            let all = gather.to_bytes(&input);
+            let mark = cut.0.min(all.len());
+            let count = cut.1.min(all.len() - mark);
+            let mut behind = Vec::new();
+            gather.each_after(mark, &input, |bytes| behind.extend_from_slice(bytes));
+            prop_assert_eq!(&behind[..], &all[mark..]);
+            gather.drop_after(mark, count);
+            let left = [&all[..mark], &all[mark + count..]].concat();
+            prop_assert_eq!(gather.bytes(), left.len());
+            prop_assert_eq!(gather.to_bytes(&input), left);
+        }
+
         #[test]
         fn partial_sends_lose_nothing_and_repeat_nothing(
             parts in proptest::collection::vec((any::<bool>(), 0_usize..20), 1..12),

@@ -25,6 +25,8 @@ pub enum Lost {
     /// Take these bytes as if the client had just sent them, before what else it has sent, and give them a server for
     /// anything.
     Again(Vec<u8>),
+    /// Its transaction is run again: give it a server for anything.
+    Replays,
     /// It goes on; what there was to tell it has been written.
     GoesOn,
     /// It cannot go on.
@@ -40,7 +42,7 @@ pub(super) enum Orphan {
 
 /// What a transaction fails with whose server is lost: retry loops know it. Source: "Serialization Failure Handling" in
 /// PostgreSQL's documentation, and what CockroachDB and PgDog's users expect of a proxy.
-fn rolled_back() -> Refusal {
+pub(super) fn rolled_back() -> Refusal {
     Refusal::error("40001", "the transaction is rolled back: its server is lost")
         .hint("Repeat the transaction from its beginning.")
 }
@@ -52,13 +54,16 @@ fn in_doubt() -> Refusal {
 }
 
 /// What has a server's transaction fail before its first statement: there is no such savepoint.
-const FAIL_SQL: &str = "BEGIN;ROLLBACK TO tidegate_lost_the_transaction";
+pub(super) const FAIL_SQL: &str = "BEGIN;ROLLBACK TO tidegate_lost_the_transaction";
 
 impl Session {
     /// The server in hand is lost. `to_client` takes what there is to tell.
     pub fn handle_server_lost(&mut self, to_client: &mut Gather) -> Lost {
         if let Some(unit) = self.take_kept_unit() {
             return Lost::Again(unit);
+        }
+        if let Some(lost) = self.lose_for_replay(to_client) {
+            return lost;
         }
         if !self.can_go_on() {
             return Lost::Ends;
@@ -112,7 +117,7 @@ impl Session {
     }
 
     /// What it did to the session is undone with it.
-    fn forget_transaction(&mut self) {
+    pub(super) fn forget_transaction(&mut self) {
         (self.touched, self.unlisted, self.reach) = (None, None, Reach::Nothing);
         (self.drops_statements, self.commits) = (None, None);
         (self.admitted, self.bound) = (None, None);
@@ -120,7 +125,7 @@ impl Session {
     }
 
     /// As if the server had failed the whole of it.
-    fn fail_unit(&mut self) {
+    pub(super) fn fail_unit(&mut self) {
         if !matches!(self.expected.front(), Some(Expected::Query { .. } | Expected::Sync)) {
             self.fail_batch(None);
         }
@@ -142,11 +147,11 @@ impl Session {
         (!is_rollback(input)).then(rolled_back)
     }
 
-    /// The status of a session without a server.
+    /// The status of a session that its server is not asked about.
     pub(super) fn status_alone(&self) -> TransactionStatus {
-        match self.orphan {
-            Some(_) => TransactionStatus::Failed,
-            None => TransactionStatus::Idle,
+        match (self.orphan, self.status) {
+            (Some(_), _) | (None, TransactionStatus::Failed) => TransactionStatus::Failed,
+            _ => TransactionStatus::Idle,
         }
     }
 
@@ -160,7 +165,7 @@ impl Session {
 }
 
 /// Is it a Query that is nothing but a rollback?
-fn is_rollback(input: &[u8]) -> bool {
+pub(super) fn is_rollback(input: &[u8]) -> bool {
     let Ok(Some(header)) = Header::peek(input, crate::limits::FRAME_BYTES_MAX) else {
         return false;
     };

@@ -19,6 +19,7 @@ pub mod hidden; // code that no statement names
 pub mod login; // from the first packet to AuthenticationOk
 pub mod prepared;
 
+mod acknowledged; // commits that clients are told of
 mod again; // a read whose replica dies
 mod batches; // which batch is being sent, and which are over
 mod client; // what a client sends
@@ -26,9 +27,12 @@ mod defaults; // ALTER ROLE … SET
 mod expected; // the replies that are owed, in order
 mod listening; // LISTEN by a connection that is shared
 mod lost; // a server that is lost under its client
+mod names; // named statements, which can be put back
 mod overdue; // a statement that has run too long
 mod pins; // why a client keeps its server
 mod reading; // how texts are read
+mod reasons; // why a session ended
+mod replay; // transactions that are run again
 mod replies; // what a server sends
 mod settle; // when a server may go back, and what it takes along
 mod state; // what is known of a server connection
@@ -38,6 +42,8 @@ mod tests;
 pub use listening::ListenNeed;
 pub use lost::Lost;
 pub use pins::Pins;
+pub use reasons::CloseReason;
+pub use replay::{ReplayObstacle, ReplayTally};
 pub use settle::{Gone, Settled};
 pub use state::ServerState;
 
@@ -52,7 +58,6 @@ use expected::{Copying, Expected, Queue};
 use gather::Gather;
 use hidden::{Claim, Findings, HiddenCode, Reach};
 use prepared::{Interner, Prepared, SchemaChange};
-use rustc_hash::FxHashMap;
 use settle::Touched;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -134,42 +139,6 @@ pub enum Work {
     InDoubt,
 }
 
-/// Why a session ended. The names are metric labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CloseReason {
-    /// The client said Terminate.
-    ClientTerminated,
-    /// The client's connection broke or ended without Terminate.
-    ClientDisconnected,
-    /// The client broke the protocol.
-    ClientProtocol,
-    /// The server ended the session with a FATAL error.
-    ServerFatal,
-    /// The server's connection broke.
-    ServerDisconnected,
-    /// The server's replies did not fit what was asked.
-    ServerProtocol,
-    /// A server could not be had, and the answer was FATAL.
-    Refused,
-    /// Tidegate shuts down.
-    ShuttingDown,
-}
-
-impl CloseReason {
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::ClientTerminated => "client_terminated",
-            Self::ClientDisconnected => "client_disconnected",
-            Self::ClientProtocol => "client_protocol",
-            Self::ServerFatal => "server_fatal",
-            Self::ServerDisconnected => "server_disconnected",
-            Self::ServerProtocol => "server_protocol",
-            Self::Refused => "refused",
-            Self::ShuttingDown => "shutting_down",
-        }
-    }
-}
-
 /// What a session did since it was last asked; for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -187,6 +156,7 @@ pub struct Tally {
     pub forbidden: u32,
     /// Errors that a server answered with.
     pub errors: u32,
+    pub replays: ReplayTally,
 }
 
 /// What becomes of a statement that was asked about.
@@ -229,7 +199,7 @@ enum Hold {
 }
 
 /// A statement by the name that its client gave it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held {
     prepared: Arc<Prepared>,
     /// The batch in which it got the name.
@@ -258,7 +228,7 @@ pub struct Session {
     server_rest: (usize, Rest),
     expected: Queue,
     batches: Batches,
-    named: FxHashMap<Box<[u8]>, Held>,
+    names: names::Names,
     /// The batch in which a name was last taken away.
     removed_in: u32,
     unnamed: Option<Arc<Prepared>>,
@@ -300,6 +270,7 @@ pub struct Session {
     bound: Option<()>,
     /// Something ran on the primary that may have written, since the shell last asked.
     wrote: Option<()>,
+    acknowledged: acknowledged::Acknowledged,
     /// A text that may commit a transaction went to the server and has not been answered.
     commits: Option<()>,
     /// A text that may change the schema went to the server since the last ReadyForQuery outside a transaction.
@@ -307,6 +278,7 @@ pub struct Session {
     /// What a replica runs.
     kept: again::Kept,
     orphan: Option<lost::Orphan>,
+    replay: replay::Replay,
     /// What runs is being cancelled since it has run for so many milliseconds.
     overdue: Option<NonZeroU32>,
     defaults: Defaults,
@@ -335,7 +307,7 @@ impl Session {
             server_rest: (0, Rest::Forward),
             expected: Queue::default(),
             batches: Batches::default(),
-            named: FxHashMap::default(),
+            names: names::Names::default(),
             removed_in: Batches::default().past(),
             unnamed: None,
             unnamed_in: Batches::default().past(),
@@ -359,10 +331,12 @@ impl Session {
             admitted: None,
             bound: None,
             wrote: None,
+            acknowledged: acknowledged::Acknowledged::default(),
             commits: None,
             changes_schema: None,
             kept: again::Kept::default(),
             orphan: None,
+            replay: replay::Replay::default(),
             overdue: None,
             defaults: Defaults::default(),
             vacated: Vec::new(),
@@ -391,7 +365,7 @@ impl Session {
 
     /// Named prepared statements the client holds.
     pub fn prepared_count(&self) -> usize {
-        self.named.len()
+        self.names.len()
     }
 
     /// What happened since the last call.
@@ -432,6 +406,7 @@ impl Session {
             && self.client_rest.0 == 0
             && self.batch == Batch::Closed
             && !self.owes_ready()
+            && self.is_replay_quiet()
     }
 
     /// Terminate comes after what was sent before it, as on PostgreSQL: that is done, and answered if it is read.
@@ -448,7 +423,7 @@ impl Session {
 
     /// Has every reply so far been passed on as a whole, so that a message of ours may follow?
     pub fn is_between_replies(&self) -> bool {
-        self.server_rest.0 == 0
+        self.server_rest.0 == 0 && !self.is_cut()
     }
 
     /// Gives back memory that an idle client does not need.
@@ -465,6 +440,7 @@ impl Session {
         to_server: &mut Gather,
     ) {
         debug_assert!(self.expected.is_empty());
+        self.begin_run();
         self.chosen = client::Chosen::for_target(target);
         server.begin_lease(self.client, self.batches.past());
         self.switch_settings(server, to_server);
@@ -479,7 +455,10 @@ impl Session {
         input: &[u8],
         to_client: &mut Gather,
     ) -> ClientStep {
-        client::refuse_frame(self, refusal, input, to_client)
+        match self.refuse_replay(refusal, input, to_client) {
+            Some(step) => step,
+            None => client::refuse_frame(self, refusal, input, to_client),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ impl Session {
             _ => Some(StringSyntax::Standard),
         };
         self.note_settings_that_bind();
+        self.heed_replay_setting();
     }
 
     /// The session's value of a setting, or what its sessions begin with, as far as that is known.

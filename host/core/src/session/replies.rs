@@ -6,6 +6,7 @@ mod undo; // what a failed batch takes back
 use super::expected::{Answer, CopyEnded, Copying, Expected, Own};
 use super::gather::Gather;
 use super::prepared::SchemaChange;
+use super::replay::Heeded;
 use super::{Batch, CloseReason, Io, Rest, ServerNext, ServerStep, Session};
 use crate::limits;
 use crate::plan::Router;
@@ -35,8 +36,21 @@ impl Session {
             let next = ServerNext::Close(CloseReason::ServerDisconnected);
             return ServerStep { consumed: 0, next };
         }
-        let step = self.take_replies(input, &mut io);
+        let mark = io.to_client.bytes();
+        let mut step = self.take_replies(input, &mut io);
         self.heed_told(io.to_client);
+        match step.next {
+            ServerNext::Close(reason) if reason != CloseReason::ServerDisconnected => {
+                if self.heed_close(mark, io.to_client) == Heeded::Breaks {
+                    write_desynchronised(io.to_client);
+                }
+            }
+            _ => {
+                if self.heed_replay(mark, input, io.to_client) == Heeded::Breaks {
+                    step.next = ServerNext::Close(CloseReason::ServerDisconnected);
+                }
+            }
+        }
         step
     }
 
@@ -176,6 +190,7 @@ impl Session {
         }
         if !matches!(self.expected.front(), Some(Expected::Own(_))) {
             self.tell_completed(body, io.router);
+            self.note_completed(body);
         }
         let reply = match self.expected.front() {
             Some(Expected::Execute) => self.done(),
@@ -195,10 +210,11 @@ impl Session {
         match body {
             b"RESET\0" | b"DISCARD ALL\0" => self.reset_done(),
             b"ROLLBACK\0" => self.reset_undone(),
+            b"COMMIT\0" => self.note_committed(),
             _ => self.defaults.handle_tag(body),
         }
         if matches!(body, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
-            self.named.clear();
+            self.names.clear();
             if let Some(server) = io.server.as_deref_mut() {
                 server.statements_dropped();
             }
@@ -226,6 +242,8 @@ impl Session {
                 self.status = status;
                 self.batches.ended(1);
                 self.forget_overdue();
+                self.note_ready(status);
+                self.note_unit_end(status);
                 if self.withholds_ready(status) { Reply::Swallow } else { Reply::Pass }
             }
             Some(Expected::Own(Own::LayOpen)) if self.laid_open_in_vain.is_some() => {
@@ -265,12 +283,14 @@ impl Session {
             .or_else(|| error_fields::find(body, field::SEVERITY))
             .unwrap_or_default();
         if matches!(severity, b"FATAL" | b"PANIC") && body.len() == header.body_bytes as usize {
-            if is_last_word(body) {
+            if is_last_word(body) || self.is_replay_under_way() {
                 return Reply::Close(CloseReason::ServerDisconnected);
             }
             return Reply::PassAndClose(CloseReason::ServerFatal);
         }
+        self.heed_undone(body);
         self.tally.errors += 1;
+        self.note_failed();
         self.tell_error(body, io.router);
         if let Copying::In { syncs: 1.. } = self.copying {
             // The server had left copy mode before it read them, so it waits for one.
@@ -375,6 +395,10 @@ impl Session {
     fn copy_begins(&mut self, tag: u8, io: &mut Io<'_>) -> Reply {
         if !matches!(self.expected.front(), Some(Expected::Execute | Expected::Query { .. })) {
             return self.unexpected(io);
+        }
+        if self.is_replay_under_way() {
+            // Nobody has data for it.
+            return Reply::Close(CloseReason::ServerDisconnected);
         }
         self.copying = match tag {
             tag::COPY_IN_RESPONSE => {

@@ -76,6 +76,11 @@ impl Touched {
         self.effects.intersects(Effects::UNKNOWN_SETTINGS.with(Effects::EXECUTES))
     }
 
+    /// Is it not the transaction alone that has touched something?
+    pub(super) fn may_outlive_transaction(&self) -> bool {
+        self.may_stand.is_some() || self.asks_for_channels.is_some()
+    }
+
     pub(super) fn prepares(&self) -> bool {
         self.effects.contains(Effects::PREPARES)
     }
@@ -141,6 +146,7 @@ impl Session {
 
     /// Notes what a text that goes to the server may do.
     pub(super) fn note_effects(&mut self, analysis: &Analysis) {
+        self.note_for_replay(analysis);
         let reach = Reach::of(analysis);
         self.reach = self.reach.max(reach);
         if self.hidden.may_leave(reach) {
@@ -220,8 +226,7 @@ impl Session {
     /// Is nothing touched but settings, in the transaction that is open, with which they go?
     pub(super) fn touches_settings_only(&self) -> bool {
         self.touched.as_deref().is_none_or(|touched| {
-            SETTINGS_ONLY.contains(touched.effects)
-                && (touched.asks_for_channels, touched.may_stand) == (None, None)
+            SETTINGS_ONLY.contains(touched.effects) && !touched.may_outlive_transaction()
         })
     }
 
@@ -308,6 +313,9 @@ impl Session {
         {
             return Settled::Busy;
         }
+        if let Some(settled) = self.settle_replay(server, to_server) {
+            return settled;
+        }
         if server.status != TransactionStatus::Idle || self.waits_for_listener() {
             return Settled::Busy;
         }
@@ -349,6 +357,7 @@ impl Session {
         self.settings_now = SettingsNow::Known;
         if free {
             self.reach = Reach::Nothing;
+            self.server_settled();
             return Settled::Release;
         }
         if self.switch_settings(server, to_server) == Switching::UnderWay
@@ -356,6 +365,7 @@ impl Session {
         {
             return Settled::Busy;
         }
+        self.server_settled();
         Settled::Keep
     }
 
@@ -379,6 +389,7 @@ impl Session {
 
     /// The client is gone. Says what becomes of its server; then go on with `handle_server` and `settle`.
     pub fn handle_client_gone(&mut self, to_server: &mut Gather) -> Gone {
+        self.end_record();
         let running = !self.expected.is_empty() && self.leaves.is_none();
         let half_sent = self.client_rest.0 > 0 && self.client_rest.1 == Rest::Forward;
         if half_sent || self.copying == Copying::Both {

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::Control;
 use super::reply::{Problem, Reply, json};
 use crate::plugins::Who;
-use crate::view::{Force, MemberView, Ordered, Topology};
+use crate::view::{Force, LossReport, LostCommit, MemberView, Ordered, Topology};
 
 /// The servers as they were last seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClusterReport {
     /// `steady`, `suspect`, `promoting`, …
     pub state: String,
@@ -25,9 +25,44 @@ pub struct ClusterReport {
     pub servers: Vec<ServerReport>,
     /// What was decided, oldest first.
     pub events: Vec<EventReport>,
+    /// Acknowledged commits that the last failover has lost; null: there was none that lost anything it had not brought to rest.
+    #[serde(default)]
+    pub losses: Option<LossesReport>,
+}
+
+/// What a failover has lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossesReport {
+    pub at_unix_ms: u64,
+    /// Who was primary, and who became it.
+    pub before: String,
+    pub after: String,
+    /// So far the new one has the log of the one before.
+    pub fork: String,
+    /// What was acknowledged until then is there; null: nothing is known to be.
+    pub safe_until_unix_ms: Option<u64>,
+    /// Commits that are lost, and those that may be.
+    pub lost: usize,
+    pub uncertain: usize,
+    /// Some that may be lost are not remembered any more.
+    pub cut: bool,
+    /// The first of them, oldest first.
+    pub commits: Vec<LostCommitReport>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostCommitReport {
+    pub acknowledged_unix_ms: u64,
+    pub user: String,
+    pub database: String,
+    pub application: String,
+    /// What it did that writes, first of all: `INSERT`, `UPDATE`, …
+    pub verb: String,
+    /// It is lost for certain.
+    pub certain: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServerReport {
     pub name: String,
     pub address: String,
@@ -39,6 +74,17 @@ pub struct ServerReport {
     /// Of a replica.
     pub lag_ms: Option<u64>,
     pub serves_reads: bool,
+    /// `slow` or `failing`: it would serve reads, and is left out for a time.
+    pub ejected: Option<String>,
+    /// How busy its machine is; null: not known.
+    pub cpu_percent: Option<f64>,
+    pub memory_percent: Option<f64>,
+    /// Used, of the file system that its data are on.
+    pub disk_percent: Option<f64>,
+    /// Who says so: `database` or `node_exporter`.
+    pub load_source: Option<String>,
+    /// Why it is not known.
+    pub load_trouble: Option<String>,
     /// An operator wants no new reads there.
     pub drained: bool,
     /// Why it does not answer.
@@ -95,6 +141,31 @@ impl From<&Topology> for ClusterReport {
             held: topology.is_held,
             servers: topology.members.iter().map(ServerReport::from).collect(),
             events: topology.events.iter().map(event).collect(),
+            losses: topology.losses.as_deref().map(LossesReport::from),
+        }
+    }
+}
+
+impl From<&LossReport> for LossesReport {
+    fn from(report: &LossReport) -> Self {
+        let commit = |commit: &LostCommit| LostCommitReport {
+            acknowledged_unix_ms: unix_ms(commit.acknowledged_at),
+            user: commit.user.to_string(),
+            database: commit.database.to_string(),
+            application: commit.application.to_string(),
+            verb: commit.verb.to_owned(),
+            certain: commit.is_certain,
+        };
+        Self {
+            at_unix_ms: unix_ms(report.at),
+            before: report.before.to_string(),
+            after: report.after.to_string(),
+            fork: report.fork.to_string(),
+            safe_until_unix_ms: report.safe_until.map(unix_ms),
+            lost: report.lost,
+            uncertain: report.uncertain,
+            cut: report.is_cut,
+            commits: report.commits.iter().map(commit).collect(),
         }
     }
 }
@@ -110,10 +181,21 @@ impl From<&MemberView> for ServerReport {
             position: member.position.map(|position| position.to_string()),
             lag_ms: member.lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
             serves_reads: member.serves_reads,
+            ejected: member.ejected.map(str::to_owned),
+            cpu_percent: member.load.load.cpu_percent.map(rounded),
+            memory_percent: member.load.load.memory_percent.map(rounded),
+            disk_percent: member.load.load.disk_percent.map(rounded),
+            load_source: member.load.source.map(str::to_owned),
+            load_trouble: member.load.trouble.as_deref().map(str::to_owned),
             drained: member.is_drained,
             fault: member.fault.map(str::to_owned),
         }
     }
+}
+
+/// To a tenth: the rest is noise.
+fn rounded(percent: f64) -> f64 {
+    (percent * 10.0).round() / 10.0
 }
 
 fn unix_ms(at: SystemTime) -> u64 {

@@ -193,6 +193,18 @@ fn told(report: &ClusterReport) -> String {
     for server in &report.servers {
         let _ = writeln!(out, "{}", line(server, server.name == report.primary));
     }
+    for server in &report.servers {
+        if let Some(why) = &server.load_trouble {
+            let _ = writeln!(out, "\nhow busy {} is, is not known: {why}", server.name);
+        }
+    }
+    if let Some(losses) = &report.losses {
+        let _ = writeln!(
+            out,
+            "\nWhen {} took over from {}: {} acknowledged commits lost, {} more may be",
+            losses.after, losses.before, losses.lost, losses.uncertain
+        );
+    }
     if !report.events.is_empty() {
         out.push('\n');
     }
@@ -200,6 +212,22 @@ fn told(report: &ClusterReport) -> String {
         let _ = writeln!(out, "{:<5} {}", event.level, event.text);
     }
     out
+}
+
+fn load(server: &ServerReport) -> String {
+    let known = [
+        ("cpu", server.cpu_percent),
+        ("memory", server.memory_percent),
+        ("disk", server.disk_percent),
+    ];
+    if known.iter().all(|(_, percent)| percent.is_none()) {
+        return "load unknown".to_owned();
+    }
+    let said = known.map(|(what, percent)| match percent {
+        Some(percent) => format!("{what} {percent:.0} %"),
+        None => format!("{what} unknown"),
+    });
+    said.join(", ")
 }
 
 fn line(server: &ServerReport, is_in_force: bool) -> String {
@@ -221,6 +249,10 @@ fn line(server: &ServerReport, is_in_force: bool) -> String {
     if server.drained {
         line.push_str(", drained");
     }
+    if let Some(why) = &server.ejected {
+        let _ = write!(line, ", no reads for now: {why}");
+    }
+    let _ = write!(line, ", {}", load(server));
     if let Some(fault) = &server.fault {
         let _ = write!(line, " {fault}");
     }

@@ -14,10 +14,8 @@ use super::checked::{
 use super::error::{ConfigError, Origin, Problem};
 use super::log;
 use super::raw::{
-    At, Raw, RawAdmin, RawCluster, RawHandover, RawLimits, RawOverride, RawPool, RawRouting,
-    RawTls, Timeout,
+    At, Raw, RawAdmin, RawCluster, RawHandover, RawLimits, RawOverride, RawPool, RawTls, Timeout,
 };
-use super::routing::{Causality, Reads, RoutingSettings};
 use super::source::read_bounded;
 use crate::tls::{Acceptor, ServerTls, TlsError};
 
@@ -32,7 +30,8 @@ pub(super) fn check(raw: Raw, made_up_token: Option<&Secret>) -> Result<Config, 
     let workers = checker.workers(raw.workers);
     let io = raw.io.map_or(IoDriver::Auto, |io| io.value);
     let (peer_id, peers) = checker.peers(raw.peer_id, raw.peers);
-    let cluster = checker.cluster(raw.cluster);
+    let mut cluster = checker.cluster(raw.cluster);
+    checker.servers(raw.servers, cluster.as_mut());
     let admin = checker.admin(raw.admin, made_up_token);
     let pool = checker.pool("pool", &raw.pool, &pool_defaults());
     let pools =
@@ -313,6 +312,7 @@ impl Checker {
             utilisation_warn_percent: percent(warn),
             utilisation_clear_percent: percent(clear),
             connect_timeout: or(&written.connect_timeout, under.connect_timeout),
+            transaction_replay: or(&written.transaction_replay, under.transaction_replay),
         }
     }
 
@@ -379,27 +379,6 @@ impl Checker {
         }
     }
 
-    fn routing(&mut self, written: RawRouting) -> RoutingSettings {
-        let lag_max = or(&written.lag_max, limits::REPLICA_LAG_MAX);
-        let lag_return = match &written.lag_return {
-            None => limits::REPLICA_LAG_RETURN.min(lag_max),
-            Some(At { value, origin }) => {
-                if *value > lag_max {
-                    let message = format!("{value:?} is above routing.lag_max {lag_max:?}");
-                    self.contradiction(origin, "routing.lag_return", message);
-                }
-                *value
-            }
-        };
-        RoutingSettings {
-            reads: or(&written.reads, Reads::Split),
-            lag_max,
-            lag_return,
-            causality: or(&written.causality, Causality::Session),
-            catch_up_max: timeout(&written.catch_up_max, Some(limits::REPLICA_CATCH_UP_MAX)),
-        }
-    }
-
     fn limits(&mut self, written: RawLimits) -> LimitSettings {
         LimitSettings {
             clients_max: self.bounded(
@@ -442,6 +421,7 @@ fn pool_defaults() -> PoolSettings {
         utilisation_warn_percent: limits::POOL_UTILISATION_WARN_PERCENT,
         utilisation_clear_percent: limits::POOL_UTILISATION_CLEAR_PERCENT,
         connect_timeout: limits::CONNECT_TIME_MAX,
+        transaction_replay: false,
     }
 }
 

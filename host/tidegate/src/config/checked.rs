@@ -12,6 +12,7 @@ use super::alerts::AlertReceiver;
 use super::cache::CacheSettings;
 use super::peers::Peer;
 use super::routing::RoutingSettings;
+use super::servers::ExporterUrl;
 use std::sync::Arc;
 use tidegate_hba::Hba;
 pub use tidegate_wire::auth::Secret;
@@ -154,6 +155,8 @@ pub struct ServerUrl {
     pub channel_binding: ChannelBinding,
     pub sslnegotiation: SslNegotiation,
     pub max_protocol_version: ProtocolVersion,
+    /// Of `[[servers]]`: who tells how busy its machine is; none: the server itself, if it may.
+    pub node_exporter: Option<ExporterUrl>,
 }
 
 /// Where a server listens.
@@ -207,6 +210,8 @@ pub struct PoolSettings {
     pub utilisation_clear_percent: u32,
     /// One attempt to connect and log in.
     pub connect_timeout: Duration,
+    /// Interrupted transactions are run again, unless the client says otherwise.
+    pub transaction_replay: bool,
 }
 
 /// How sockets are read and written.

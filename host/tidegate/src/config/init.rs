@@ -35,7 +35,7 @@ pub fn template() -> String {
 
 /// Tables that a file may hold many of.
 fn is_repeated(table: &str) -> bool {
-    matches!(table, "peers" | "pools" | "quotas" | "alerts" | "pins" | "cache.warm")
+    matches!(table, "peers" | "servers" | "pools" | "quotas" | "alerts" | "pins" | "cache.warm")
 }
 
 fn key_lines(out: &mut String, key: &Key) {

@@ -51,6 +51,10 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ),
     ("cluster", "The servers behind the proxy."),
     (
+        "servers",
+        "What is to be known of single servers beside their URLs; repeat the table for more.",
+    ),
+    (
         "admin",
         "The admin HTTP API: health, metrics, pools, reload, drain. Off unless `address` is set.",
     ),
@@ -162,6 +166,9 @@ pub(super) const KEYS: &[Key] = &[
     key("cluster", "replicas", Value("[]"), Live, "Its streaming replicas, as URLs."),
     key("cluster", "password", Example(r#""${DATABASE_PASSWORD}""#), Live, "The password of the URLs that have none; taken as it is, without percent-encoding."),
 
+    key("servers", "name", Example(r#""primary""#), Live, "Which server: `primary`, or `replica-1`, `replica-2`, … in the order of `cluster.replicas`. It keeps its name, whatever it becomes."),
+    key("servers", "node_exporter", Example(r#""http://10.0.0.2:9100/metrics""#), Live, "A Prometheus node_exporter on its machine, which says how busy that is: processors, memory, disk (docs/failover.md). Unless written, the server itself is asked, as far as our user may."),
+
     key("admin", "address", Example(r#""127.0.0.1:6433""#), Restart, "Where it listens."),
     key("admin", "token", Example(r#""${ADMIN_TOKEN}""#), Restart, "The bearer token. The environment variable `TIDEGATE_ADMIN_TOKEN` comes before this key; with neither, nor a file, a token is made up at each start and the file it is in is named on standard output."),
     key("admin", "token_file", Example(r#""/run/secrets/tidegate-admin-token""#), Restart, "A file whose first line is the token."),
@@ -187,6 +194,7 @@ pub(super) const KEYS: &[Key] = &[
     key("pool", "utilisation_warn_percent", Value("80"), Live, "A pool with more of its `size_max` in use warns."),
     key("pool", "utilisation_clear_percent", Value("70"), Live, "Below this the warning ends."),
     key("pool", "connect_timeout", Value(r#""5s""#), Live, "One attempt to connect to a server and log in."),
+    key("pool", "transaction_replay", Value("false"), Live, "A transaction that loses its server, or that cannot be serialized (40001, 40P01), is run again, and goes on if all its answers are those that its client has been told; for clients that log in from then on (docs/failover.md). `SET tidegate.transaction_replay = 'on'` or `'off'` says so for one session."),
 
     key("pools", "database", Example(r#""reports""#), Live, "The database whose pools this is about; every one unless written."),
     key("pools", "user", Example(r#""analyst""#), Live, "The user whose pools this is about; every one unless written."),
@@ -201,6 +209,7 @@ pub(super) const KEYS: &[Key] = &[
     key("pools", "utilisation_warn_percent", Example("90"), Live, "As in `[pool]`."),
     key("pools", "utilisation_clear_percent", Example("80"), Live, "As in `[pool]`."),
     key("pools", "connect_timeout", Example(r#""10s""#), Live, "As in `[pool]`."),
+    key("pools", "transaction_replay", Example("true"), Live, "As in `[pool]`."),
 
     key("quotas", "database", Example(r#""reports""#), Live, "The database that this is about; or `user`, not both."),
     key("quotas", "user", Example(r#""analyst""#), Live, "The user that this is about."),
@@ -212,6 +221,11 @@ pub(super) const KEYS: &[Key] = &[
     key("routing", "lag_return", Value(r#""2s""#), Live, "One that was too far behind serves reads again when it is less than this behind."),
     key("routing", "causality", Value(r#""session""#), Live, "What reads on replicas are sure to see. `session`: what their own session has written and seen. `global`: also what any session had written through this Tidegate before they began. `off`: whatever the replica has, up to `lag_max` old."),
     key("routing", "catch_up_max", Value(r#""10ms""#), Live, "A read that no replica is fresh enough for waits this long for one to catch up; then the primary runs it. `off`: the primary runs it at once."),
+    key("routing", "slow_start", Value(r#""10s""#), Live, "A replica that begins to serve reads, or does so again, gets a tenth of its share at first, and more and more until it has all of it after this. `off`: all of it at once."),
+    key("routing", "eject_time", Value(r#""30s""#), Live, "A replica that is much slower than the others, or fails half of its reads, gets none for so long; twice as long each time it happens again, up to sixteen times. At most half of the good replicas are left out for being slow. `off`: none ever."),
+    key("routing", "eject_ratio", Value("4"), Live, "Slow is who typically takes more than so many times what the others do (the median of them) ..."),
+    key("routing", "eject_floor", Value(r#""25ms""#), Live, "... and longer by more than this."),
+    key("routing", "fallback_percent", Value("50"), Live, "Reads that no replica can run go to the primary, by connections of their own: at most this part of `pool.size_max`, in percent, so that writes have room. More reads wait, up to `pool.wait_max`, then fail with SQLSTATE 53300."),
 
     key("failover", "mode", Value(r#""follow""#), Live, "`off`: the primary is the one that is configured. `follow`: somebody else promotes (Patroni, an operator), Tidegate sees it and sends writes there. `embedded`: Tidegate promotes the best replica when the primary is gone; one Tidegate for one cluster, and no other manager beside it. `etcd`: the same for several Tidegates, of which the one that holds a lease in etcd promotes. `external`: Patroni promotes; it is asked who leads, and does what `tidegate switchover` and `tidegate failover` order."),
     key("failover", "hold_max", Value(r#""10s""#), Live, "While the primary may be gone, statements for it are held this long at most; then they fail as they would without."),

@@ -26,6 +26,7 @@ pub mod raw; // what was written, and where
 mod read; // tidegate.toml to raw
 pub mod redact; // the configuration without its secrets
 mod routing; // which reads replicas serve
+mod servers; // what is known of single servers: types and checks
 mod sharing; // answers in Redis: types and checks
 mod source; // a file and flags that can be read again
 mod url; // postgres:// URLs
@@ -50,6 +51,7 @@ pub use plugins::{FileHash, Pin, PluginsConfig, PublicKey, Signature, Signatures
 pub use quotas::{Quota, Quotas, Whose};
 pub use rates::{RateRedis, Rates};
 pub use routing::{Causality, Reads, RoutingSettings};
+pub use servers::ExporterUrl;
 pub use sharing::{RedisAddress, RedisSettings, RedisUrl};
 pub(crate) use source::flag_value;
 pub use source::{ConfigSource, DEFAULT_FILE};

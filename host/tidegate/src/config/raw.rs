@@ -15,6 +15,7 @@ use super::log::LogFormat;
 use super::peers::PeerAddress;
 use super::plugins::{FileHash, PublicKey, Signatures};
 use super::routing::{Causality, Reads};
+use super::servers::ExporterUrl;
 use tidegate_core::policy::Slot;
 use tidegate_limiter::FailMode;
 
@@ -49,6 +50,7 @@ pub struct Raw {
     pub peer_id: Option<At<usize>>,
     pub peers: Vec<RawPeer>,
     pub cluster: RawCluster,
+    pub servers: Vec<RawServer>,
     pub admin: RawAdmin,
     pub http: RawHttp,
     pub pool: RawPool,
@@ -73,6 +75,14 @@ pub struct RawCluster {
     pub primary: Option<At<ServerUrl>>,
     pub replicas: Vec<At<ServerUrl>>,
     pub password: Option<At<Secret>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawServer {
+    /// Where the table begins.
+    pub origin: Origin,
+    pub name: Option<At<String>>,
+    pub node_exporter: Option<At<ExporterUrl>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,6 +118,7 @@ pub struct RawPool {
     pub utilisation_warn_percent: Option<At<usize>>,
     pub utilisation_clear_percent: Option<At<usize>>,
     pub connect_timeout: Option<At<Duration>>,
+    pub transaction_replay: Option<At<bool>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +162,11 @@ pub struct RawRouting {
     pub lag_return: Option<At<Duration>>,
     pub causality: Option<At<Causality>>,
     pub catch_up_max: Option<At<Timeout>>,
+    pub slow_start: Option<At<Timeout>>,
+    pub eject_time: Option<At<Timeout>>,
+    pub eject_ratio: Option<At<usize>>,
+    pub eject_floor: Option<At<Duration>>,
+    pub fallback_percent: Option<At<usize>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

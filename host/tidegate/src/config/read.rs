@@ -2,20 +2,19 @@
 
 mod failover; // [failover]
 mod keeping; // [cache], [rates]
+mod tables; // tables and values, whatever they are about
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
-use super::error::{ConfigError, Origin, Problem, nearest};
-use super::keys::{KEYS, TABLES};
+use super::error::{ConfigError, Problem};
 use super::raw::{
-    At, Raw, RawAdmin, RawAlerts, RawAuth, RawCluster, RawHandover, RawHttp, RawLimits, RawLog,
-    RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRouting, RawTls,
+    Raw, RawAdmin, RawAlerts, RawAuth, RawCluster, RawHandover, RawHttp, RawLimits, RawLog,
+    RawOverride, RawPeer, RawPin, RawPlugins, RawPool, RawQuota, RawRouting, RawServer, RawTls,
 };
-use super::value::{Bare, Context, FromText, expand};
+use super::value::Context;
+use tables::Table;
 
 /// What reading a file gave: values where they could be read, and everything that is wrong.
 #[derive(Debug, Default)]
@@ -47,36 +46,6 @@ struct Reader<'a> {
     errors: Vec<ConfigError>,
 }
 
-/// One table of the document; each key that is taken is known from then on.
-struct Table<'t, 'i> {
-    path: &'static str,
-    entries: &'t DeTable<'i>,
-    known: Vec<&'static str>,
-}
-
-impl<'t, 'i> Table<'t, 'i> {
-    fn new(path: &'static str, entries: &'t DeTable<'i>) -> Self {
-        Self { path, entries, known: Vec::new() }
-    }
-
-    fn take(&mut self, name: &'static str) -> Option<&'t Spanned<DeValue<'i>>> {
-        debug_assert!(self.is_documented(name), "{} is not in KEYS", self.path_of(name));
-        self.known.push(name);
-        let found = self.entries.iter().find(|(key, _)| key.get_ref() == name);
-        found.map(|(_, value)| value)
-    }
-
-    fn is_documented(&self, name: &str) -> bool {
-        let path = self.path_of(name);
-        let is_table = TABLES.iter().any(|(table, _)| *table == path);
-        is_table || KEYS.iter().any(|key| key.table == self.path && key.name == name)
-    }
-
-    fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
-    }
-}
-
 impl Reader<'_> {
     fn document(&mut self, document: &DeTable<'_>) -> Raw {
         let mut root = Table::new("", document);
@@ -87,6 +56,7 @@ impl Reader<'_> {
             peer_id: self.value(&mut root, "peer_id"),
             peers: self.peers(&mut root),
             cluster: self.table(&mut root, "cluster", Self::cluster),
+            servers: self.servers(&mut root),
             admin: self.table(&mut root, "admin", Self::admin),
             http: self.table(&mut root, "http", Self::http),
             pool: self.table(&mut root, "pool", Self::pool),
@@ -115,6 +85,16 @@ impl Reader<'_> {
             replicas: self.list(table, "replicas"),
             password: self.value(table, "password"),
         }
+    }
+
+    fn servers(&mut self, root: &mut Table<'_, '_>) -> Vec<RawServer> {
+        self.tables(root, "servers", "tables, each headed [[servers]]", |reader, origin, table| {
+            RawServer {
+                origin,
+                name: reader.value(table, "name"),
+                node_exporter: reader.value(table, "node_exporter"),
+            }
+        })
     }
 
     fn admin(&mut self, table: &mut Table<'_, '_>) -> RawAdmin {
@@ -152,6 +132,7 @@ impl Reader<'_> {
             utilisation_warn_percent: self.value(table, "utilisation_warn_percent"),
             utilisation_clear_percent: self.value(table, "utilisation_clear_percent"),
             connect_timeout: self.value(table, "connect_timeout"),
+            transaction_replay: self.value(table, "transaction_replay"),
         }
     }
 
@@ -162,6 +143,11 @@ impl Reader<'_> {
             lag_return: self.value(table, "lag_return"),
             causality: self.value(table, "causality"),
             catch_up_max: self.value(table, "catch_up_max"),
+            slow_start: self.value(table, "slow_start"),
+            eject_time: self.value(table, "eject_time"),
+            eject_ratio: self.value(table, "eject_ratio"),
+            eject_floor: self.value(table, "eject_floor"),
+            fallback_percent: self.value(table, "fallback_percent"),
         }
     }
 
@@ -276,173 +262,5 @@ impl Reader<'_> {
             id: reader.value(table, "id"),
             address: reader.value(table, "address"),
         })
-    }
-
-    /// Reads an array of tables.
-    fn tables<T>(
-        &mut self,
-        root: &mut Table<'_, '_>,
-        name: &'static str,
-        expected: &'static str,
-        read: fn(&mut Self, Origin, &mut Table<'_, '_>) -> T,
-    ) -> Vec<T> {
-        self.tables_at(root, name, name, expected, read)
-    }
-
-    /// The same inside another table; `path` is what the whole document calls it.
-    fn tables_at<T>(
-        &mut self,
-        outer: &mut Table<'_, '_>,
-        name: &'static str,
-        path: &'static str,
-        expected: &'static str,
-        read: fn(&mut Self, Origin, &mut Table<'_, '_>) -> T,
-    ) -> Vec<T> {
-        let Some(written) = outer.take(name) else {
-            return Vec::new();
-        };
-        let Some(tables) = written.get_ref().as_array() else {
-            self.wrong_type(path, written, expected);
-            return Vec::new();
-        };
-        let mut all = Vec::new();
-        for written in tables.iter() {
-            let Some(entries) = written.get_ref().as_table() else {
-                self.wrong_type(path, written, "a table");
-                continue;
-            };
-            let mut table = Table::new(path, entries);
-            let origin = self.origin(written.span());
-            all.push(read(self, origin, &mut table));
-            self.unknown_keys(&table);
-        }
-        all
-    }
-
-    /// Reads a table of the document; a missing one reads as an empty one.
-    fn table<T>(
-        &mut self,
-        root: &mut Table<'_, '_>,
-        name: &'static str,
-        read: fn(&mut Self, &mut Table<'_, '_>) -> T,
-    ) -> T {
-        self.table_at(root, name, name, read)
-    }
-
-    /// The same inside another table; `path` is what the whole document calls it.
-    fn table_at<T>(
-        &mut self,
-        outer: &mut Table<'_, '_>,
-        name: &'static str,
-        path: &'static str,
-        read: fn(&mut Self, &mut Table<'_, '_>) -> T,
-    ) -> T {
-        let empty = DeTable::new();
-        let written = outer.take(name);
-        let entries = written.and_then(|written| written.get_ref().as_table());
-        if let (Some(written), None) = (written, entries) {
-            self.wrong_type(path, written, "a table");
-        }
-        let mut table = Table::new(path, entries.unwrap_or(&empty));
-        let read = read(self, &mut table);
-        self.unknown_keys(&table);
-        read
-    }
-
-    fn value<T: FromText>(
-        &mut self,
-        table: &mut Table<'_, '_>,
-        name: &'static str,
-    ) -> Option<At<T>> {
-        let path = table.path_of(name);
-        table.take(name).and_then(|written| self.convert(&path, written))
-    }
-
-    /// Reads an array; one value alone is an array of one.
-    fn list<T: FromText>(&mut self, table: &mut Table<'_, '_>, name: &'static str) -> Vec<At<T>> {
-        let path = table.path_of(name);
-        let Some(written) = table.take(name) else {
-            return Vec::new();
-        };
-        match written.get_ref() {
-            DeValue::Array(items) => {
-                items.iter().filter_map(|item| self.convert(&path, item)).collect()
-            }
-            _ => self.convert(&path, written).into_iter().collect(),
-        }
-    }
-
-    fn convert<T: FromText>(
-        &mut self,
-        path: &str,
-        written: &Spanned<DeValue<'_>>,
-    ) -> Option<At<T>> {
-        let origin = self.origin(written.span());
-        let text = match (written.get_ref(), T::BARE) {
-            (DeValue::String(text), _) => expand(text, self.context),
-            (DeValue::Integer(number), Bare::Integer) => {
-                match i64::from_str_radix(number.as_str(), number.radix()) {
-                    Ok(number) => Ok(number.to_string()),
-                    Err(_) => Err("the number is too large".to_owned()),
-                }
-            }
-            (DeValue::Boolean(value), Bare::Boolean) => Ok(value.to_string()),
-            _ => {
-                self.wrong_type(path, written, T::EXPECTED);
-                return None;
-            }
-        };
-        let value = text.and_then(|text| T::from_text(&text, self.context));
-        match value {
-            Ok(value) => Some(At { value, origin }),
-            Err(message) => {
-                self.push(origin, path.to_owned(), Problem::BadValue(message));
-                None
-            }
-        }
-    }
-
-    fn wrong_type(&mut self, path: &str, written: &Spanned<DeValue<'_>>, expected: &'static str) {
-        let found = match written.get_ref() {
-            DeValue::Integer(_) => "an integer",
-            DeValue::Array(_) => "an array",
-            DeValue::String(_) => "a string",
-            DeValue::Float(_) => "a float",
-            DeValue::Boolean(_) => "a boolean",
-            DeValue::Datetime(_) => "a date",
-            DeValue::Table(_) => "a table",
-        };
-        let origin = self.origin(written.span());
-        self.push(origin, path.to_owned(), Problem::WrongType { expected, found });
-    }
-
-    fn unknown_keys(&mut self, table: &Table<'_, '_>) {
-        for (key, _) in table.entries.iter() {
-            let name = key.get_ref().as_ref();
-            if table.known.contains(&name) {
-                continue;
-            }
-            // A key of that very name in another table was meant more likely than a similar one
-            // here.
-            let elsewhere = KEYS.iter().find(|known| known.name == name).map(|key| key.path());
-            let here = || nearest(name, table.known.iter().copied()).map(str::to_owned);
-            let problem = Problem::UnknownKey { nearest: elsewhere.or_else(here) };
-            let origin = self.origin(key.span());
-            self.push(origin, table.path_of(name), problem);
-        }
-    }
-
-    fn push(&mut self, origin: Origin, key: String, problem: Problem) {
-        self.errors.push(ConfigError { origin: Some(origin), key, problem });
-    }
-
-    fn origin(&self, span: Range<usize>) -> Origin {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Origin::File {
-            file: Arc::clone(&self.file),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
     }
 }

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::alerts::{AlertChannel, AlertReceiver};
 use super::cache::{CacheSettings, WarmSettings};
 use super::checked::{
-    AuthConfig, AuthMethod, Config, LimitSettings, Listen, MetricsAccess, PoolSettings, TrustRemote,
+    AuthConfig, AuthMethod, ClusterConfig, Config, LimitSettings, Listen, MetricsAccess,
+    PoolSettings, ServerUrl, TrustRemote,
 };
 use super::failover::{FailoverMode, FailoverSettings, FencingWord};
 use super::http::{HttpConfig, Origins, PlainHttp};
@@ -17,6 +18,7 @@ use super::plugins::PluginsConfig;
 use super::quotas::{Quota, Quotas, Whose};
 use super::rates::Rates;
 use super::routing::RoutingSettings;
+use super::servers::ExporterUrl;
 use super::users::UserSecret;
 
 /// What `GET /api/v1/config` answers: whether a secret is set is told, never the secret.
@@ -52,6 +54,7 @@ pub fn redacted(config: &Config) -> Value {
             "replicas": text(&replicas),
             "password": config.cluster.primary.password.as_ref().map(|_| "***"),
         },
+        "servers": servers(&config.cluster),
         "admin": admin,
         "http": config.http.as_ref().map(http),
         "pool": pool_settings(&config.pool),
@@ -94,6 +97,14 @@ fn http(http: &HttpConfig) -> Value {
         "result_mib_max": http.result_bytes_max >> 20,
         "time_max": duration(http.time_max),
     })
+}
+
+/// Those that more is written of than their URL.
+fn servers(cluster: &ClusterConfig) -> Vec<Value> {
+    let all = std::iter::once(&cluster.primary).chain(&cluster.replicas);
+    let told = all.filter_map(|server| Some((server, server.node_exporter.as_ref()?)));
+    let value = |(server, url): (&ServerUrl, &ExporterUrl)| json!({ "name": server.name, "node_exporter": url.to_string() });
+    told.map(value).collect()
 }
 
 fn warm(warm: &WarmSettings) -> Value {
@@ -153,6 +164,11 @@ fn routing(routing: &RoutingSettings) -> Value {
         "lag_return": duration(routing.lag_return),
         "causality": routing.causality.as_str(),
         "catch_up_max": timeout(routing.catch_up_max),
+        "slow_start": timeout(routing.slow_start),
+        "eject_time": timeout(routing.outliers.map(|outlier| outlier.time)),
+        "eject_ratio": routing.outliers.map(|outlier| outlier.ratio),
+        "eject_floor": routing.outliers.map(|outlier| duration(outlier.floor)),
+        "fallback_percent": routing.fallback_percent,
     })
 }
 
@@ -300,6 +316,7 @@ fn pool_settings(pool: &PoolSettings) -> Value {
         "utilisation_warn_percent": pool.utilisation_warn_percent,
         "utilisation_clear_percent": pool.utilisation_clear_percent,
         "connect_timeout": duration(pool.connect_timeout),
+        "transaction_replay": pool.transaction_replay,
     })
 }
 

@@ -206,6 +206,7 @@ fn finish(parts: Parts) -> Result<ServerUrl, String> {
         channel_binding: parts.channel_binding,
         sslnegotiation: parts.sslnegotiation,
         max_protocol_version: parts.max_protocol_version,
+        node_exporter: None,
     })
 }
 

@@ -92,6 +92,15 @@ pub(super) async fn promote(mut replica: Asker, until: Option<std::time::Instant
     Promotion::InDoubt("it is no primary yet".to_owned())
 }
 
+/// How far a primary had replayed the log of the one before when it was promoted. Source: `pg_last_wal_replay_lsn`, which stays as it
+/// is after a recovery. `None`: it has begun anew since.
+pub(super) async fn fork(mut primary: Asker) -> Result<Option<Lsn>, String> {
+    let sql = "SELECT pg_catalog.pg_last_wal_replay_lsn() WHERE NOT pg_catalog.pg_is_in_recovery()";
+    let rows = run(&mut primary, sql).await?;
+    let row = rows.first().ok_or("it is no primary")?;
+    Ok(row.first().and_then(|position| position.as_deref()).and_then(Lsn::parse))
+}
+
 const TOO_LATE: &str = "too late";
 
 /// The statement that promotes, unless the replica's clock says that it is too late. It was read at the earliest just before it

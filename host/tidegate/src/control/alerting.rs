@@ -178,8 +178,14 @@ impl Cluster<'_> {
                 find(Condition::Writes, None, why.clone());
             }
         }
+        if let Some(what) = self.recent_losses() {
+            find(Condition::Losses, None, what);
+        }
         if let Some(what) = self.of_managers() {
             find(Condition::Manager, None, what);
+        }
+        if let Some(what) = &self.standing.lacks {
+            find(Condition::Grants, None, what.clone());
         }
         if self.standing.is_thin {
             let good = self.usable.iter().filter(|usable| **usable).count();

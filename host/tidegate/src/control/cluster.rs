@@ -4,9 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_cluster::{Action, Follower, LeaseView, Machine, Memory, Mode, Role, Status};
+use tidegate_cluster::{
+    Action, Follower, LeaseView, Machine, Memory, Mode, Role, Status, WrittenLog,
+};
 use tidegate_core::limits::CLUSTER_EVENTS_MAX;
 use tidegate_core::route::{Freshness, LagGate, Lsn};
+use tidegate_pool::Presence;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Level;
@@ -14,7 +17,9 @@ use tracing::Level;
 use super::acts::{self, Before, Hook};
 use super::alerting::Trouble;
 use super::done::Done;
+use super::hosts::Hosts;
 use super::leading::Lessee;
+use super::losing::Predecessor;
 use super::outside::Outside;
 use super::patroni;
 use super::probe::{Beat, Pace, Report, probe};
@@ -24,7 +29,7 @@ use super::{ClusterOrder, Input, Watched};
 use crate::config::ServerAddress;
 use crate::upstream::Asker;
 use crate::upstream::pool::PrimaryHold;
-use crate::view::ClusterEvent;
+use crate::view::{ClusterEvent, LossReport};
 
 /// Reports that wait; each probe waits for its own to be taken.
 const REPORTS_MAX: usize = 64;
@@ -60,12 +65,20 @@ pub(super) struct Standing {
     /// It has been said that there are too few replicas.
     pub(super) is_thin: bool,
     pub(super) trouble: Trouble,
+    /// What our user may not do, though a failover takes it.
+    pub(super) lacks: Option<String>,
     /// Replicas that served reads when another server was made primary: as of when, and how far they had replayed.
     pub(super) carried: Vec<(ServerAddress, Instant, Option<Lsn>)>,
     /// A lease in etcd, kept through reloads and changes of roles.
     pub(super) lessee: Option<Lessee>,
     /// Replicas that get no new reads, since an operator wants it so.
     pub(super) drained: HashSet<ServerAddress>,
+    /// How far the primary has written when.
+    pub(super) written: WrittenLog,
+    /// The primary that was lost, until it is known what was lost with it.
+    pub(super) predecessor: Option<Predecessor>,
+    /// What that was, the last time.
+    pub(super) losses: Option<Arc<LossReport>>,
 }
 
 /// Watches until the configuration changes.
@@ -93,6 +106,7 @@ pub(super) async fn watch(
             }
             Some(order) = orders.recv() => cluster.handle_order(order),
             () = cluster.outside.changed() => {}
+            Some(told) = cluster.hosts.told.recv() => cluster.handle_told(told),
             () = tokio::time::sleep_until(wake_at.into()) => {}
         }
         cluster.look();
@@ -107,6 +121,9 @@ pub(super) struct Cluster<'a> {
     pub(super) freshness: Freshness,
     pub(super) gates: Vec<LagGate>,
     pub(super) weighing: Weighing,
+    pub(super) hosts: Hosts,
+    /// Who answers health checks at all.
+    pub(super) presence: Vec<Presence>,
     pub(super) followers: Vec<Follower>,
     /// As last told in the log.
     pub(super) usable: Vec<bool>,
@@ -139,6 +156,9 @@ impl<'a> Cluster<'a> {
             // Another cluster altogether.
             (standing.memory, standing.settled) = (Memory::default(), None);
         }
+        if config.failover.policy.mode != Mode::Embedded {
+            standing.lacks = None;
+        }
         let asked = standing.asked.as_ref();
         let asked = asked.and_then(|asked| addresses.iter().position(|known| known == asked));
         standing.addresses = addresses;
@@ -157,23 +177,30 @@ impl<'a> Cluster<'a> {
         }
         let outside = Outside::begin(watched, standing, &urgent, &mut probes);
         let replicas = targets.len().saturating_sub(1);
+        input.views.commits.want(replicas > 0 && config.failover.policy.mode != Mode::Off);
         let names: Arc<[Arc<str>]> = targets.iter().skip(1).map(|t| t.name.clone()).collect();
         let gate = LagGate::new(config.routing.lag_max, config.routing.lag_return);
         let (mut freshness, mut gates) = (Freshness::new(replicas), vec![gate; replicas]);
         let mut usable = vec![false; replicas];
+        let mut weighing = Weighing::new(input, watched, now);
         for (address, as_of, replayed) in std::mem::take(&mut standing.carried) {
             let place = targets.iter().skip(1).position(|target| target.address == address);
             if let Some(index) = place {
                 freshness.carry(index, as_of, replayed);
                 (gates[index], usable[index]) = (gate.opened(), true);
+                weighing.set_full(index);
             }
         }
-        let primary = targets.first().map_or_else(|| "".into(), |target| target.name.clone());
+        if let Some(predecessor) = &mut standing.predecessor {
+            predecessor.ask_anew();
+        }
         Self {
             freshness,
             gates,
             usable,
-            weighing: Weighing::new(input.policies.clone(), primary, names.to_vec()),
+            weighing,
+            hosts: Hosts::watch(config, targets),
+            presence: vec![Presence::default(); targets.len()],
             followers: vec![Follower::default(); replicas],
             acts: JoinSet::new(),
             is_over: false,
@@ -227,6 +254,7 @@ impl<'a> Cluster<'a> {
         let Report { member, asked_at, outcome, is_awaited } = report;
         let now = Instant::now();
         let replica = member.checked_sub(1);
+        self.note_presence(member, outcome.as_ref().err().copied(), now);
         if replica.is_none() {
             let written = outcome.as_ref().ok().and_then(|(seen, _)| seen.position());
             self.beat.send_modify(|beat| {
@@ -242,6 +270,7 @@ impl<'a> Cluster<'a> {
                 match (replica, position) {
                     (None, Some(written)) if is_primary => {
                         self.freshness.primary_wrote(asked_at, written);
+                        self.standing.written.handle_answer(asked_at, asked_at + took, written);
                     }
                     (Some(replica), _) if self.machine.may_read(member) => {
                         self.weighing.measured(replica, took);
@@ -266,7 +295,7 @@ impl<'a> Cluster<'a> {
     fn look(&mut self) {
         let now = Instant::now();
         self.look_outside(now);
-        if self.machine.is_draining() && self.input.pools.primary_in_use() == 0 {
+        if self.machine.is_draining() && self.input.pools.in_use(0) == 0 {
             self.machine.handle_drained(now);
         }
         self.machine.tick(now);
@@ -276,6 +305,7 @@ impl<'a> Cluster<'a> {
             self.rejoin_replaced();
         }
         self.look_after_replicas(now);
+        self.look_for_losses(now);
         self.say_to_others(now);
         self.input.pools.hold_primary_from(self.machine.writes_until(now));
         self.urgent.send_if_modified(|urgent| {
@@ -379,6 +409,7 @@ impl<'a> Cluster<'a> {
         self.standing.replaced = self.address(0).filter(|_| is_ours);
         let name = self.name(member).to_owned();
         self.standing.carried = self.carried(member);
+        self.note_predecessor();
         if let Err(error) = (self.input.adopt)(&name) {
             self.tell(Level::ERROR, format!("\"{name}\" cannot be taken for the primary: {error}"));
             self.is_over = true;

@@ -23,6 +23,8 @@ pub(super) enum Done {
     Announced(Result<(), String>),
     /// By Patroni, and what it says.
     Requested(Result<String, String>),
+    /// How much of the log the new primary has of the one before.
+    Forked(Result<Option<Lsn>, String>),
 }
 
 impl Cluster<'_> {
@@ -38,6 +40,7 @@ impl Cluster<'_> {
                 }
                 self.machine.handle_fenced(outcome.is_ok(), now);
             }
+            Done::Forked(fork) => self.handle_fork(fork),
             Done::Promoted(member, promotion) => self.handle_promoted(member, promotion, now),
             Done::Repointed(member, Err(error)) => self.handle_not_repointed(member, &error),
             Done::Prepared(outcome) => {

@@ -253,7 +253,7 @@ impl Cluster<'_> {
         if !self.is_by_lease() {
             return;
         }
-        let lost = self.machine.says_lost(self.input.pools.primary_in_use());
+        let lost = self.machine.says_lost(self.input.pools.in_use(0));
         let urgent = self.machine.is_urgent();
         if let Some(lessee) = &self.standing.lessee {
             lessee.say(Saying { lost, urgent, campaigns: !self.watched.yields });

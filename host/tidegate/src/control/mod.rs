@@ -8,7 +8,10 @@ mod catalogues; // what databases say about names
 mod cluster; // the servers under watch, and what is done about them
 mod done; // what came of it
 mod etcd; // etcd, asked
+mod health; // who is gone, left out, or may not do what it takes
+mod hosts; // how busy servers are, and what our user may do
 mod leading; // a lease in etcd
+mod losing; // which acknowledged commits a failover has lost
 mod memberships; // which roles are members of which
 mod orders; // what operators order
 mod outside; // who else decides
@@ -112,6 +115,8 @@ async fn run(mut input: Input) {
 /// or reads would stay on the primary until then. A replica refuses what a catalogue wrongly calls a read.
 fn forget(input: &Input, before: Option<Arc<Watched>>, now: &Watched) {
     let stands = splits(now) && before.is_some_and(|before| before.is_of(now) && splits(&before));
+    // The numbers of the servers may be others' now.
+    input.pools.forget_gone();
     input.views.update(|view| {
         let View { roles, catalogues, .. } = std::mem::take(view);
         let catalogues = if stands { catalogues } else { Default::default() };

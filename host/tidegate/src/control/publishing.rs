@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tidegate_cluster::Fault;
+use tidegate_cluster::{Ejection, Fault};
 use tidegate_core::route::ReplicaView;
 use tracing::Level;
 
@@ -27,7 +27,8 @@ impl Cluster<'_> {
         for (index, replica) in replicas.iter_mut().enumerate() {
             replica.usable &= !self.is_drained(index + 1) && !self.is_kept_from_reads(index + 1);
         }
-        self.weighing.weigh(&mut replicas, seen, now);
+        self.leave_out_outliers(&mut replicas, now);
+        self.weighing.weigh(&mut replicas, &self.hosts, seen, now);
         self.report(&replicas, seen, now);
         let splits = self.watched.config.routing.reads == Reads::Split;
         let topology = Arc::new(self.topology(&replicas, seen));
@@ -53,6 +54,13 @@ impl Cluster<'_> {
             true => self.tell(Level::ERROR, format!("only {good} of {all} replicas are good")),
             false => self.tell(Level::INFO, format!("{good} of {all} replicas are good again")),
         }
+    }
+
+    /// Why a replica that could serve reads is left out.
+    fn ejection(&self, member: usize) -> Option<Ejection> {
+        let index = member.checked_sub(1)?;
+        let is_good = self.usable.get(index) == Some(&true) && !self.is_drained(member);
+        self.weighing.why_out(index).filter(|_| is_good)
     }
 
     fn is_drained(&self, member: usize) -> bool {
@@ -101,6 +109,8 @@ impl Cluster<'_> {
                 lag: lag.map(|as_of| now.saturating_duration_since(as_of)),
                 is_drained: self.is_drained(member),
                 serves_reads: replica.is_some_and(|replica| replica.usable),
+                ejected: self.ejection(member).map(Ejection::label),
+                load: self.hosts.load(member),
                 fault: self.machine.fault(member).map(Fault::label),
             }
         };
@@ -112,6 +122,7 @@ impl Cluster<'_> {
             members: self.watched.targets.iter().enumerate().map(member).collect(),
             primary_changes: self.standing.changes,
             events: self.standing.events.clone(),
+            losses: self.standing.losses.clone(),
         }
     }
 }

@@ -42,7 +42,8 @@ pub(super) fn sentence(notice: &Notice, name: impl Fn(usize) -> String) -> Strin
         }
         Notice::Recovered => format!("the primary {} is well", name(0)),
         Notice::NoPrimary => format!(
-            "{} is no primary, though it should be; statements for the primary wait for one",
+            "{} is no primary, though it should be, and no other server of [cluster] is one on a newer timeline; statements \
+             for the primary wait for one (failover.hold_max): promote one, or correct [cluster]",
             name(0)
         ),
         Notice::Outdated { member, timeline } => format!(

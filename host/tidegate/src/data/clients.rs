@@ -79,7 +79,7 @@ pub struct Client {
     pub transactions: Cell<u64>,
     pub statements: Cell<u64>,
     pub prepared: Cell<usize>,
-    pub application: RefCell<Rc<str>>,
+    pub application: RefCell<Arc<str>>,
     /// Counts it until it is dropped.
     counted: Counted,
     pub write_pool: Rc<PoolCell>,

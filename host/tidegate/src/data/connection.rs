@@ -9,6 +9,7 @@ mod lent; // the server in hand: got, settled, given back
 mod notified; // who listens for it, and what it is told
 mod pause; // what it waits for without a server
 mod phase; // what the client's side does next
+mod writing; // what goes out
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -34,7 +35,7 @@ use super::clients::{Client, State};
 use super::recording::UnderWay;
 use super::way::Way;
 use super::worker::{Rereading, Worker};
-use crate::sharing::{Gates, poll_open};
+use crate::sharing::Gates;
 use crate::stream::{Settling, Stream};
 
 /// The last message of a client: a type byte and a length.
@@ -71,6 +72,8 @@ pub struct Connection {
     gates: Gates,
     /// What its client's word waits for that it has committed.
     rereading: Option<Rereading>,
+    /// What is under way was not sent before.
+    sent_at: Instant,
     dry: Dry,
 }
 
@@ -121,6 +124,7 @@ impl Connection {
             keeping: None,
             gates: Gates::default(),
             rereading: None,
+            sent_at: Instant::now(),
             dry: Dry::default(),
         }
     }
@@ -267,6 +271,7 @@ impl Connection {
 
     /// Hands the client's input to the session and sends what comes of it.
     fn feed_client(&mut self, cx: &mut Context<'_>) {
+        self.tell_time();
         let (step, leased, filling, later, inspection) = {
             let mut interner = self.worker.interner.borrow_mut();
             let schema = self.worker.shared.schema.load(Ordering::Relaxed);
@@ -300,7 +305,7 @@ impl Connection {
         self.worker.shared.views.vacate(&vacated);
         self.worker.shared.pools.vacate(&vacated);
         self.from_client.consumed = step.consumed;
-        if step.consumed > 0
+        if (step.consumed > 0 || self.session.is_replay_under_way())
             && let Some(lent) = &mut self.lent
         {
             lent.stage = Stage::Used;
@@ -373,6 +378,7 @@ impl Connection {
     }
 
     fn feed_server(&mut self, cx: &mut Context<'_>) {
+        self.tell_time();
         let Some(Lent { lease, .. }) = &mut self.lent else { return };
         let (step, due) = {
             let mut interner = self.worker.interner.borrow_mut();
@@ -410,6 +416,7 @@ impl Connection {
         };
         self.read_again(due);
         self.note_write();
+        self.note_commit();
         self.keep_whole();
         if !self.session.is_waiting_for_replies() {
             self.cancels_left = 0;
@@ -440,47 +447,5 @@ impl Connection {
             self.from_client.wanted = 0;
         }
         self.settle(cx);
-    }
-
-    // --- writing -------------------------------------------------------------------------------------
-
-    fn flush_to_server(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(Lent { lease, .. }) = &mut self.lent else {
-            self.from_client.give_up(&self.worker.buffers);
-            return Poll::Ready(());
-        };
-        // No commit before all who share have heard that it comes.
-        if poll_open(&mut self.gates.to_server, cx).is_pending() {
-            return Poll::Pending;
-        }
-        match self.from_client.poll_flush(&mut lease.server.stream, &self.worker.buffers, cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) => Poll::Ready(()),
-            // What the server said before it closed is still to be read; reading finds the end.
-            Poll::Ready(Err(_)) => {
-                self.from_client.give_up(&self.worker.buffers);
-                Poll::Ready(())
-            }
-        }
-    }
-
-    fn flush_to_client(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Nor its success before what it has changed is served nowhere, and read again.
-        if poll_open(&mut self.gates.to_client, cx).is_pending()
-            || self.poll_reread(cx).is_pending()
-        {
-            return Poll::Pending;
-        }
-        let flushed = self.from_server.poll_flush(&mut self.stream, &self.worker.buffers, cx);
-        self.worker.stats.bytes_to_clients.add(self.from_server.take_sent());
-        match flushed {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) => Poll::Ready(()),
-            Poll::Ready(Err(_)) => {
-                self.from_server.give_up(&self.worker.buffers);
-                self.client_gone(CloseReason::ClientDisconnected, cx);
-                Poll::Ready(())
-            }
-        }
     }
 }

@@ -91,7 +91,7 @@ pub enum Noted {
 pub struct Runner {
     pub user: Arc<str>,
     pub database: Arc<str>,
-    pub application: Rc<str>,
+    pub application: Arc<str>,
     /// The application's user, if the session told; only its hash is kept.
     pub end_user: Option<Rc<str>>,
     pub place: Place,

@@ -1,5 +1,7 @@
 //! A worker's knowledge of where statements may run: the newest view, whose turn it is, what texts are, what policies plan.
 
+mod chosen; // where one read goes
+
 use std::hash::{Hash as _, Hasher as _};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +26,9 @@ use tidegate_policy::bindings::since_v0_1::types::SessionFlags;
 use tidegate_policy::{AnswerSource, Asker, Execution, Outcome, Question, Reader, Registry};
 use tidegate_pool::Priority;
 use tokio::sync::watch;
+
+pub use chosen::{Among, Chosen};
+use chosen::{among, otherwise};
 
 use super::caching::Caching;
 use super::clients::Client;
@@ -101,14 +106,15 @@ impl Routing {
     }
 
     /// Which replica the read that was judged last may use, and what becomes of it if that one does not take it.
-    pub fn choose(&mut self, facts: &ReadFacts, now: Instant) -> (Choice, Fallback) {
+    pub fn choose(&mut self, facts: &ReadFacts, now: Instant) -> Chosen {
         self.refresh();
         let wanted = std::mem::take(&mut self.wanted);
-        let otherwise = match &wanted {
-            Wanted::Rule(plan) => otherwise(plan),
-            Wanted::Any | Wanted::One(_) => Fallback::Primary,
+        let (otherwise, among) = match &wanted {
+            Wanted::Rule(plan) => (otherwise(plan), among(plan)),
+            Wanted::Any => (Fallback::Primary, Among::All),
+            Wanted::One(_) => (Fallback::Primary, Among::Some),
         };
-        (self.choose_among(&wanted, facts, now), otherwise)
+        Chosen { choice: self.choose_among(&wanted, facts, now), otherwise, among }
     }
 
     fn choose_among(&mut self, wanted: &Wanted, facts: &ReadFacts, now: Instant) -> Choice {
@@ -309,13 +315,6 @@ impl Routing {
             }
         };
         true
-    }
-}
-
-fn otherwise(plan: &RoutePlan) -> Fallback {
-    match &plan.target {
-        RouteTarget::Replicas(rule) => rule.otherwise,
-        _ => Fallback::Primary,
     }
 }
 

@@ -292,6 +292,8 @@ pub struct Worker {
     forwards: tokio::sync::Semaphore,
     /// Reads of its own that are under way.
     own_reads: again::OwnReads,
+    /// What its clients were told is committed.
+    pub commits: crate::view::Kept,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -379,6 +381,7 @@ impl Worker {
             index,
             listeners: Listeners::new(stats.clone(), pools.clone()),
             stats,
+            commits: shared.views.commits.ring(),
             shared,
             pools,
             buffers: Buffers::default(),

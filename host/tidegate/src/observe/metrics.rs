@@ -13,11 +13,14 @@ use tidegate_core::policy::canary::Reason;
 use tidegate_core::policy::faults::FaultKind;
 use tidegate_policy::PLAN_TIMES;
 
+use super::served::ServedSnapshot;
 use super::snapshot::{
     KeptSnapshot, MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, SharedSnapshot,
     Snapshot,
 };
-use super::stats::{CounterLabel, ErrorKind, HttpOutcome, PinReason, PlanSlot, WorkerTotals};
+use super::stats::{
+    CounterLabel, ErrorKind, GivenUp, HttpOutcome, PinReason, PlanSlot, WorkerTotals,
+};
 
 /// One metric.
 pub struct Metric {
@@ -40,6 +43,8 @@ enum Read {
     ProcessBy(&'static str, &'static [&'static str], fn(&Snapshot) -> &[u64]),
     /// A gauge for each server of the cluster, where it has a value.
     Member(fn(&MemberSnapshot) -> Option<f64>),
+    /// A counter for each server that was ever asked.
+    Served(fn(&ServedSnapshot) -> u64),
     /// A counter for each version of a plugin that is loaded.
     Plugin(fn(&PluginSnapshot) -> u64),
     /// The same by kind of fault.
@@ -96,8 +101,13 @@ pub const METRICS: &[Metric] = &[
     counter("tidegate_settings_applied_total", "Settings sent to a server so that it has what its client set.", |t| t.settings_applied),
     counter("tidegate_reprepared_total", "Prepared statements sent again since the server did not know them.", |t| t.reprepared),
     counter("tidegate_reads_waited_total", "Reads that no replica was fresh enough for and that waited, up to routing.catch_up_max, for one to catch up.", |t| t.reads_waited),
+    counter("tidegate_reads_fallen_back_total", "Reads for the primary since no replica was fit for them, or the one that was chosen did not take them (routing.fallback_percent).", |t| t.reads_fallen_back),
     counter("tidegate_reads_repeated_total", "Reads run again on the primary since the replica that had them was lost, cancelled them for what it replays, or refused them as writes.", |t| t.reads_repeated),
     counter("tidegate_reads_disproved_total", "Of those run again: statements that were proven to be reads and that the replica refused as writes (25006).", |t| t.reads_disproved),
+    counter("tidegate_replays_total", "Interrupted transactions run again, each time that was tried (pool.transaction_replay).", |t| t.replays),
+    counter("tidegate_replays_succeeded_total", "Of those, the ones that came back as their clients had been told, and went on.", |t| t.replays_succeeded),
+    counter("tidegate_replays_differed_total", "Of those, the ones that were answered otherwise and were rolled back with 40001.", |t| t.replays_differed),
+    counter_by::<GivenUp>("tidegate_replays_given_up_total", "Interrupted transactions of clients that want them run again, and that were not, by why.", "reason", |t| &t.replays_given_up),
     counter("tidegate_prepared_evicted_total", "Prepared statements closed on a server to keep within its bound.", |t| t.prepared_evicted),
     counter("tidegate_listeners_lost_total", "Connections lost that listened for clients, who were told.", |t| t.listeners_lost),
     counter("tidegate_notifications_total", "Notifications that came for clients, whatever their number.", |t| t.notifications),
@@ -122,6 +132,7 @@ pub const METRICS: &[Metric] = &[
     pool("tidegate_pool_stale", "Connections that are replaced when they come free, since an operator said reconnect or the server's address changed.", |p| p.stale as f64),
     pool("tidegate_pool_utilisation_ratio", "Active connections over the maximum, zero to one.", |p| p.utilisation_percent() / 100.0),
     pool("tidegate_pool_utilisation_warning", "1 while the utilisation warning of the pool stands.", |p| f64::from(u8::from(p.warned))),
+    pool("tidegate_pool_breakers_open", "Workers whose circuit breaker of the pool is not closed.", |p| p.breakers_open as f64),
     pool("tidegate_pool_failing", "1 while connections of the pool can't be opened.", |p| f64::from(u8::from(p.failing.is_some()))),
     counter("tidegate_shapes_found_total", "Texts that were read whose shape was known already.", |t| t.shapes_found),
     counter("tidegate_shapes_made_total", "Texts that PostgreSQL's grammar had to parse.", |t| t.shapes_made),
@@ -145,6 +156,14 @@ pub const METRICS: &[Metric] = &[
     member("tidegate_server_primary", "Whether writes go there.", |m| Some(f64::from(u8::from(m.is_primary)))),
     member("tidegate_server_serves_reads", "Whether reads may go there: it follows the primary, and not too far behind.", |m| Some(f64::from(u8::from(m.serves_reads)))),
     member("tidegate_server_lag_seconds", "How far the replica is behind the primary.", |m| m.lag_seconds),
+    member("tidegate_server_ejected", "1 while the replica gets no reads since it is much slower than the others, or fails (routing.eject_time).", |m| Some(f64::from(u8::from(m.is_ejected)))),
+    member("tidegate_server_cpu_percent", "How busy the processors of its machine are, where that is known.", |m| m.cpu_percent),
+    member("tidegate_server_memory_percent", "The memory of its machine that is in use, where that is known.", |m| m.memory_percent),
+    member("tidegate_server_disk_percent", "The used part of the file system that its data are on, where a node_exporter tells.", |m| m.disk_percent),
+    served("tidegate_server_statements_total", "Statements sent to the server for clients.", |s| s.statements),
+    served("tidegate_server_errors_total", "Of those, the ones that it answered with an error.", |s| s.errors),
+    served("tidegate_server_transactions_total", "Times that a connection to the server was lent: for a transaction, or for as long as a client kept it.", |s| s.transactions),
+    served("tidegate_server_busy_microseconds_total", "For how long, in all.", |s| s.busy_micros),
     gauge("tidegate_primary_held", "Whether statements for the primary wait until it is certain which server it is.", |s| f64::from(u8::from(s.primary_held))),
     Metric { name: "tidegate_primary_changes_total", help: "How often another server has become the primary, by whomever.", read: Read::Process(|s| s.primary_changes) },
     kept("tidegate_cache_hits_total", "Statements answered without a server.", |k| k.hits),
@@ -229,6 +248,14 @@ const fn member(
     Metric { name, help, read: Read::Member(read) }
 }
 
+const fn served(
+    name: &'static str,
+    help: &'static str,
+    read: fn(&ServedSnapshot) -> u64,
+) -> Metric {
+    Metric { name, help, read: Read::Served(read) }
+}
+
 const fn kept(name: &'static str, help: &'static str, read: fn(&KeptSnapshot) -> u64) -> Metric {
     Metric { name, help, read: Read::Kept(read) }
 }
@@ -258,6 +285,7 @@ impl Metric {
             | Read::Slot(_)
             | Read::SlotBy(..)
             | Read::Kept(_)
+            | Read::Served(_)
             | Read::Shared(_)
             | Read::KeptNot
             | Read::PluginPlanTimes => "counter",
@@ -274,7 +302,7 @@ impl Metric {
     pub fn labels(&self) -> &[&'static str] {
         match &self.read {
             Read::Counter(_) | Read::Process(_) | Read::Shared(_) | Read::Gauge(_) => &[],
-            Read::Member(_) => &MEMBER_LABELS,
+            Read::Member(_) | Read::Served(_) => &MEMBER_LABELS,
             Read::CounterBy(label, ..) | Read::ProcessBy(label, ..) => std::slice::from_ref(label),
             Read::Pool(_) => &POOL_LABELS,
             Read::Plugin(_) | Read::PluginMemory => &PLUGIN_LABELS,
@@ -305,9 +333,13 @@ impl Metric {
             Read::Member(read) => {
                 for member in &snapshot.cluster {
                     if let Some(value) = read(member) {
-                        gauge(vec![Label::new("server", member.server.clone())], value);
+                        gauge(server_label(&member.server), value);
                     }
                 }
+            }
+            Read::Served(read) => {
+                let each = snapshot.served.iter();
+                each.for_each(|served| counter(server_label(&served.server), read(served)));
             }
             Read::CounterBy(label, names, read) => {
                 let values = read(&snapshot.totals);
@@ -403,6 +435,10 @@ const MEMORY: Label = Label::from_static_parts("layer", "memory");
 
 static METADATA: Metadata<'static> =
     Metadata::new(module_path!(), metrics::Level::INFO, Some(module_path!()));
+
+fn server_label(server: &str) -> Vec<Label> {
+    vec![Label::new("server", server.to_owned())]
+}
 
 fn pool_labels(pool: &PoolSnapshot) -> Vec<Label> {
     let values = [&pool.database, &pool.user, &pool.server, pool.role];

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tidegate_policy::PLAN_TIMES;
 
+use super::served::ServedSnapshot;
 use super::stats::WorkerTotals;
 
 /// How much a snapshot holds: a scrape must not copy ten thousand clients.
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub paused: PausedSnapshot,
     /// Empty where there is but one server.
     pub cluster: Vec<MemberSnapshot>,
+    /// What each server has done.
+    pub served: Vec<ServedSnapshot>,
     /// Statements for the primary wait until it is certain which server it is.
     pub primary_held: bool,
     /// How often another server has become the primary in force.
@@ -68,6 +71,12 @@ pub struct MemberSnapshot {
     pub serves_reads: bool,
     /// Of a replica, where it is known.
     pub lag_seconds: Option<f64>,
+    /// It would serve reads, and is left out since it is slow or fails.
+    pub is_ejected: bool,
+    /// How busy its machine is, in percent, where it is known.
+    pub cpu_percent: Option<f64>,
+    pub memory_percent: Option<f64>,
+    pub disk_percent: Option<f64>,
 }
 
 /// Answers that are kept in memory, and what became of those who looked for one.
@@ -190,12 +199,16 @@ pub struct PoolSnapshot {
     pub waiting_ms_max: u64,
     /// Whether an operator holds its clients.
     pub paused: bool,
+    /// Whether an operator wants no new reads at its server.
+    pub drained: bool,
     /// Of the connections, those that are replaced when they come back.
     pub stale: usize,
     /// Whether the utilisation warning stands.
     pub warned: bool,
     /// Why connections can't be made now, if so.
     pub failing: Option<String>,
+    /// Workers whose circuit breaker of it is not closed.
+    pub breakers_open: usize,
 }
 
 impl PoolSnapshot {

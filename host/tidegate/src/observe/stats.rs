@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidegate_core::session::Pins;
+use tidegate_core::session::{Pins, ReplayObstacle};
 
 /// A number with one writer. Increments are a plain load and store: no locked instruction on the
 /// data path.
@@ -181,6 +181,26 @@ impl CounterLabel for PinReason {
     }
 }
 
+/// Why an interrupted transaction was not run again: a position in [`ReplayObstacle::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenUp(pub ReplayObstacle);
+
+impl CounterLabel for GivenUp {
+    const LABELS: &'static [&'static str] = &{
+        let mut labels = [""; ReplayObstacle::ALL.len()];
+        let mut index = 0;
+        while index < labels.len() {
+            labels[index] = ReplayObstacle::ALL[index].label();
+            index += 1;
+        }
+        labels
+    };
+
+    fn index(self) -> usize {
+        ReplayObstacle::ALL.iter().position(|why| *why == self.0).unwrap_or_default()
+    }
+}
+
 /// One counter for each value of a label.
 #[derive(Debug)]
 pub struct CounterBy<L: CounterLabel> {
@@ -277,8 +297,14 @@ worker_stats! {
     /// Prepared statements sent again since this server did not know them.
     reprepared,
     reads_waited,
+    /// Reads that no replica was fit for, or that the one that was chosen did not take.
+    reads_fallen_back,
     reads_repeated,
     reads_disproved,
+    /// Interrupted transactions that were run again, each time; that came back as they were, and that did not.
+    replays,
+    replays_succeeded,
+    replays_differed,
     /// Prepared statements closed on a server to keep within its bound.
     prepared_evicted,
     /// Times a client waited for a server connection, and for how long in all.
@@ -303,6 +329,7 @@ worker_stats! {
     plans_made: PlanSlot,
     errors: ErrorKind,
     pins: PinReason,
+    replays_given_up: GivenUp,
 }
 
 fn add_each(sum: &mut Vec<u64>, other: &[u64]) {

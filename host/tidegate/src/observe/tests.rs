@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::metrics::{METRICS, markdown, render};
+use super::served::ServedSnapshot;
 use super::snapshot::{
     MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot, RecordedSnapshot, Snapshot,
 };
@@ -49,11 +50,20 @@ fn snapshot() -> Snapshot {
     };
     let recorded = RecordedSnapshot { slot: "caching", name: "hits".to_owned(), value: 1.5 };
     let server = "replica-1".to_owned();
-    let member = MemberSnapshot { server, lag_seconds: Some(0.5), ..MemberSnapshot::default() };
+    let served = ServedSnapshot { server: server.clone(), statements: 3, ..Default::default() };
+    let member = MemberSnapshot {
+        server,
+        lag_seconds: Some(0.5),
+        cpu_percent: Some(12.5),
+        memory_percent: Some(50.0),
+        disk_percent: Some(60.0),
+        ..MemberSnapshot::default()
+    };
     Snapshot {
         workers: 2,
         totals,
         cluster: vec![member],
+        served: vec![served],
         primary_changes: 4,
         pools: vec![pool],
         plugin_slots: vec![slot],

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tidegate_pool::breaker::BreakerState;
 use tokio::sync::oneshot;
 
 use super::pausing;
@@ -17,7 +18,7 @@ use crate::rates::{Counters, Standing};
 use crate::results::Results;
 use crate::sharing::Sharing;
 use crate::upstream::pool::ServerPlace;
-use crate::view::MemberView;
+use crate::view::{MemberView, Topology};
 
 /// A worker answers for a snapshot within this, or is counted as silent.
 const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(2);
@@ -38,7 +39,9 @@ pub(super) async fn take(
         paused: pausing::told(&shared.pools.pauses()),
         ..Snapshot::default()
     };
-    add_cluster(&mut snapshot, shared);
+    let topology = shared.views.latest().topology.clone();
+    add_cluster(&mut snapshot, topology.as_deref());
+    snapshot.served = shared.pools.served.snapshot();
     let mut asked = Vec::new();
     for sender in &shared.senders {
         let (reply, answer) = oneshot::channel();
@@ -56,6 +59,10 @@ pub(super) async fn take(
             None => snapshot.workers_silent += 1,
         }
     }
+    for pool in &mut snapshot.pools {
+        let mut members = topology.iter().flat_map(|topology| &topology.members);
+        pool.drained = members.any(|m| m.is_drained && *m.name == *pool.server);
+    }
     // Last, since workers that are asked write down what they count elsewhere.
     for stats in &shared.stats {
         snapshot.totals.add(&stats.totals());
@@ -63,14 +70,18 @@ pub(super) async fn take(
     snapshot
 }
 
-fn add_cluster(snapshot: &mut Snapshot, shared: &Shared) {
-    let Some(topology) = shared.views.latest().topology.clone() else { return };
+fn add_cluster(snapshot: &mut Snapshot, topology: Option<&Topology>) {
+    let Some(topology) = topology else { return };
     let member = |member: &MemberView| MemberSnapshot {
         server: member.name.to_string(),
         is_up: member.is_primary.is_some(),
         is_primary: member.is_in_force,
         serves_reads: member.serves_reads,
         lag_seconds: member.lag.map(|lag| lag.as_secs_f64()),
+        is_ejected: member.ejected.is_some(),
+        cpu_percent: member.load.load.cpu_percent,
+        memory_percent: member.load.load.memory_percent,
+        disk_percent: member.load.load.disk_percent,
     };
     snapshot.cluster = topology.members.iter().map(member).collect();
     snapshot.primary_held = topology.is_held;
@@ -241,6 +252,7 @@ fn add_pool(
     pool.paused |= part.is_paused;
     pool.stale += part.stale;
     pool.warned |= part.is_warned;
+    pool.breakers_open += usize::from(part.breaker != BreakerState::Closed);
     if pool.failing.is_none() {
         pool.failing.clone_from(&part.failing);
     }

@@ -71,6 +71,10 @@ impl Asker {
         Self { user, credentials, ..asker }
     }
 
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
     /// Runs statements and yields the rows of all of them.
     ///
     /// # Errors

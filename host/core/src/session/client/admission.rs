@@ -30,7 +30,8 @@ impl Session {
         at: usize,
         io: &mut Io<'_>,
     ) -> Option<Frame> {
-        if self.admitted.is_some() || !io.router.guards() {
+        // What runs again has been charged.
+        if self.admitted.is_some() || self.is_replay_under_way() || !io.router.guards() {
             return None;
         }
         let admission = match header.tag {
@@ -160,7 +161,7 @@ impl Session {
     pub(super) fn statement_of(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
         match name {
             b"" => self.unnamed.as_ref(),
-            _ => self.named.get(name).map(|held| &held.prepared),
+            _ => self.names.get(name).map(|held| &held.prepared),
         }
     }
 

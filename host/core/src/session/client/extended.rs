@@ -71,7 +71,7 @@ impl Session {
             send_parse(io.to_server, b"", &prepared);
             return Frame::Done;
         }
-        if self.named.contains_key(parse.name) {
+        if self.names.contains_key(parse.name) {
             let name = String::from_utf8_lossy(parse.name);
             let refusal =
                 Refusal::error("42P05", format!("prepared statement \"{name}\" already exists"));
@@ -80,7 +80,7 @@ impl Session {
             return self.refuse_in_batch(refusal, header, io);
         }
         self.ask_for_name(parse.name, &prepared, io.to_server);
-        if self.named.len() >= limits::PREPARED_PER_CLIENT_MAX {
+        if self.names.len() >= limits::PREPARED_PER_CLIENT_MAX {
             let refusal = Refusal::error("54000", "too many prepared statements")
                 .detail(format!("One connection may hold {}.", limits::PREPARED_PER_CLIENT_MAX))
                 .hint("Close statements that are no longer needed, or keep fewer in the driver's cache.");
@@ -110,7 +110,7 @@ impl Session {
             return Frame::Wait(ClientNext::Lease(Plan::default()));
         };
         let held = Held { prepared: prepared.clone(), since: self.batches.now };
-        self.named.insert(name.clone(), held);
+        self.names.insert(name.clone(), held);
         if server.prepared.touch(&prepared, server.lease_mark).is_some() {
             let leaves_transaction =
                 matches!(prepared.analysis.kind, Kind::Commit | Kind::Rollback);
@@ -310,7 +310,7 @@ impl Session {
                 self.unnamed_in = self.batches.now;
                 self.unnamed.take().map(|unnamed| Box::new((Box::default(), unnamed)))
             }
-            Ok(Named::Statement(name)) => match self.named.remove_entry(name) {
+            Ok(Named::Statement(name)) => match self.names.remove_entry(name) {
                 // Perhaps one that SQL's PREPARE made on the server that this client is pinned to.
                 None if io.server.is_some() && !name.starts_with(SERVER_NAME_PREFIX) => {
                     self.touch(Effects::DEALLOCATES);

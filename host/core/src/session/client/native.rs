@@ -11,7 +11,7 @@ use crate::session::expected::{Expected, Own};
 use crate::session::gather::Gather;
 use crate::session::pins::Pins;
 use crate::session::prepared::{Prepared, SERVER_NAME_PREFIX};
-use crate::session::{Batch, ClientNext, Hold, Io, Session, SettingsNow};
+use crate::session::{Batch, ClientNext, Hold, Io, ReplayObstacle, Session, SettingsNow};
 use crate::statement::{Analysis, Effects, Kind, PreparedTouched};
 use tidegate_wire::backend::TransactionStatus;
 use tidegate_wire::frontend::{self, Named};
@@ -61,13 +61,13 @@ impl Session {
 
     /// From here on the server knows the statement by the client's name for it, and we do not.
     fn move_to_server(&mut self, name: &[u8], io: &mut Io<'_>) {
-        let held = self.named.get(name);
+        let held = self.names.get(name);
         let can_move = held.is_some_and(|held| has_sql_form(&held.prepared.analysis));
         // No text reaches a name that looks like one of ours.
         if !can_move || name.starts_with(SERVER_NAME_PREFIX) {
             return;
         }
-        let Some((name, held)) = self.named.remove_entry(name) else { return };
+        let Some((name, held)) = self.names.remove_entry(name) else { return };
         self.removed_in = self.batches.now;
         send_parse(io.to_server, &name, &held.prepared);
         self.note_effects(&held.prepared.analysis);
@@ -102,7 +102,8 @@ impl Session {
             if router.watches() {
                 router.watch(Ran::BoundUnknown);
             }
-            self.wrote = Some(());
+            (self.wrote, self.acknowledged.may_write) = (Some(()), Some(()));
+            self.note_not_again(ReplayObstacle::SessionState);
             self.settings_now = SettingsNow::InDoubt;
             self.touch(Effects::EXECUTES.with(Effects::UNKNOWN_SETTINGS));
         }

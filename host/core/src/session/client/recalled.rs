@@ -72,7 +72,7 @@ impl Session {
                 self.unnamed = Some(prepared);
             } else {
                 let held = Held { prepared, since: self.batches.past() };
-                self.named.insert(parse.name.into(), held);
+                self.names.insert(parse.name.into(), held);
             }
         } else if unit.batch.is_none() {
             self.unnamed = None;
@@ -143,8 +143,8 @@ impl Session {
     fn parse_to_recall<'a>(&self, body: &'a [u8]) -> Option<Parse<'a>> {
         let parse = frontend::read_parse(body).ok()?;
         let is_free = parse.name.is_empty()
-            || !self.named.contains_key(parse.name)
-                && self.named.len() < limits::PREPARED_PER_CLIENT_MAX;
+            || !self.names.contains_key(parse.name)
+                && self.names.len() < limits::PREPARED_PER_CLIENT_MAX;
         (is_free && body.len() <= limits::STATEMENT_BYTES_MAX).then_some(parse)
     }
 }

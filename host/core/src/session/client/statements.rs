@@ -6,7 +6,7 @@ use crate::session::expected::{Answer, Expected, Own, Queue, Undo};
 use crate::session::gather::Gather;
 use crate::session::prepared::{Interner, Prepared, SERVER_NAME_PREFIX, ServerName};
 use crate::session::state::{Sequences, Unnamed};
-use crate::session::{Batch, Io, ServerState, Session, SettingsNow};
+use crate::session::{Batch, Io, ReplayObstacle, ServerState, Session, SettingsNow};
 use crate::statement::{Analysis, Effects, Kind, PreparedTouched};
 use std::sync::Arc;
 use tidegate_wire::frame::Header;
@@ -70,7 +70,7 @@ impl Session {
             return batches.is_uncertain(self.unnamed_in)
                 || io.server.as_ref().is_some_and(|s| batches.is_uncertain(s.unnamed_batch));
         }
-        let Some(held) = self.named.get(name) else {
+        let Some(held) = self.names.get(name) else {
             return batches.is_uncertain(self.removed_in) && self.expected.closes(name);
         };
         let found = io
@@ -142,6 +142,7 @@ impl Session {
         header: Header,
         io: &mut Io<'_>,
     ) -> Frame {
+        self.note_not_again(ReplayObstacle::Refused);
         io.to_server.send(|out| frontend::describe(out, Named::Statement(b"tidegate: refused")));
         io.to_server.send(frontend::flush);
         self.expected.push(Expected::Refused(Box::new(refusal)));
@@ -157,7 +158,7 @@ impl Session {
     ) -> Option<Arc<Prepared>> {
         let prepared = match name {
             b"" => self.unnamed.clone()?,
-            _ => self.named.get(name)?.prepared.clone(),
+            _ => self.names.get(name)?.prepared.clone(),
         };
         let server = io.server.as_deref_mut()?;
         let there = match (name, &server.unnamed) {
@@ -171,7 +172,7 @@ impl Session {
         }
         // It will be parsed under other settings than it was, so nobody else may take it for what it was.
         let again = self.intern(&prepared.sql, &prepared.types, io.interner);
-        match self.named.get_mut(name) {
+        match self.names.get_mut(name) {
             Some(held) => held.prepared = again.clone(),
             None => self.unnamed = Some(again.clone()),
         }
@@ -211,7 +212,7 @@ impl Session {
 
     /// Takes from the client the prepared statement that the text drops, if it is one that only we know.
     pub(super) fn take_deallocated(&mut self, analysis: &Analysis) -> Undo {
-        let (name, held) = self.named.remove_entry(deallocated_name(analysis)?.as_bytes())?;
+        let (name, held) = self.names.remove_entry(deallocated_name(analysis)?.as_bytes())?;
         self.removed_in = self.batches.now;
         Some(Box::new((name, held.prepared)))
     }

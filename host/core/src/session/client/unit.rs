@@ -200,11 +200,12 @@ impl Session {
 
     /// Notes that a statement which goes to the primary may write, unless it is proven not to.
     pub(super) fn note_access(&mut self, sql: &[u8], analysis: &Analysis, router: &mut dyn Router) {
-        if self.wrote.is_some() || self.chosen != Chosen::ForAnything || !router.splits() {
+        let known = self.wrote.is_some() && self.acknowledged.may_write.is_some();
+        if known || self.chosen != Chosen::ForAnything || !router.splits() {
             return;
         }
         if !(leaves_data_alone(analysis) || self.text_reads(sql, router)) {
-            self.wrote = Some(());
+            (self.wrote, self.acknowledged.may_write) = (Some(()), Some(()));
         }
     }
 

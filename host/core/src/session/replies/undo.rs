@@ -43,7 +43,7 @@ impl Session {
     fn take_back(&mut self, note: Expected, server: Option<&mut ServerState>) {
         match note {
             Expected::Parse { name, prepared, on_server } => {
-                self.named.remove(&name);
+                self.names.remove(&name);
                 if let Some(server) = server {
                     server.prepared.forget(&prepared, on_server);
                 }
@@ -70,7 +70,7 @@ impl Session {
                 }
             }
             Expected::Answer(Answer::Parsed { name }) => {
-                self.named.remove(&name);
+                self.names.remove(&name);
             }
             Expected::Bind { deallocated: undo, .. }
             | Expected::LaidOpen { undo }
@@ -84,7 +84,7 @@ impl Session {
     pub(in crate::session) fn put_back(&mut self, undo: Undo) {
         if let Some((name, prepared)) = undo.map(|undo| *undo) {
             let since = self.batches.past();
-            self.named.insert(name, Held { prepared, since });
+            self.names.insert(name, Held { prepared, since });
         }
     }
 }

@@ -306,7 +306,7 @@ proptest! {
 }
 
 /// Without the half of a message at the end.
-fn whole_messages(bytes: &[u8]) -> &[u8] {
+pub(super) fn whole_messages(bytes: &[u8]) -> &[u8] {
     let mut end = 0;
     while let Some(header) = Header::peek(&bytes[end..], 1 << 30).unwrap() {
         if end + header.frame_bytes() > bytes.len() {

@@ -11,6 +11,7 @@ mod program; // what a client sends
 mod random;
 mod reads; // on replicas
 mod recalled; // reads that are answered without a server
+mod replay; // transactions that are run again
 mod resets; // settings that go back
 mod router; // what the session asks about texts
 mod traps;

@@ -160,6 +160,10 @@ impl World {
                 self.lend(client, Target::Primary);
                 self.pump(client);
             }
+            Lost::Replays => {
+                self.run_again(client);
+                self.pump(client);
+            }
             Lost::GoesOn => {
                 self.clients[client].received.extend(to_client.to_bytes(&[]));
                 self.pump(client);
@@ -167,6 +171,14 @@ impl World {
             Lost::Ends => {
                 self.clients[client].closed.get_or_insert(CloseReason::ServerDisconnected);
             }
+        }
+    }
+
+    /// A server for a transaction that is run again, if there is one.
+    fn run_again(&mut self, client: usize) {
+        match self.refusal.clone() {
+            Some(refusal) => self.refuse(client, &refusal),
+            None => self.lend(client, Target::Primary),
         }
     }
 
@@ -223,6 +235,10 @@ impl World {
             ServerNext::Read { bytes } => {
                 assert!(bytes > server.input.len(), "{bytes} bytes are there");
                 self.settle(client);
+                let one = &self.clients[client];
+                if one.session.is_to_run_again() && one.server.is_none() {
+                    self.run_again(client);
+                }
             }
             ServerNext::Close(CloseReason::ServerDisconnected) => self.server_vanished(client),
             ServerNext::Close(reason) => {
@@ -286,7 +302,9 @@ impl World {
                 closed: false,
                 replica,
             });
-            self.servers.len() - 1
+            let at = self.servers.len() - 1;
+            self.servers[at].fake.tick = at;
+            at
         } else {
             idle[self.choice % idle.len()]
         };

@@ -105,6 +105,23 @@ fn errors_name_file_line_column_key_and_the_nearest_key() {
             "tidegate.toml:2:1: pools: names neither database nor user; settings for every pool belong in [pool]",
         ),
         (
+            "[[servers]]\nnode_exporter = \"http://db\"",
+            "tidegate.toml:2:1: servers: needs name: \"primary\", \"replica-1\", …",
+        ),
+        (
+            "[[servers]]\nname = \"replica-1\"",
+            "tidegate.toml:3:8: servers.name: there is no server \"replica-1\": they are called primary, replica-1, replica-2, … in \
+             the order of cluster.replicas",
+        ),
+        (
+            "[[servers]]\nname = \"primary\"\nnode_exporter = \"https://db\"",
+            "tidegate.toml:4:17: servers.node_exporter: must begin with http://",
+        ),
+        (
+            "routing.fallback_percent = 0",
+            "tidegate.toml:2:28: routing.fallback_percent: 0 is not from 1 to 100",
+        ),
+        (
             "[[quotas]]\nclients_max = 3",
             "tidegate.toml:2:1: quotas: names neither database nor user; \"*\" is each of them",
         ),
@@ -251,11 +268,11 @@ fn each_example_of_the_table_can_be_read() {
         };
         // Files of examples are not there, which is another error than this test is about.
         text.push_str(&match key.table {
-            "peers" | "pools" | "quotas" | "alerts" | "pins" => String::new(),
+            "peers" | "servers" | "pools" | "quotas" | "alerts" | "pins" => String::new(),
             _ => format!("{} = {value}\n", key.path()),
         });
     }
-    for table in ["peers", "pools", "quotas", "alerts", "pins"] {
+    for table in ["peers", "servers", "pools", "quotas", "alerts", "pins"] {
         text.push_str(&format!("[[{table}]]\n"));
         for key in KEYS.iter().filter(|key| key.table == table) {
             if let Fallback::Example(value) = key.default {

@@ -104,7 +104,7 @@ proptest! {
             name: String::new(), address, user, password: None, database, sslmode: mode,
             sslrootcert: ca.map(|path| RootCertificates::File(path.into())), own_certificate: None,
             channel_binding: binding, sslnegotiation: SslNegotiation::Postgres,
-            max_protocol_version: version,
+            max_protocol_version: version, node_exporter: None,
         };
         prop_assert_eq!(parse_server_url(&server.to_string()), Ok(server.clone()));
         let secret = ServerUrl { password: Some(Secret::new("hunter2")), ..server.clone() };

@@ -16,6 +16,7 @@ use tokio::io::AsyncWrite as _;
 use super::lent::Lent;
 use super::{ClientPhase, Connection};
 use crate::data::clients::{Cancel, CloseRequest, Idle, State};
+use crate::observe::served::LentFor;
 use crate::observe::stats::ErrorKind;
 use crate::sharing::poll_open;
 use crate::stream::Settling;
@@ -198,6 +199,8 @@ impl Connection {
     /// The server connection is of no more use, or not worth cleaning.
     pub(super) fn drop_server(&mut self) {
         self.lose_work();
+        // As long as it is known whose they are.
+        self.count();
         if let Some(Lent { lease, .. }) = self.lent.take() {
             lease.release(Fitness::Unfit, Instant::now());
         }
@@ -212,8 +215,15 @@ impl Connection {
 
     pub(super) fn server_gone(&mut self, cx: &mut Context<'_>) {
         // As long as the session knows what it had under way.
+        self.tell_time();
         self.lose_work();
         self.note_write();
+        if let Some(Lent { lease, .. }) = &self.lent
+            && self.asked.lent_for == LentFor::AnyRead
+            && let Some(served) = lease.server.served.of(self.worker.index)
+        {
+            served.reads_failed.increment();
+        }
         let lost = match self.phase {
             ClientPhase::Reading | ClientPhase::Replies => {
                 self.session.handle_server_lost(&mut self.from_server.out)
@@ -232,6 +242,10 @@ impl Connection {
                     self.client.keep_from_replicas(Instant::now() + SCHEMA_SEEN_TIME_MAX);
                 }
                 self.from_client.input.put_back(&unit, &self.worker.buffers);
+                return self.acquire_at(Target::Primary, cx);
+            }
+            Lost::Replays => {
+                self.from_client.wanted = 0;
                 return self.acquire_at(Target::Primary, cx);
             }
             Lost::GoesOn => {
@@ -304,6 +318,7 @@ impl Connection {
         let target = lease.server.target.clone();
         self.keep_nothing();
         self.session.forget_unit();
+        self.session.forget_replay();
         self.cancelling.set(self.cancelling.get() + 1);
         let (under_way, client) = (self.cancelling.clone(), self.client.clone());
         self.worker.cancel_server(target, key, move || {

@@ -18,21 +18,33 @@ use super::{ClientPhase, Connection};
 use crate::config::Causality;
 use crate::data::clients::State;
 use crate::data::worker::Located;
-use crate::observe::stats::{ErrorKind, PinReason};
-use crate::upstream::pool::{Acquired, Lease, Patience};
+use crate::observe::served::LentFor;
+use crate::observe::stats::{ErrorKind, GivenUp, PinReason};
+use crate::upstream::pool::{Acquired, Lease, Patience, PoolKind};
+use crate::view::{Commit, keep};
 
 /// What kind of server was asked for, and where that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
     pub target: Target,
     pub place: Place,
+    pub pool: PoolKind,
     /// What happens to a read that this replica does not take.
     pub otherwise: Fallback,
+    /// Could any other replica have had it?
+    pub lent_for: LentFor,
 }
 
 impl Asked {
-    pub const PRIMARY: Self =
-        Self { target: Target::Primary, place: Place::Primary, otherwise: Fallback::Primary };
+    pub const PRIMARY: Self = Self {
+        target: Target::Primary,
+        place: Place::Primary,
+        pool: PoolKind::Write,
+        otherwise: Fallback::Primary,
+        lent_for: LentFor::Anything,
+    };
+    /// A read that no replica takes.
+    pub const FALLBACK: Self = Self { pool: PoolKind::Read, ..Self::PRIMARY };
 }
 
 /// A server that was lent.
@@ -70,6 +82,39 @@ impl Connection {
         }
     }
 
+    /// Before a step: when what comes was sent, and how old a transaction is that may run again.
+    pub(super) fn tell_time(&mut self) {
+        let (replays, commits) =
+            (self.session.wants_replay(), self.worker.shared.views.commits.are_wanted());
+        if !replays && !commits {
+            return;
+        }
+        let now = Instant::now();
+        self.session.handle_time(now);
+        if !self.session.is_waiting_for_replies() {
+            self.sent_at = now;
+        }
+    }
+
+    /// Before a client is told that it has committed something: that is remembered, should it be lost.
+    pub(super) fn note_commit(&mut self) {
+        let Some(verb) = self.session.take_committed() else { return };
+        let Some(Lent { lease, .. }) = &self.lent else { return };
+        if self.asked.place != Place::Primary || !self.worker.shared.views.commits.are_wanted() {
+            return;
+        }
+        let commit = Commit {
+            sent_at: self.sent_at,
+            acknowledged_at: Instant::now(),
+            user: self.client.user.clone(),
+            database: self.client.database.clone(),
+            application: self.client.application.borrow().clone(),
+            verb,
+            server: lease.server.target.name.clone(),
+        };
+        keep(&self.worker.commits, commit);
+    }
+
     /// With the priority that was asked for last.
     pub(super) fn acquire_at(&mut self, target: Target, cx: &mut Context<'_>) {
         self.phase = ClientPhase::Queued;
@@ -93,15 +138,22 @@ impl Connection {
             }
             Err(refusal) => return self.refuse(&refusal),
         };
+        self.acquire_asked(now, cx);
+    }
+
+    /// From the pool that was chosen.
+    fn acquire_asked(&mut self, now: Instant, cx: &mut Context<'_>) {
         let elsewhere = self.asked.target == Target::Read;
         self.client.slot.set_patience(if elsewhere {
             Patience::FirstFailure
         } else {
             Patience::Attempts
         });
-        let pool = match self.asked.place {
-            Place::Primary => self.client.write_pool.clone(),
-            Place::Replica(index) => self.worker.read_pool(&self.client, index, now),
+        let pool = match (self.asked.place, self.asked.pool) {
+            (Place::Primary, PoolKind::Write | PoolKind::Critical) => {
+                self.client.write_pool.clone()
+            }
+            (place, _) => self.worker.read_pool(&self.client, place, now),
         };
         let pool = match self.client.slot.priority() {
             Priority::Normal => pool,
@@ -131,11 +183,13 @@ impl Connection {
                 self.feed_client(cx);
             }
             // A read that no replica takes can as well be had from the primary.
-            Err(_)
+            Err(refusal)
                 if self.asked.target == Target::Read
                     && self.asked.otherwise == Fallback::Primary =>
             {
-                self.acquire_at(Target::Primary, cx);
+                self.worker.note_not_taken(self.asked.place, &refusal);
+                self.asked = Asked::FALLBACK;
+                self.acquire_asked(Instant::now(), cx);
             }
             Err(refusal) => {
                 self.worker.stats.errors.increment(match refusal.sqlstate {
@@ -175,7 +229,7 @@ impl Connection {
     }
 
     /// Adds what the session did to the worker's counters.
-    fn count(&mut self) {
+    pub(super) fn count(&mut self) {
         let tally = self.session.take_tally();
         if tally != Tally::default() {
             if tally.errors > 0 {
@@ -186,6 +240,18 @@ impl Connection {
             stats.reprepared.add(u64::from(tally.reprepared));
             stats.probes.add(u64::from(tally.probes));
             stats.settings_applied.add(u64::from(tally.settings_applied));
+            if let Some(lent) = &self.lent
+                && let Some(served) = lent.lease.server.served.of(self.worker.index)
+            {
+                served.statements.add(u64::from(tally.statements));
+                served.errors.add(u64::from(tally.errors));
+            }
+            stats.replays.add(u64::from(tally.replays.tried));
+            stats.replays_succeeded.add(u64::from(tally.replays.succeeded));
+            stats.replays_differed.add(u64::from(tally.replays.differed));
+            if let Some(why) = tally.replays.given_up {
+                stats.replays_given_up.increment(GivenUp(why));
+            }
             for _ in 0..tally.limited {
                 stats.errors.increment(ErrorKind::RateLimited);
             }
@@ -208,8 +274,21 @@ impl Connection {
         self.client.prepared.set(self.session.prepared_count());
     }
 
-    /// Gives the server back when the session says so.
+    /// Gives the server back when the session says so; and gets one for a transaction that is to be run again.
     pub(super) fn settle(&mut self, cx: &mut Context<'_>) {
+        self.settle_server(cx);
+        if self.session.is_to_run_again() && !matches!(self.phase, ClientPhase::Queued) {
+            match self.lent.is_some() {
+                true => {
+                    self.from_client.wanted = 0;
+                    self.phase = ClientPhase::Reading;
+                }
+                false => self.acquire_at(Target::Primary, cx),
+            }
+        }
+    }
+
+    fn settle_server(&mut self, cx: &mut Context<'_>) {
         self.count();
         let is_fed_next = self.is_about_to_be_fed();
         let Some(Lent { lease, stage }) = &mut self.lent else { return };
@@ -248,6 +327,10 @@ impl Connection {
                 if !self.from_client.is_clear() {
                     let _ = self.flush_to_server(cx);
                 }
+                if self.session.is_replay_under_way() {
+                    self.phase = ClientPhase::Reading;
+                    self.from_client.wanted = 0;
+                }
             }
             Settled::Release => {
                 // Bytes that came after the last reply belong to nobody: such a connection is not trusted.
@@ -267,6 +350,9 @@ impl Connection {
                 self.from_client.give_up(&self.worker.buffers);
                 self.from_server.drop_unread(&self.worker.buffers);
                 if let Some(Lent { lease, .. }) = self.lent.take() {
+                    if let Some(served) = lease.server.served.of(self.worker.index) {
+                        served.note_lent(self.asked.lent_for, time);
+                    }
                     lease.release(fitness, now);
                 }
                 self.end_lend();

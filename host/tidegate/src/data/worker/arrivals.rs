@@ -253,12 +253,16 @@ impl Worker {
             client.request_close(CloseRequest::AtRest(Rc::new(shutting_down())));
         }
         self.clients.borrow_mut().insert(id, client.clone());
-        let mode = session_mode(settled.config.pool_settings(&database, &user).mode);
+        let pool_settings = settled.config.pool_settings(&database, &user);
+        let mode = session_mode(pool_settings.mode);
         let mut bytes = logged_in.unsent.clone();
         welcome.borrow().write(&settings, (key_pid, &secret), &mut bytes);
-        let session = Session::new(id, mode, settings, hidden)
+        let mut session = Session::new(id, mode, settings, hidden)
             .with_server_settings(welcome.borrow().server_settings().clone())
             .with_shared_listening(key_pid);
+        if pool_settings.transaction_replay {
+            session = session.with_replay();
+        }
         Ok((client, session, bytes))
     }
 

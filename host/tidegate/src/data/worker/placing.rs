@@ -14,7 +14,8 @@ use super::Worker;
 use crate::config::Causality;
 use crate::data::clients::Client;
 use crate::data::connection::Asked;
-use crate::data::routing::no_replica;
+use crate::data::routing::{Among, Chosen, no_replica};
+use crate::observe::served::LentFor;
 use crate::upstream::pool::{PoolCell, PoolKey, PoolKind};
 
 /// After a wait that was in vain no read waits for this long: the replicas lag by more than is waited for.
@@ -58,7 +59,8 @@ impl Worker {
             }
             Target::Read => {
                 let facts = self.facts(client, now);
-                let (choice, otherwise) = self.routing.borrow_mut().choose(&facts, now);
+                let Chosen { choice, otherwise, among } =
+                    self.routing.borrow_mut().choose(&facts, now);
                 if let Choice::Primary(why) = choice
                     && why != WhyPrimary::NoReplica
                     && let Some(soon) = self.catch_up(facts, why, has_waited, now)
@@ -68,7 +70,16 @@ impl Worker {
                 match (choice, otherwise) {
                     // The view may still be of another configuration.
                     (Choice::Replica(index), _) if index < self.replicas() => {
-                        Asked { target, place: Place::Replica(index), otherwise }
+                        let (place, pool) = (Place::Replica(index), PoolKind::Read);
+                        let lent_for = match among {
+                            Among::All => LentFor::AnyRead,
+                            Among::Some => LentFor::Anything,
+                        };
+                        Asked { target, place, pool, otherwise, lent_for }
+                    }
+                    (Choice::Primary(WhyPrimary::NoReplica), Fallback::Primary) => {
+                        self.stats.reads_fallen_back.increment();
+                        Asked::FALLBACK
                     }
                     (_, Fallback::Primary) => Asked::PRIMARY,
                     (_, Fallback::Refuse) => return Err(no_replica()),
@@ -79,8 +90,10 @@ impl Worker {
                 let turn = self.placing.next_replica.get();
                 self.placing.next_replica.set(turn.wrapping_add(1));
                 let replica = self.routing.borrow_mut().in_turn(turn, self.replicas());
-                let place = replica.map_or(Place::Primary, Place::Replica);
-                Asked { target, place, otherwise: Fallback::Primary }
+                match replica.map(Place::Replica) {
+                    Some(place) => Asked { target, place, pool: PoolKind::Read, ..Asked::PRIMARY },
+                    None => Asked { target, ..Asked::PRIMARY },
+                }
             }
         }))
     }
@@ -142,9 +155,28 @@ impl Worker {
         self.settled.borrow().config.cluster.replicas.len()
     }
 
-    /// The pool of reads at a replica.
-    pub fn read_pool(&self, client: &Client, replica: usize, now: Instant) -> Rc<PoolCell> {
-        let instance = 1 + replica;
+    /// A replica has not taken a read, though it was chosen for it.
+    pub fn note_not_taken(&self, place: Place, refusal: &Refusal) {
+        self.stats.reads_fallen_back.increment();
+        let Place::Replica(index) = place else { return };
+        // What it has against one user or database says nothing of it, nor does a pool that is used up.
+        if matches!(refusal.sqlstate, "28P01" | "28000" | "3D000" | "42501" | "53300") {
+            return;
+        }
+        let settled = self.settled.borrow();
+        if let Some(target) = settled.pools.targets.get(1 + index)
+            && let Some(served) = self.shared.pools.served.of(&target.name).of(self.index)
+        {
+            served.reads_failed.increment();
+        }
+    }
+
+    /// The pool of reads at a replica; or at the primary, of those that no replica takes.
+    pub fn read_pool(&self, client: &Client, place: Place, now: Instant) -> Rc<PoolCell> {
+        let instance = match place {
+            Place::Primary => 0,
+            Place::Replica(index) => 1 + index,
+        };
         let mut pools = client.read_pools.borrow_mut();
         if pools.len() <= instance {
             pools.resize(instance + 1, None);

@@ -193,9 +193,17 @@ impl PoolCell {
 
     /// A server that fails: an open breaker answers at once, and whoever can go elsewhere is told so; but
     /// not while connections exist that will become free.
-    fn refused_at_once(&self, inner: &Inner, patience: Patience, now: Instant) -> Option<Refusal> {
+    fn refused_at_once(
+        &self,
+        inner: &mut Inner,
+        patience: Patience,
+        now: Instant,
+    ) -> Option<Refusal> {
         if inner.pool.is_paused() || inner.pool.is_served() {
             return None;
+        }
+        if self.instance.is_gone() {
+            inner.trip(&self.key, now);
         }
         let last = inner.last_failure.as_ref();
         if inner.breaker.state() != BreakerState::Closed {

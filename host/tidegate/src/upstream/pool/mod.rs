@@ -62,3 +62,10 @@ pub struct PoolKey {
     pub instance: usize,
     pub kind: PoolKind,
 }
+
+impl PoolKey {
+    /// At the primary, for reads that no replica takes: a pool of their own, so that writes keep their room.
+    pub fn is_fallback(&self) -> bool {
+        self.instance == 0 && self.kind == PoolKind::Read
+    }
+}

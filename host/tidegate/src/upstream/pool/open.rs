@@ -48,7 +48,8 @@ pub(super) fn start(cell: &Rc<PoolCell>, attempt: Attempt, now: Instant) {
         match ended {
             Ok((Ok(new), target)) => {
                 let id = cell.home.shared.next_server();
-                let server = Box::new(Server::new(id, new, target, now));
+                let served = cell.home.shared.served.of(&target.name);
+                let server = Box::new(Server::new(id, new, target, served, now));
                 record(&mut cell.inner.borrow_mut(), &cell.key, Outcome::Success, now);
                 cell.instance.handle_answered();
                 cell.handle_opened(server, attempt, now);
@@ -93,7 +94,8 @@ fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Inst
         // Attempts that run at the same time fail for one reason: eight of them are no eight signs.
         if count == FailureCount::Counted && failure.counts_for_breaker() {
             record(inner, &cell.key, Outcome::Failure, now);
-            if inner.pool.connect_failures() >= CONNECT_ATTEMPTS_MAX {
+            let is_open = inner.breaker.state() != BreakerState::Closed;
+            if is_open || inner.pool.connect_failures() >= CONNECT_ATTEMPTS_MAX {
                 // Longer pauses follow, and a breaker that holds: the probe looks meanwhile.
                 cell.instance.handle_lost(now);
             }
@@ -109,13 +111,31 @@ fn failed(cell: &Rc<PoolCell>, attempt: Attempt, error: &ConnectError, now: Inst
 }
 
 fn record(inner: &mut Inner, key: &PoolKey, outcome: Outcome, now: Instant) {
+    change_breaker(inner, key, |breaker| breaker.handle_outcome(outcome, now));
+}
+
+fn change_breaker(inner: &mut Inner, key: &PoolKey, change: impl FnOnce(&mut Breaker)) {
     let before = inner.breaker.state();
-    inner.breaker.handle_outcome(outcome, now);
+    change(&mut inner.breaker);
     let after = inner.breaker.state();
     if before != after {
-        let (database, user) = (&*key.database, &*key.user);
+        let (database, user, kind) = (&*key.database, &*key.user, key.kind.name());
         let (target, state) = (&*inner.target.name, after.name());
-        tracing::warn!(target_server = target, database, user, state, "circuit breaker");
+        tracing::warn!(target_server = target, database, user, kind, state, "circuit breaker");
+    }
+}
+
+impl Inner {
+    /// Health checks miss the server: nobody is to find that out by waiting for attempts of this pool.
+    pub(super) fn trip(&mut self, key: &PoolKey, now: Instant) {
+        if self.breaker.state() != BreakerState::Closed {
+            return;
+        }
+        self.last_failure = Some(ConnectFailure::gone(&self.target.name));
+        change_breaker(self, key, |breaker| breaker.trip(now));
+        if let Some(until) = self.breaker.open_until() {
+            self.pool.hold_opens_until(until);
+        }
     }
 }
 
@@ -140,7 +160,9 @@ fn probe(cell: &Rc<PoolCell>) {
         let now = Instant::now();
         let is_back = match ended {
             Ok(Ok(new)) => {
-                Box::new(Server::new(home.shared.next_server(), new, target, now)).close();
+                let served = home.shared.served.of(&target.name);
+                let id = home.shared.next_server();
+                Box::new(Server::new(id, new, target, served, now)).close();
                 true
             }
             // An answer that says no is one.
@@ -229,6 +251,15 @@ impl ConnectFailure {
     fn new(error: &ConnectError, target: &str) -> Self {
         let refusal = error.to_refusal(target);
         Self { failure: error.judge(), refusal, text: error.to_string() }
+    }
+
+    /// Without an attempt: health checks have told.
+    fn gone(target: &str) -> Self {
+        let refusal = Refusal::error("08006", format!("cannot connect to the server \"{target}\""))
+            .detail("Health checks have had no answer from it for some seconds.")
+            .hint("`tidegate topology` tells why; it is used again as soon as it answers.");
+        let text = "health checks get no answer".to_owned();
+        Self { failure: OpenFailure::Passing, refusal, text }
     }
 
     /// The breaker counts what speaks against the server's health. A refused password, database or

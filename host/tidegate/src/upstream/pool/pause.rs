@@ -102,11 +102,11 @@ impl SharedPools {
         let _ = self.nudge.set(Box::new(nudge));
     }
 
-    /// Of the connections to the primary, those that are lent, as the workers last told.
-    pub fn primary_in_use(&self) -> usize {
+    /// Of the connections to one server, those that are lent, as the workers last told.
+    pub fn in_use(&self, instance: usize) -> usize {
         let mut in_use = 0;
         self.for_each(|key, pool| {
-            if key.instance == 0 {
+            if key.instance == instance {
                 in_use += pool.in_use();
             }
         });

@@ -8,16 +8,25 @@ use tidegate_pool::{Expired, OpenFailure, WaitBound, WaitRefusal};
 
 const HINT_BUSY: &str =
     "Find what holds the connections (GET /api/v1/servers), or raise the pool's maximum.";
+const HINT_FALLBACK: &str = "`tidegate topology` tells why no replica serves reads. routing.fallback_percent says \
+                             how many reads the primary runs meanwhile.";
+const DETAIL_FALLBACK: &str = " No replica can run this read, and the primary runs only so many of them at a time, so that writes have room.";
+
+/// What is said besides, and what is to be done, where a pool is used up.
+fn about(key: &PoolKey) -> (&'static str, &'static str) {
+    if key.is_fallback() { (DETAIL_FALLBACK, HINT_FALLBACK) } else { ("", HINT_BUSY) }
+}
 
 pub(super) fn not_queued(key: &PoolKey, why: WaitRefusal) -> Refusal {
     match why {
         WaitRefusal::QueueFull { waiting, size_max } => {
+            let (besides, hint) = about(key);
             Refusal::error("53300", "too many clients wait for a server connection")
                 .detail(format!(
-                    "{waiting} clients wait for {}, which may have {size_max} connections.",
+                    "{waiting} clients wait for {}, which may have {size_max} connections.{besides}",
                     named(key)
                 ))
-                .hint(HINT_BUSY)
+                .hint(hint)
         }
         WaitRefusal::Draining => {
             Refusal::fatal("57P01", "terminating connection because Tidegate is shutting down")
@@ -40,9 +49,10 @@ pub(super) fn expired(
                 "Try again when it is resumed. pool.pause_max says how long statements are held.",
             );
     }
+    let (besides, hint) = about(key);
     let mut detail = format!(
         "Waited {:.1} s for {}, which has {size} of at most {size_max} connections; \
-         {waiting} other {}.",
+         {waiting} other {}.{besides}",
         waited.as_secs_f64(),
         named(key),
         if *waiting == 1 { "client waits" } else { "clients wait" },
@@ -50,9 +60,7 @@ pub(super) fn expired(
     if let Some(failure) = last_failure {
         detail.push_str(&format!(" The last attempt to open one failed: {}.", failure.text));
     }
-    Refusal::error("53300", "timed out waiting for a server connection")
-        .detail(detail)
-        .hint(HINT_BUSY)
+    Refusal::error("53300", "timed out waiting for a server connection").detail(detail).hint(hint)
 }
 
 /// A server's own refusal goes on with its SQLSTATE and message; the detail says what was tried.

@@ -2,6 +2,7 @@
 
 use super::shared::TravellingPlace;
 
+use crate::observe::served::ServerStats;
 use crate::stream::{LeftSocket, Stream};
 use crate::upstream::{BackendKey, NewServer, Target};
 use std::io;
@@ -26,13 +27,21 @@ pub struct Server {
     pub target: Arc<Target>,
     pub opened_at: Instant,
     pub state: ServerState,
+    /// Where it is counted what the server does.
+    pub served: Arc<ServerStats>,
 }
 
 /// Terminate: the type byte and the length.
 const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 
 impl Server {
-    pub(super) fn new(id: ServerId, new: NewServer, target: Arc<Target>, now: Instant) -> Self {
+    pub(super) fn new(
+        id: ServerId,
+        new: NewServer,
+        target: Arc<Target>,
+        served: Arc<ServerStats>,
+        now: Instant,
+    ) -> Self {
         let process = new.backend_key.as_ref().map(|key| key.pid);
         Self {
             id,
@@ -41,6 +50,7 @@ impl Server {
             parameters: new.parameters,
             target,
             opened_at: now,
+            served,
             state: ServerState::new(PREPARED_PER_SERVER_MAX).with_process(process),
         }
     }
@@ -79,8 +89,8 @@ impl Server {
                 return Err(server);
             }
         };
-        let Server { backend_key, parameters, target, state, .. } = *server;
-        Ok(MovedServer { socket, place, backend_key, parameters, target, state, donation })
+        let Server { backend_key, parameters, target, state, served, .. } = *server;
+        Ok(MovedServer { socket, place, backend_key, parameters, target, state, served, donation })
     }
 }
 
@@ -93,6 +103,7 @@ pub struct MovedServer {
     parameters: Vec<(String, String)>,
     target: Arc<Target>,
     state: ServerState,
+    served: Arc<ServerStats>,
     pub(super) donation: Donation,
 }
 
@@ -111,6 +122,7 @@ impl MovedServer {
             target: self.target,
             opened_at: self.donation.opened_at,
             state: self.state,
+            served: self.served,
         }))
     }
 }

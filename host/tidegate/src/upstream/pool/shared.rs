@@ -2,6 +2,7 @@
 
 use super::quota::{Quota, QuotaOf, Quotas, RoomIn};
 use super::{MovedServer, PoolKey};
+use crate::observe::served::ServersStats;
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -28,6 +29,8 @@ pub struct SharedPools {
     next_pool: AtomicU64,
     /// Has the workers look at what is ordered, when it is not to wait for their ticks.
     pub(super) nudge: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// What each server has done, by its name.
+    pub served: ServersStats,
     /// By `PoolKey::instance`. As many as ever were configured at a time.
     instances: Mutex<FxHashMap<usize, Arc<SharedInstance>>>,
 }
@@ -38,6 +41,8 @@ pub(super) struct SharedInstance {
     recovery: Mutex<Recovery>,
     /// Whether `recovery` says so: read where a lock would be too much.
     is_lost: AtomicBool,
+    /// Health checks have had no answer from it for a while.
+    is_gone: AtomicBool,
     /// How often the server has come back.
     recoveries: AtomicU64,
     /// How many reasons there are to hold clients of its pools, while it is not certain which server it is.
@@ -98,6 +103,7 @@ impl SharedPools {
             quotas: Mutex::default(),
             next_pool: AtomicU64::new(1),
             nudge: OnceLock::new(),
+            served: ServersStats::new(workers),
             instances: Mutex::default(),
         })
     }
@@ -195,6 +201,18 @@ impl SharedPools {
         self.instance(instance).handle_answered();
     }
 
+    /// Health checks have had no answer from the server for a while: its pools reject at once whom no open connection can
+    /// serve.
+    pub fn handle_gone(&self, instance: usize, now: Instant) {
+        self.instance(instance).handle_gone(now);
+    }
+
+    /// Other servers may have these numbers now.
+    pub fn forget_gone(&self) {
+        let instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
+        instances.values().for_each(|instance| instance.is_gone.store(false, Ordering::Relaxed));
+    }
+
     /// Forgets the counts of pools no worker has any more.
     pub(super) fn forget_unused(&self) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -219,6 +237,15 @@ impl SharedInstance {
         self.is_lost.store(true, Ordering::Relaxed);
     }
 
+    fn handle_gone(&self, now: Instant) {
+        self.handle_lost(now);
+        self.is_gone.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Relaxed)
+    }
+
     /// A client wants a connection of a pool that holds back.
     pub(super) fn handle_wanted(&self, now: Instant) {
         self.recovery().handle_wanted(now);
@@ -231,6 +258,7 @@ impl SharedInstance {
         }
         let mut recovery = self.recovery();
         self.is_lost.store(false, Ordering::Relaxed);
+        self.is_gone.store(false, Ordering::Relaxed);
         if recovery.handle_answered() == WasLost::Yes {
             self.recoveries.fetch_add(1, Ordering::Relaxed);
         }

@@ -55,6 +55,10 @@ impl Fake {
                 if self.block != Block::In {
                     self.notice("25P01");
                 }
+                if let Some(sqlstate) = self.conflict.take() {
+                    self.roll_back();
+                    return Err(failure(sqlstate, "could not serialize access"));
+                }
                 self.commit();
                 tag("COMMIT")
             }
@@ -196,6 +200,10 @@ impl Fake {
             }
             return Ok(Outcome::Rows(Vec::new(), format!("SELECT {}", rows.len())));
         }
+        // Those of Tidegate's own begin otherwise.
+        if let Some(sqlstate) = self.conflict.take_if(|_| lower.starts_with("select '")) {
+            return Err(failure(sqlstate, "could not serialize access"));
+        }
         if lower.contains("1/0") {
             return Err(failure("22012", "division by zero"));
         }
@@ -302,6 +310,9 @@ pub(super) fn rows_of(
     let mut word = quoted(sql).into_iter().next().unwrap_or_default();
     for parameter in parameters {
         word.push_str(parameter);
+    }
+    if sql.contains("'tick'") {
+        word.push_str(&fake.tick.to_string());
     }
     if sql.contains("timestamptz") {
         word.push_str(parsed_under);

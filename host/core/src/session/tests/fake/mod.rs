@@ -109,6 +109,10 @@ pub(super) struct Fake {
     pub seen: Vec<String>,
     /// `nextval` was called since the connection or DISCARD.
     sequences: Option<String>,
+    /// The next SELECT or COMMIT of a client's cannot be serialized.
+    pub conflict: Option<&'static str>,
+    /// What `SELECT 'tick'` shows.
+    pub tick: usize,
 }
 
 impl Fake {
@@ -134,6 +138,8 @@ impl Fake {
             dead: false,
             seen: Vec::new(),
             sequences: None,
+            conflict: None,
+            tick: 0,
         };
         fake.reported =
             REPORTED.iter().map(|(name, _)| (name.to_string(), fake.effective(name))).collect();
@@ -491,7 +497,8 @@ impl Fake {
         if parse.name.is_empty() {
             self.unnamed = Some(statement);
         } else if self.named.contains_key(parse.name) {
-            return Err(failure("42P05", "prepared statement already exists"));
+            let name = String::from_utf8_lossy(parse.name);
+            return Err(failure("42P05", format!("prepared statement \"{name}\" already exists")));
         } else {
             self.named.insert(parse.name.to_vec(), statement);
         }
