@@ -8,6 +8,7 @@ mod kept; // answers on their way to be kept
 mod lent; // the server in hand: got, settled, given back
 mod notified; // who listens for it, and what it is told
 mod pause; // what it waits for without a server
+mod phase; // what the client's side does next
 mod writing; // what goes out
 
 use std::cell::Cell;
@@ -26,9 +27,10 @@ use tidegate_policy::Outcome;
 pub use lent::Asked;
 use lent::{Lent, Stage};
 use pause::Pause;
+use phase::ClientPhase;
 
 use super::buffers::Input;
-use super::caching::{Come, Later};
+use super::caching::Come;
 use super::clients::{Client, State};
 use super::recording::UnderWay;
 use super::way::Way;
@@ -38,32 +40,6 @@ use crate::stream::{Settling, Stream};
 
 /// The last message of a client: a type byte and a length.
 const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
-
-/// What the client's side of the loop does next.
-#[derive(Debug)]
-enum ClientPhase {
-    /// Reads and hands to the session.
-    Reading,
-    /// Waits in a pool's queue.
-    Queued,
-    /// Waits for an answer that is kept, or may be.
-    Recalling(Box<Later>),
-    /// The session waits for replies.
-    Replies,
-    /// Until a limit may have room, or a replica has caught up.
-    Paused(Pause),
-    /// Has been told its last message.
-    Closing(CloseReason),
-    /// Is gone; its server is being cleaned.
-    Gone(CloseReason, Pin<Box<tokio::time::Sleep>>),
-}
-
-impl ClientPhase {
-    /// Does its statement wait, and not yet for a server's answer?
-    fn is_before_server(&self) -> bool {
-        matches!(self, Self::Queued | Self::Paused(_) | Self::Recalling(_))
-    }
-}
 
 /// One client from ReadyForQuery to the end.
 pub struct Connection {

@@ -62,7 +62,6 @@ pub use warming::{Unwarmed, Warm, WarmOrder};
 const MESSAGES_MAX: usize = 4_096;
 /// Cancel requests under way at once on one worker, to servers and to other Tidegates each; more wait their turn.
 const CANCELS_MAX: usize = 16;
-
 /// Threads of one worker that hash passwords.
 const BLOCKING_THREADS_MAX: usize = 2;
 
@@ -290,7 +289,6 @@ pub struct Worker {
     cancels: Rc<tokio::sync::Semaphore>,
     /// Cancel requests under way to other Tidegates.
     forwards: tokio::sync::Semaphore,
-    /// Reads of its own that are under way.
     own_reads: again::OwnReads,
     /// What its clients were told is committed.
     pub commits: crate::view::Kept,

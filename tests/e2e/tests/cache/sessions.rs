@@ -44,8 +44,9 @@ fn start(name: &str) -> (Kept, Client) {
 #[test]
 fn what_a_session_has_set_tells_answers_apart() {
     let (mut kept, mut direct) = start("cache_settings");
-    let (mut plain, mut client) = (kept.connect(), kept.connect());
+    let mut plain = kept.connect();
     for (setting, sql) in SHAPING {
+        let mut client = kept.connect();
         let (first, _) = kept.read(&mut plain, sql);
         assert_eq!(kept.read(&mut client, sql), (first.clone(), false), "before {setting}");
         for session in [&mut client, &mut direct] {
@@ -66,6 +67,7 @@ fn what_a_session_has_set_tells_answers_apart() {
         assert_eq!(kept.read(&mut client, sql), (first, !is_as_before), "after {setting}");
     }
     let sql = "SELECT d FROM t WHERE id = 4";
+    let mut client = kept.connect();
     let (first, _) = kept.read(&mut plain, sql);
     for setting in HARMLESS {
         client.query(&format!("SET {setting}"));
