@@ -295,14 +295,18 @@ impl Session {
         }
     }
 
-    /// Decides about the server after a step; may send it a query of ours.
-    pub fn settle(&mut self, server: &mut ServerState, to_server: &mut Gather) -> Settled {
-        let busy = !self.expected.is_empty()
+    /// Of a message, a batch, a COPY, or of what is answered.
+    fn is_in_the_middle(&self) -> bool {
+        !self.expected.is_empty()
             || self.batch != Batch::Closed
             || self.copying != Copying::Nothing
             || self.client_rest.0 > 0
-            || self.server_rest.0 > 0;
-        if busy {
+            || self.server_rest.0 > 0
+    }
+
+    /// Decides about the server after a step; may send it a query of ours.
+    pub fn settle(&mut self, server: &mut ServerState, to_server: &mut Gather) -> Settled {
+        if self.is_in_the_middle() {
             return Settled::Busy;
         }
         if self.gone.is_some() {

@@ -147,11 +147,18 @@ pub(super) struct Cluster<'a> {
     pub(super) patroni_asked_at: Option<Instant>,
 }
 
+impl Standing {
+    /// Which of these was told to become primary.
+    fn asked_among(&self, addresses: &[ServerAddress]) -> Option<usize> {
+        let asked = self.asked.as_ref()?;
+        addresses.iter().position(|known| known == asked)
+    }
+}
+
 impl<'a> Cluster<'a> {
     fn new(input: &'a Input, watched: &'a Watched, standing: &'a mut Standing) -> Self {
         let (config, targets) = (&watched.config, &watched.targets);
-        let addresses: Vec<ServerAddress> =
-            targets.iter().map(|target| target.address.clone()).collect();
+        let addresses: Vec<_> = targets.iter().map(|target| target.address.clone()).collect();
         if !addresses.iter().any(|address| standing.addresses.contains(address)) {
             // Another cluster altogether.
             (standing.memory, standing.settled) = (Memory::default(), None);
@@ -159,15 +166,14 @@ impl<'a> Cluster<'a> {
         if !matches!(config.failover.policy.mode, Mode::Embedded | Mode::Etcd) {
             standing.lacks = None;
         }
-        let asked = standing.asked.as_ref();
-        let asked = asked.and_then(|asked| addresses.iter().position(|known| known == asked));
+        let asked = standing.asked_among(&addresses);
         standing.addresses = addresses;
         let now = Instant::now();
         let policy = config.failover.policy.clone();
         let machine = Machine::new(policy, standing.memory, targets.len(), now).with_asked(asked);
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
-        let urgent = watch::Sender::new(machine.is_urgent());
-        let beat = watch::Sender::new(Beat::default());
+        let (urgent, beat) =
+            (watch::Sender::new(machine.is_urgent()), watch::Sender::new(Beat::default()));
         let mut probes = JoinSet::new();
         for (member, target) in targets.iter().enumerate() {
             let asker = Asker::for_cluster(config, member, target.clone(), "tidegate: health");

@@ -443,9 +443,14 @@ impl Connection {
             }
         }
         if matches!(self.phase, ClientPhase::Replies) {
-            self.phase = ClientPhase::Reading;
-            self.from_client.wanted = 0;
+            self.read_on();
         }
         self.settle(cx);
+    }
+
+    /// The session takes the client's next message.
+    fn read_on(&mut self) {
+        self.phase = ClientPhase::Reading;
+        self.from_client.wanted = 0;
     }
 }

@@ -494,8 +494,7 @@ pub fn markdown() -> String {
         ("`outcome`", HttpOutcome::LABELS),
     ];
     for (label, values) in labels {
-        let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
-        let _ = writeln!(out, "- {label}: {}.", values.join(", "));
+        let _ = writeln!(out, "- {label}: `{}`.", values.join("`, `"));
     }
     out
 }

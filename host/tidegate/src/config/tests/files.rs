@@ -268,11 +268,13 @@ fn each_example_of_the_table_can_be_read() {
         };
         // Files of examples are not there, which is another error than this test is about.
         text.push_str(&match key.table {
-            "peers" | "servers" | "pools" | "quotas" | "alerts" | "pins" => String::new(),
+            "peers" | "servers" | "pools" | "quotas" | "alerts" | "pins" | "cache.warm" => {
+                String::new()
+            }
             _ => format!("{} = {value}\n", key.path()),
         });
     }
-    for table in ["peers", "servers", "pools", "quotas", "alerts", "pins"] {
+    for table in ["peers", "servers", "pools", "quotas", "alerts", "pins", "cache.warm"] {
         text.push_str(&format!("[[{table}]]\n"));
         for key in KEYS.iter().filter(|key| key.table == table) {
             if let Fallback::Example(value) = key.default {

@@ -315,8 +315,7 @@ impl Connection {
             // with enough clients nobody would ever come to the statement itself.
             Settled::Release if *stage == Stage::Fresh && is_fed_next => {
                 *stage = Stage::Used;
-                self.phase = ClientPhase::Reading;
-                self.from_client.wanted = 0;
+                self.read_on();
             }
             Settled::Release if self.cancelling.get() > 0 => {
                 *stage = Stage::Held;
@@ -328,8 +327,7 @@ impl Connection {
                     let _ = self.flush_to_server(cx);
                 }
                 if self.session.is_replay_under_way() {
-                    self.phase = ClientPhase::Reading;
-                    self.from_client.wanted = 0;
+                    self.read_on();
                 }
             }
             Settled::Release => {

@@ -30,6 +30,10 @@ use crate::upstream::{BackendKey, Target as Reached};
 /// Servers that one login has asked about its settings, where each was lost before it answered.
 const SETTINGS_ASKED_MAX: usize = 3;
 
+fn no_cancel_key() -> Refusal {
+    Refusal::fatal("58000", "the system has no random numbers for a cancel key")
+}
+
 impl Shared {
     /// Sends a client that no worker has accepted to the one with the fewest. False: it takes none now, and the socket is closed.
     pub fn bring(&self, socket: LeftSocket, peer: Peer) -> bool {
@@ -224,12 +228,8 @@ impl Worker {
         };
         self.shared.views.want(&database);
         let holder = Holder { worker: self.index, client: id };
-        let Some((key_pid, secret)) = self.shared.keys.issue(holder, logged_in.minor, &user) else {
-            return Err(Refusal::fatal(
-                "58000",
-                "the system has no random numbers for a cancel key",
-            ));
-        };
+        let issued = self.shared.keys.issue(holder, logged_in.minor, &user);
+        let (key_pid, secret) = issued.ok_or_else(no_cancel_key)?;
         let tls = peer.encrypted(&logged_in.stream);
         let new = NewClient {
             id,
