@@ -75,7 +75,7 @@ pub fn written(
     }
     // What was prepared may be anything, below EXPLAIN and CREATE TABLE AS, too.
     if analysis.effects.contains(Effects::EXECUTES) {
-        return if makes(shape, analysis) { Written::Cluster } else { by_call(tables) };
+        return if makes(shape, analysis, tables) { Written::Cluster } else { by_call(tables) };
     }
     match shape.kind {
         _ if shape.incomplete.is_some() => unread(analysis, tables),
@@ -87,7 +87,7 @@ pub fn written(
         | ShapeKind::Merge
         | ShapeKind::Copy => rows(shape, database, tables),
         ShapeKind::Session if analysis.kind == Kind::Declare => rows(shape, database, tables),
-        ShapeKind::Utility if makes(shape, analysis) => Written::Cluster,
+        ShapeKind::Utility if makes(shape, analysis, tables) => Written::Cluster,
         ShapeKind::Utility if analysis.kind == Kind::Explain => rows(shape, database, tables),
         // VACUUM and its kin show nobody other rows; REFRESH is DDL.
         ShapeKind::Utility if analysis.kind == Kind::Maintenance => Written::Nothing,
@@ -95,13 +95,19 @@ pub fn written(
     }
 }
 
-/// Does it change what names mean? EXPLAIN may run what makes a table: it writes, and to no table that it names.
-fn makes(shape: &Shape, analysis: &Analysis) -> bool {
-    let is_named = shape.tables.iter().any(|table| table.access != Access::Reads);
-    let explains = analysis.kind == Kind::Explain && shape.access != Access::Reads && !is_named;
+/// Does it change what names mean? EXPLAIN may run what makes a table: it writes, and to no table that it names, or to one that
+/// is not there.
+fn makes(shape: &Shape, analysis: &Analysis, tables: Option<&Tables>) -> bool {
+    let is_there = |table: &TableUse| {
+        let (schema, mut found) = (table.schema.as_deref(), FxHashSet::default());
+        tables.is_some_and(|tables| tables.write(schema, &table.name, &mut found).is_some())
+    };
+    let mut written = shape.tables.iter().filter(|table| table.access != Access::Reads).peekable();
+    let names_none = written.peek().is_none() && !analysis.effects.contains(Effects::EXECUTES);
+    let explains = analysis.kind == Kind::Explain && shape.access != Access::Reads;
     shape.kind == ShapeKind::Ddl
         || analysis.effects.contains(Effects::DDL)
-        || explains && !analysis.effects.contains(Effects::EXECUTES)
+        || explains && (names_none || !written.all(is_there))
 }
 
 /// Texts that were not understood as a whole: those that may be DDL reach beyond rows.

@@ -292,6 +292,7 @@ fn each_example_of_the_table_can_be_read() {
         ("ALERTS_TOKEN", "t"),
         ("SMTP_PASSWORD", "p"),
         ("REDIS_PASSWORD", "r"),
+        ("APP_PASSWORD", "a"),
     ];
     let told = load(&text, &variables).unwrap_err();
     for error in told {
