@@ -148,10 +148,11 @@ pub(super) struct Cluster<'a> {
 }
 
 impl Standing {
-    /// Which of these was told to become primary.
-    fn asked_among(&self, addresses: &[ServerAddress]) -> Option<usize> {
+    /// From now on these are the servers. Which of them was told to become primary before?
+    fn set_addresses(&mut self, addresses: Vec<ServerAddress>) -> Option<usize> {
+        self.addresses = addresses;
         let asked = self.asked.as_ref()?;
-        addresses.iter().position(|known| known == asked)
+        self.addresses.iter().position(|known| known == asked)
     }
 }
 
@@ -166,8 +167,7 @@ impl<'a> Cluster<'a> {
         if !matches!(config.failover.policy.mode, Mode::Embedded | Mode::Etcd) {
             standing.lacks = None;
         }
-        let asked = standing.asked_among(&addresses);
-        standing.addresses = addresses;
+        let asked = standing.set_addresses(addresses);
         let now = Instant::now();
         let policy = config.failover.policy.clone();
         let machine = Machine::new(policy, standing.memory, targets.len(), now).with_asked(asked);
