@@ -71,16 +71,19 @@ fn finally(words: impl ToString) -> WebError {
     WebError::Final(words.to_string())
 }
 
-/// Asks. It waits for as long as it takes: the caller has the deadline.
+/// Asks. It waits for as long as it takes: the caller has the deadline. `tls` is for URLs with `https`, which are never asked without.
 ///
 /// # Errors
-/// Nobody answers, or what answers is no HTTP.
+/// Nobody answers, or what answers is no HTTP; or TLS is wanted and there is none.
 pub async fn ask(question: Question<'_>, tls: Option<&ClientConfig>) -> Result<Answer, WebError> {
     let (url, wanted) = (question.url, question.answer);
-    let stream = TcpStream::connect((url.host.as_str(), url.port));
+    let tls = match url.tls {
+        true => Some(tls.ok_or_else(|| finally("there is nothing to check its certificate with"))?),
+        false => None,
+    };
     let request = request(question)?;
-    let stream = stream.await.map_err(passing)?;
-    let Some(tls) = tls.filter(|_| url.tls) else {
+    let stream = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(passing)?;
+    let Some(tls) = tls else {
         return exchange(stream, request, wanted).await;
     };
     let name = ServerName::try_from(url.host.clone()).map_err(finally)?;

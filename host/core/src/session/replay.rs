@@ -216,7 +216,7 @@ impl Session {
     }
 
     pub(super) fn heed_replay_setting(&mut self) {
-        let told = self.settings.get(REPLAY_SETTING).and_then(replay_from_setting);
+        let told = self.settings.own(REPLAY_SETTING).and_then(replay_from_setting);
         self.replay.wanted = match told {
             Some(true) => Wanted::Yes,
             Some(false) => Wanted::No,
@@ -238,7 +238,7 @@ impl Session {
 
     /// Could what begins now be kept?
     fn can_record(&self) -> bool {
-        let preference = RoutePreference::from_setting(self.settings.get(RoutePreference::SETTING));
+        let preference = RoutePreference::from_setting(self.settings.own(RoutePreference::SETTING));
         self.wants_replay()
             && self.mode == PoolMode::Transaction
             && self.chosen == Chosen::ForAnything

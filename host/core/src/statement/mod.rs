@@ -86,6 +86,23 @@ impl Analysis {
         Self { effects: Effects::ANY_STATE, statements: 1, kind: Kind::Other, ..Self::default() }
     }
 
+    /// Is it one statement that SQL's PREPARE takes (`PreparableStmt` of gram.y)? What else may be parsed has effects that must be
+    /// known when it is bound.
+    pub fn is_one_preparable(&self) -> bool {
+        self.statements == 1
+            && matches!(
+                self.kind,
+                Kind::Select
+                    | Kind::With
+                    | Kind::Values
+                    | Kind::Table
+                    | Kind::Insert
+                    | Kind::Update
+                    | Kind::Delete
+                    | Kind::Merge
+            )
+    }
+
     /// Leaves nothing behind in the session and does not begin or end a transaction.
     pub fn is_plain(&self) -> bool {
         self.effects.is_empty()

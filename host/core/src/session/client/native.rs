@@ -12,7 +12,7 @@ use crate::session::gather::Gather;
 use crate::session::pins::Pins;
 use crate::session::prepared::{Prepared, SERVER_NAME_PREFIX};
 use crate::session::{Batch, ClientNext, Hold, Io, ReplayObstacle, Session, SettingsNow};
-use crate::statement::{Analysis, Effects, Kind, PreparedTouched};
+use crate::statement::{Analysis, Effects, PreparedTouched};
 use tidegate_wire::backend::TransactionStatus;
 use tidegate_wire::frontend::{self, Named};
 
@@ -62,7 +62,7 @@ impl Session {
     /// From here on the server knows the statement by the client's name for it, and we do not.
     fn move_to_server(&mut self, name: &[u8], io: &mut Io<'_>) {
         let held = self.names.get(name);
-        let can_move = held.is_some_and(|held| has_sql_form(&held.prepared.analysis));
+        let can_move = held.is_some_and(|held| held.prepared.analysis.is_one_preparable());
         // No text reaches a name that looks like one of ours.
         if !can_move || name.starts_with(SERVER_NAME_PREFIX) {
             return;
@@ -118,20 +118,4 @@ fn named_by(analysis: &Analysis) -> impl Iterator<Item = &str> {
         PreparedTouched::Deallocate(name) if alone.is_none() => Some(name),
         PreparedTouched::Deallocate(_) | PreparedTouched::DeallocateAll => None,
     })
-}
-
-/// Is it a statement that SQL's PREPARE takes? What else may be parsed has effects that must be known when it is bound.
-fn has_sql_form(analysis: &Analysis) -> bool {
-    analysis.statements == 1
-        && matches!(
-            analysis.kind,
-            Kind::Select
-                | Kind::With
-                | Kind::Values
-                | Kind::Table
-                | Kind::Insert
-                | Kind::Update
-                | Kind::Delete
-                | Kind::Merge
-        )
 }

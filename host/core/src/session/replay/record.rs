@@ -195,7 +195,8 @@ impl Record {
             (_, true) => Form::Ends,
             (Form::Empty, false) if !idle => Form::Inside,
             (Form::Empty, false) if analysis.kind == Kind::Begin => Form::Opens,
-            (Form::Empty | Form::Alone, false) if is_undone_as_a_whole(analysis) => Form::Alone,
+            // It cannot commit a part of what it does.
+            (Form::Empty | Form::Alone, false) if analysis.is_one_preparable() => Form::Alone,
             (Form::Empty | Form::Alone, false) => Form::Loose,
             (form, false) => form,
         };
@@ -254,20 +255,4 @@ fn obstacle_in(analysis: &Analysis) -> Result<(), ReplayObstacle> {
         return Err(ReplayObstacle::SessionState);
     }
     Ok(())
-}
-
-/// Is it one statement that cannot commit a part of what it does?
-fn is_undone_as_a_whole(analysis: &Analysis) -> bool {
-    analysis.statements == 1
-        && matches!(
-            analysis.kind,
-            Kind::Select
-                | Kind::With
-                | Kind::Values
-                | Kind::Table
-                | Kind::Insert
-                | Kind::Update
-                | Kind::Delete
-                | Kind::Merge
-        )
 }

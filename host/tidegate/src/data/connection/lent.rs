@@ -84,14 +84,16 @@ impl Connection {
 
     /// Before a step: when what comes was sent, and how old a transaction is that may run again.
     pub(super) fn tell_time(&mut self) {
-        let (replays, commits) =
-            (self.session.wants_replay(), self.worker.shared.views.commits.are_wanted());
-        if !replays && !commits {
+        let replays = self.session.wants_replay();
+        // What is under way was sent before.
+        let sends =
+            !self.session.is_waiting_for_replies() && self.worker.shared.views.commits.are_wanted();
+        if !replays && !sends {
             return;
         }
         let now = Instant::now();
         self.session.handle_time(now);
-        if !self.session.is_waiting_for_replies() {
+        if sends {
             self.sent_at = now;
         }
     }
