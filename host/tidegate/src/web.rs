@@ -15,8 +15,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::WebUrl;
 
-/// Answers are read up to this.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// An answer in JSON is read up to this.
+pub const JSON_BYTES_MAX: usize = 1 << 20;
 
 /// What is asked.
 #[derive(Debug)]
@@ -36,7 +36,10 @@ pub struct Question<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     Status,
-    Body,
+    /// A longer one is an error.
+    Body {
+        bytes_max: usize,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,8 +130,8 @@ where
         let (status, body) = (answer.status(), answer.into_body());
         let body = match wanted {
             Wanted::Status => Bytes::new(),
-            Wanted::Body => {
-                let read = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+            Wanted::Body { bytes_max } => {
+                let read = Limited::new(body, bytes_max).collect().await;
                 read.map_err(passing)?.to_bytes()
             }
         };

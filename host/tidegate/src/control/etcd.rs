@@ -249,7 +249,7 @@ impl Etcd {
             path: Some(path),
             authorization: self.token.clone(),
             body: body.to_string(),
-            answer: Wanted::Body,
+            answer: Wanted::Body { bytes_max: web::JSON_BYTES_MAX },
         };
         let outcome = match timeout(ANSWER_TIME_MAX, web::ask(question, self.tls.as_ref())).await {
             Ok(Ok(answer)) => judge(&answer),

@@ -217,7 +217,7 @@ async fn ask(
     (method, path, body, authorization): (Method, &str, String, Option<String>),
     time_max: Duration,
 ) -> Result<Answer, String> {
-    let answer = Wanted::Body;
+    let answer = Wanted::Body { bytes_max: web::JSON_BYTES_MAX };
     let question = Question { method, url, path: Some(path), authorization, body, answer };
     match timeout(time_max, web::ask(question, tls)).await {
         Ok(Ok(answer)) => Ok(answer),

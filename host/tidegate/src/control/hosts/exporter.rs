@@ -1,18 +1,12 @@
 //! A node_exporter on a server's machine, over HTTP.
 
-use std::pin::pin;
-
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper::header::{HOST, USER_AGENT};
-use hyper_util::rt::TokioIo;
+use hyper::Method;
 use tidegate_cluster::{LoadReading, read_exporter};
-use tokio::net::TcpStream;
 
 use super::Trouble;
-use crate::config::ExporterUrl;
+use crate::config::{ExporterUrl, Secret, WebUrl};
 use crate::upstream::Asker;
+use crate::web::{self, Question, Wanted};
 
 /// Of an answer, no more is read.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
@@ -41,30 +35,19 @@ pub(super) async fn read(
 }
 
 async fn get(url: &ExporterUrl) -> Result<String, String> {
-    let words = |error: &dyn std::error::Error| error.to_string();
-    let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
-    let request = Request::get(url.path.as_str())
-        .header(HOST, format!("{host}:{}", url.port))
-        .header(USER_AGENT, concat!("tidegate/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| words(&error))?;
-    let stream = TcpStream::connect((url.host.as_str(), url.port)).await;
-    let stream = TokioIo::new(stream.map_err(|error| words(&error))?);
-    let handshake = hyper::client::conn::http1::handshake(stream).await;
-    let (mut sender, connection) = handshake.map_err(|error| words(&error))?;
-    let exchange = async move {
-        let answer = sender.send_request(request).await.map_err(|error| words(&error))?;
-        if !answer.status().is_success() {
-            return Err(format!("it answers {}", answer.status()));
-        }
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let bytes = body.map_err(|error| error.to_string())?.to_bytes();
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let path = Secret::new(&url.path);
+    let url = WebUrl { tls: false, host: url.host.clone(), port: url.port, path };
+    let question = Question {
+        method: Method::GET,
+        url: &url,
+        path: None,
+        authorization: None,
+        body: String::new(),
+        answer: Wanted::Body { bytes_max: ANSWER_BYTES_MAX },
     };
-    let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
-    // A connection that has ended has brought all that it had.
-    tokio::select! {
-        answer = exchange.as_mut() => answer,
-        _ = connection.as_mut() => exchange.await,
+    let answer = web::ask(question, None).await.map_err(|error| error.to_string())?;
+    if !answer.status.is_success() {
+        return Err(format!("it answers {}", answer.status));
     }
+    Ok(String::from_utf8_lossy(&answer.body).into_owned())
 }
