@@ -15,7 +15,9 @@ use std::process::Command;
 use toolchain::{TARGET, Toolchain};
 
 fn main() {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Asked when it runs: what was compiled elsewhere, in a target directory that is shared, would name that place.
+    let manifest = env::var("CARGO_MANIFEST_DIR").expect("cargo says where this package is");
+    let repository = Path::new(&manifest).join("../..");
     for source in ["wit", "sdk", "plugins", "tests/plugins"] {
         println!("cargo::rerun-if-changed={}", repository.join(source).display());
     }
