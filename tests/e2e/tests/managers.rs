@@ -6,6 +6,7 @@ use crate::failover::{
 };
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::{Duration, Instant};
 use tidegate_test_support::{
     Client, Etcd, Patroni, Tidegate, TidegateOptions, patroni, wait_until,
 };
@@ -89,6 +90,30 @@ fn of_two_tidegates_the_one_that_holds_the_lease_acts_and_none_that_was_paused()
     let promoted = (promotions(leader) - before.0, promotions(follower) - before.1);
     assert_eq!(promoted, (0, 1), "{}", leader.log());
     assert_eq!(cluster.replica(0).psql("SELECT count(*) FROM t WHERE n > 1000000").unwrap(), "2");
+}
+
+#[test]
+fn who_ends_in_an_orderly_way_gives_its_lease_up_and_the_other_leads_at_once() {
+    let cluster = cluster(1);
+    let etcd = Etcd::start();
+    let lasting = by_lease(&etcd).replace("lease = \"4s\"", "lease = \"60s\"");
+    let (one, other) = (tidegate(&cluster, &lasting), tidegate(&cluster, &lasting));
+    for tidegate in [&one, &other] {
+        wait_until_steady(tidegate);
+    }
+    wait_until(LONG, "one of them holds the lease", || leads(&one) != leads(&other));
+    let (mut leader, follower) = if leads(&one) { (one, other) } else { (other, one) };
+    let begun = Instant::now();
+    leader.sigterm();
+    assert_eq!(leader.wait(), 0);
+    assert!(leader.log().contains("the lease in etcd is given up"), "{}", leader.log());
+    wait_until(LONG, "the other holds the lease", || leads(&follower));
+    // And waits for nobody else's word.
+    cluster.primary().kill();
+    wait_until_writable(&url(&follower), 1);
+    assert_eq!((promotions(&follower), primary_of(&follower).as_str()), (1, "replica-1"));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(40), "it waited for the lease to run out: {took:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tidegate_cluster::{
 use tidegate_core::limits::CLUSTER_EVENTS_MAX;
 use tidegate_core::route::{Freshness, LagGate, Lsn};
 use tidegate_pool::Presence;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::Level;
 
@@ -71,6 +71,8 @@ pub(super) struct Standing {
     pub(super) carried: Vec<(ServerAddress, Instant, Option<Lsn>)>,
     /// A lease in etcd, kept through reloads and changes of roles.
     pub(super) lessee: Option<Lessee>,
+    /// This process ends: who is to be told that the lease is given up.
+    pub(super) leaving: Option<oneshot::Sender<Result<String, String>>>,
     /// Replicas that get no new reads, since an operator wants it so.
     pub(super) drained: HashSet<ServerAddress>,
     /// How far the primary has written when.
@@ -300,6 +302,7 @@ impl<'a> Cluster<'a> {
     /// After each event: time has passed.
     fn look(&mut self) {
         let now = Instant::now();
+        self.look_at_leaving();
         self.look_outside(now);
         if self.machine.is_draining() && self.input.pools.in_use(0) == 0 {
             self.machine.handle_drained(now);

@@ -80,6 +80,11 @@ impl Etcd {
         }
     }
 
+    /// The lease ends now, with the keys on it.
+    pub(super) async fn revoke(&mut self, lease: i64) -> Result<(), EtcdError> {
+        self.ask("/v3/lease/revoke", json!({ "ID": lease.to_string() })).await.map(drop)
+    }
+
     /// Everything that is shared, after writing what is to be written.
     pub(super) async fn look(&mut self, look: Look) -> Result<Looked, EtcdError> {
         let lease = look.lease.to_string();
