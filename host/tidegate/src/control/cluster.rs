@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_cluster::{
-    Action, Follower, LeaseView, Machine, Memory, Mode, Role, Status, WrittenLog,
+    Action, Follower, LeaseView, Machine, Memory, Mode, Role, Standings, Status, WrittenLog,
 };
 use tidegate_core::limits::CLUSTER_EVENTS_MAX;
 use tidegate_core::route::{Freshness, LagGate, Lsn};
@@ -69,6 +69,8 @@ pub(super) struct Standing {
     pub(super) lacks: Option<String>,
     /// Replicas that served reads when another server was made primary: as of when, and how far they had replayed.
     pub(super) carried: Vec<(ServerAddress, Instant, Option<Lsn>)>,
+    /// Who of the replicas is left out, and was before.
+    pub(super) left_out: Vec<(ServerAddress, Standings)>,
     /// A lease in etcd, kept through reloads and changes of roles.
     pub(super) lessee: Option<Lessee>,
     /// This process ends: who is to be told that the lease is given up.
@@ -191,6 +193,12 @@ impl<'a> Cluster<'a> {
         let (mut freshness, mut gates) = (Freshness::new(replicas), vec![gate; replicas]);
         let mut usable = vec![false; replicas];
         let mut weighing = Weighing::new(input, watched, now);
+        for (index, target) in targets.iter().skip(1).enumerate() {
+            let before = standing.left_out.iter().find(|(known, _)| *known == target.address);
+            if let Some((_, before)) = before {
+                weighing.restore(index, *before, now);
+            }
+        }
         for (address, as_of, replayed) in std::mem::take(&mut standing.carried) {
             let place = targets.iter().skip(1).position(|target| target.address == address);
             if let Some(index) = place {

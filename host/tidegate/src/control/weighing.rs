@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_cluster::{Change, Ejection, Outliers, SlowStart};
+use tidegate_cluster::{Change, Ejection, Outliers, SlowStart, Standings};
 use tidegate_core::policy::ReplicaMetrics;
 use tidegate_core::route::{ReplicaView, shares};
 use tidegate_policy::{Reader, Registry};
@@ -83,6 +83,16 @@ impl Weighing {
             self.outliers.handle_reads(index, served.reads());
         }
         self.outliers.judge(good, now)
+    }
+
+    /// How each stands, for a Weighing after this.
+    pub(super) fn standings(&self) -> impl Iterator<Item = Standings> {
+        (0..self.names.len()).map(|index| self.outliers.standings(index))
+    }
+
+    /// A replica stands as it stood under another configuration, or another primary.
+    pub(super) fn restore(&mut self, index: usize, before: Standings, now: Instant) {
+        self.outliers.restore(index, before, now);
     }
 
     pub(super) fn why_out(&self, index: usize) -> Option<Ejection> {
