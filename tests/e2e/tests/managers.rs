@@ -4,11 +4,12 @@ use crate::failover::{
     LONG, Writers, cluster, primary_of, promotions, tidegate, topology, url, wait_until_steady,
     wait_until_writable,
 };
+use crate::tls::Authority;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 use tidegate_test_support::{
-    Client, Etcd, Patroni, Tidegate, TidegateOptions, patroni, wait_until,
+    Client, Etcd, EtcdTls, Patroni, Tidegate, TidegateOptions, patroni, wait_until,
 };
 
 fn by_lease(etcd: &Etcd) -> String {
@@ -141,6 +142,32 @@ fn without_etcd_writes_go_on_and_nobody_is_promoted_until_it_is_back() {
     etcd.start_again();
     wait_until_writable(&url(&tidegate), 2);
     assert_eq!((promotions(&tidegate), primary_of(&tidegate).as_str()), (1, "replica-1"));
+}
+
+#[test]
+fn etcd_is_asked_with_a_certificate_and_a_new_one_is_shown_when_it_is_there() {
+    let cluster = cluster(1);
+    let (ours, stranger) = (Authority::new("Ours"), Authority::new("A stranger"));
+    let (cert, key) = ours.sign("127.0.0.1");
+    let etcd = Etcd::start_with(EtcdTls { cert, key, client_ca: ours.own() });
+    let (cert, key) = stranger.sign("tidegate");
+    let with = |toml: &str| tidegate(&cluster, &(by_lease(&etcd) + toml));
+    let trusted = format!("\nroot_ca = \"{}\"", ours.own());
+    let shown = format!("{trusted}\ncert = \"{cert}\"\nkey = \"{key}\"");
+    let (bare, known) = (with(&trusted), with(&shown));
+    for tidegate in [&bare, &known] {
+        wait_until(LONG, "it is said that etcd does not want it", || {
+            tidegate.log().contains("etcd is asked in vain")
+        });
+    }
+    let (new_cert, new_key) = ours.sign("tidegate");
+    std::fs::copy(new_key, key).unwrap();
+    std::fs::copy(new_cert, cert).unwrap();
+    wait_until(LONG, "it holds the lease", || leads(&known));
+    wait_until_steady(&known);
+    cluster.primary().kill();
+    wait_until_writable(&url(&known), 1);
+    assert_eq!((promotions(&known), promotions(&bare)), (1, 0));
 }
 
 fn before_patroni(patroni: &Patroni, failover: &str) -> Tidegate {

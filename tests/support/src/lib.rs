@@ -24,7 +24,7 @@ pub use ::tidegate::demo::{
 pub use client::Client;
 pub use clusters::{shared_cluster, shared_tidegate, target_directory, test_database};
 pub use differential::differential;
-pub use etcd::Etcd;
+pub use etcd::{Etcd, EtcdTls};
 pub use message::Message;
 pub use patroni::Patroni;
 pub use pipeline::{Pipeline, pipeline};
