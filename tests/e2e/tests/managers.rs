@@ -226,9 +226,21 @@ fn patroni_is_followed_gives_orders_and_takes_them_and_has_no_manager_beside_it(
     assert_eq!(primary_of(&tidegate), "primary");
 
     wait_until(LONG, "the old leader follows", || is_back("p2"));
-    patroni.kill_server("p1");
-    wait_until(LONG, "another leads", || is_primary(&tidegate, "replica-1"));
+    wait_until_steady(&tidegate);
+    let (code, said) = tidegate.command(&["failover", "--to", "replica-1"]);
+    assert!(code == 1 && said.contains("the primary answers"), "{said}");
+    let (code, said) = tidegate.command(&["failover", "--to", "replica-1", "--force"]);
+    assert_eq!(code, 0, "{said}\n{}", tidegate.log_tail());
+    assert!(said.contains("replica-1 is the primary now"), "{said}");
+    wait_until(LONG, "it leads as Patroni has it, too", || {
+        patroni.leader().as_deref() == Some("p2")
+    });
     wait_until_writable(&url(&tidegate), 3);
-    assert_eq!(client.value("SELECT count(*) FROM t").as_deref(), Some("3"));
+
+    wait_until(LONG, "the old leader follows", || is_back("p1"));
+    patroni.kill_server("p2");
+    wait_until(LONG, "another leads", || is_primary(&tidegate, "primary"));
+    wait_until_writable(&url(&tidegate), 4);
+    assert_eq!(client.value("SELECT count(*) FROM t").as_deref(), Some("4"));
     assert_eq!(promotions(&tidegate), 0);
 }
