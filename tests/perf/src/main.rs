@@ -11,6 +11,7 @@ mod load; // pgbench
 mod memory; // what idle clients and a long result cost
 mod micro; // single functions
 mod pgbouncer; // its process
+mod pgpool; // its process, with its cache
 mod picture; // the results as SVG
 mod policies; // what policies, the split and limits cost a query, and a swap under load
 mod policy; // plugins
@@ -20,6 +21,7 @@ mod report; // the results as a table
 mod run; // the rounds
 mod statements; // a million different ones
 mod targets; // those that are compared
+mod train; // what a release build learns from
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -54,6 +56,9 @@ enum What {
     Flame(flame::Options),
     /// A million different statements: memory, and what known ones cost before and after.
     Statements(statements::Options),
+    /// What a release build learns from; `cargo xtask release` runs it.
+    #[command(hide = true)]
+    Train(train::Options),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
         What::Proxy(options) => run::run(&options),
         What::Flame(options) => flame::run(&options),
         What::Statements(options) => statements::run(&options),
+        What::Train(options) => train::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
