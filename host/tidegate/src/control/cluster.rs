@@ -192,13 +192,7 @@ impl<'a> Cluster<'a> {
         let gate = LagGate::new(config.routing.lag_max, config.routing.lag_return);
         let (mut freshness, mut gates) = (Freshness::new(replicas), vec![gate; replicas]);
         let mut usable = vec![false; replicas];
-        let mut weighing = Weighing::new(input, watched, now);
-        for (index, target) in targets.iter().skip(1).enumerate() {
-            let before = standing.left_out.iter().find(|(known, _)| *known == target.address);
-            if let Some((_, before)) = before {
-                weighing.restore(index, *before, now);
-            }
-        }
+        let mut weighing = Weighing::new(input, watched, &standing.left_out, now);
         for (address, as_of, replayed) in std::mem::take(&mut standing.carried) {
             let place = targets.iter().skip(1).position(|target| target.address == address);
             if let Some(index) = place {

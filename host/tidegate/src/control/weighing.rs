@@ -11,6 +11,7 @@ use tidegate_policy::{Reader, Registry};
 
 use super::hosts::Hosts;
 use super::{Input, Watched};
+use crate::config::ServerAddress;
 use crate::observe::served::ServerStats;
 use crate::upstream::pool::SharedPools;
 
@@ -41,19 +42,31 @@ pub(super) struct Weighing {
 }
 
 impl Weighing {
-    pub(super) fn new(input: &Input, watched: &Watched, now: Instant) -> Self {
+    /// `before`: how replicas stood under another configuration, or another primary.
+    pub(super) fn new(
+        input: &Input,
+        watched: &Watched,
+        before: &[(ServerAddress, Standings)],
+        now: Instant,
+    ) -> Self {
         let mut names = watched.targets.iter().map(|target| target.name.clone());
         let primary = names.next().unwrap_or_else(|| "".into());
         let names: Vec<Arc<str>> = names.collect();
         let (policies, pools) = (input.policies.clone(), input.pools.clone());
         let routing = &watched.config.routing;
+        let mut outliers = Outliers::new(routing.outliers, names.len(), now);
+        for (index, target) in watched.targets.iter().skip(1).enumerate() {
+            if let Some((_, stood)) = before.iter().find(|(known, _)| *known == target.address) {
+                outliers.restore(index, *stood, now);
+            }
+        }
         Self {
             reader: policies.reader(),
             policies,
             primary,
             served: names.iter().map(|name| pools.served.of(name)).collect(),
             pools,
-            outliers: Outliers::new(routing.outliers, names.len(), now),
+            outliers,
             slow_start: SlowStart::new(routing.slow_start, names.len()),
             response_ms: vec![None; names.len()],
             shares: vec![WEIGHT_ORDINARY; names.len()],
@@ -88,11 +101,6 @@ impl Weighing {
     /// How each stands, for a Weighing after this.
     pub(super) fn standings(&self) -> impl Iterator<Item = Standings> {
         (0..self.names.len()).map(|index| self.outliers.standings(index))
-    }
-
-    /// A replica stands as it stood under another configuration, or another primary.
-    pub(super) fn restore(&mut self, index: usize, before: Standings, now: Instant) {
-        self.outliers.restore(index, before, now);
     }
 
     pub(super) fn why_out(&self, index: usize) -> Option<Ejection> {
