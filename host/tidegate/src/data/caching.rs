@@ -1,6 +1,7 @@
 //! A worker's part of answers that are kept: asks the policy and the proof, looks, and heeds what is written.
 
 mod following; // reads that wait for another of the same
+mod named; // what the policy names
 mod shared; // what several processes share
 pub mod told; // `SHOW tidegate.cache`
 mod written; // what clients write
@@ -46,6 +47,8 @@ pub struct Caching {
     plans: Plans<u128, Planned>,
     verdicts: Plans<u128, Verdict>,
     writes: Plans<u128, Written>,
+    /// What the policy says that writes take, and of which database.
+    taken: Plans<u128, (Arc<str>, Arc<[Tag]>)>,
     /// What the unit that was looked for last is to be kept under, if a server answers it now.
     filling: Option<Filling>,
     /// What the unit that was looked for last waits for.
@@ -69,6 +72,7 @@ struct Planned {
     planner: Option<u64>,
     /// Of the rule, where the plan is one.
     counts: Option<Arc<RuleCounts>>,
+    constant: named::Constant,
 }
 
 impl Planned {
@@ -109,6 +113,7 @@ impl Caching {
             plans: Plans::default(),
             verdicts: Plans::default(),
             writes: Plans::default(),
+            taken: Plans::default(),
             filling: None,
             later: None,
             come: Come::default(),
@@ -250,6 +255,8 @@ impl Routing {
             planned.count(RuleCounts::deny);
             CacheNote::Denied(why)
         })?;
+        let tags =
+            named::with_named((tags, known.serial), (&planned, rule), next, &client.database);
         let ttl = self.cache_ttl(&planned, rule, &text, next).ok_or(CacheNote::NotWanted)?;
         let own = self.own_parts(next, &text, rule);
         let policy = self.reader.view().slot(Slot::Caching).stamp(client.id.0);
@@ -310,7 +317,8 @@ impl Routing {
                 Some(self.caching.results.rule(&client.database, tables, rule.ttl))
             }
         };
-        let planned = Planned { plan: Arc::new(answer.plan), planner, counts };
+        let plan = Arc::new(answer.plan);
+        let planned = Planned { plan, planner, counts, constant: named::Constant::default() };
         if answer.source != AnswerSource::StandIn {
             self.caching.plans.put(key, stamp, planned.clone());
         }

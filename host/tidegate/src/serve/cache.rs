@@ -3,7 +3,7 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidegate_cache::{Deny, Entries, Entry, Glob, Tag};
+use tidegate_cache::{Deny, Entries, Entry, Glob, Tag, taken_by_name};
 
 use super::Handle;
 use crate::admin::{
@@ -58,7 +58,7 @@ impl CacheControl for Handle {
             }
             Invalidation { tag: Some(tag), .. } => {
                 entries = self.entries().take_tag(tag);
-                tags.push(Tag::Named(database(), tag.as_str().into()));
+                tags = taken_by_name(tag, &database());
             }
             Invalidation { pattern: Some(pattern), .. } => {
                 let pattern = Glob::new(pattern).map_err(|error| error.to_string())?;
