@@ -5,9 +5,8 @@ use std::sync::Arc;
 use redis::{Cmd, Value};
 
 use super::scripts::Script;
-use crate::config::RedisSettings;
-pub(super) use crate::redis_connection::Lost;
 use crate::redis_connection::RedisConnection;
+pub(super) use crate::redis_connection::{Lost, Redis};
 
 /// An open connection, with the scripts in place. Dropping it closes it.
 pub(super) struct Connection {
@@ -20,10 +19,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// `prefix` stands before all keys.
-    pub(super) async fn open(settings: &RedisSettings, prefix: &str) -> Result<Self, Lost> {
+    /// `prefix` stands before all keys, and has the hash tag that all have in common.
+    pub(super) async fn open(redis: &mut Redis, prefix: &str) -> Result<Self, Lost> {
         let mut connection = Self {
-            redis: RedisConnection::open(&settings.url).await?,
+            redis: redis.open(prefix).await?,
             prefix: prefix.into(),
             digests: Arc::default(),
             run: String::new(),
@@ -62,7 +61,7 @@ impl Connection {
     }
 
     async fn ask(&mut self, command: &Cmd) -> Result<Value, Lost> {
-        answer(self.redis.pipeline.send_packed_command(command).await)
+        self.redis.ask(command).await.map_err(|error| error.to_string())
     }
 
     /// A call of a script.

@@ -97,9 +97,10 @@ impl Sharing {
     /// `seed` is the process's.
     pub fn new(settings: RedisSettings, seed: u128) -> Arc<Self> {
         let RedisSettings { lease, reliance, .. } = settings;
-        let config = MembershipConfig { own: 0, peers: Box::default(), lease, reliance };
+        // Until it is known who the others are, there is somebody.
+        let config = MembershipConfig { own: 0, peers: [0].into(), lease, reliance };
         let core = Core {
-            membership: Membership::new(config),
+            membership: Membership::new(config, Instant::now()),
             requests: None,
             said: None,
             redis: settings.url.to_string(),

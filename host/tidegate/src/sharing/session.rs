@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::commands::{Connection, Lost};
+use super::commands::{Connection, Lost, Redis};
 use super::inbox::{Looked, Order, Request, Shared};
 use super::scripts::Script;
 use super::{Orphan, REQUESTS_MAX, Sharing, tags};
@@ -72,9 +72,9 @@ impl Sharing {
         let (lease_ms, reliance_ms) = (lease.as_millis(), reliance.as_millis());
         let (own_prefix, format) = (&self.settings.prefix, tags::FORMAT);
         let prefix = format!("{own_prefix}:{format}:{lease_ms}:{reliance_ms}:{{{place}}}:");
-        let mut retry = RETRY_TIME_MIN;
+        let (mut redis, mut retry) = (Redis::new(self.settings.url.clone()), RETRY_TIME_MIN);
         loop {
-            let Err(why) = self.session(own, &prefix, note).await;
+            let Err(why) = self.session(own, (&mut redis, &prefix), note).await;
             let joined = {
                 let mut core = self.core();
                 let joined = core.membership.standing() == Standing::Joined;
@@ -89,10 +89,10 @@ impl Sharing {
     async fn session(
         &self,
         own: u8,
-        prefix: &str,
+        (redis, prefix): (&mut Redis, &str),
         note: &Note<'_>,
     ) -> Result<std::convert::Infallible, Lost> {
-        let opening = Connection::open(&self.settings, prefix);
+        let opening = Connection::open(redis, prefix);
         let opened = tokio::time::timeout(CONNECT_TIME_MAX, opening).await;
         let connection = opened.map_err(|_| "it does not answer".to_owned())??;
         let number = self.core().membership.session() + 1;
@@ -103,12 +103,13 @@ impl Sharing {
         };
         let mut session = Session { sharing: self, connection, who, calls: JoinSet::new() };
         session.hello().await?;
+        session.leave_the_last().await;
         session.wait_for_orphans().await;
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let flights = {
             let mut core = self.core();
             core.requests = Some(sender);
-            core.membership.handle_connected()
+            core.membership.handle_connected(&session.connection.run)
         };
         session.mark_again(flights).await?;
         session.join().await?;
@@ -183,6 +184,15 @@ impl Session<'_> {
                 std::str::from_utf8(process).ok().and_then(|process| process.parse().ok())
             });
             orphans.push(Orphan { process, since: now });
+        }
+    }
+
+    /// Where beats were made before, they may still be heard: by those who have not found out that Redis is elsewhere now.
+    async fn leave_the_last(&self) {
+        let run = &self.connection.run;
+        let usable_at = self.sharing.core().membership.usable_at(run);
+        if let Some(at) = usable_at {
+            tokio::time::sleep_until(at.into()).await;
         }
     }
 
