@@ -43,7 +43,7 @@ pub use membership::{Config as MembershipConfig, Flight, Membership, Standing};
 pub use packed::{Packed, Stored};
 pub use store::{
     Again, Counts, Expiry, Fill, Found, Given, Mark, Names, Reader, Reliance, Sampler, Stamp,
-    Store, Tag, Term, Told, Waits,
+    Store, Tag, Term, Told, Waits, nines,
 };
 pub use tables::{Builder, RelationRow, Tables, Traits};
 pub use timeless::is_timeless;

@@ -49,11 +49,14 @@ pub trait CacheControl {
 }
 
 /// What is kept, and what became of those who looked for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CacheReport {
     /// Is anything kept at all? Not before a policy wants it, nor where another process could write past this one.
     pub keeping: bool,
     pub answers: AnswersReport,
+    /// Of the answers that were given, those that were read once more on the primary.
+    #[serde(default)]
+    pub inspected: InspectedReport,
     /// By what the policy's rules are about: the tables of statements.
     pub rules: Vec<RuleReport>,
     /// Statements whose answers a policy wanted kept, and that may not be.
@@ -84,6 +87,15 @@ pub struct AnswersReport {
     pub compression_saved_bytes: u64,
     pub evictions: u64,
     pub invalidations: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InspectedReport {
+    pub answers: u64,
+    /// They were not what the primary has, and nothing had been written through Tidegate.
+    pub different: u64,
+    /// So many nines of what is given are known to be true: 3 when of 999 none differed.
+    pub nines: f64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

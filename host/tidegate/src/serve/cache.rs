@@ -7,8 +7,8 @@ use tidegate_cache::{Deny, Entries, Entry, Glob, Tag};
 
 use super::Handle;
 use crate::admin::{
-    Answer, AnswersReport, CacheControl, CacheReport, DeniedReport, EntriesReport, Invalidated,
-    Invalidation, RuleReport, WarmQuestion, WarmReport,
+    Answer, AnswersReport, CacheControl, CacheReport, DeniedReport, EntriesReport, InspectedReport,
+    Invalidated, Invalidation, RuleReport, WarmQuestion, WarmReport,
 };
 use crate::plugins::Who;
 use crate::results::RuleCounts;
@@ -31,6 +31,8 @@ impl CacheControl for Handle {
             evictions: counts.evictions,
             invalidations: counts.invalidations,
         };
+        let (inspected, different) = results.inspected.counts();
+        let nines = tidegate_cache::nines(inspected, different);
         let denied = Deny::ALL.iter().zip(results.denied()).filter(|(_, count)| *count > 0);
         let denied = denied.map(|(why, statements)| DeniedReport {
             rule: why.rule().to_owned(),
@@ -40,6 +42,7 @@ impl CacheControl for Handle {
         CacheReport {
             keeping: results.round() != 0,
             answers,
+            inspected: InspectedReport { answers: inspected, different, nines },
             rules: results.rules().iter().map(|rule| rule_report(rule)).collect(),
             denied: denied.collect(),
             entries: entries_report(&self.entries()),
