@@ -151,6 +151,11 @@ impl Membership {
         self.session
     }
 
+    /// The number of the last session that it joined in; 0 is none.
+    pub fn joined(&self) -> u64 {
+        self.joined
+    }
+
     /// A commit of these changes is about to be sent.
     pub fn begin(&mut self, token: u64, flight: Flight) {
         self.flights.insert(token, flight);

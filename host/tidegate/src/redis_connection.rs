@@ -20,6 +20,8 @@ const COMMANDS_MAX: usize = 1_024;
 /// While there are others, a node is given this long to answer, so that they are asked in time.
 const NODE_TIME_MAX: Duration = Duration::from_millis(500);
 
+const MOVING: &str = "the slot of the keys is being moved to another node";
+
 /// What ends a session, in words.
 pub type Lost = String;
 
@@ -76,9 +78,7 @@ impl Redis {
                     search.handle_nodes(&others);
                 }
                 Ok((_, Whose::Others(_), _)) => {
-                    return Err(format!(
-                        "{node}: the slot of the keys is being moved to another node"
-                    ));
+                    return Err(format!("{node}: {MOVING}"));
                 }
                 Err(why) => search.handle_failed(&node, &why),
             }
@@ -131,6 +131,15 @@ async fn connect(
     let client = trusting(roots).map_err(|error| error.to_string())?;
     let connector = TlsConnector::from(Arc::new(client));
     begin(url, connector.connect(server_name(host), stream).await.map_err(words)?).await
+}
+
+/// What people are told of an error.
+pub fn told(error: &RedisError) -> Lost {
+    match error.code() {
+        Some("MOVED") => "the slot of the keys is another node's now".to_owned(),
+        Some("ASK") => MOVING.to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 fn words(error: std::io::Error) -> Lost {

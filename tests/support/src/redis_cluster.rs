@@ -11,7 +11,7 @@ const SPARE: usize = PRIMARIES;
 const SLOTS: usize = 16_384;
 const AGREE_TIME_MAX: Duration = Duration::from_secs(60);
 /// A node is gone that has not answered for so long: soon, and yet not on a busy machine alone.
-const NODE_TIMEOUT_MS: &str = "2000";
+const NODE_TIMEOUT_MS: &str = "1500";
 
 /// Nodes by number; the last is the spare one.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl RedisCluster {
             let times =
                 ["--cluster-node-timeout", NODE_TIMEOUT_MS, "--repl-diskless-sync-delay", "0"];
             let always = ["--cluster-replica-validity-factor", "0"];
-            Redis::start(&[&own, &times, &always, arguments].concat())
+            Redis::start(&[&own[..], &times[..], &always[..], arguments].concat())
         };
         let cluster = Self { nodes: buses.iter().map(start).collect(), buses };
         for number in 0..PRIMARIES {

@@ -298,7 +298,7 @@ impl World {
 
     /// What of the two is spoken to, in the place of the one.
     fn at<T>(&mut self, is_new: bool, act: impl FnOnce(&mut Self) -> T) -> T {
-        let mut swap = |world: &mut Self| {
+        let swap = |world: &mut Self| {
             if is_new && let Some(new) = &mut world.new {
                 std::mem::swap(&mut world.redis, new);
             }

@@ -8,7 +8,7 @@ use redis::{Cmd, RedisError, Value};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tidegate_limiter::{FUNCTIONS, Order, Taken};
 
-use crate::redis_connection::{Lost, Redis, RedisConnection};
+use crate::redis_connection::{Lost, Redis, RedisConnection, told};
 
 /// The form of what is in Redis. Another form has another number, so that both may be in use at a time.
 const FORMAT: u32 = 1;
@@ -148,7 +148,7 @@ async fn run(
     what: Call,
     call: Cmd,
 ) -> Result<Value, Lost> {
-    let words = |error: RedisError| error.to_string();
+    let words = |error: RedisError| told(&error);
     match ask(&mut pipeline, &call).await {
         Err(error) if is_missing(&error) => {}
         answer => return answer.map_err(words),

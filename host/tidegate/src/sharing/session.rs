@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::Cmd;
-use tidegate_cache::{Flight, MembershipConfig, Names, Standing, Tag};
+use tidegate_cache::{Flight, MembershipConfig, Names, Tag};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::commands::{Connection, Lost, Redis};
+use super::entries::Asked;
 use super::inbox::{Looked, Order, Request, Shared};
 use super::scripts::Script;
 use super::{Orphan, REQUESTS_MAX, Sharing, tags};
@@ -47,6 +48,10 @@ enum Done {
     Put {
         answer: Result<Vec<Vec<u8>>, Lost>,
     },
+    Entries {
+        found: oneshot::Sender<Vec<Vec<u8>>>,
+        answer: Result<Vec<Vec<u8>>, Lost>,
+    },
     /// It was late, and nothing depends on it.
     Late,
 }
@@ -74,10 +79,11 @@ impl Sharing {
         let prefix = format!("{own_prefix}:{format}:{lease_ms}:{reliance_ms}:{{{place}}}:");
         let (mut redis, mut retry) = (Redis::new(self.settings.url.clone()), RETRY_TIME_MIN);
         loop {
+            let before = self.core().membership.session();
             let Err(why) = self.session(own, (&mut redis, &prefix), note).await;
             let joined = {
                 let mut core = self.core();
-                let joined = core.membership.standing() == Standing::Joined;
+                let joined = core.membership.joined() > before;
                 self.lose(&mut core, &why);
                 joined
             };
@@ -341,6 +347,19 @@ impl Session<'_> {
                     }
                 });
             }
+            Order::Entries(Asked { script, arguments, answer: found }) => {
+                let mut call = self.member(script);
+                arguments.iter().for_each(|argument| {
+                    call.arg(argument);
+                });
+                let sent = self.connection.send(call);
+                self.calls.spawn(async move {
+                    match tokio::time::timeout(patience, sent).await {
+                        Ok(answer) => Done::Entries { found, answer },
+                        Err(_) => Done::Late,
+                    }
+                });
+            }
         }
         Ok(())
     }
@@ -373,6 +392,7 @@ impl Session<'_> {
                     super::count(&self.sharing.counts.puts);
                 }
             }
+            Done::Entries { found, answer } => drop(found.send(answer?)),
             Done::Late | Done::Beat { .. } => {}
         }
         Ok(())

@@ -19,7 +19,7 @@ fn tag() -> String {
 
 #[test]
 fn nobody_goes_back_while_a_cluster_fails_over_and_their_slot_moves() {
-    let mut cluster = RedisCluster::start(&USERS);
+    let cluster = RedisCluster::start(&USERS);
     let (slot, owner) = cluster.place_of(&tag());
     let (others, spare) = ([(owner + 1) % 3, (owner + 2) % 3], cluster.replicate(owner));
     // Of all nodes they know one, which has none of their keys.
@@ -35,25 +35,18 @@ fn nobody_goes_back_while_a_cluster_fails_over_and_their_slot_moves() {
     let stops = || wait_until(LONG, "nothing is served", || pair.serving() == 0.0);
     observe(&|which| Client::connect(&urls[which % 2]), 0, || {
         wait_for(MOMENT);
-        cluster.nodes[owner].kill();
+        // It hangs, and does not know when it is back that another has taken its place.
+        cluster.nodes[owner].pause();
         stops();
+        cluster.wait_until_promoted(spare);
+        cluster.nodes[owner].resume();
         goes_on();
-        cluster.nodes[owner].start_again();
         cluster.wait_until_synced(owner);
-        // One that hangs, and does not know when it is back that another has taken its place.
-        cluster.nodes[spare].pause();
-        stops();
-        cluster.wait_until_promoted(owner);
-        cluster.nodes[spare].resume();
-        goes_on();
-        cluster.wait_until_synced(spare);
-        cluster.begin_to_move(slot, owner, others[1]);
+        cluster.begin_to_move(slot, spare, others[1]);
         stops();
         wait_for(MOMENT);
         cluster.finish_to_move();
         goes_on();
     });
     pair.wait_until_shared();
-    let log = pair.both[0].log();
-    assert!(log.contains("is being moved to another node"), "{log}");
 }
