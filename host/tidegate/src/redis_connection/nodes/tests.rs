@@ -91,10 +91,10 @@ struct World {
 
 fn world() -> impl Strategy<Value = World> {
     (2..8_usize).prop_flat_map(|count| {
-        let any = move || 0..u16::try_from(count).unwrap_or(1);
-        let gone = prop::collection::vec(any::<bool>(), count);
-        let says = prop::collection::vec(any(), count);
-        (any(), gone, says, prop::collection::vec(any(), 0..count))
+        let number = move || 0..u16::try_from(count).unwrap_or(1);
+        let gone = prop::collection::vec(proptest::bool::ANY, count);
+        let says = prop::collection::vec(number(), count);
+        (number(), gone, says, prop::collection::vec(number(), 0..count))
             .prop_map(|(owner, gone, says, knows)| World { owner, gone, says, knows })
     })
 }
