@@ -45,7 +45,7 @@ pub use named::{named_tags, taken_by_name, taken_by_write};
 pub use packed::{Packed, Stored};
 pub use store::{
     Again, Counts, Expiry, Fill, Found, Given, Mark, Names, Reader, Reliance, Sampler, Stamp,
-    Store, Tag, Term, Told, Waits,
+    Store, Tag, Term, Told, Waits, nines,
 };
 pub use tables::{Builder, Follower, RelationRow, Tables, Traits};
 pub use timeless::is_timeless;

@@ -102,12 +102,15 @@ pub struct Inspection {
     pub given: Given,
     pub again: Again,
     pub shape: Arc<Shape>,
+    pub key: Key,
+    /// Where others share it.
+    pub shared: Option<Arc<Entry>>,
 }
 
 impl Caching {
     pub fn new(results: Arc<Results>) -> Self {
         Self {
-            sampler: Sampler::new(results.inspections_max()),
+            sampler: Sampler::new(results.inspected.per_second_max),
             inspection: None,
             results,
             plans: Plans::default(),
@@ -238,7 +241,9 @@ impl Routing {
             return;
         };
         let (again, shape) = (written::again(client, next), wanted.shape.clone());
-        self.caching.inspection = Some(Box::new(Inspection { given, again, shape }));
+        let (key, shared) =
+            (wanted.key.clone(), wanted.shared.as_ref().map(|(entry, _)| entry.clone()));
+        self.caching.inspection = Some(Box::new(Inspection { given, again, shape, key, shared }));
     }
 
     /// What to look for, if the unit's answer may be kept.
