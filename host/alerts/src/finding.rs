@@ -36,6 +36,8 @@ pub enum Condition {
     Pool,
     /// A Redis that several Tidegates share is lost.
     Redis,
+    /// An answer that was given from what is kept was not what the primary has.
+    Cache,
     /// etcd or Patroni does not answer, or Patroni is where it must not be.
     Manager,
     /// Somebody wants to see whether alerts arrive.
@@ -77,7 +79,7 @@ impl Finding {
 }
 
 impl Condition {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Primary,
         Self::Failover,
         Self::Writes,
@@ -92,6 +94,7 @@ impl Condition {
         Self::Breaker,
         Self::Pool,
         Self::Redis,
+        Self::Cache,
         Self::Manager,
         Self::Test,
     ];
@@ -112,6 +115,7 @@ impl Condition {
             Self::Breaker => "breaker",
             Self::Pool => "pool",
             Self::Redis => "redis",
+            Self::Cache => "cache",
             Self::Manager => "manager",
             Self::Test => "test",
         }
@@ -131,6 +135,7 @@ impl Condition {
             | Self::Breaker
             | Self::Pool
             | Self::Redis
+            | Self::Cache
             | Self::Manager => Severity::Warning,
             Self::Test => Severity::Info,
         }
@@ -189,6 +194,11 @@ impl Condition {
             }
             Self::Redis => {
                 "see whether that Redis runs, answers, and takes Tidegate's password; what is shared in it is shared again by itself"
+            }
+            Self::Cache => {
+                "find what writes past Tidegate (psql to the server, cron, a subscription, a Tidegate that is in nobody's [[peers]]), or \
+                 why the statement need not have the same answer twice (no ORDER BY): then take its rule out. `tidegate cache invalidate \
+                 --all` takes everything meanwhile"
             }
             Self::Manager => {
                 "see whether etcd, or Patroni's REST API, runs and answers ([failover.etcd], [failover.patroni]); beside Patroni, set \

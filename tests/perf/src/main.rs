@@ -21,7 +21,6 @@ mod report; // the results as a table
 mod run; // the rounds
 mod statements; // a million different ones
 mod targets; // those that are compared
-mod train; // what a release build learns from
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -56,9 +55,6 @@ enum What {
     Flame(flame::Options),
     /// A million different statements: memory, and what known ones cost before and after.
     Statements(statements::Options),
-    /// What a release build learns from; `cargo xtask release` runs it.
-    #[command(hide = true)]
-    Train(train::Options),
 }
 
 fn main() -> ExitCode {
@@ -81,7 +77,6 @@ fn main() -> ExitCode {
         What::Proxy(options) => run::run(&options),
         What::Flame(options) => flame::run(&options),
         What::Statements(options) => statements::run(&options),
-        What::Train(options) => train::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

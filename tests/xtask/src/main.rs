@@ -1,9 +1,8 @@
-//! The commands of this repository: `cargo xtask setup | demo | test | bench | release | fuzz | regress`.
+//! The commands of this repository: `cargo xtask setup | demo | test | bench | fuzz | regress`.
 
 mod fuzz; // libFuzzer and AddressSanitizer
 mod lint; // while it builds
 mod regress; // the source of PostgreSQL's own regression tests
-mod release; // the program as it is deployed
 mod run; // steps, what they say, how long they take
 mod setup; // what must be installed
 
@@ -19,7 +18,6 @@ usage: cargo xtask <command>
   demo [args …]   build Tidegate and run it in front of a throw-away PostgreSQL cluster (`--help` for its arguments)
   test            install, check the format, lint, build, and run all tests
   bench [args …]  measure Tidegate against PostgreSQL itself and PgBouncer
-  release         build Tidegate as it should be deployed: a load is run to learn what is used most (takes a quarter of an hour)
   fuzz [ENTRY …] [--runs N]
                   run libFuzzer with AddressSanitizer on the entries of tests/fuzz, or on those that are named
   regress [args …]
@@ -39,7 +37,6 @@ fn main() -> ExitCode {
         "demo" => demo(&rest),
         "test" if rest.is_empty() => test(),
         "bench" => bench(&rest),
-        "release" if rest.is_empty() => release(),
         "fuzz" => fuzz::run(&rest),
         "regress" => regress(&rest),
         "help" | "--help" | "-h" => {
@@ -78,11 +75,6 @@ fn bench(arguments: &[String]) -> Result<(), String> {
         bench.env("TIDEGATE_BIN", target_directory().join("release/tidegate"));
     }
     run::step("bench", &mut bench)
-}
-
-fn release() -> Result<(), String> {
-    setup::install(&[Need::Libclang, Need::PostgreSql, Need::Wasm, Need::Profdata])?;
-    release::build()
 }
 
 /// A debug build, whose assertions hold with what these tests send.

@@ -1,6 +1,5 @@
 //! What must be installed: found out first, then installed by name where that is possible, else listed.
 
-use crate::release;
 use crate::run::{root, shown, step, target_directory};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,8 +18,6 @@ pub(crate) enum Need {
     Managers,
     /// Rust for WebAssembly: the default policies are plugins.
     Wasm,
-    /// What reads what an instrumented program has counted.
-    Profdata,
     /// Python and Node with the packages of the client suites.
     Clients,
 }
@@ -75,12 +72,6 @@ const WASM: Tool = Tool {
     elsewhere: "Rust's wasm32-unknown-unknown (`rustup target add wasm32-unknown-unknown`)",
     present: has_wasm,
 };
-const PROFDATA: Tool = Tool {
-    what: "llvm-profdata",
-    debian: &["rust-web-llvm"],
-    elsewhere: "llvm-profdata of the LLVM that `rustc -vV` names (`rustup component add llvm-tools`)",
-    present: || release::profdata().is_some(),
-};
 const PYTHON: Tool = Tool {
     what: "Python with venv",
     debian: &["python3", "python3-venv"],
@@ -121,7 +112,6 @@ pub(crate) fn install(needs: &[Need]) -> Result<(), String> {
         Need::Redis => &[REDIS],
         Need::Managers => &[ETCD, PATRONI],
         Need::Wasm => &[WASM],
-        Need::Profdata => &[PROFDATA],
         Need::Clients => &[PYTHON, NODE, NPM, CURL],
     });
     let missing: Vec<&Tool> = tools.filter(|tool| !(tool.present)()).collect();

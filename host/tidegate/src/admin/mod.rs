@@ -42,8 +42,8 @@ use crate::plugins::{Order, Outcome, SlotDetail, SlotReport, Who};
 use crate::view::Ordered;
 pub use alerts::{AlertsTried, ReceiverTried};
 pub use cache::{
-    AnswersReport, CacheControl, CacheReport, DeniedReport, EntriesReport, Invalidated,
-    Invalidation, NotWarmed, RuleReport, WarmQuestion, WarmReport,
+    AnswersReport, CacheControl, CacheReport, DeniedReport, EntriesReport, InspectedReport,
+    Invalidated, Invalidation, NotDone, NotWarmed, RuleReport, WarmQuestion, WarmReport,
 };
 pub use cluster::{
     ClusterReport, ClusterVerb, EventReport, FailoverQuestion, ServerQuestion, ServerReport,

@@ -3,8 +3,7 @@
 //! `docs/metrics.md` is [`markdown`] of the table; a test holds the two together. A scrape fills a
 //! recorder of its own, so that a pool that is gone is gone from `/metrics` too.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use metrics::{Key, KeyName, Label, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -178,8 +177,9 @@ pub const METRICS: &[Metric] = &[
     kept("tidegate_cache_invalidations_total", "Tables and the like that committed writes took the answers of.", |k| k.invalidations),
     kept("tidegate_cache_rereads_total", "Answers that were read again, before the writer was told, since it had changed them (write-through).", |k| k.rereads),
     kept("tidegate_cache_warmed_total", "Answers that were kept since `[[cache.warm]]` or an order of `tidegate cache warm` names their statements.", |k| k.warmed),
-    kept("tidegate_cache_inspected_total", "Answers that were given from memory, and read once more on the primary while nothing of what they are read from was written (`cache.inspect_per_second`).", |k| k.inspected),
+    kept("tidegate_cache_inspected_total", "Answers that were given from memory or Redis, and read once more on the primary while nothing of what they are read from was written (`cache.inspect_per_second`).", |k| k.inspected),
     kept("tidegate_cache_inspected_different_total", "Of these, those that differed: something writes past Tidegate, or the answer need not be the same twice.", |k| k.different),
+    gauge("tidegate_cache_inspected_nines", "So many nines of the answers that are given are known to be true: 3 when of 999 none differed.", |s| tidegate_cache::nines(s.kept.inspected, s.kept.different)),
     kept("tidegate_cache_followed_total", "Statements that waited for another client's of the same, which ran.", |k| k.followed),
     kept("tidegate_cache_followed_served_total", "Of these, those that were answered with what it brought.", |k| k.followed_served),
     Metric { name: "tidegate_cache_entries", help: "Answers that are there.", read: Read::KeptNow(|k| k.entries) },
