@@ -43,7 +43,7 @@ use crate::view::Ordered;
 pub use alerts::{AlertsTried, ReceiverTried};
 pub use cache::{
     AnswersReport, CacheControl, CacheReport, DeniedReport, EntriesReport, Invalidated,
-    Invalidation, NotWarmed, RuleReport, WarmQuestion, WarmReport,
+    Invalidation, LogReport, NotWarmed, RuleReport, WarmQuestion, WarmReport,
 };
 pub use cluster::{
     ClusterReport, ClusterVerb, EventReport, FailoverQuestion, ServerQuestion, ServerReport,

@@ -9,6 +9,7 @@ use tidegate_core::route::ReplicaView;
 use super::cluster::Cluster;
 use super::{Input, Watched, told};
 use crate::alerts::Report;
+use crate::results::FollowState;
 use crate::upstream::pool::{PoolKey, PoolTrouble};
 
 /// What is wrong is told anew to whoever decides about alerts this often, as long as it lasts: its words may be others.
@@ -96,10 +97,22 @@ fn of_redis(input: &Input) -> impl Iterator<Item = Finding> {
     counted.into_iter().chain(kept)
 }
 
+/// Writes that are to be followed, and are not.
+fn of_logs(input: &Input) -> impl Iterator<Item = Finding> {
+    let logs = input.results.logs().map(|logs| logs.all()).unwrap_or_default();
+    logs.into_iter().filter_map(|(database, state)| {
+        let FollowState::Lost(why) = state else { return None };
+        let what = format!("writes past Tidegate to the database {database} are not followed, so nothing is kept of it: {why}");
+        let (condition, server) = (Condition::Log, Some(database.to_string()));
+        Some(Finding { condition, server, what, is_urgent: false })
+    })
+}
+
 /// What is wrong with what this process alone knows of.
 fn of_process(input: &Input, watched: &Watched) -> Vec<Finding> {
     let troubles = input.pools.troubles().into_iter();
-    troubles.map(|trouble| of_pool(watched, trouble)).chain(of_redis(input)).collect()
+    let troubles = troubles.map(|trouble| of_pool(watched, trouble));
+    troubles.chain(of_redis(input)).chain(of_logs(input)).collect()
 }
 
 /// Where there is no cluster to watch: tells of pools and what is shared alone, again and again.
@@ -139,6 +152,7 @@ impl Cluster<'_> {
                 .map(|trouble| of_pool(self.watched, trouble)),
         );
         findings.extend(of_redis(self.input));
+        findings.extend(of_logs(self.input));
         let trouble = &mut self.standing.trouble;
         let marks = |findings: &[Finding]| -> Vec<(String, bool)> {
             findings.iter().map(|finding| (finding.key(), finding.is_urgent)).collect()
