@@ -50,7 +50,7 @@ pub use store::{
     Again, Counts, Expiry, Fill, Found, Given, Mark, Names, Reader, Reliance, Sampler, Stamp,
     Store, Tag, Term, Told, Waits,
 };
-pub use tables::{Builder, RelationRow, Tables, Traits};
+pub use tables::{Builder, Follower, RelationRow, Tables, Traits};
 pub use timeless::is_timeless;
 pub use work::{Block, Doubt, Ran, Work};
 pub use written::{Written, written};

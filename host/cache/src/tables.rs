@@ -43,8 +43,42 @@ pub struct RelationRow {
     pub reads: Vec<u32>,
     /// Functions that a view or a policy calls, operators' among them.
     pub calls: Vec<u32>,
-    /// Whose rows change when rows of this one do: those that reference it and follow.
-    pub followers: Vec<u32>,
+    /// Whose rows change when rows of this one do.
+    pub followers: Vec<Follower>,
+}
+
+/// A table that references another by a foreign key with CASCADE, SET NULL or SET DEFAULT: one for each column that it references.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follower {
+    /// Of the table whose rows follow.
+    pub oid: u32,
+    /// They do when a row of the other is deleted.
+    pub on_delete: Flag,
+    /// They do when this column of the other gets another value.
+    pub on_update: Flag,
+    /// Of the other. `None`: it is generated, so any column may change it.
+    pub column: Option<Box<str>>,
+}
+
+/// What a statement does to the rows that there are of the one table that it writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Change<'a> {
+    /// Anything.
+    Any,
+    /// Some may get other values in these columns; none is deleted.
+    Columns(&'a [&'a str]),
+}
+
+impl Follower {
+    fn follows(&self, change: Change<'_>) -> bool {
+        match change {
+            Change::Any => true,
+            Change::Columns(changed) => {
+                self.on_update.is_some()
+                    && self.column.as_deref().is_none_or(|column| changed.contains(&column))
+            }
+        }
+    }
 }
 
 /// How much a function of some name depends on.
@@ -84,7 +118,14 @@ struct Relation {
     calls: Flag,
     opaque: Flag,
     reads: Box<[u32]>,
-    writes: Box<[u32]>,
+    followers: Box<[Follower]>,
+}
+
+impl Relation {
+    /// A table whose rows are its own: no view, parent, child or table with policies.
+    fn is_plain_table(&self) -> bool {
+        self.kind == RelationKind::Table && self.reads.is_empty()
+    }
 }
 
 /// PostgreSQL's stable functions that depend on settings and nothing else; sorted.
@@ -267,18 +308,24 @@ impl Tables {
         &self,
         schema: Option<&str>,
         name: &str,
+        change: Change<'_>,
         found: &mut FxHashSet<u32>,
     ) -> Option<()> {
-        let mut open: Vec<u32> = self.named(schema, name).collect();
+        // What happens to rows that follow is not looked at: it may be anything.
+        let mut open: Vec<(u32, Change<'_>)> =
+            self.named(schema, name).map(|oid| (oid, change)).collect();
         if open.is_empty() {
             return None;
         }
-        while let Some(oid) = open.pop() {
+        while let Some((oid, change)) = open.pop() {
             if !found.insert(oid) {
                 continue;
             }
             let relation = self.relations.get(&oid).filter(|relation| relation.opaque.is_none())?;
-            open.extend(relation.reads.iter().chain(&relation.writes));
+            let change = if relation.is_plain_table() { change } else { Change::Any };
+            let following = relation.followers.iter().filter(|follower| follower.follows(change));
+            let reached = relation.reads.iter().copied().chain(following.map(|one| one.oid));
+            open.extend(reached.map(|oid| (oid, Change::Any)));
             if found.len() > REACH_MAX {
                 return None;
             }
@@ -415,7 +462,7 @@ impl Builder {
                 calls: row.calls.iter().any(is_volatile).then_some(()),
                 opaque: row.traits.opaque,
                 reads: row.reads.into(),
-                writes: row.followers.into(),
+                followers: row.followers.into(),
             };
             tables.relations.insert(row.oid, relation);
         }

@@ -1,11 +1,12 @@
 //! What a statement may change: always at least what it does.
 
 use crate::store::Tag;
-use crate::tables::Tables;
+use crate::tables::{Change, Tables};
 use rustc_hash::FxHashSet;
 use std::sync::Arc;
 use tidegate_core::statement::{
-    Access, Analysis, Effects, FunctionForm, FunctionUse, Kind, Shape, ShapeKind, TableUse,
+    Access, Analysis, Comparison, Effects, FunctionForm, FunctionUse, Kind, Shape, ShapeKind,
+    TableUse,
 };
 
 /// What a statement may change, should its transaction be committed. Each is less than those behind it.
@@ -100,7 +101,9 @@ pub fn written(
 fn makes(shape: &Shape, analysis: &Analysis, tables: Option<&Tables>) -> bool {
     let is_there = |table: &TableUse| {
         let (schema, mut found) = (table.schema.as_deref(), FxHashSet::default());
-        tables.is_some_and(|tables| tables.write(schema, &table.name, &mut found).is_some())
+        tables.is_some_and(|tables| {
+            tables.write(schema, &table.name, Change::Any, &mut found).is_some()
+        })
     };
     let mut written = shape.tables.iter().filter(|table| table.access != Access::Reads).peekable();
     let names_none = written.peek().is_none() && !analysis.effects.contains(Effects::EXECUTES);
@@ -154,8 +157,10 @@ fn rows(shape: &Shape, database: &Arc<str>, tables: Option<&Tables>) -> Written 
         return Written::Nothing;
     }
     let mut found = FxHashSet::default();
+    let changed = changed_columns(shape);
+    let change = changed.as_deref().map_or(Change::Any, Change::Columns);
     for table in shape.tables.iter().filter(|table| table.access != Access::Reads) {
-        if tables.write(table.schema.as_deref(), &table.name, &mut found).is_none() {
+        if tables.write(table.schema.as_deref(), &table.name, change, &mut found).is_none() {
             return by_call(Some(tables));
         }
     }
@@ -164,4 +169,17 @@ fn rows(shape: &Shape, database: &Arc<str>, tables: Option<&Tables>) -> Written 
         return by_call(Some(tables));
     }
     Written::Tags(found.into_iter().map(|oid| Tag::Relation(database.clone(), oid)).collect())
+}
+
+/// The columns of the one table that a statement writes in which rows that are there may get other values, where it deletes none:
+/// what it names as assigned, at least. `None`: it may do more.
+fn changed_columns(shape: &Shape) -> Option<Vec<&str>> {
+    // Of one that writes a second table, in a WITH, either may be what is deleted.
+    let written = shape.tables.iter().filter(|table| table.access != Access::Reads).count();
+    if !matches!(shape.kind, ShapeKind::Insert | ShapeKind::Update) || written != 1 {
+        return None;
+    }
+    let all = shape.tables.iter().flat_map(|table| &table.columns).chain(&shape.columns);
+    let assigned = all.filter(|used| used.comparison == Comparison::Assigned);
+    Some(assigned.map(|used| &*used.column).collect())
 }

@@ -6,6 +6,7 @@ mod following; // reads that wait for another of the same
 mod history; // what readers see while writers write
 mod inspected; // whether what is kept is true
 mod named; // prepared statements, as drivers use them
+mod pages; // an application, while others write
 mod past; // what is written past Tidegate
 mod sessions; // what a session has set, and what it is in the middle of
 mod shared; // several Tidegates and one Redis

@@ -5,17 +5,21 @@
 
 mod notify; // who listens, who notifies, and what must have arrived
 
-use crate::own::{json, pool_of, tidegate};
+use crate::own::{Folder, json, pool_of};
 use notify::{Board, Listening};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tidegate_test_support::clusters::ROLE;
-use tidegate_test_support::{Client, Message, pipeline, shared_cluster, test_database, wait_until};
+use tidegate_test_support::{
+    Client, Message, Tidegate, TidegateOptions, pipeline, shared_cluster, test_database, wait_until,
+};
 
 const CLIENTS: usize = 30;
 const POOL: usize = 5;
 const SECONDS: u64 = 20;
-/// What the proxy may grow by between the first quarter and the end, in KiB.
+/// How often the process is replaced by its successor.
+const HAND_OVERS: u32 = 2;
+/// What the last of them may grow by between half of the time and the end, in KiB.
 const GROWTH_KIB_MAX: u64 = 16 * 1024;
 /// Errors that the chaos may cause in a client that did nothing wrong: its server was terminated.
 const LOST: [&str; 4] = ["57P01", "57P02", "08006", "08007"];
@@ -286,13 +290,22 @@ fn soak(io: &str) {
     println!("TIDEGATE_SOAK_SEED={seed}");
     let database = test_database("soak");
     let workers = format!("workers = {}", variable("TIDEGATE_SOAK_WORKERS", 2));
-    let settings = pool_of(POOL).replace("workers = 1", &format!("io = \"{io}\"\n{workers}"));
-    let tidegate = tidegate(shared_cluster(), &database, &settings);
-    let url = tidegate.url(ROLE, &database);
+    let folder = Folder::new();
+    let handover = format!("[handover]\ndir = \"{}\"\n", folder.file("sockets").display());
+    // A pool that grows and shrinks while it is used.
+    let [toml, other] = [POOL, POOL - 1].map(|size| {
+        pool_of(size).replace("workers = 1", &format!("io = \"{io}\"\n{workers}")) + &handover
+    });
+    let options = TidegateOptions {
+        toml: Some(toml.clone()),
+        ..TidegateOptions::for_cluster(shared_cluster(), &database)
+    };
+    let mut processes = vec![Tidegate::start(options.clone())];
+    let url = processes[0].url(ROLE, &database);
     let (counts, begun, stop) = (Counts::default(), Instant::now(), AtomicBool::new(false));
     let board = Board::new(CLIENTS);
     let over = || begun.elapsed() > time || stop.load(Ordering::Relaxed);
-    let (mut servers_max, mut early_kib) = (0, 0);
+    let (mut servers_max, mut early_kib, mut reloads) = (0, 0, 0_usize);
     std::thread::scope(|scope| {
         let soak = |index: usize| {
             let mut soaker = Soaker {
@@ -325,8 +338,19 @@ fn soak(io: &str) {
                 let pid = pids[random.below(pids.len() as u64) as usize];
                 primary.psql(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
             }
-            if early_kib == 0 && begun.elapsed() > time / 4 {
-                early_kib = tidegate.resident_kib();
+            let running = processes.last().unwrap();
+            if random.below(20) == 0 {
+                reloads += 1;
+                running.write_config(if reloads % 2 == 0 { &toml } else { &other });
+                running.sighup();
+            }
+            let replaced = processes.len() as u32 - 1;
+            let each = time / (2 * (HAND_OVERS + 1));
+            if replaced == HAND_OVERS && early_kib == 0 && begun.elapsed() > time / 2 {
+                early_kib = running.resident_kib();
+            }
+            if replaced < HAND_OVERS && begun.elapsed() > each * (replaced + 1) {
+                processes.push(running.start_successor(options.clone()));
             }
             // A failure ends the run for all.
             if soakers.iter().any(|soaker| soaker.is_finished()) && begun.elapsed() < time {
@@ -335,21 +359,24 @@ fn soak(io: &str) {
             std::thread::sleep(Duration::from_millis(100));
         }
     });
+    let tidegate = processes.pop().unwrap();
     let grown = tidegate.resident_kib().saturating_sub(early_kib);
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     println!(
-        "{} answers, {} cancels, {} vanished, {} lost servers, {} notifications, at most {servers_max} server connections, \
-         {grown} KiB more",
+        "{} answers, {} cancels, {} vanished, {} lost servers, {} notifications, {reloads} reloads, {} hand-overs, \
+         at most {servers_max} server connections, {grown} KiB more",
         count(&counts.answers),
         count(&counts.cancels),
         count(&counts.vanished),
         count(&counts.lost),
-        count(&counts.heard)
+        count(&counts.heard),
+        processes.len()
     );
     assert!(count(&counts.answers) > 100 && count(&counts.vanished) > 0);
     assert!(count(&counts.heard) > 0);
-    // One that was terminated or is being cleaned may still be listed beside its successor.
-    assert!(servers_max <= 2 * POOL, "{servers_max} server connections");
+    assert!(reloads > 0 && processes.len() as u32 == HAND_OVERS, "{reloads} reloads");
+    // Two processes at a time; and one that was terminated or is being cleaned may still be listed beside its successor.
+    assert!(servers_max <= 4 * POOL, "{servers_max} server connections");
     assert!(grown < GROWTH_KIB_MAX, "the proxy has grown by {grown} KiB");
     wait_until(Duration::from_secs(20), "no client is left", || {
         json(&tidegate, "/api/v1/clients")["total"] == 0

@@ -1,6 +1,8 @@
-//! What answers that are kept cost and save, beside PostgreSQL itself, beside Tidegate that keeps none, and beside Redis.
+//! What answers that are kept cost and save, beside PostgreSQL itself, beside Tidegate that keeps none, beside Redis, and
+//! beside Pgpool-II's cache where that is installed.
 
 use crate::load::{Connections, Load, Mode, Sample, Task};
+use crate::pgpool::{self, Pgpool};
 use crate::policies::{answers, log_folder};
 use crate::quiet;
 use crate::report::median;
@@ -48,8 +50,14 @@ pub struct Options {
 struct Way {
     label: &'static str,
     door: Door,
-    /// None: PostgreSQL itself.
-    tidegate: Option<Tidegate>,
+    runs: Runs,
+}
+
+/// Lives as long as it is measured.
+enum Runs {
+    PostgreSql,
+    Tidegate(Tidegate),
+    Pgpool { _process: Pgpool },
 }
 
 /// One load, and what each way made of it, round by round.
@@ -66,6 +74,8 @@ pub fn run(options: &Options) -> Result<(), String> {
     eprintln!("starting a primary, a Redis and four Tidegates");
     let cluster = Cluster::start(&ClusterOptions {
         durability: Durability::None,
+        // Pgpool-II has no password of its own for it.
+        hba: vec![format!("host all {ROLE} 127.0.0.1/32 trust")],
         conf: vec!["max_connections = 500".into(), "shared_buffers = 256MB".into()],
         ..ClusterOptions::default()
     })
@@ -99,7 +109,7 @@ fn ways(cluster: &Cluster, redis: &Redis) -> Result<Vec<Way>, String> {
     let mut ways = vec![Way {
         label: "direct",
         door: Door { port: cluster.primary().port(), role: ROLE, database: DATABASE, tree: None },
-        tidegate: None,
+        runs: Runs::PostgreSql,
     }];
     let shared = format!("[cache.redis]\nurl = \"redis://127.0.0.1:{}\"\n", redis.port());
     for (label, keeps, toml) in [
@@ -109,7 +119,15 @@ fn ways(cluster: &Cluster, redis: &Redis) -> Result<Vec<Way>, String> {
         ("redis", true, shared.as_str()),
     ] {
         let tidegate = tidegate(cluster, label, keeps, toml)?;
-        ways.push(Way { label, door: door_of(&tidegate), tidegate: Some(tidegate) });
+        ways.push(Way { label, door: door_of(&tidegate), runs: Runs::Tidegate(tidegate) });
+    }
+    match pgpool::start(cluster) {
+        Ok(process) => ways.push(Way {
+            label: "pgpool",
+            door: process.door(),
+            runs: Runs::Pgpool { _process: process },
+        }),
+        Err(error) => eprintln!("  without Pgpool-II: {error}"),
     }
     Ok(ways)
 }
@@ -172,7 +190,7 @@ fn rows(options: &Options, folder: &Path, ways: usize) -> Result<Vec<Row>, Strin
 impl Way {
     /// Hits, and misses, so far.
     fn told(&self) -> (f64, f64) {
-        let Some(tidegate) = &self.tidegate else { return (0.0, 0.0) };
+        let Runs::Tidegate(tidegate) = &self.runs else { return (0.0, 0.0) };
         let metrics = tidegate.admin_get("/metrics").body;
         let sum = |name: &str| {
             let values = metrics.lines().filter(|line| line.starts_with(name));

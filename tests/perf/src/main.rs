@@ -10,6 +10,7 @@ mod load; // pgbench
 mod memory; // what idle clients and a long result cost
 mod micro; // single functions
 mod pgbouncer; // its process
+mod pgpool; // its process, with its cache
 mod picture; // the results as SVG
 mod policies; // what policies, the split and limits cost a query, and a swap under load
 mod policy; // plugins

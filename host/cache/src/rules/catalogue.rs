@@ -1,7 +1,7 @@
 //! A catalogue with one relation and one function of each kind, and the shapes of texts.
 
 use crate::store::Tag;
-use crate::tables::{Builder, RelationRow, Tables, Traits};
+use crate::tables::{Builder, Follower, RelationRow, Tables, Traits};
 use std::sync::Arc;
 use std::time::Instant;
 use tidegate_core::catalogue::{FunctionRow, RelationKind};
@@ -108,7 +108,7 @@ pub(super) fn function_oid(wanted: &str) -> u32 {
 }
 
 /// Number, name, `relkind`, and what is special: `u` unlogged, `T` temporary, `s` row security, `o` opaque, `f` unfit.
-const RELATIONS: [(u32, &str, &str, &str); 24] = [
+const RELATIONS: [(u32, &str, &str, &str); 27] = [
     (1, "t", "r", ""),
     (2, "u", "r", ""),
     (3, "w", "r", ""),
@@ -133,9 +133,12 @@ const RELATIONS: [(u32, &str, &str, &str); 24] = [
     (22, "parent", "r", ""),
     (23, "followed", "r", ""),
     (24, "pf", "p", ""),
+    (25, "keyed", "r", ""),
+    (26, "parts", "p", ""),
+    (27, "part", "r", ""),
 ];
 /// What a view, or a parent, reads.
-const READS: [(u32, &[u32]); 11] = [
+const READS: [(u32, &[u32]); 12] = [
     (4, &[1]),
     (5, &[1]),
     (6, &[7, 8]),
@@ -148,10 +151,32 @@ const READS: [(u32, &[u32]); 11] = [
     (21, &[10]),
     // A foreign table among the partitions.
     (24, &[7, 13]),
+    (26, &[27]),
 ];
-/// Whose rows follow: `u` those of `t`, `w` those of `u`; `trg` those of `followed`.
-const FOLLOWERS: [(u32, &[u32]); 3] = [(1, &[2]), (2, &[3]), (23, &[11])];
+/// Whose rows follow: `u` those of `t`, `w` those of `u`; `trg` those of `followed`; `w` those of `parent`, by a
+/// generated column; `w` those of `keyed`, by two columns, and those of `parts`. On which column, when it is `d`eleted or `u`pdated.
+const FOLLOWERS: [(u32, u32, Option<&str>, &str); 7] = [
+    (1, 2, Some("id"), "du"),
+    (2, 3, Some("id"), "d"),
+    (23, 11, Some("id"), "du"),
+    (22, 3, None, "u"),
+    (25, 3, Some("a"), "u"),
+    (25, 3, Some("b"), "u"),
+    (26, 3, Some("a"), "u"),
+];
 const CALLS: [(u32, &str); 4] = [(14, "random"), (16, "own"), (17, "poke"), (20, "to_char")];
+
+fn followers(of: u32) -> Vec<Follower> {
+    let those = FOLLOWERS.iter().filter(|(followed, ..)| *followed == of);
+    let flag = |when: &str, letter: char| when.contains(letter).then_some(());
+    let row = |(_, oid, column, when): &(u32, u32, Option<&str>, &str)| Follower {
+        oid: *oid,
+        on_delete: flag(when, 'd'),
+        on_update: flag(when, 'u'),
+        column: column.map(Box::from),
+    };
+    those.map(row).collect()
+}
 
 fn builder() -> Builder {
     let mut builder = Builder::default();
@@ -192,7 +217,7 @@ fn builder() -> Builder {
             traits,
             reads: of(&READS, oid),
             calls: calls.collect(),
-            followers: of(&FOLLOWERS, oid),
+            followers: followers(oid),
         });
     }
     for (oid, schema, name) in

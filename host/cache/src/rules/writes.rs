@@ -69,6 +69,38 @@ fn w2_rows_that_follow_are_taken_to_their_end() {
 }
 
 #[test]
+fn w2_none_follow_where_no_key_changes_and_nothing_is_deleted() {
+    take_tables(&[
+        ("UPDATE t SET v = 2 WHERE id = 1", &["t"]),
+        ("UPDATE t SET v = 2, \"ID\" = 3 WHERE id = 1", &["t"]),
+        ("UPDATE t SET (v, id) = (SELECT 1, 2)", &["t", "u", "w"]),
+        ("UPDATE t SET id[1] = 2", &["t", "u", "w"]),
+        ("UPDATE t SET v = t2.v FROM t t2 WHERE t2.id = t.v", &["t"]),
+        // Deletes alone are followed.
+        ("UPDATE u SET id = 2", &["u"]),
+        ("INSERT INTO t (v) VALUES (1)", &["t"]),
+        ("INSERT INTO t SELECT * FROM t", &["t"]),
+        ("INSERT INTO t (v) VALUES (1) ON CONFLICT (v) DO UPDATE SET id = 7", &["t", "u", "w"]),
+        ("INSERT INTO t VALUES (1), (2) ON CONFLICT (v) DO UPDATE SET v = excluded.v", &["t"]),
+        // What has a second one to write may delete from it.
+        ("WITH x AS (DELETE FROM t RETURNING v) UPDATE u SET v = 1 FROM x", &["t", "u", "w"]),
+        ("WITH x AS (UPDATE t SET v = 1 RETURNING v) SELECT * FROM x", &["t", "u", "w"]),
+        (
+            "MERGE INTO t USING u ON t.id = u.id WHEN MATCHED THEN UPDATE SET v = 1",
+            &["t", "u", "w"],
+        ),
+        // By way of a view.
+        ("UPDATE tv SET v = 1", &["t", "tv", "u", "w"]),
+        // A generated column is what any other makes it; of a key of two columns one is enough.
+        ("UPDATE parent SET v = 1", &["parent", "w"]),
+        ("UPDATE keyed SET b = 1", &["keyed", "w"]),
+        ("UPDATE keyed SET c = 1", &["keyed"]),
+        // A row may move from one partition to another, which is to delete it from one.
+        ("UPDATE parts SET c = 1", &["part", "parts", "w"]),
+    ]);
+}
+
+#[test]
 fn w3_what_triggers_and_rules_may_do_takes_all_rows() {
     take(
         &Written::Rows,

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use tidegate_cache::{Builder, RelationRow, Tables, Traits};
+use tidegate_cache::{Builder, Follower, RelationRow, Tables, Traits};
 
-use super::{function, oids, relation};
+use super::{function, relation};
 
 /// `None`: a row is not as the query makes it, or nothing may be kept of this database.
 pub(super) fn build(rows: &[Vec<Option<String>>]) -> Option<Arc<Tables>> {
     let mut builder = Builder::default();
-    let mut more: FxHashMap<u32, (Traits, Vec<u32>)> = FxHashMap::default();
+    let mut more: FxHashMap<u32, Traits> = FxHashMap::default();
+    let mut followers: FxHashMap<u32, Vec<Follower>> = FxHashMap::default();
     let mut relations = Vec::new();
     for row in rows {
         let row: Vec<&str> = row.iter().map(|value| value.as_deref().unwrap_or_default()).collect();
@@ -22,7 +23,16 @@ pub(super) fn build(rows: &[Vec<Option<String>>]) -> Option<Arc<Tables>> {
             ["k", "harmless", oid] => builder.harmless(oid.parse().ok()?),
             ["k", "attribute", name] => builder.attribute(name),
             ["k", "define"] => builder.define(),
-            ["k", "relation", oid, persistence, traits, followers] => {
+            ["k", "follows", followed, oid, when, column] => {
+                let flag = |letter: char| when.contains(letter).then_some(());
+                followers.entry(followed.parse().ok()?).or_default().push(Follower {
+                    oid: oid.parse().ok()?,
+                    on_delete: flag('d'),
+                    on_update: flag('u'),
+                    column: flag('g').is_none().then(|| Box::from(*column)),
+                });
+            }
+            ["k", "relation", oid, persistence, traits] => {
                 let flag = |letter: char| traits.contains(letter).then_some(());
                 let traits = Traits {
                     persistence: persistence.bytes().next()?,
@@ -30,14 +40,15 @@ pub(super) fn build(rows: &[Vec<Option<String>>]) -> Option<Arc<Tables>> {
                     opaque: flag('o'),
                     unfit: flag('u'),
                 };
-                more.insert(oid.parse().ok()?, (traits, oids(followers)?));
+                more.insert(oid.parse().ok()?, traits);
             }
             _ => return None,
         }
     }
     for row in relations {
         // Those of the system have none, and are not kept from.
-        let (traits, followers) = more.remove(&row.oid).unwrap_or_default();
+        let traits = more.remove(&row.oid).unwrap_or_default();
+        let followers = followers.remove(&row.oid).unwrap_or_default();
         let core = row;
         builder.relation(RelationRow {
             oid: core.oid,
@@ -60,7 +71,8 @@ pub(super) fn build(rows: &[Vec<Option<String>>]) -> Option<Arc<Tables>> {
 /// - Of relations: `s`, row security; `o`, what a write does beyond them (triggers, rules, volatile functions in defaults, checks
 ///   and policies); `u`, views with what no list of functions shows: CURRENT_DATE and its kin, conversions by way of texts into dates and
 ///   types of users' own, system columns. Trees are stored expressions.
-/// - Whose rows follow: foreign keys with CASCADE, SET NULL, SET DEFAULT.
+/// - Whose rows follow: foreign keys with CASCADE, SET NULL, SET DEFAULT; `d`, when a row is deleted; `u`, when the column changes;
+///   `g`, which is generated.
 pub(super) const SQL: &str = concat!(
     "SELECT 'k', 'stable', p.oid FROM pg_proc p WHERE p.provolatile = 's'; ",
     "SELECT 'k', 'harmless', p.oid FROM pg_proc p WHERE p.oid >= 16384 AND p.provolatile = 'v' AND p.probin IN ",
@@ -87,9 +99,12 @@ pub(super) const SQL: &str = concat!(
     "AND (r.ev_action::text ~ 'SQLVALUEFUNCTION|TABLEFUNC|XMLEXPR|TABLESAMPLE|JSONEXPR|NEXTVALUEEXPR|ROWMARKCLAUSE|:varattno -' ",
     "OR r.ev_action::text ~ 'COERCEVIAIO|ARRAYCOERCEEXPR' AND r.ev_action::text ~ ",
     r"E':resulttype (1082|1083|1114|1184|1266|1182|1183|1115|1185|1270|39[01][0-9]|45[0-9][0-9]|61[0-9][0-9]|[0-9]{5,})\\y')) ",
-    "THEN 'u' END), (SELECT string_agg(DISTINCT k.conrelid::text, ',') FROM pg_constraint k WHERE k.contype = 'f' ",
-    "AND k.confrelid = c.oid AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))) ",
+    "THEN 'u' END) ",
     "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace ",
     "WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema') ",
     r"AND n.nspname NOT LIKE E'pg\\_toast%' AND n.nspname NOT LIKE E'pg\\_temp%'; ",
+    "SELECT 'k', 'follows', k.confrelid, k.conrelid, concat(CASE WHEN k.confdeltype IN ('c', 'n', 'd') THEN 'd' END, ",
+    "CASE WHEN k.confupdtype IN ('c', 'n', 'd') THEN 'u' END, CASE WHEN a.attgenerated <> '' THEN 'g' END), a.attname ",
+    "FROM pg_constraint k JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = ANY (k.confkey) WHERE k.contype = 'f' ",
+    "AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd')); ",
 );
