@@ -16,7 +16,9 @@ use toolchain::{TARGET, Toolchain};
 
 fn main() {
     // Asked when it runs: what was compiled elsewhere, in a target directory that is shared, would name that place.
-    let manifest = env::var("CARGO_MANIFEST_DIR").expect("cargo says where this package is");
+    let Some(manifest) = env::var_os("CARGO_MANIFEST_DIR") else {
+        return println!("cargo::error=cargo does not say where this package is");
+    };
     let repository = Path::new(&manifest).join("../..");
     for source in ["wit", "sdk", "plugins", "tests/plugins"] {
         println!("cargo::rerun-if-changed={}", repository.join(source).display());

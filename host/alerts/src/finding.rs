@@ -38,6 +38,8 @@ pub enum Condition {
     Redis,
     /// Writes past Tidegate cannot be followed in the log of a database.
     Log,
+    /// An answer that was given from what is kept was not what the primary has.
+    Cache,
     /// etcd or Patroni does not answer, or Patroni is where it must not be.
     Manager,
     /// Somebody wants to see whether alerts arrive.
@@ -79,7 +81,7 @@ impl Finding {
 }
 
 impl Condition {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Primary,
         Self::Failover,
         Self::Writes,
@@ -95,6 +97,7 @@ impl Condition {
         Self::Pool,
         Self::Redis,
         Self::Log,
+        Self::Cache,
         Self::Manager,
         Self::Test,
     ];
@@ -116,6 +119,7 @@ impl Condition {
             Self::Pool => "pool",
             Self::Redis => "redis",
             Self::Log => "cache-log",
+            Self::Cache => "cache",
             Self::Manager => "manager",
             Self::Test => "test",
         }
@@ -136,6 +140,7 @@ impl Condition {
             | Self::Pool
             | Self::Redis
             | Self::Log
+            | Self::Cache
             | Self::Manager => Severity::Warning,
             Self::Test => Severity::Info,
         }
@@ -203,6 +208,11 @@ impl Condition {
             }
             Self::Redis => {
                 "see whether that Redis runs, answers, and takes Tidegate's password; what is shared in it is shared again by itself"
+            }
+            Self::Cache => {
+                "find what writes past Tidegate (psql to the server, cron, a subscription, a Tidegate that is in nobody's [[peers]]), or \
+                 why the statement need not have the same answer twice (no ORDER BY): then take its rule out. `tidegate cache invalidate \
+                 --all` takes everything meanwhile"
             }
             Self::Manager => {
                 "see whether etcd, or Patroni's REST API, runs and answers ([failover.etcd], [failover.patroni]); beside Patroni, set \

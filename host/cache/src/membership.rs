@@ -16,13 +16,16 @@
 //! - A process that is apart makes no beats. So when the lease is over since its last one, nobody serves, and what it commits
 //!   without telling anybody is missed by nobody ([`Membership::free_at`]).
 //! - Before it beats again, it has taken everything away that was kept, and marked what it has under way.
+//! - What is shared may be somewhere else by then, while others still find what was there before: a replica that was promoted, and
+//!   a primary that does not know yet. Nothing is done in another place before the lease is over since the last beat in the one before
+//!   ([`Membership::usable_at`]); nor, where nothing is known of the one before, since the process began.
 //! - What was told of versions may be relied on for a moment ([`Config::reliance`]), counted from before it was asked for, as long as
 //!   nobody was silent since. Who may change what is relied on lets that moment pass before it commits ([`Membership::wait`]),
 //!   and a process that comes back does before it commits anything: what others rely on may have been forgotten.
 //!
 //! Verbs: `handle_connected`, `handle_joined`, `handle_beat`, `handle_lost` take what happened; `begin_beat` before one is
 //! sent; `begin`, `end` for commits that are under way; getters `may_serve`, `may_rely`, `wait`,
-//! `free_at`, `is_free`, `standing`.
+//! `usable_at`, `free_at`, `is_free`, `standing`.
 
 use crate::store::Tag;
 use rustc_hash::FxHashMap;
@@ -89,6 +92,8 @@ pub struct Membership {
     session: u64,
     /// The last session that it joined in.
     joined: u64,
+    /// In which run of what is shared that was, or is to be; none yet: a process of before, under this number, may have been anywhere.
+    run: Option<Box<str>>,
     peers: FxHashMap<u8, Peer>,
     /// Own beats of this session, with the numbers they drew; the newest last.
     beats: VecDeque<(Instant, u64)>,
@@ -101,16 +106,17 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Apart, with nothing under way.
-    pub fn new(config: Config) -> Self {
+    /// Apart, with nothing under way. A process of before, under this number, may have made a beat just now.
+    pub fn new(config: Config, now: Instant) -> Self {
         let mut membership = Self {
             standing: Standing::Apart,
             session: 0,
             joined: 0,
+            run: None,
             peers: FxHashMap::default(),
             beats: VecDeque::new(),
             heard: 0,
-            last_beat: None,
+            last_beat: Some(now),
             serves_since: None,
             flights: FxHashMap::default(),
             config,
@@ -145,6 +151,11 @@ impl Membership {
         self.session
     }
 
+    /// The number of the last session that it joined in; 0 is none.
+    pub fn joined(&self) -> u64 {
+        self.joined
+    }
+
     /// A commit of these changes is about to be sent.
     pub fn begin(&mut self, token: u64, flight: Flight) {
         self.flights.insert(token, flight);
@@ -157,8 +168,16 @@ impl Membership {
         }
     }
 
-    /// What is shared can be reached, under this number: all that is under way is to be marked there first.
-    pub fn handle_connected(&mut self) -> Vec<(u64, Flight)> {
+    /// What is shared is found in this run of it. From when on it may be used; `None`: now.
+    pub fn usable_at(&self, run: &str) -> Option<Instant> {
+        // Whoever heard the beats of the same run finds what is done there now.
+        if self.run.as_deref() == Some(run) { None } else { self.free_at() }
+    }
+
+    /// What is shared can be used, in this run of it ([`Membership::usable_at`]), under this number: all that is under way is to be
+    /// marked there first.
+    pub fn handle_connected(&mut self, run: &str) -> Vec<(u64, Flight)> {
+        self.run = Some(run.into());
         self.session += 1;
         self.standing = Standing::Connected;
         self.flights.iter().map(|(token, flight)| (*token, flight.clone())).collect()
@@ -289,6 +308,7 @@ impl Membership {
         };
         let free_at = self.free_at().filter(|time| now < *time).map_or(0, |time| at(time) + 1);
         let is_joined = u64::from(self.joined == self.session);
+        out.push(self.run.as_ref().and_then(|run| run.parse().ok()).unwrap_or_default());
         // Whatever is relied on now was told later than that.
         let since = self.serves_since.filter(|since| now < *since + self.config.reliance);
         let since = since.map_or(0, |since| at(since) + 1);

@@ -22,7 +22,7 @@ mod told; // what other processes are told, and tell
 
 pub use again::Again;
 pub use counts::Counts;
-pub use inspect::{Given, Sampler};
+pub use inspect::{Given, Sampler, nines};
 pub use marks::{Mark, Reader, Waits};
 pub use term::{Expiry, Term};
 pub use told::{Names, Reliance, Told};

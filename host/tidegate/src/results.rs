@@ -4,6 +4,7 @@
 //! have to agree on is then agreed on by itself.
 
 mod following; // writes that do not pass, as a log tells of them
+mod inspected; // whether what was given was true
 mod leading; // single flight
 mod rules; // how often what is kept has helped
 
@@ -19,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 use crate::config::{Admission, CacheSettings};
 use crate::sharing::{Gates, Sharing};
 pub use following::{FollowState, FollowedCounts, FollowedLogs};
+pub use inspected::Inspected;
 pub use leading::{Followed, Following, Leading, Run};
 pub use rules::RuleCounts;
 use rules::Rules;
@@ -58,9 +60,7 @@ pub struct Results {
     write_through: Option<Duration>,
     rereads: AtomicU64,
     warmed: AtomicU64,
-    inspections_max: u32,
-    inspected: AtomicU64,
-    different: AtomicU64,
+    pub inspected: Inspected,
     /// Answers of at least so many bytes are compressed.
     pack_min: Option<usize>,
     sharing: Option<Arc<Sharing>>,
@@ -96,9 +96,7 @@ impl Results {
             write_through: settings.write_through,
             rereads: AtomicU64::new(0),
             warmed: AtomicU64::new(0),
-            inspections_max: settings.inspect_per_second,
-            inspected: AtomicU64::new(0),
-            different: AtomicU64::new(0),
+            inspected: Inspected::new(settings.inspect_per_second),
             pack_min: settings.pack_min,
             seed: (seed >> 64) as u64 ^ seed as u64,
             sharing,
@@ -286,22 +284,6 @@ impl Results {
     /// How often that was.
     pub fn rereads(&self) -> u64 {
         self.rereads.load(Ordering::Relaxed)
-    }
-
-    /// How many answers that are given are read once more in a second, by each worker.
-    pub fn inspections_max(&self) -> u32 {
-        self.inspections_max
-    }
-
-    /// An answer was read once more while nothing was written. Was it the same?
-    pub fn note_inspected(&self, same: bool) {
-        self.inspected.fetch_add(1, Ordering::Relaxed);
-        self.different.fetch_add(u64::from(!same), Ordering::Relaxed);
-    }
-
-    /// How many were, and how many differed.
-    pub fn inspected(&self) -> (u64, u64) {
-        (self.inspected.load(Ordering::Relaxed), self.different.load(Ordering::Relaxed))
     }
 
     /// So many answers are kept since an operator has named their statements.

@@ -89,6 +89,30 @@ pub fn read_only_parameter(body: &[u8]) -> Option<(Format, &[u8])> {
     Some((format, reader.bytes(length).ok()?))
 }
 
+/// The values of all parameters, if they are written as texts; `bound` is a Bind behind its names.
+pub fn read_text_parameters(bound: &[u8]) -> Option<Vec<Option<&str>>> {
+    let mut reader = Reader::new(bound);
+    for _ in 0..reader.u16().ok()? {
+        if reader.i16().ok()? != 0 {
+            return None;
+        }
+    }
+    let count = usize::from(reader.u16().ok()?);
+    // Each has a length of four bytes.
+    let mut values = Vec::with_capacity(count.min(reader.rest().len() / 4));
+    for _ in 0..count {
+        let value = match reader.i32().ok()? {
+            -1 => None,
+            length => {
+                let bytes = reader.bytes(usize::try_from(length).ok()?).ok()?;
+                Some(std::str::from_utf8(bytes).ok()?)
+            }
+        };
+        values.push(value);
+    }
+    Some(values)
+}
+
 /// The body of Describe or Close.
 pub fn read_named(body: &[u8]) -> Result<Named<'_>, Truncated> {
     let mut reader = Reader::new(body);
@@ -237,6 +261,13 @@ mod tests {
         let binary = b"\0\0\0\x01\0\x01\0\x01\0\0\0\x02\0\x07\0\0";
         assert_eq!(read_only_parameter(binary), Some((Format::Binary, &b"\0\x07"[..])));
         assert_eq!(read_only_parameter(&binary[..13]), None);
+        let texts = |parameters: &[Option<&[u8]>]| bound(parameters)[4..].to_vec();
+        let both = texts(&[Some(b"1"), None]);
+        assert_eq!(read_text_parameters(&both), Some(vec![Some("1"), None]));
+        assert_eq!(read_text_parameters(&texts(&[])), Some(vec![]));
+        assert_eq!(read_text_parameters(&texts(&[Some(b"\xff")])), None);
+        assert_eq!(read_text_parameters(&both[..both.len() - 3]), None);
+        assert_eq!(read_text_parameters(&binary[2..]), None);
     }
 
     #[test]

@@ -22,6 +22,10 @@ struct Rule {
     per_end_user: bool,
     write_through: bool,
     warm: bool,
+    /// More tags for its answers, by which they can be taken.
+    tags: Vec<String>,
+    /// More tags whose answers go when its table is written.
+    takes: Vec<String>,
 }
 
 impl CacheTables {
@@ -52,13 +56,19 @@ impl Caching for CacheTables {
         plan.key.extend(is_personal.then_some(KeyPart::EndUser));
         for (table, rule) in shape.tables.iter().zip(&rules) {
             plan.tags.extend(table.tags_of_read(rule.row.as_deref()));
+            plan.tags.extend(rule.tags.iter().cloned());
         }
         plan.store()
     }
 
     fn plan_invalidate(&self, shape: &Shape) -> Vec<String> {
         let ruled = shape.tables.iter().filter_map(|table| Some((table, self.rule(shape, table)?)));
-        ruled.flat_map(|(table, rule)| table.tags_of_write(rule.row.as_deref())).collect()
+        let of = |(table, rule): (&TableUse, &Rule)| {
+            let takes = if table.access == Access::Reads { &[][..] } else { &rule.takes };
+            let own = table.tags_of_write(rule.row.as_deref());
+            own.into_iter().chain(takes.iter().cloned()).collect::<Vec<_>>()
+        };
+        ruled.flat_map(of).collect()
     }
 }
 

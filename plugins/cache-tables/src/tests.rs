@@ -71,6 +71,21 @@ fn every_write_reaches_every_read_that_it_may_change() {
 }
 
 #[test]
+fn a_rule_may_name_more() {
+    let policy: CacheTables = configured(
+        r#"{"rules": [{"table": "orders", "ttl_ms": 1, "tags": ["board"]}, {"table": "users", "ttl_ms": 1, "takes": ["board"]}]}"#,
+    )
+    .unwrap();
+    let CachePlan::Store(rule) = policy.plan_cache(&select("orders").shape()) else { panic!() };
+    assert_eq!(rule.tags, ["orders:any", "board"]);
+    assert_eq!(
+        policy.plan_invalidate(&delete("users").shape()),
+        ["users:rows", "users:any", "board"]
+    );
+    assert!(policy.plan_invalidate(&select("users").shape()).is_empty());
+}
+
+#[test]
 fn settings_that_make_no_sense_are_refused() {
     for bad in [r#"{"rules": [{"table": "t"}]}"#, r#"{"rules": [{"ttl_ms": 1}]}"#, r#"{"t": 1}"#] {
         assert!(configured::<CacheTables>(bad).is_err(), "{bad}");

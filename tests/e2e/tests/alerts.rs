@@ -24,14 +24,14 @@ struct Post {
 }
 
 /// A receiver over HTTP that keeps what it gets, and answers with `status`.
-struct Hook {
+pub struct Hook {
     address: SocketAddr,
     posts: Arc<Mutex<Vec<Post>>>,
     status: Arc<AtomicU16>,
 }
 
 impl Hook {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let hook = Self {
             address: listener.local_addr().unwrap(),
@@ -50,7 +50,7 @@ impl Hook {
         hook
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
@@ -59,7 +59,7 @@ impl Hook {
     }
 
     /// What a webhook was told of this alert: `fired`, `repeated`, `cleared`.
-    fn told(&self, alert: &str, server: Option<&str>) -> Vec<String> {
+    pub fn told(&self, alert: &str, server: Option<&str>) -> Vec<String> {
         let is_it =
             |post: &&Post| post.body["alert"] == alert && post.body["server"].as_str() == server;
         let event = |post: &Post| post.body["event"].as_str().unwrap().to_owned();

@@ -1,6 +1,8 @@
 //! Answers that are kept: which are, who gets them, and that none is older than it may be.
 
 mod api; // the cache as an API
+mod applications; // what applications put, for all who share
+mod clustered; // a Redis Cluster, its failovers, and a slot that moves
 mod encrypted; // a Redis that is reached over TLS
 mod following; // reads that wait for another of the same
 mod history; // what readers see while writers write

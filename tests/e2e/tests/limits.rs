@@ -1,5 +1,6 @@
 //! Rates: who is refused, what that looks like to a client, and what a policy changes while statements run.
 
+mod clustered; // counts in a Redis Cluster
 mod function; // the function in Redis beside its reference
 mod shared; // two Tidegates that count together
 

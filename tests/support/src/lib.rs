@@ -13,6 +13,7 @@ pub mod message; // what a server sends
 pub mod patroni; // servers that Patroni manages
 pub mod pipeline; // what a client sends
 pub mod redis; // a Redis, and the trouble that one makes
+pub mod redis_cluster; // several Redises that share the keys
 pub mod relay; // trouble between Tidegate and a server
 pub mod tidegate; // the built binary as a process
 pub mod url; // postgres://user:password@host:port/database
@@ -29,6 +30,7 @@ pub use message::Message;
 pub use patroni::Patroni;
 pub use pipeline::{Pipeline, pipeline};
 pub use redis::{Redis, RedisClient, Reply};
+pub use redis_cluster::RedisCluster;
 pub use relay::{Passing, Relay};
 pub use tidegate::{Tidegate, TidegateOptions};
 pub use url::Url;

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 const LEASE_MS: u64 = 100;
 const RELIANCE_MS: u64 = 30;
+const RUN: &str = "one";
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -43,7 +44,7 @@ impl Pair {
             lease: Duration::from_millis(LEASE_MS),
             reliance: Duration::from_millis(RELIANCE_MS),
         };
-        let both = [0, 1].map(|own| Membership::new(config(own)));
+        let both = [0, 1].map(|own| Membership::new(config(own), Instant::now()));
         Self { both, number: 0, seen: [0; 2], on_their_way: Vec::new() }
     }
 
@@ -67,7 +68,7 @@ impl Pair {
         }
         self.number += 1;
         self.both[who].handle_number(self.number);
-        assert!(self.both[who].handle_connected().is_empty());
+        assert!(self.both[who].handle_connected(RUN).is_empty());
         let heard = self.both[who].begin_beat(now);
         self.both[who].handle_joined(now);
         let session = self.both[who].session();
@@ -98,6 +99,34 @@ fn who_hears_all_others_serves_until_one_is_silent() {
     // It is back, and what it could not tell is void.
     pair.join(0, free_at);
     assert!(pair.both[0].is_free(1, free_at));
+}
+
+#[test]
+fn another_place_is_used_when_nobody_hears_what_was_said_in_the_last_one() {
+    let start = Instant::now();
+    let config = |peers: &[u8]| Config {
+        own: 0,
+        peers: peers.into(),
+        lease: Duration::from_millis(LEASE_MS),
+        reliance: Duration::ZERO,
+    };
+    let mut one = Membership::new(config(&[1]), start);
+    // A process of before may have been anywhere, and its beats may still be heard.
+    let first = one.usable_at(RUN).unwrap();
+    assert!(first > start + Duration::from_millis(LEASE_MS));
+    assert!(!one.is_free(0, start) && one.is_free(0, first));
+    one.handle_connected(RUN);
+    let beat = first + Duration::from_millis(5);
+    one.begin_beat(beat);
+    one.handle_joined(beat);
+    one.handle_lost();
+    assert_eq!(one.usable_at(RUN), None, "the same one again");
+    let other = one.usable_at("other").unwrap();
+    assert!(other > beat + Duration::from_millis(LEASE_MS));
+    one.handle_connected("other");
+    assert!(one.usable_at(RUN).is_some_and(|at| at == other), "nor back at once");
+    // Whoever has no others waits for nobody.
+    assert_eq!(Membership::new(config(&[]), start).usable_at(RUN), None);
 }
 
 proptest! {

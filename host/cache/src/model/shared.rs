@@ -1,10 +1,11 @@
 //! Two processes that share one Redis: all interleavings of a commit, reads, beats, messages that are late or lost, and a Redis that
-//! forgets or goes back, with [`Membership`] itself to decide; and what breaks when one of its rules is left out.
+//! forgets, goes back, or is two for a while, with [`Membership`] itself to decide; and what breaks when one of its rules is left out.
 //!
 //! Process 0 writes, process 1 reads; what Redis does is that of `scripts.rs`, for one table. What is sent over a connection that may
 //! yet break arrives in its order at any later time, also when its sender has long given it up, or never. `G1` and `Order` are as in
 //! the model of one process.
 
+mod members; // how a process comes to take part
 mod search; // through all states, and what is found
 mod setup; // what may happen, and which rule is left out
 
@@ -38,6 +39,8 @@ enum Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Message {
     from: usize,
+    /// To the replica that was promoted, not to the primary before it.
+    is_to_new: bool,
     /// Over which connection.
     connection: u64,
     life: u64,
@@ -49,6 +52,8 @@ struct Message {
 /// What is shared. Versions: the cluster's and the table's; 0 is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Redis {
+    /// Another after each start, and of each server.
+    run: u64,
     life: u64,
     number: u64,
     members: [Option<(u64, u64)>; 2],
@@ -64,8 +69,12 @@ struct Process {
     membership: Membership,
     life: u64,
     connection: u64,
+    /// Its connection is to the one that was promoted.
+    is_at_new: bool,
     /// Being asked of Redis, before it is joined.
     is_asking: bool,
+    /// When what it has found may be used, if it is not yet.
+    usable_at: Option<u64>,
     marks_left: usize,
     is_beating: bool,
     /// When it last made a beat: once in a tick.
@@ -112,6 +121,8 @@ struct World {
     start: Instant,
     tick: u64,
     redis: Redis,
+    /// The replica that was promoted, which some have found, while others go on with the primary before it.
+    new: Option<Redis>,
     before: Option<Redis>,
     next_version: u64,
     next_life: u64,
@@ -130,6 +141,7 @@ struct World {
     served_old: BTreeSet<Broken>,
     wipes: u8,
     restores: u8,
+    splits: u8,
 }
 
 impl World {
@@ -141,11 +153,14 @@ impl World {
             lease: Duration::from_millis(LEASE_TICKS),
             reliance: Duration::from_millis(setup.reliance),
         };
+        let start = Instant::now();
         let process = |own: u8, peer: u8| Process {
-            membership: Membership::new(config(own, peer)),
+            membership: Membership::new(config(own, peer), start),
             life: 0,
             connection: 0,
+            is_at_new: false,
             is_asking: false,
+            usable_at: None,
             marks_left: 0,
             is_beating: false,
             beat_at: u64::MAX,
@@ -154,9 +169,10 @@ impl World {
             losses: setup.losses[usize::from(own)],
         };
         let mut world = Self {
-            start: Instant::now(),
+            start,
             tick: 0,
-            redis: Redis { life: 1, ..Redis::default() },
+            redis: Redis { life: 1, run: 1, ..Redis::default() },
+            new: None,
             before: None,
             next_version: 1,
             next_life: 2,
@@ -174,9 +190,13 @@ impl World {
             served_old: BTreeSet::new(),
             wipes: setup.wipes,
             restores: setup.restores,
+            splits: setup.splits,
         };
         for who in [0, 1] {
             world.connect(who);
+            world.deliver_all(setup);
+            // What was before has been waited for.
+            world.greeted(who);
             world.deliver_all(setup);
             world.joined(who);
         }
@@ -185,7 +205,8 @@ impl World {
             world.deliver_all(setup);
         }
         world.redis.entry = Some((world.versions(setup), 0));
-        world.before = Some(world.redis.clone()).filter(|_| setup.restores > 0);
+        let goes_back = setup.restores > 0 || setup.splits > 0;
+        world.before = Some(world.redis.clone()).filter(|_| goes_back);
         world
     }
 
@@ -235,6 +256,7 @@ impl World {
         }
         let message = Message {
             from,
+            is_to_new: process.is_at_new,
             connection: process.connection,
             life: process.life,
             session,
@@ -244,42 +266,15 @@ impl World {
         self.messages.push(message);
     }
 
-    // --- membership ----------------------------------------------------------------------------------
-
-    fn connect(&mut self, who: usize) {
-        self.processes[who].is_asking = true;
-        let session = self.processes[who].membership.session() + 1;
-        self.send(who, session, Order::Hello);
-    }
-
-    fn beat(&mut self, who: usize) {
-        let (now, tick) = (self.now(), self.tick);
-        let process = &mut self.processes[who];
-        (process.is_beating, process.beat_at) = (true, tick);
-        let (heard, session) = (process.membership.begin_beat(now), process.membership.session());
-        self.send(who, session, Order::Beat(heard));
-    }
-
-    fn join(&mut self, who: usize) {
-        let now = self.now();
-        let membership = &mut self.processes[who].membership;
-        let (heard, session) = (membership.begin_beat(now), membership.session());
-        self.send(who, session, Order::Join(heard));
-    }
-
-    fn lose(&mut self, who: usize) {
-        let process = &mut self.processes[who];
-        process.membership.handle_lost();
-        process.connection += 1;
-        (process.is_asking, process.is_beating, process.is_cut) = (false, false, false);
-        (process.marks_left, process.joins) = (0, None);
-    }
-
     // --- Redis ---------------------------------------------------------------------------------------
 
     /// A message arrives; so does its reply, if its sender has not given it up.
     fn arrive(&mut self, at: usize, setup: &Setup) {
         let message = self.messages.remove(at);
+        self.at(message.is_to_new, |world| world.arrived(message, setup));
+    }
+
+    fn arrived(&mut self, message: Message, setup: &Setup) {
         let Message { from, life, session, order, .. } = message;
         let is_heard = message.connection == self.processes[from].connection;
         if order == Order::Hello {
@@ -294,7 +289,7 @@ impl World {
             self.redis.members[from] = Some((session, 0));
             self.redis.number += 1;
             if is_heard {
-                self.greeted(from);
+                self.found(from, setup);
             }
             return;
         }
@@ -342,22 +337,6 @@ impl World {
         }
         if is_heard {
             self.answered(message, setup);
-        }
-    }
-
-    fn greeted(&mut self, who: usize) {
-        let (life, number) = (self.redis.life, self.redis.number);
-        let process = &mut self.processes[who];
-        process.life = life;
-        process.membership.handle_number(number);
-        let flights = process.membership.handle_connected();
-        process.marks_left = flights.len();
-        let session = process.membership.session();
-        for (token, _) in &flights {
-            self.send(who, session, Order::Mark(*token));
-        }
-        if flights.is_empty() {
-            self.join(who);
         }
     }
 
@@ -424,23 +403,6 @@ impl World {
         }
     }
 
-    /// The wait after a join is over.
-    fn joined(&mut self, who: usize) {
-        let now = self.now();
-        let process = &mut self.processes[who];
-        let Some((_, heard)) = process.joins.take() else { return };
-        process.membership.handle_joined(now);
-        (process.is_asking, process.is_beating) = (false, false);
-        self.heard(who, heard);
-    }
-
-    fn heard(&mut self, who: usize, (made_at, number, told): Joining) {
-        let (now, made_at) = (self.now(), self.start + Duration::from_millis(made_at));
-        let told: Vec<(u8, u64)> =
-            (0..2_u8).filter_map(|id| Some((id, told[usize::from(id)]?))).collect();
-        self.processes[who].membership.handle_beat(made_at, number, &told, now);
-    }
-
     /// How many ticks pass until nobody relies any more on what was told before.
     fn wait(&self) -> u64 {
         self.processes[WRITER].membership.wait().as_millis() as u64
@@ -475,7 +437,17 @@ impl World {
             let process = &self.processes[who];
             let standing = process.membership.standing();
             if standing == Standing::Apart && !process.is_asking {
-                step(&|world| world.connect(who));
+                for is_at_new in [false, true] {
+                    if !is_at_new || self.new.is_some() {
+                        step(&|world| {
+                            world.processes[who].is_at_new = is_at_new;
+                            world.connect(who);
+                        });
+                    }
+                }
+            }
+            if process.usable_at.is_some_and(|at| at <= self.tick) {
+                step(&|world| world.at(process.is_at_new, |world| world.greeted(who)));
             }
             let is_due = !process.is_beating && process.beat_at != self.tick;
             if standing == Standing::Joined && is_due {
@@ -497,7 +469,8 @@ impl World {
             step(&|world| {
                 world.wipes -= 1;
                 // What a process has in its memory is still there.
-                world.redis = Redis { entry: world.redis.entry, ..Redis::default() };
+                world.redis =
+                    Redis { entry: world.redis.entry, run: world.redis.run, ..Redis::default() };
             });
         }
         if let Some(before) = self.before.as_ref().filter(|_| self.restores > 0) {
@@ -505,9 +478,18 @@ impl World {
             step(&|world| {
                 world.restores -= 1;
                 world.messages.clear();
-                world.redis = Redis { life: 0, ..before.clone() };
+                world.redis = Redis { life: 0, run: world.redis.run + 1, ..before.clone() };
                 world.processes.iter_mut().for_each(|process| process.is_cut = true);
             });
+        }
+        if self.splits > 0 {
+            // A replica is promoted, and the primary does not know: whoever is connected there goes on. A life goes with its run.
+            for known in [Some(&self.redis), self.before.as_ref()].into_iter().flatten() {
+                step(&|world| {
+                    world.splits -= 1;
+                    world.new = Some(Redis { life: 0, run: 1_000, ..known.clone() });
+                });
+            }
         }
         self.write_steps(setup, &mut next);
         self.read_steps(&mut next, setup);
@@ -647,13 +629,15 @@ impl World {
         broken.extend(&self.served_old);
         let may_serve = setup.mutant == Mutant::ServesAlone
             || self.processes[READER].membership.may_serve(self.now());
-        let is_same = self.processes[READER].life == self.redis.life;
+        let reader = &self.processes[READER];
+        let redis = self.new.as_ref().filter(|_| reader.is_at_new).unwrap_or(&self.redis);
+        let is_same = reader.life == redis.life;
         let held = [(Broken::G1, self.acknowledged), (Broken::Order, self.seen)];
         let is_old = |value: u64| held.into_iter().filter(move |(_, least)| value < *least);
         let relied = self.relies_on();
         broken.extend(relied.into_iter().flat_map(is_old).map(|(broken, _)| broken));
-        let Some((versions, value)) = self.redis.entry else { return };
-        let stands = versions == self.redis.versions && self.redis.marks.is_empty();
+        let Some((versions, value)) = redis.entry else { return };
+        let stands = versions == redis.versions && redis.marks.is_empty();
         if may_serve && is_same && stands {
             broken.extend(is_old(value).map(|(broken, _)| broken));
         }

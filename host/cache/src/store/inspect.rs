@@ -4,8 +4,13 @@
 //! stood under when it was given stand when the other has come, and no commit is under way. Whoever commits marks before the commit
 //! is sent and takes the versions before the mark goes; so what the second reading sees is either what the first saw, or is
 //! known here by then. A difference that is left is a write past this process, an answer that need not be the same twice, or a fault.
+//!
+//! Where several processes share, whoever looks asks for the shared versions when the other reading has come, and notes them
+//! ([`Store::note_shared`]) before it asks here: they are others, or marked, if another process has written. One that writes without
+//! telling does not before nobody hears it any more, and is heard again only when it has taken all versions: so whoever hears all
+//! others when it asks is told of that, too.
 
-use super::{Store, Versions};
+use super::{Store, Tag, Versions};
 use crate::key::Key;
 use crate::packed::Stored;
 use std::sync::Arc;
@@ -33,6 +38,25 @@ impl Store {
             state.is_some_and(|state| state.version == *version && state.marks == 0)
         })
     }
+
+    /// The answer was found not to be what the primary has. Takes all answers of the tables that it was read from: others may be as old.
+    pub fn distrust(&mut self, given: &Given, now: Instant) {
+        let tags = given.versions.iter().filter_map(|(place, _)| self.states.get(place.0 as usize));
+        let (common, own): (Vec<Tag>, Vec<Tag>) = tags
+            .map(|state| state.tag.clone())
+            .partition(|tag| matches!(tag, Tag::Cluster | Tag::Database(_) | Tag::Rows(_)));
+        let rows = |tag: &Tag| matches!(tag, Tag::Rows(_));
+        let all = if own.is_empty() { common.into_iter().filter(rows).collect() } else { own };
+        self.bump(&all, now);
+    }
+}
+
+/// How many nines what is given is known to have of what was inspected: 3 when of 999 none differed, and no more than the number of
+/// inspections allows.
+pub fn nines(inspected: u64, different: u64) -> f64 {
+    let share = (different as f64 + 1.0) / (inspected.max(different) as f64 + 1.0);
+    // Neither -0 nor a digit that nobody can believe.
+    (-share.log10() * 100.0).round() / 100.0 + 0.0
 }
 
 /// Which hits are inspected: one in so many, and no more than so many in a second.
@@ -78,7 +102,7 @@ mod tests {
     use crate::capture::Answer;
     use crate::key::KeyParts;
     use crate::lru::Bounds;
-    use crate::store::{Found, Reader, Tag};
+    use crate::store::{Found, Reader};
     use crate::work::{Block, Ran, Work};
     use crate::written::Written;
     use proptest::prelude::*;
@@ -97,6 +121,37 @@ mod tests {
         let mut rare = Sampler::new(1_000);
         assert_eq!((0..1_000).filter(|_| rare.is_due(start)).count(), 10);
     }
+
+    #[test]
+    fn nines_are_no_more_than_was_looked_at() {
+        assert_eq!(nines(0, 0), 0.0);
+        assert_eq!(nines(9, 0), 1.0);
+        assert_eq!(nines(999, 0), 3.0);
+        assert_eq!(nines(999_999, 9), 5.0);
+        assert_eq!(nines(10, 10), 0.0);
+    }
+
+    #[test]
+    fn what_is_not_true_is_taken_with_all_of_its_tables() {
+        let mut world = World {
+            store: Store::new(BOUNDS),
+            work: Work::default(),
+            value: 0,
+            now: Instant::now(),
+            stage: 0,
+        };
+        let Found::Fill(fill) = world.look() else { panic!("nothing is there") };
+        world.store.put(World::key(), fill, Answer::of(&[0]), Duration::from_secs(60), world.now);
+        let given = world.store.given(&World::key()).unwrap();
+        world.store.share();
+        world.store.distrust(&given, world.now);
+        assert!(matches!(world.look(), Found::Fill(_)));
+        let told = world.store.take_told();
+        let [crate::Told::End { tags, .. }] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(tags[..], [Tag::Relation(database(), 1)], "and others are told");
+    }
+
+    const BOUNDS: Bounds = Bounds { entries: 4, bytes: 1 << 20, ttl: Duration::from_secs(60) };
 
     fn database() -> Arc<str> {
         "d".into()
@@ -148,9 +203,8 @@ mod tests {
         // Property 20: where writes go through, no difference is ever told: what was given and stands is what the primary has.
         #[test]
         fn what_stands_is_what_the_primary_has(steps in prop::collection::vec(0..4_u8, 1..80)) {
-            let bounds = Bounds { entries: 4, bytes: 1 << 20, ttl: Duration::from_secs(60) };
             let mut world =
-                World { store: Store::new(bounds), work: Work::default(), value: 0, now: Instant::now(), stage: 0 };
+                World { store: Store::new(BOUNDS), work: Work::default(), value: 0, now: Instant::now(), stage: 0 };
             let (mut given, mut read) = (None, None);
             for step in steps {
                 world.now += Duration::from_millis(1);

@@ -30,8 +30,8 @@ pub trait CacheControl {
     /// Takes what is named, and says how much that was.
     ///
     /// # Errors
-    /// Why nothing was taken, as a sentence.
-    fn invalidate(&self, what: &Invalidation, who: Who) -> Result<Invalidated, String>;
+    /// Why not all of it was taken.
+    fn invalidate(&self, what: Invalidation, who: Who) -> Answer<Result<Invalidated, NotDone>>;
 
     /// Has the answers of statements be there.
     ///
@@ -39,21 +39,55 @@ pub trait CacheControl {
     /// Why nothing was asked, as a sentence.
     fn warm(&self, question: WarmQuestion, who: Who) -> Answer<Result<WarmReport, String>>;
 
-    fn entry(&self, name: &str) -> Option<Entry>;
+    /// # Errors
+    /// It is not known whether it is there.
+    fn entry(&self, name: Arc<str>) -> Answer<Result<Option<Entry>, NotDone>>;
 
     /// Keeps an entry for so long. False: it is larger than all the room there is.
-    fn put_entry(&self, name: &str, entry: Entry, ttl: Duration) -> bool;
+    ///
+    /// # Errors
+    /// It is not kept, or nobody knows.
+    fn put_entry(
+        &self,
+        name: Arc<str>,
+        entry: Entry,
+        ttl: Duration,
+    ) -> Answer<Result<bool, NotDone>>;
 
     /// Was it there?
-    fn remove_entry(&self, name: &str) -> bool;
+    ///
+    /// # Errors
+    /// It may be there still.
+    fn remove_entry(&self, name: Arc<str>) -> Answer<Result<bool, NotDone>>;
+}
+
+/// Why something was not done, as a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotDone {
+    /// What is named is not known.
+    Unknown(String),
+    /// Those who share cannot be told now.
+    Unshared(String),
+}
+
+impl From<NotDone> for Problem {
+    fn from(why: NotDone) -> Self {
+        match why {
+            NotDone::Unknown(why) => Problem::new(StatusCode::NOT_FOUND).detail(why),
+            NotDone::Unshared(why) => Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail(why),
+        }
+    }
 }
 
 /// What is kept, and what became of those who looked for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CacheReport {
     /// Is anything kept at all? Not before a policy wants it, nor where another process could write past this one.
     pub keeping: bool,
     pub answers: AnswersReport,
+    /// Of the answers that were given, those that were read once more on the primary.
+    #[serde(default)]
+    pub inspected: InspectedReport,
     /// By what the policy's rules are about: the tables of statements.
     pub rules: Vec<RuleReport>,
     /// Statements whose answers a policy wanted kept, and that may not be.
@@ -101,6 +135,15 @@ pub struct AnswersReport {
     pub compression_saved_bytes: u64,
     pub evictions: u64,
     pub invalidations: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InspectedReport {
+    pub answers: u64,
+    /// They were not what the primary has, and nothing had been written through Tidegate.
+    pub different: u64,
+    /// So many nines of what is given are known to be true: 3 when of 999 none differed.
+    pub nines: f64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,7 +253,11 @@ pub(super) fn get(control: &dyn Control) -> Reply {
     json(StatusCode::OK, &control.cache())
 }
 
-pub(super) fn invalidate(control: &dyn Control, body: &[u8], who: Who) -> Result<Reply, Problem> {
+pub(super) async fn invalidate(
+    control: &dyn Control,
+    body: &[u8],
+    who: Who,
+) -> Result<Reply, Problem> {
     let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST).detail(detail);
     let what: Invalidation = serde_json::from_slice(body).map_err(|error| {
         let example = r#"{"table": "public.products", "database": "shop"}"#;
@@ -224,10 +271,7 @@ pub(super) fn invalidate(control: &dyn Control, body: &[u8], who: Who) -> Result
     for text in [table, pattern].into_iter().flatten() {
         Glob::new(text).map_err(|error| bad(error.to_string()))?;
     }
-    match control.invalidate(&what, who) {
-        Ok(invalidated) => Ok(json(StatusCode::OK, &invalidated)),
-        Err(why) => Err(Problem::new(StatusCode::NOT_FOUND).detail(why)),
-    }
+    Ok(json(StatusCode::OK, &control.invalidate(what, who).await?))
 }
 
 pub(super) async fn warm(control: &dyn Control, body: &[u8], who: Who) -> Result<Reply, Problem> {
@@ -260,8 +304,8 @@ pub(super) async fn warm(control: &dyn Control, body: &[u8], who: Who) -> Result
     }
 }
 
-pub(super) fn entry(control: &dyn Control, key: &str) -> Result<Reply, Problem> {
-    let entry = control.entry(&name_of(key)?).ok_or_else(none_there)?;
+pub(super) async fn entry(control: &dyn Control, key: &str) -> Result<Reply, Problem> {
+    let entry = control.entry(name_of(key)?).await?.ok_or_else(none_there)?;
     let mut reply = reply(StatusCode::OK, BYTES, entry.value.to_vec());
     let headers = reply.headers_mut();
     let mut insert = |name: HeaderName, text: &str| {
@@ -278,7 +322,7 @@ pub(super) fn entry(control: &dyn Control, key: &str) -> Result<Reply, Problem> 
     Ok(reply)
 }
 
-pub(super) fn put(
+pub(super) async fn put(
     control: &dyn Control,
     key: &str,
     (headers, query): (&HeaderMap, &str),
@@ -314,15 +358,15 @@ pub(super) fn put(
         tags: tags.into(),
         until: Instant::now(),
     };
-    match control.put_entry(&name_of(key)?, entry, ttl) {
+    match control.put_entry(name_of(key)?, entry, ttl).await? {
         true => Ok(no_content()),
         false => Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE)
             .detail("the value is larger than all the room for entries")),
     }
 }
 
-pub(super) fn remove(control: &dyn Control, key: &str) -> Result<Reply, Problem> {
-    match control.remove_entry(&name_of(key)?) {
+pub(super) async fn remove(control: &dyn Control, key: &str) -> Result<Reply, Problem> {
+    match control.remove_entry(name_of(key)?).await? {
         true => Ok(no_content()),
         false => Err(none_there()),
     }

@@ -42,8 +42,8 @@ use crate::plugins::{Order, Outcome, SlotDetail, SlotReport, Who};
 use crate::view::Ordered;
 pub use alerts::{AlertsTried, ReceiverTried};
 pub use cache::{
-    AnswersReport, CacheControl, CacheReport, DeniedReport, EntriesReport, Invalidated,
-    Invalidation, LogReport, NotWarmed, RuleReport, WarmQuestion, WarmReport,
+    AnswersReport, CacheControl, CacheReport, DeniedReport, EntriesReport, InspectedReport,
+    Invalidated, Invalidation, LogReport, NotDone, NotWarmed, RuleReport, WarmQuestion, WarmReport,
 };
 pub use cluster::{
     ClusterReport, ClusterVerb, EventReport, FailoverQuestion, ServerQuestion, ServerReport,

@@ -165,7 +165,7 @@ fn warm(args: WarmArgs) -> Result<String, String> {
 
 /// For people.
 fn told(report: &CacheReport) -> String {
-    let CacheReport { keeping, answers, rules, denied, entries, logs } = report;
+    let CacheReport { keeping, answers, inspected, rules, denied, entries, logs } = report;
     let mut out = String::new();
     let keeping = if *keeping { "" } else { " (none is kept now)" };
     let rate = |hits: u64, misses: u64| match hits + misses {
@@ -183,6 +183,13 @@ fn told(report: &CacheReport) -> String {
         rate(answers.hits, answers.misses),
         answers.evictions
     );
+    if inspected.answers > 0 {
+        let (all, different, nines) = (inspected.answers, inspected.different, inspected.nines);
+        let _ = writeln!(
+            out,
+            "inspected: {all}, {different} were not what the primary has ({nines} nines)"
+        );
+    }
     let _ = writeln!(
         out,
         "entries: {} in {} KiB, {} hits, {} misses ({})",

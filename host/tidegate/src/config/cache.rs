@@ -148,11 +148,6 @@ impl Checker {
         let pack_min = (kib > 0).then_some(kib << 10);
         let admission = admission.map_or_else(Admission::default, |admission| admission.value);
         let inspect_key = "cache.inspect_per_second";
-        if let (Some(At { value: 1.., origin }), Some(_)) = (&inspect_per_second, &redis.url) {
-            let words =
-                "is not to be had with [cache.redis]: what others write is not known in between";
-            self.contradiction(origin, inspect_key, words);
-        }
         let inspections = self.bounded(inspect_key, inspect_per_second, 0..=INSPECT_MAX, 0);
         let inspect_per_second = u32::try_from(inspections).unwrap_or_default();
         let redis = self.redis(redis);

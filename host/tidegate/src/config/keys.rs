@@ -308,7 +308,7 @@ pub(super) const KEYS: &[Key] = &[
     key("rates", "wait_max", Value(r#""250ms""#), Restart, "A statement over a limit waits this long at most for room, then is refused. `off`: refused at once."),
     key("rates", "administrators", Example(r#"["postgres"]"#), Restart, "Database users, or roles that users are members of, that are counted and never refused."),
 
-    key("rates.redis", "url", Example(r#""redis://:${REDIS_PASSWORD}@10.0.0.9:6379""#), Restart, "`redis://USER:PASSWORD@HOST:PORT/NUMBER`, `rediss://…` (TLS), or `unix:///PATH`."),
+    key("rates.redis", "url", Example(r#""redis://:${REDIS_PASSWORD}@10.0.0.9:6379""#), Restart, "`redis://USER:PASSWORD@HOST:PORT/NUMBER`, `rediss://…` (TLS), or `unix:///PATH`. Of a Redis Cluster, one node or several, as in `redis://HOST:PORT,HOST:PORT`; the others are found (`docs/cache.md#a-redis-cluster`)."),
     key("rates.redis", "root_ca", Example(r#""/etc/tidegate/redis-ca.pem""#), Restart, "With `rediss://`, a file of certificates to trust; the system's unless written."),
     key("rates.redis", "prefix", Value(r#""tidegate""#), Restart, "What all keys begin with. Those who have the same count together: give each cluster that shares a Redis with another one a prefix of its own."),
     key("rates.redis", "deadline", Value(r#""50ms""#), Restart, "A statement waits this long at most for Redis to count it; then `fail_mode` decides."),
@@ -318,7 +318,7 @@ pub(super) const KEYS: &[Key] = &[
     key("cache", "ttl_max", Value(r#""60s""#), Restart, "No answer is kept longer, whatever the policy says."),
     key("cache", "compress_kib_min", Value("16"), Restart, "Answers of so many KiB and more are kept compressed (LZ4), in memory and in Redis, where that saves an eighth; a hit opens them again. `0`: none are."),
     key("cache", "admission", Value(r#""always""#), Restart, "When there is no room left: `always`, each answer is kept, in place of the one that was asked for longest ago; `second`, those that were asked for a while ago, so that a scan of many different statements, each once, neither takes the room of what is asked for again nor costs a copy of each answer. With `[cache.redis]` it is `always`."),
-    key("cache", "inspect_per_second", Value("0"), Restart, "One in a hundred of the answers that are given from memory, and so many in a second for each worker at most, is read once more on the primary and compared (`docs/cache.md#is-what-is-kept-true`). `0`: none is. Not with `[cache.redis]`."),
+    key("cache", "inspect_per_second", Value("0"), Restart, "One in a hundred of the answers that are given from memory or Redis, and so many in a second for each worker at most, is read once more on the primary and compared (`docs/cache.md#is-what-is-kept-true`). `0`: none is."),
     key("cache", "single_flight", Value(r#""5s""#), Restart, "Of several reads of the same at the same time one runs, and the others wait this long at most for what it brings. `off`: all run."),
     key("cache", "write_through", Value(r#""250ms""#), Restart, "A writer waits this long at most for answers that a policy has written through: they are read again before it hears that it has committed. `off`: they are but taken."),
     key("cache", "follow_wal", Value("false"), Restart, "Writes that do not pass Tidegate are followed in the log of each database, and take what they change (`docs/cache.md#writes-past-tidegate`); what is not followed is not kept. Needs `wal_level = logical` on the primary, and a user with REPLICATION."),
@@ -332,7 +332,7 @@ pub(super) const KEYS: &[Key] = &[
     key("cache.warm", "statements", Example(r#"["SELECT * FROM products WHERE featured"]"#), Restart, "As clients send them, in a Query, 4 at the same time."),
     key("cache.warm", "file", Example(r#""/etc/tidegate/warm.sql""#), Restart, "More of them, one a line; empty lines and those that begin with `--` do not count."),
 
-    key("cache.redis", "url", Example(r#""redis://:${REDIS_PASSWORD}@10.0.0.9:6379""#), Restart, "`redis://USER:PASSWORD@HOST:PORT/NUMBER`, `rediss://…` (TLS), or `unix:///PATH`."),
+    key("cache.redis", "url", Example(r#""redis://:${REDIS_PASSWORD}@10.0.0.9:6379""#), Restart, "`redis://USER:PASSWORD@HOST:PORT/NUMBER`, `rediss://…` (TLS), or `unix:///PATH`. Of a Redis Cluster, one node or several, as in `redis://HOST:PORT,HOST:PORT`; the others are found (`docs/cache.md#a-redis-cluster`)."),
     key("cache.redis", "root_ca", Example(r#""/etc/tidegate/redis-ca.pem""#), Restart, "With `rediss://`, a file of certificates to trust; the system's unless written."),
     key("cache.redis", "prefix", Value(r#""tidegate""#), Restart, "What all keys begin with. Behind it they name the cluster, so that several may have one prefix."),
     key("cache.redis", "deadline", Value(r#""50ms""#), Restart, "A read waits this long at most for what Redis has; then a server is asked."),

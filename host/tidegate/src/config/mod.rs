@@ -52,7 +52,7 @@ pub use quotas::{Quota, Quotas, Whose};
 pub use rates::{RateRedis, Rates};
 pub use routing::{Causality, Reads, RoutingSettings};
 pub use servers::ExporterUrl;
-pub use sharing::{RedisAddress, RedisSettings, RedisUrl};
+pub use sharing::{RedisAddress, RedisNode, RedisSettings, RedisUrl};
 pub(crate) use source::flag_value;
 pub use source::{ConfigSource, DEFAULT_FILE};
 pub(crate) use url::decode as decode_percent;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redis::{ConnectionAddr, IntoConnectionInfo as _};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
 
 use super::check::Checker;
 use super::checked::{RootCertificates, Secret};
@@ -13,6 +13,8 @@ use super::raw::{At, RawRedis, Timeout};
 use crate::tls::trusting;
 
 const PREFIX: &str = "tidegate";
+/// Nodes that are written; the others they tell.
+const NODES_MAX: usize = 16;
 const PREFIX_BYTES_MAX: usize = 64;
 const DEADLINE: Duration = Duration::from_millis(50);
 const DEADLINE_MAX: Duration = Duration::from_secs(1);
@@ -49,12 +51,26 @@ pub struct RedisUrl {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisAddress {
     Tcp {
-        host: String,
-        port: u16,
+        /// Never none. Several: of one cluster.
+        nodes: Vec<RedisNode>,
         /// Whose certificates are believed; none: without TLS.
         tls: Option<RootCertificates>,
     },
     Unix(PathBuf),
+}
+
+/// One Redis of a cluster, or the only one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisNode {
+    pub host: String,
+    pub port: u16,
+}
+
+impl fmt::Display for RedisNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
 }
 
 impl RedisUrl {
@@ -64,14 +80,27 @@ impl RedisUrl {
             Some(rest) => (format!("redis://{rest}"), Some(roots)),
             None => (text.to_owned(), None),
         };
-        let expected = "is not redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH";
-        let known = text.as_str().into_connection_info().map_err(|_| expected.to_owned())?;
+        let expected =
+            || "is not redis://HOST:PORT[,HOST:PORT…], rediss://… or unix:///PATH".to_owned();
+        let (text, others) = split_hosts(&text);
+        if others.len() >= NODES_MAX {
+            return Err(format!("names more than {NODES_MAX} nodes"));
+        }
+        let read = |text: &str| text.into_connection_info().map_err(|_| expected());
+        let tcp = |info: &ConnectionInfo| match info.addr() {
+            ConnectionAddr::Tcp(host, port) => Ok(RedisNode { host: host.clone(), port: *port }),
+            _ => Err(expected()),
+        };
+        let known = read(&text)?;
         let address = match known.addr() {
-            ConnectionAddr::Tcp(host, port) => {
-                RedisAddress::Tcp { host: host.clone(), port: *port, tls }
-            }
             ConnectionAddr::Unix(path) => RedisAddress::Unix(path.clone()),
-            _ => return Err(expected.to_owned()),
+            _ => {
+                let mut nodes = vec![tcp(&known)?];
+                for other in others {
+                    nodes.push(tcp(&read(&format!("redis://{other}"))?)?);
+                }
+                RedisAddress::Tcp { nodes, tls }
+            }
         };
         let login = known.redis_settings();
         Ok(Self {
@@ -90,6 +119,22 @@ impl RedisUrl {
     }
 }
 
+/// A URL with the first of its hosts alone, and all others.
+fn split_hosts(url: &str) -> (String, Vec<String>) {
+    let whole = || (url.to_owned(), Vec::new());
+    let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| *scheme == "redis")
+    else {
+        return whole();
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (login, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
+    let mut hosts = hosts.split(',').map(str::to_owned);
+    match hosts.next() {
+        Some(first) => (format!("{scheme}://{login}{first}{path}"), hosts.collect()),
+        None => whole(),
+    }
+}
+
 /// Without the password.
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,10 +147,10 @@ impl fmt::Display for RedisUrl {
         };
         match &self.address {
             RedisAddress::Unix(path) => write!(f, "unix://{}", path.display()),
-            RedisAddress::Tcp { host, port, tls } => {
+            RedisAddress::Tcp { nodes, tls } => {
                 let scheme = if tls.is_some() { "rediss" } else { "redis" };
-                let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-                write!(f, "{scheme}://{login}{host}:{port}/{}", self.database)
+                let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+                write!(f, "{scheme}://{login}{}/{}", nodes.join(","), self.database)
             }
         }
     }

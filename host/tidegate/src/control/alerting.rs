@@ -108,11 +108,22 @@ fn of_logs(input: &Input) -> impl Iterator<Item = Finding> {
     })
 }
 
+/// What is shared and not now, what is to be followed and is not, and what was given that was not true.
+fn of_kept(input: &Input) -> impl Iterator<Item = Finding> {
+    let different = input.results.inspected.recent(Instant::now());
+    let different = different.map(|what| Finding {
+        condition: Condition::Cache,
+        server: None,
+        what,
+        is_urgent: false,
+    });
+    of_redis(input).chain(of_logs(input)).chain(different)
+}
+
 /// What is wrong with what this process alone knows of.
 fn of_process(input: &Input, watched: &Watched) -> Vec<Finding> {
     let troubles = input.pools.troubles().into_iter();
-    let troubles = troubles.map(|trouble| of_pool(watched, trouble));
-    troubles.chain(of_redis(input)).chain(of_logs(input)).collect()
+    troubles.map(|trouble| of_pool(watched, trouble)).chain(of_kept(input)).collect()
 }
 
 /// Where there is no cluster to watch: tells of pools and what is shared alone, again and again.
@@ -151,8 +162,7 @@ impl Cluster<'_> {
                 .filter(|trouble| !is_told(trouble))
                 .map(|trouble| of_pool(self.watched, trouble)),
         );
-        findings.extend(of_redis(self.input));
-        findings.extend(of_logs(self.input));
+        findings.extend(of_kept(self.input));
         let trouble = &mut self.standing.trouble;
         let marks = |findings: &[Finding]| -> Vec<(String, bool)> {
             findings.iter().map(|finding| (finding.key(), finding.is_urgent)).collect()

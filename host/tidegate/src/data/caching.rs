@@ -1,6 +1,7 @@
 //! A worker's part of answers that are kept: asks the policy and the proof, looks, and heeds what is written.
 
 mod following; // reads that wait for another of the same
+mod named; // what the policy names
 mod shared; // what several processes share
 pub mod told; // `SHOW tidegate.cache`
 mod written; // what clients write
@@ -46,6 +47,8 @@ pub struct Caching {
     plans: Plans<u128, Planned>,
     verdicts: Plans<u128, Verdict>,
     writes: Plans<u128, Written>,
+    /// What the policy says that writes take, and of which database.
+    taken: Plans<u128, (Arc<str>, Arc<[Tag]>)>,
     /// What the unit that was looked for last is to be kept under, if a server answers it now.
     filling: Option<Filling>,
     /// What the unit that was looked for last waits for.
@@ -69,6 +72,7 @@ struct Planned {
     planner: Option<u64>,
     /// Of the rule, where the plan is one.
     counts: Option<Arc<RuleCounts>>,
+    constant: named::Constant,
 }
 
 impl Planned {
@@ -98,17 +102,21 @@ pub struct Inspection {
     pub given: Given,
     pub again: Again,
     pub shape: Arc<Shape>,
+    pub key: Key,
+    /// Where others share it.
+    pub shared: Option<Arc<Entry>>,
 }
 
 impl Caching {
     pub fn new(results: Arc<Results>) -> Self {
         Self {
-            sampler: Sampler::new(results.inspections_max()),
+            sampler: Sampler::new(results.inspected.per_second_max),
             inspection: None,
             results,
             plans: Plans::default(),
             verdicts: Plans::default(),
             writes: Plans::default(),
+            taken: Plans::default(),
             filling: None,
             later: None,
             come: Come::default(),
@@ -233,7 +241,9 @@ impl Routing {
             return;
         };
         let (again, shape) = (written::again(client, next), wanted.shape.clone());
-        self.caching.inspection = Some(Box::new(Inspection { given, again, shape }));
+        let (key, shared) =
+            (wanted.key.clone(), wanted.shared.as_ref().map(|(entry, _)| entry.clone()));
+        self.caching.inspection = Some(Box::new(Inspection { given, again, shape, key, shared }));
     }
 
     /// What to look for, if the unit's answer may be kept.
@@ -250,6 +260,8 @@ impl Routing {
             planned.count(RuleCounts::deny);
             CacheNote::Denied(why)
         })?;
+        let tags =
+            named::with_named((tags, known.serial), (&planned, rule), next, &client.database);
         let ttl = self.cache_ttl(&planned, rule, &text, next).ok_or(CacheNote::NotWanted)?;
         let own = self.own_parts(next, &text, rule);
         let policy = self.reader.view().slot(Slot::Caching).stamp(client.id.0);
@@ -310,7 +322,8 @@ impl Routing {
                 Some(self.caching.results.rule(&client.database, tables, rule.ttl))
             }
         };
-        let planned = Planned { plan: Arc::new(answer.plan), planner, counts };
+        let plan = Arc::new(answer.plan);
+        let planned = Planned { plan, planner, counts, constant: named::Constant::default() };
         if answer.source != AnswerSource::StandIn {
             self.caching.plans.put(key, stamp, planned.clone());
         }

@@ -8,8 +8,7 @@ use redis::{Cmd, RedisError, Value};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tidegate_limiter::{FUNCTIONS, Order, Taken};
 
-use crate::config::RateRedis;
-use crate::redis_connection::{Lost, RedisConnection};
+use crate::redis_connection::{Lost, Redis, RedisConnection, told};
 
 /// The form of what is in Redis. Another form has another number, so that both may be in use at a time.
 const FORMAT: u32 = 1;
@@ -89,12 +88,13 @@ pub(super) struct Calls {
 
 impl Calls {
     /// Connects, and finds out which kind of call Redis knows.
-    pub(super) async fn open(settings: &RateRedis) -> Result<Self, Lost> {
-        let mut redis = RedisConnection::open(&settings.url).await?;
-        let prefix = format!("{}:limits:{FORMAT}:", settings.prefix);
-        let empty = command(Kind::Function, &Call::Members.name(), b"");
+    pub(super) async fn open(redis: &mut Redis, prefix: &str) -> Result<Self, Lost> {
+        // One hash tag: a cluster has all buckets in one slot, so that one node counts them.
+        let prefix = format!("{{{prefix}:limits:{FORMAT}}}:");
+        let mut redis = redis.open(&prefix).await?;
+        let empty = command(Kind::Function, &Call::Members.name(), prefix.as_bytes());
         // Without arguments it fails in any case; how it does, tells.
-        let kind = match ask(&mut redis.pipeline, &empty).await {
+        let kind = match redis.ask(&empty).await {
             Err(error) if is_unknown_command(&error) => Kind::Script,
             _ => Kind::Function,
         };
@@ -148,7 +148,7 @@ async fn run(
     what: Call,
     call: Cmd,
 ) -> Result<Value, Lost> {
-    let words = |error: RedisError| error.to_string();
+    let words = |error: RedisError| told(&error);
     match ask(&mut pipeline, &call).await {
         Err(error) if is_missing(&error) => {}
         answer => return answer.map_err(words),

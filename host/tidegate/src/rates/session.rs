@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::Inner;
 use super::function::Calls;
 use crate::config::RateRedis;
-use crate::redis_connection::Lost;
+use crate::redis_connection::{Lost, Redis};
 
 /// From the connection to the functions in place.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
@@ -48,8 +48,9 @@ async fn run(
     process: String,
     mut orders: mpsc::Receiver<Order>,
 ) {
+    let mut redis = Redis::new(settings.url.clone());
     while pause(&inner, &mut orders).await {
-        let why = match open(&settings, &process).await {
+        let why = match open(&settings, &mut redis, &process).await {
             Err(why) => why,
             Ok((calls, members)) => {
                 inner.reach(members);
@@ -80,9 +81,14 @@ async fn pause(inner: &Inner, orders: &mut mpsc::Receiver<Order>) -> bool {
 }
 
 /// Whoever answers this in time is asked.
-async fn open(settings: &RateRedis, process: &str) -> Result<(Calls, u32), Lost> {
+async fn open(
+    settings: &RateRedis,
+    redis: &mut Redis,
+    process: &str,
+) -> Result<(Calls, u32), Lost> {
     let silent = |_| "it does not answer".to_owned();
-    let calls = timeout(CONNECT_TIME_MAX, Calls::open(settings)).await.map_err(silent)??;
+    let opening = Calls::open(redis, &settings.prefix);
+    let calls = timeout(CONNECT_TIME_MAX, opening).await.map_err(silent)??;
     let member = || calls.members(process, milliseconds(MEMBER_TIME_MAX));
     // The first may have to bring the functions.
     timeout(CONNECT_TIME_MAX, member()).await.map_err(silent)??;

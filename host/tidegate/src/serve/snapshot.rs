@@ -91,7 +91,7 @@ fn add_cluster(snapshot: &mut Snapshot, topology: Option<&Topology>) {
 fn kept(results: &Results) -> KeptSnapshot {
     let (counts, entries, bytes) = results.counts();
     let follow = results.follow_counts();
-    let (inspected, different) = results.inspected();
+    let (inspected, different) = results.inspected.counts();
     KeptSnapshot {
         entries,
         bytes,

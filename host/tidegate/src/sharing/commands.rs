@@ -5,9 +5,11 @@ use std::sync::Arc;
 use redis::{Cmd, Value};
 
 use super::scripts::Script;
-use crate::config::RedisSettings;
-pub(super) use crate::redis_connection::Lost;
-use crate::redis_connection::RedisConnection;
+pub(super) use crate::redis_connection::{Lost, Redis};
+use crate::redis_connection::{RedisConnection, told};
+
+/// Of each of the two numbers that tell runs apart: 80 random bits.
+const RUN_PART_BYTES: usize = 20;
 
 /// An open connection, with the scripts in place. Dropping it closes it.
 pub(super) struct Connection {
@@ -15,15 +17,15 @@ pub(super) struct Connection {
     prefix: Arc<str>,
     /// By `Script::ALL`.
     digests: Arc<[String]>,
-    /// Which run of Redis this is: another after each start.
+    /// Which run of Redis this is: another after each start, and when a replica has become the primary.
     pub(super) run: String,
 }
 
 impl Connection {
-    /// `prefix` stands before all keys.
-    pub(super) async fn open(settings: &RedisSettings, prefix: &str) -> Result<Self, Lost> {
+    /// `prefix` stands before all keys, and has the hash tag that all have in common.
+    pub(super) async fn open(redis: &mut Redis, prefix: &str) -> Result<Self, Lost> {
         let mut connection = Self {
-            redis: RedisConnection::open(&settings.url).await?,
+            redis: redis.open(prefix).await?,
             prefix: prefix.into(),
             digests: Arc::default(),
             run: String::new(),
@@ -58,11 +60,13 @@ impl Connection {
         if value("role:").is_some_and(|role| role != "master") {
             return Err("it is a replica".to_owned());
         }
-        value("run_id:").map(str::to_owned).ok_or_else(|| "INFO names no run_id".to_owned())
+        let run = value("run_id:").ok_or_else(|| "INFO names no run_id".to_owned())?;
+        let replication = value("master_replid:").unwrap_or_default();
+        Ok([run, replication].map(|id| id.get(..RUN_PART_BYTES).unwrap_or(id)).concat())
     }
 
     async fn ask(&mut self, command: &Cmd) -> Result<Value, Lost> {
-        answer(self.redis.pipeline.send_packed_command(command).await)
+        self.redis.ask(command).await.map_err(|error| told(&error))
     }
 
     /// A call of a script.
@@ -85,7 +89,7 @@ impl Connection {
 }
 
 fn answer(answer: Result<Value, redis::RedisError>) -> Result<Value, Lost> {
-    answer.and_then(Value::extract_error).map_err(|error| error.to_string())
+    answer.and_then(Value::extract_error).map_err(|error| told(&error))
 }
 
 /// What scripts answer: strings, of which the first says what it is.

@@ -10,6 +10,7 @@ use tidegate_cache::{Names, Tag};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
+use super::entries::Asked;
 use super::{Entry, Sharing};
 
 /// That it was done; an error: it was not, and may never be.
@@ -40,6 +41,7 @@ pub(super) enum Order {
         value: Vec<u8>,
         ttl: Duration,
     },
+    Entries(Asked),
 }
 
 #[derive(Debug)]

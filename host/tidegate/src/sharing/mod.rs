@@ -12,12 +12,14 @@
 //! process can serve what it cannot take away.
 
 mod commands; // the connection, and what it answers
+mod entries; // what applications put
 mod gate; // what holds bytes back until others know
 mod inbox; // who asks, and is answered
 mod scripts; // what runs in Redis
 mod session; // from the connection to its end
 mod tags; // names and numbers as Redis has them
 
+pub use entries::SharedEntryCounts;
 pub use gate::{Gate, Gates, poll_open};
 pub use inbox::{Looked, Looking, Shared};
 pub use session::Note;
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_cache::{Flight, Membership, MembershipConfig, Standing, Told};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::config::RedisSettings;
 use inbox::{Order, Request};
@@ -81,6 +84,8 @@ pub struct SharingCounts {
     pub untold: AtomicU64,
     /// Ends of sessions.
     pub losses: AtomicU64,
+    /// Of what applications put.
+    pub entries: SharedEntryCounts,
 }
 
 /// One process's part.
@@ -97,9 +102,10 @@ impl Sharing {
     /// `seed` is the process's.
     pub fn new(settings: RedisSettings, seed: u128) -> Arc<Self> {
         let RedisSettings { lease, reliance, .. } = settings;
-        let config = MembershipConfig { own: 0, peers: Box::default(), lease, reliance };
+        // Until it is known who the others are, there is somebody.
+        let config = MembershipConfig { own: 0, peers: [0].into(), lease, reliance };
         let core = Core {
-            membership: Membership::new(config),
+            membership: Membership::new(config, Instant::now()),
             requests: None,
             said: None,
             redis: settings.url.to_string(),
@@ -202,11 +208,13 @@ impl Sharing {
     fn send(&self, core: &mut Core, order: Order) -> Option<inbox::Answer> {
         let requests = core.requests.as_ref()?;
         let (request, answer) = Request::new(order);
-        if requests.try_send(request).is_err() {
-            self.lose(core, "too much waits for it");
-            return None;
+        match requests.try_send(request) {
+            Ok(()) => return Some(answer),
+            Err(TrySendError::Full(_)) => self.lose(core, "too much waits for it"),
+            // It has just ended; why, its task says.
+            Err(TrySendError::Closed(_)) => self.leave(core),
         }
-        Some(answer)
+        None
     }
 
     /// Whatever was not answered in this session, is not answered any more.
@@ -218,12 +226,16 @@ impl Sharing {
     }
 
     fn lose(&self, core: &mut Core, why: &str) {
+        self.leave(core);
+        say(core, Some(why));
+    }
+
+    fn leave(&self, core: &mut Core) {
         if core.membership.standing() != Standing::Apart {
             count(&self.counts.losses);
         }
         core.requests = None;
         core.membership.handle_lost();
-        say(core, Some(why));
     }
 
     /// Now and then in a session: who is silent keeps the others from serving.

@@ -2,7 +2,8 @@
 //!
 //! Under the prefix: `n` which life of the data this is; `m` members, each with its session and the number it has told, and the
 //! number `c` that was drawn last; `o:ID` the marks of one member; `t:TAG` a tag's version `v`, and the marks that are on it; `e:KEY`
-//! an answer, behind the versions it was read under. Behind a version stands who may rely on it: nobody, one member, or `*`: several,
+//! an answer, behind the versions it was read under; `x:NAME` an entry that an application has put, and `z` the names of all of them,
+//! with when they end: one that is not in it is not there. Behind a version stands who may rely on it: nobody, one member, or `*`: several,
 //! or nobody knows.
 //!
 //! - Nothing is done in another life than the caller's, and nothing is told by a member whose session is another's by now: a
@@ -57,7 +58,7 @@ local n = redis.call('GET', p .. 'n')
 if not n or string.sub(n, 1, #ARGV[1]) ~= ARGV[1] then
   n = ARGV[1] .. ARGV[2]
   redis.call('SET', p .. 'n', n)
-  redis.call('DEL', p .. 'm')
+  redis.call('DEL', p .. 'm', p .. 'z')
 end
 local id, session = ARGV[3], ARGV[4]
 local known = redis.call('HGET', p .. 'm', id)
@@ -185,6 +186,85 @@ redis.call('SET', p .. 'e:' .. ARGV[2], ARGV[5], 'PX', ARGV[3])
 return {'ok'}
 ";
 
+/// `all()`: how many entries there are, those that have ended left out. `drop(name)`: 1 if there was one.
+const ENTRIES: &str = "\
+local z, clock = p .. 'z', redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local function all()
+  redis.call('ZREMRANGEBYSCORE', z, '-inf', now)
+  return redis.call('ZCARD', z)
+end
+local function drop(name)
+  redis.call('DEL', p .. 'x:' .. name)
+  return redis.call('ZREM', z, name)
+end
+";
+
+/// Behind life, member, session: a name. Answers `none`; or `entry`, value, media type, tags with zeros between, milliseconds left.
+const ENTRY_GET: &str = "\
+if not redis.call('ZSCORE', z, ARGV[4]) then return {'none'} end
+local key = p .. 'x:' .. ARGV[4]
+local e = redis.call('HMGET', key, 'v', 'c', 't')
+local left = redis.call('PTTL', key)
+if not (e[1] and e[2] and e[3]) or left <= 0 then return {'none'} end
+return {'entry', e[1], e[2], e[3], tostring(left)}
+";
+
+/// Behind life, member, session: a name, milliseconds, how many there may be, value, media type, tags. Answers `ok`, how many there
+/// are, and how many made room.
+const ENTRY_PUT: &str = "\
+local name, ttl = ARGV[4], tonumber(ARGV[5])
+drop(name)
+local over = all() + 1 - tonumber(ARGV[6])
+local gone = over > 0 and redis.call('ZRANGE', z, 0, over - 1) or {}
+for _, one in ipairs(gone) do drop(one) end
+redis.call('HSET', p .. 'x:' .. name, 'v', ARGV[7], 'c', ARGV[8], 't', ARGV[9])
+redis.call('PEXPIRE', p .. 'x:' .. name, ttl)
+redis.call('ZADD', z, string.format('%.0f', now + ttl), name)
+if redis.call('PTTL', z) < ttl then redis.call('PEXPIRE', z, ttl) end
+return {'ok', tostring(all()), tostring(#gone)}
+";
+
+/// Behind life, member, session: names. Answers `ok`, how many there are, and how many were taken.
+const ENTRY_TAKE: &str = "\
+all()
+local taken = 0
+for i = 4, #ARGV do taken = taken + drop(ARGV[i]) end
+return {'ok', tostring(all()), tostring(taken)}
+";
+
+/// Behind life, member, session: a tag. Answers as `ENTRY_TAKE`.
+const ENTRY_TAKE_TAGGED: &str = "\
+all()
+local taken = 0
+for _, name in ipairs(redis.call('ZRANGE', z, 0, -1)) do
+  local own = redis.call('HGET', p .. 'x:' .. name, 't')
+  if own then
+    for tag in string.gmatch(own, '[^%z]+') do
+      if tag == ARGV[4] then
+        taken = taken + drop(name)
+        break
+      end
+    end
+  end
+end
+return {'ok', tostring(all()), tostring(taken)}
+";
+
+/// Behind life, member, session. Answers as `ENTRY_TAKE`; the values end in their time.
+const ENTRY_CLEAR: &str = "\
+local taken = all()
+redis.call('DEL', z)
+return {'ok', '0', tostring(taken)}
+";
+
+/// Behind life, member, session. Answers `ok`, how many there are, and their names.
+const ENTRY_NAMES: &str = "\
+local answer = {'ok', tostring(all())}
+for _, name in ipairs(redis.call('ZRANGE', z, 0, -1)) do answer[#answer + 1] = name end
+return answer
+";
+
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Script {
@@ -195,11 +275,30 @@ pub(super) enum Script {
     End,
     Look,
     Put,
+    EntryGet,
+    EntryPut,
+    EntryTake,
+    EntryTakeTagged,
+    EntryClear,
+    EntryNames,
 }
 
 impl Script {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Hello, Self::Join, Self::Beat, Self::Mark, Self::End, Self::Look, Self::Put];
+    pub(super) const ALL: [Self; 13] = [
+        Self::Hello,
+        Self::Join,
+        Self::Beat,
+        Self::Mark,
+        Self::End,
+        Self::Look,
+        Self::Put,
+        Self::EntryGet,
+        Self::EntryPut,
+        Self::EntryTake,
+        Self::EntryTakeTagged,
+        Self::EntryClear,
+        Self::EntryNames,
+    ];
 
     /// In Lua.
     pub(super) fn text(self) -> String {
@@ -211,6 +310,16 @@ impl Script {
             Self::End => [LIFE, MEMBER, TAGGED, MOVED, END].concat(),
             Self::Look => [LIFE, TAGGED, MOVED, LOOK].concat(),
             Self::Put => [LIFE, PUT].concat(),
+            Self::EntryGet => Self::of_entries(ENTRY_GET),
+            Self::EntryPut => Self::of_entries(ENTRY_PUT),
+            Self::EntryTake => Self::of_entries(ENTRY_TAKE),
+            Self::EntryTakeTagged => Self::of_entries(ENTRY_TAKE_TAGGED),
+            Self::EntryClear => Self::of_entries(ENTRY_CLEAR),
+            Self::EntryNames => Self::of_entries(ENTRY_NAMES),
         }
+    }
+
+    fn of_entries(script: &str) -> String {
+        [LIFE, MEMBER, ENTRIES, script].concat()
     }
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::Cmd;
-use tidegate_cache::{Flight, MembershipConfig, Names, Standing, Tag};
+use tidegate_cache::{Flight, MembershipConfig, Names, Tag};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::commands::{Connection, Lost};
+use super::commands::{Connection, Lost, Redis};
+use super::entries::Asked;
 use super::inbox::{Looked, Order, Request, Shared};
 use super::scripts::Script;
 use super::{Orphan, REQUESTS_MAX, Sharing, tags};
@@ -47,6 +48,10 @@ enum Done {
     Put {
         answer: Result<Vec<Vec<u8>>, Lost>,
     },
+    Entries {
+        found: oneshot::Sender<Vec<Vec<u8>>>,
+        answer: Result<Vec<Vec<u8>>, Lost>,
+    },
     /// It was late, and nothing depends on it.
     Late,
 }
@@ -72,12 +77,13 @@ impl Sharing {
         let (lease_ms, reliance_ms) = (lease.as_millis(), reliance.as_millis());
         let (own_prefix, format) = (&self.settings.prefix, tags::FORMAT);
         let prefix = format!("{own_prefix}:{format}:{lease_ms}:{reliance_ms}:{{{place}}}:");
-        let mut retry = RETRY_TIME_MIN;
+        let (mut redis, mut retry) = (Redis::new(self.settings.url.clone()), RETRY_TIME_MIN);
         loop {
-            let Err(why) = self.session(own, &prefix, note).await;
+            let before = self.core().membership.session();
+            let Err(why) = self.session(own, (&mut redis, &prefix), note).await;
             let joined = {
                 let mut core = self.core();
-                let joined = core.membership.standing() == Standing::Joined;
+                let joined = core.membership.joined() > before;
                 self.lose(&mut core, &why);
                 joined
             };
@@ -89,10 +95,10 @@ impl Sharing {
     async fn session(
         &self,
         own: u8,
-        prefix: &str,
+        (redis, prefix): (&mut Redis, &str),
         note: &Note<'_>,
     ) -> Result<std::convert::Infallible, Lost> {
-        let opening = Connection::open(&self.settings, prefix);
+        let opening = Connection::open(redis, prefix);
         let opened = tokio::time::timeout(CONNECT_TIME_MAX, opening).await;
         let connection = opened.map_err(|_| "it does not answer".to_owned())??;
         let number = self.core().membership.session() + 1;
@@ -103,12 +109,13 @@ impl Sharing {
         };
         let mut session = Session { sharing: self, connection, who, calls: JoinSet::new() };
         session.hello().await?;
+        session.leave_the_last().await;
         session.wait_for_orphans().await;
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let flights = {
             let mut core = self.core();
             core.requests = Some(sender);
-            core.membership.handle_connected()
+            core.membership.handle_connected(&session.connection.run)
         };
         session.mark_again(flights).await?;
         session.join().await?;
@@ -183,6 +190,15 @@ impl Session<'_> {
                 std::str::from_utf8(process).ok().and_then(|process| process.parse().ok())
             });
             orphans.push(Orphan { process, since: now });
+        }
+    }
+
+    /// Where beats were made before, they may still be heard: by those who have not found out that Redis is elsewhere now.
+    async fn leave_the_last(&self) {
+        let run = &self.connection.run;
+        let usable_at = self.sharing.core().membership.usable_at(run);
+        if let Some(at) = usable_at {
+            tokio::time::sleep_until(at.into()).await;
         }
     }
 
@@ -331,6 +347,19 @@ impl Session<'_> {
                     }
                 });
             }
+            Order::Entries(Asked { script, arguments, answer: found }) => {
+                let mut call = self.member(script);
+                arguments.iter().for_each(|argument| {
+                    call.arg(argument);
+                });
+                let sent = self.connection.send(call);
+                self.calls.spawn(async move {
+                    match tokio::time::timeout(patience, sent).await {
+                        Ok(answer) => Done::Entries { found, answer },
+                        Err(_) => Done::Late,
+                    }
+                });
+            }
         }
         Ok(())
     }
@@ -363,6 +392,7 @@ impl Session<'_> {
                     super::count(&self.sharing.counts.puts);
                 }
             }
+            Done::Entries { found, answer } => drop(found.send(answer?)),
             Done::Late | Done::Beat { .. } => {}
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidegate_cache::{Key, Names, Store, Stored, Tag};
 
 /// The form of what is put. Another form, another prefix.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 /// Keys of answers are told apart by all their bytes; the hash need not be secret.
 pub const KEY_SEED: u64 = 0;
 

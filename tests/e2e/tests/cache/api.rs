@@ -51,6 +51,51 @@ fn answers_are_taken_by_table_pattern_and_altogether() {
 }
 
 #[test]
+fn answers_are_taken_by_the_tags_that_the_policy_gives_them() {
+    let mut kept = Kept::start(shared_cluster(), "cache_tags", SCHEMA, With::ThePrimary);
+    let rules = value!({"rules": [
+        {"table": "t", "ttl_ms": 60000, "row": "id", "tags": ["board"]},
+        {"table": "u", "ttl_ms": 60000, "takes": ["board"]},
+        {"table": "fa", "ttl_ms": 60000},
+    ]});
+    let answer = kept.tidegate.admin_put("/api/v1/plugins/caching/config", &rules.to_string());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    kept.wait_until_kept();
+    let mut client = kept.connect();
+    let by_id = |client: &mut Client, id: &str| {
+        let parse = pipeline().parse("", "SELECT v FROM t WHERE id = $1", &[23]);
+        client.send(parse.bind("", "", &[Some(id)]).execute("").sync());
+        client.expect("1 2 D C ZI");
+        shown(client) == "hit"
+    };
+    let of = |client: &mut Client, sql: &str| {
+        client.query(sql);
+        shown(client) == "hit"
+    };
+    let (all, other) = ("SELECT sum(v) FROM t", "SELECT sum(v) FROM fa");
+    let found = |client: &mut Client| {
+        [by_id(client, "1"), by_id(client, "2"), of(client, all), of(client, other)]
+    };
+    for (tag, left) in [
+        ("t:row:1", [false, true, true, true]),
+        ("t:rows", [false, false, true, true]),
+        ("t:any", [true, true, false, true]),
+        ("board", [false, false, false, true]),
+        ("t:row:3", [true, true, true, true]),
+    ] {
+        found(&mut client);
+        assert_eq!(found(&mut client), [true; 4], "before {tag}");
+        let (status, told) = invalidate(&kept, &value!({"tag": tag, "database": kept.database}));
+        assert_eq!(status, 200, "{told}");
+        assert_eq!(found(&mut client), left, "{tag}");
+    }
+    // A write of one table takes what the policy says, of another: and nothing else.
+    assert_eq!(found(&mut client), [true; 4]);
+    client.query("INSERT INTO u (id, v) VALUES (4711, 1)");
+    assert_eq!(found(&mut client), [false, false, false, true]);
+}
+
+#[test]
 fn a_session_is_told_what_the_cache_had_to_do_with_its_last_statement() {
     let mut kept = Kept::start(shared_cluster(), "cache_show", SCHEMA, With::ThePrimary);
     let mut client = kept.connect();

@@ -17,20 +17,20 @@ const MOMENT: Duration = Duration::from_millis(700);
 /// On a machine that is busy with other tests nothing is to be late, where that is not what is tested.
 const PATIENT: &str = "deadline = \"1s\"\nlease = \"3s\"\n";
 /// Soon lost, and yet not by a busy machine alone.
-const BRISK: &str = "deadline = \"300ms\"\nlease = \"1500ms\"\n";
+pub const BRISK: &str = "deadline = \"300ms\"\nlease = \"1500ms\"\n";
 /// However busy the machine is.
-const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(60);
 
 /// Each Tidegate is a user of its own, so that one alone can be shut out.
-const USERS: [&str; 14] = [
+pub const USERS: [&str; 14] = [
     "--user", "t1", "on", ">secret", "~*", "&*", "+@all", "--user", "t2", "on", ">secret", "~*",
     "&*", "+@all",
 ];
 
 /// Two Tidegates, numbered 1 and 2, in front of one server that writes down each statement.
-struct Pair {
-    both: [Tidegate; 2],
-    database: String,
+pub struct Pair {
+    pub both: [Tidegate; 2],
+    pub database: String,
     log: PathBuf,
     marks: usize,
 }
@@ -63,7 +63,7 @@ fn set_rules(tidegate: &Tidegate, rule: &str) {
 }
 
 impl Pair {
-    fn start(redis: &Redis, name: &str, timing: &str) -> Pair {
+    pub fn start(redis: &Redis, name: &str, timing: &str) -> Pair {
         let database = test_database(name);
         let mut direct = Client::connect(&shared_cluster().primary().url(ROLE, &database));
         let answer = direct.query(SCHEMA);
@@ -77,7 +77,7 @@ impl Pair {
         pair
     }
 
-    fn connect(&self, which: usize) -> Client {
+    pub fn connect(&self, which: usize) -> Client {
         Client::connect(&self.both[which % 2].url(ROLE, &self.database))
     }
 
@@ -89,16 +89,19 @@ impl Pair {
         std::fs::read_to_string(&self.log).unwrap().contains(&mark)
     }
 
+    /// How many of them serve.
+    pub fn serving(&self) -> f64 {
+        self.both.iter().map(|one| metric(one, "tidegate_cache_l2_serving")).sum()
+    }
+
     #[track_caller]
     fn wait_until_served(&mut self, client: &mut Client, sql: &str) {
         wait_until(LONG, "an answer is served that is kept", || !self.runs(client, sql));
     }
 
     /// Until both serve, and what one has read the other has not to read.
-    fn wait_until_shared(&mut self) {
-        wait_until(LONG, "both serve", || {
-            self.both.iter().all(|one| metric(one, "tidegate_cache_l2_serving") == 1.0)
-        });
+    pub fn wait_until_shared(&mut self) {
+        wait_until(LONG, "both serve", || self.serving() == 2.0);
         let mut clients = [0, 1].map(|which| self.connect(which));
         wait_until(LONG, "answers are shared", || {
             let sql = "SELECT v FROM t WHERE id = 9";
@@ -302,6 +305,57 @@ fn a_commit_that_cannot_be_told_waits_until_nobody_serves_what_it_changes() {
 }
 
 #[test]
+fn a_redis_that_is_full_or_read_only_is_as_one_that_is_gone() {
+    let redis = Redis::start(&USERS);
+    let mut pair = Pair::start(&redis, "shared_full", BRISK);
+    let (mut one, mut other) = (pair.connect(0), pair.connect(1));
+    let sql = "SELECT v FROM reg WHERE k = 1";
+    for (n, [trouble, remedy, word]) in [
+        ["CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OOM"],
+        ["REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "replica"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        other.value(sql);
+        redis.command(trouble);
+        one.query(&format!("UPDATE reg SET v = {} WHERE k = 1", n + 50));
+        assert_eq!(other.value(sql), Some((n + 50).to_string()));
+        wait_until(LONG, "nothing is served", || pair.serving() == 0.0);
+        assert!(pair.both.iter().all(|one| one.log().contains(word)), "{}", pair.both[0].log());
+        redis.command(remedy);
+        pair.wait_until_shared();
+        assert_eq!(other.value(sql), Some((n + 50).to_string()));
+    }
+}
+
+#[test]
+fn a_redis_that_refuses_the_password_or_knows_no_scripts_costs_no_statement() {
+    let database = test_database("shared_refused");
+    let direct = shared_cluster().primary().url(ROLE, &database);
+    Client::connect(&direct).query(SCHEMA);
+    for (arguments, word) in [
+        (&["--requirepass", "another"][..], "Password authentication failed"),
+        (&["--rename-command", "EVALSHA", ""][..], "unknown command"),
+    ] {
+        let redis = Redis::start(&[&USERS[..7], arguments].concat());
+        let url = match word {
+            "unknown command" => redis.url_as("t1", "secret"),
+            _ => redis.url_as("t1", "wrong"),
+        };
+        let toml = format!("peer_id = 1\n[pool]\nsize_min = 0\n[cache.redis]\nurl = \"{url}\"\n");
+        let tidegate = start(&database, toml);
+        let mut client = Client::connect(&tidegate.url(ROLE, &database));
+        client.query("UPDATE reg SET v = v + 1 WHERE k = 1");
+        wait_until(LONG, "it is said", || tidegate.log().contains(word));
+        assert!(!tidegate.log().contains("wrong@"), "a password is nobody's business");
+        client.query("UPDATE reg SET v = v + 1 WHERE k = 1");
+        let seen = client.value("SELECT v FROM reg WHERE k = 1");
+        assert_eq!(seen, Client::connect(&direct).value("SELECT v FROM reg WHERE k = 1"));
+    }
+}
+
+#[test]
 fn what_a_process_that_is_killed_had_under_way_is_waited_for() {
     let redis = Redis::start(&USERS);
     let mut pair = Pair::start(&redis, "shared_killed", BRISK);
@@ -339,12 +393,8 @@ fn nobody_goes_back_whatever_becomes_of_redis() {
         let hits = |one: &Tidegate| metric(one, "tidegate_cache_l2_looks_total");
         pair.both.iter().map(hits).sum::<f64>()
     };
-    let serve = || {
-        let serves = |one: &Tidegate| metric(one, "tidegate_cache_l2_serving") == 1.0;
-        pair.both.iter().all(serves)
-    };
     let goes_on = || {
-        wait_until(LONG, "both serve again", serve);
+        wait_until(LONG, "both serve again", || pair.serving() == 2.0);
         let before = served();
         wait_until(LONG, "answers are asked for", || served() > before + 50.0);
     };

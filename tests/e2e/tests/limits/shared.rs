@@ -9,12 +9,12 @@ use tidegate_test_support::{
 };
 
 /// On a machine that is busy with other tests nothing is to be late, where that is not what is tested.
-const PATIENT: &str = "deadline = \"1s\"";
+pub const PATIENT: &str = "deadline = \"1s\"";
 /// However busy the machine is.
-const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(60);
 
 /// Two Tidegates, and a client of each.
-struct Pair {
+pub struct Pair {
     both: [Tidegate; 2],
     clients: [Client; 2],
     urls: [String; 2],
@@ -41,14 +41,14 @@ impl Pair {
     }
 
     /// And until both know that they are two.
-    fn shared(name: &str, rates: &str, redis: &str) -> Pair {
+    pub fn shared(name: &str, rates: &str, redis: &str) -> Pair {
         let pair = Self::start(name, rates, redis);
         pair.wait_until_shared();
         pair
     }
 
     #[track_caller]
-    fn wait_until_shared(&self) {
+    pub fn wait_until_shared(&self) {
         wait_until(LONG, "both count together", || {
             self.both.iter().all(|one| {
                 metric(one, "tidegate_limits_shared") == 1.0
@@ -58,7 +58,7 @@ impl Pair {
     }
 
     /// Does a statement of this user pass?
-    fn passes(&mut self, which: usize, user: &str) -> bool {
+    pub fn passes(&mut self, which: usize, user: &str) -> bool {
         match &*sqlstate(&mut self.clients[which], &format!("SELECT 2 /* user_id='{user}' */")) {
             "" => true,
             "53400" => false,
@@ -67,11 +67,11 @@ impl Pair {
     }
 
     /// How many of so many statements pass.
-    fn passing(&mut self, which: usize, user: &str, count: usize) -> usize {
+    pub fn passing(&mut self, which: usize, user: &str, count: usize) -> usize {
         (0..count).filter(|_| self.passes(which, user)).count()
     }
 
-    fn metric(&self, name: &str) -> f64 {
+    pub fn metric(&self, name: &str) -> f64 {
         self.both.iter().map(|one| metric(one, name)).sum()
     }
 }

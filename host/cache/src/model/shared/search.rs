@@ -10,11 +10,15 @@ impl World {
     /// that are not over.
     fn digest(&self, setup: &Setup) -> u128 {
         let mut all = Vec::with_capacity(96);
-        let mut numbers = vec![self.redis.number];
-        let mut versions = vec![0];
-        versions.extend(self.redis.versions);
-        numbers.extend(self.redis.members.iter().flatten().map(|(_, seen)| *seen));
-        let entries = [self.redis.entry, self.before.as_ref().and_then(|before| before.entry)];
+        let (mut numbers, mut versions) = (Vec::new(), vec![0]);
+        let both = || [&self.redis].into_iter().chain(&self.new);
+        for redis in both() {
+            numbers.push(redis.number);
+            versions.extend(redis.versions);
+            numbers.extend(redis.members.iter().flatten().map(|(_, seen)| *seen));
+        }
+        let mut entries: Vec<_> = both().map(|redis| redis.entry).collect();
+        entries.push(self.before.as_ref().and_then(|before| before.entry));
         versions.extend(entries.iter().flatten().flat_map(|(versions, _)| *versions));
         for message in &self.messages {
             match message.order {
@@ -45,24 +49,27 @@ impl World {
         }
         let rank = |known: &[u64], one: u64| known.partition_point(|other| *other < one) as u64;
         let (number, version) = (|one| rank(&numbers, one), |one| rank(&versions, one));
-        all.extend([self.tick, self.redis.life, number(self.redis.number)]);
-        all.extend(self.redis.versions.map(version));
-        all.extend(self.redis.relied.map(u64::from));
+        all.extend([self.tick, self.splits.into(), u64::from(self.new.is_some())]);
+        for redis in both() {
+            all.extend([redis.run, redis.life, number(redis.number)]);
+            all.extend(redis.versions.map(version));
+            all.extend(redis.relied.map(u64::from));
+            for member in redis.members {
+                all.extend(member.map_or([0, 0], |(session, seen)| [session + 1, number(seen)]));
+            }
+            for (who, session, token) in &redis.marks {
+                all.extend([1_000 + *who as u64, *session, *token]);
+            }
+        }
         // What is over, or was told without an answer to rely on, is as nothing.
         let relied = self.relied.filter(|(from, ..)| self.tick < from + setup.reliance);
         all.extend(relied.map_or([0; 4], |(from, [one, two], value)| {
             [from + 1, version(one), version(two), value.map_or(0, |value| value + 1)]
         }));
-        for member in self.redis.members {
-            all.extend(member.map_or([0, 0], |(session, seen)| [session + 1, number(seen)]));
-        }
         for entry in entries {
             let known =
                 entry.map_or([0; 3], |([one, two], value)| [version(one), version(two), value + 1]);
             all.extend(known);
-        }
-        for (who, session, token) in &self.redis.marks {
-            all.extend([1_000 + *who as u64, *session, *token]);
         }
         for message in &self.messages {
             let (kind, detail) = match message.order {
@@ -74,8 +81,9 @@ impl World {
                 Order::Look => (5, [0; 3]),
                 Order::Put([one, two], value) => (6, [version(one), version(two), value]),
             };
-            let Message { from, connection, life, session, made_at, .. } = *message;
+            let Message { from, is_to_new, connection, life, session, made_at, .. } = *message;
             all.extend([2_000 + kind, from as u64, connection, life, session, made_at]);
+            all.push(is_to_new.into());
             all.extend(detail);
         }
         all.extend([3_000, self.database, self.acknowledged, self.seen]);
@@ -109,6 +117,10 @@ impl World {
             all.extend(flags);
             all.extend([process.life, process.connection, process.marks_left as u64]);
             all.extend([process.losses.into(), u64::from(process.beat_at == self.tick)]);
+            all.extend([
+                process.is_at_new.into(),
+                process.usable_at.map_or(0, |at| at.max(self.tick) + 1),
+            ]);
             match process.joins {
                 Some((at, (made_at, drawn, told))) => {
                     all.extend([4_000 + at.max(self.tick), made_at, number(drawn)]);
@@ -180,6 +192,13 @@ fn nor_one_that_goes_back() {
     holds(Setup { losses: [0, 0], restores: 1, ..one_write() });
 }
 
+/// The replica has all, or has not heard of the last: it is promoted before or after. Each may find either, at any time.
+#[test]
+fn nor_two_of_which_each_process_has_found_another() {
+    holds(Setup { splits: 1, reads: 0, ..one_write() });
+    holds(Setup { splits: 1, reads: 0, losses: [0, 1], ..one_write() });
+}
+
 fn relying() -> Setup {
     Setup { reliance: 1, ..one_write() }
 }
@@ -212,6 +231,7 @@ fn each_rule_of_sharing_that_is_left_out_breaks_something() {
     breaks(mutant(Mutant::VersionsAfterTheRead), Broken::G1);
     breaks(mutant(Mutant::TellsItsOwnNumber), Broken::G1);
     breaks(Setup { reads: 2, ..mutant(Mutant::ForgetsFlights) }, Broken::Order);
+    breaks(Setup { splits: 1, ..mutant(Mutant::MovesAtOnce) }, Broken::G1);
     let wiped = |mutant| Setup { wipes: 1, losses: [0, 0], mutant, ..one_write() };
     breaks(wiped(Mutant::VersionsRepeat), Broken::G1);
     let restored = |mutant| Setup { restores: 1, losses: [0, 0], mutant, ..one_write() };

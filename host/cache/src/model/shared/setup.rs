@@ -31,6 +31,8 @@ pub(super) enum Mutant {
     WaitsForNoReliance,
     /// Whoever comes back commits at once.
     ComesBackAtOnce,
+    /// What is shared is used in another place as soon as it is found there.
+    MovesAtOnce,
     /// What is not there, or was put there anew, nobody relies on.
     TrustsWhatIsNew,
 }
@@ -46,6 +48,8 @@ pub(super) struct Setup {
     pub(super) wipes: u8,
     /// Redis may go back to what it was at the beginning.
     pub(super) restores: u8,
+    /// A replica of Redis may be promoted while the primary goes on.
+    pub(super) splits: u8,
     /// In ticks: how long the reader relies on versions that it was told.
     pub(super) reliance: u64,
 }

@@ -14,12 +14,13 @@ impl CacheControl for Fake {
         CacheReport { keeping: true, ..CacheReport::default() }
     }
 
-    fn invalidate(&self, what: &Invalidation, _: Who) -> Result<Invalidated, String> {
+    fn invalidate(&self, what: Invalidation, _: Who) -> Answer<Result<Invalidated, NotDone>> {
         self.orders.lock().unwrap().push(format!("{what:?}"));
-        match &what.table {
-            Some(table) if table == "nobody" => Err("no such table".to_owned()),
+        Box::pin(std::future::ready(match &what.table {
+            Some(table) if table == "nobody" => Err(NotDone::Unknown("no such table".to_owned())),
+            Some(table) if table == "lost" => Err(NotDone::Unshared("Redis is lost".to_owned())),
             _ => Ok(Invalidated { entries: 2, versions: 1 }),
-        }
+        }))
     }
 
     fn warm(&self, question: WarmQuestion, _: Who) -> Answer<Result<WarmReport, String>> {
@@ -31,16 +32,24 @@ impl CacheControl for Fake {
         })
     }
 
-    fn entry(&self, name: &str) -> Option<Entry> {
-        self.entries.lock().unwrap().get(name, Instant::now())
+    fn entry(&self, name: Arc<str>) -> Answer<Result<Option<Entry>, NotDone>> {
+        let found = self.entries.lock().unwrap().get(&name, Instant::now());
+        Box::pin(std::future::ready(Ok(found)))
     }
 
-    fn put_entry(&self, name: &str, entry: Entry, ttl: Duration) -> bool {
-        self.entries.lock().unwrap().put(name, entry, ttl, Instant::now())
+    fn put_entry(
+        &self,
+        name: Arc<str>,
+        entry: Entry,
+        ttl: Duration,
+    ) -> Answer<Result<bool, NotDone>> {
+        let put = self.entries.lock().unwrap().put(&name, entry, ttl, Instant::now());
+        Box::pin(std::future::ready(Ok(put)))
     }
 
-    fn remove_entry(&self, name: &str) -> bool {
-        self.entries.lock().unwrap().remove(name)
+    fn remove_entry(&self, name: Arc<str>) -> Answer<Result<bool, NotDone>> {
+        let removed = self.entries.lock().unwrap().remove(&name);
+        Box::pin(std::future::ready(Ok(removed)))
     }
 }
 
@@ -96,6 +105,7 @@ fn an_invalidation_names_one_thing() {
     assert_eq!((good.status, &good.json()["entries"]), (200, &2.into()), "{}", good.body);
     assert_eq!(send(r#"{"all": true}"#).status, 200);
     assert_eq!(send(r#"{"table": "nobody"}"#).status, 404);
+    assert_eq!(send(r#"{"table": "lost"}"#).status, 503);
     let ordered = api.fake.orders.lock().unwrap().len();
     for wrong in [
         "",

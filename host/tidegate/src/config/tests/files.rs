@@ -386,6 +386,28 @@ fn several_count_together_where_a_redis_is_named() {
 }
 
 #[test]
+fn a_redis_cluster_is_named_by_some_of_its_nodes() {
+    let redis = |url: &str| {
+        let text = format!("[cache.redis]\nurl = \"{url}\"");
+        accepted(&text).cache.redis.unwrap().url.to_string()
+    };
+    assert_eq!(redis("redis://r1"), "redis://r1:6379/0");
+    let several = "redis://tide:a%2Cb@r1:7001,r2,[::1]:7003/0";
+    assert_eq!(redis(several), "redis://tide:***@r1:7001,r2:6379,[::1]:7003/0");
+    assert_eq!(redis("rediss://:secret@r1:7001,r2:7002"), "rediss://:***@r1:7001,r2:7002/0");
+    let many = vec!["r"; 17].join(",");
+    for (url, words) in [
+        ("redis://r1,", "is not redis://HOST:PORT"),
+        ("redis://,r1", "is not redis://HOST:PORT"),
+        ("redis://r1,r 2", "is not redis://HOST:PORT"),
+        (&format!("redis://{many}")[..], "names more than 16 nodes"),
+    ] {
+        let told = errors(&format!("[cache.redis]\nurl = \"{url}\""));
+        assert!(told.contains(words), "{url}: {told}");
+    }
+}
+
+#[test]
 fn a_smaller_maximum_bends_a_minimum_that_nobody_wrote() {
     let config = accepted("[pool]\nsize_max = 4\nutilisation_warn_percent = 50");
     assert_eq!((config.pool.size_min, config.pool.size_max), (4, 4));

@@ -133,13 +133,14 @@ impl Routing {
         let key = shape.fingerprint.0;
         let is_whole = shape.incomplete.is_none();
         if is_whole && let Some(written) = self.caching.writes.get(key, serial) {
-            return (written.clone(), stamp);
+            let written = written.clone();
+            return (self.with_taken(written, &shape, client), stamp);
         }
         let analysis = analyse_with(text.sql, strings);
         let written = written(&shape, &analysis, &client.database, tables);
         if is_whole {
             self.caching.writes.put(key, serial, written.clone());
         }
-        (written, stamp)
+        (self.with_taken(written, &shape, client), stamp)
     }
 }
