@@ -36,6 +36,8 @@ pub enum Condition {
     Pool,
     /// A Redis that several Tidegates share is lost.
     Redis,
+    /// Writes past Tidegate cannot be followed in the log of a database.
+    Log,
     /// An answer that was given from what is kept was not what the primary has.
     Cache,
     /// etcd or Patroni does not answer, or Patroni is where it must not be.
@@ -79,7 +81,7 @@ impl Finding {
 }
 
 impl Condition {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Primary,
         Self::Failover,
         Self::Writes,
@@ -94,6 +96,7 @@ impl Condition {
         Self::Breaker,
         Self::Pool,
         Self::Redis,
+        Self::Log,
         Self::Cache,
         Self::Manager,
         Self::Test,
@@ -115,6 +118,7 @@ impl Condition {
             Self::Breaker => "breaker",
             Self::Pool => "pool",
             Self::Redis => "redis",
+            Self::Log => "cache-log",
             Self::Cache => "cache",
             Self::Manager => "manager",
             Self::Test => "test",
@@ -135,6 +139,7 @@ impl Condition {
             | Self::Breaker
             | Self::Pool
             | Self::Redis
+            | Self::Log
             | Self::Cache
             | Self::Manager => Severity::Warning,
             Self::Test => Severity::Info,
@@ -144,7 +149,12 @@ impl Condition {
     /// It must have lasted so long.
     pub fn told_after(self) -> Duration {
         match self {
-            Self::Primary | Self::Replica | Self::Pool | Self::Redis | Self::Manager => BLIP_TIME,
+            Self::Primary
+            | Self::Replica
+            | Self::Pool
+            | Self::Redis
+            | Self::Log
+            | Self::Manager => BLIP_TIME,
             _ => Duration::ZERO,
         }
     }
@@ -191,6 +201,10 @@ impl Condition {
             }
             Self::Pool => {
                 "find what keeps connections (GET /api/v1/clients), make transactions shorter, or raise pool.size_max"
+            }
+            Self::Log => {
+                "nothing is kept of that database until its log is followed, by itself: see what stands against it in \
+                 docs/cache.md#writes-past-tidegate, or set cache.follow_wal = false"
             }
             Self::Redis => {
                 "see whether that Redis runs, answers, and takes Tidegate's password; what is shared in it is shared again by itself"

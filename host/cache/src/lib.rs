@@ -20,6 +20,7 @@ mod key; // what tells answers apart
 mod lru; // the answers, the one asked for longest ago last
 mod membership; // one process among several that share their answers
 mod named; // what policies name
+mod outside; // writes that pass nobody who keeps answers
 mod packed; // answers as they are kept, large ones compressed
 mod store; // answers, and the versions of what they were read from
 mod tables; // what a catalogue says of relations and functions
@@ -42,6 +43,10 @@ pub use key::{Described, Key, KeyParts};
 pub use lru::Bounds;
 pub use membership::{Config as MembershipConfig, Flight, Membership, Standing};
 pub use named::{named_tags, taken_by_name, taken_by_write};
+pub use outside::{
+    ASK_INTERVAL, Answered, LEASE, Lost, Meaning, Names as NamesFound, Outside, OutsideCounts,
+    Question, Snapshot,
+};
 pub use packed::{Packed, Stored};
 pub use store::{
     Again, Counts, Expiry, Fill, Found, Given, Mark, Names, Reader, Reliance, Sampler, Stamp,

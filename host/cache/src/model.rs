@@ -6,6 +6,7 @@
 //! what the same session has seen. `Poison`: when all is quiet, no kept answer is old. `Stuck`: nobody waits for what nobody will tell it.
 
 mod followers; // readers that wait for one another
+mod outside; // writers who pass nobody
 mod shared; // several processes
 
 use crate::capture::Answer;

@@ -13,6 +13,7 @@
 
 mod again; // what is read again when it has been written
 mod counts; // what it has done so far
+mod followed; // databases whose log is followed
 mod inspect; // whether what was given is what the primary has
 mod marks; // commits that are under way
 mod seen; // what was asked for a while ago
@@ -172,6 +173,8 @@ pub struct Store {
     next_version: u64,
     /// Databases in which statements run that nobody reads, by how many sessions; and the mark that others see.
     suspended: FxHashMap<Arc<str>, (u32, u64)>,
+    /// Databases whose log is followed, if they have to be.
+    followed: Option<followed::Followed>,
     counts: Counts,
     /// What others are to be told, if others share.
     told: Option<Vec<Told>>,
@@ -197,6 +200,7 @@ impl Store {
             age: 0,
             next_version: 1,
             suspended: FxHashMap::default(),
+            followed: None,
             counts: Counts::default(),
             told: None,
             last_token: 0,
@@ -217,6 +221,7 @@ impl Store {
         self.places.clear();
         self.states.clear();
         self.again.clear();
+        self.forget_followed();
         self.age += 1;
     }
 
@@ -258,8 +263,8 @@ impl Store {
         let cluster = self.place(&Tag::Cluster, now);
         let own = self.place(&Tag::Database(database.clone()), now);
         let (Some(_), Some(own)) = (cluster, own) else { return Found::Pass };
-        let suspended = !self.suspended.is_empty() && self.suspended.contains_key(database);
-        if Stamp(self.version_at(CLUSTER), self.version_at(own)) != stamp || suspended {
+        let unseen = self.is_suspended(database) || !self.is_followed(database, now);
+        if Stamp(self.version_at(CLUSTER), self.version_at(own)) != stamp || unseen {
             return Found::Pass;
         }
         let names = [CLUSTER, own];
@@ -426,11 +431,6 @@ impl Store {
 
     fn version_at(&self, place: Place) -> u64 {
         self.states.get(place.0 as usize).map_or(0, |state| state.version)
-    }
-
-    fn is_of_rows(&self, place: Place) -> bool {
-        let state = self.states.get(place.0 as usize);
-        state.is_some_and(|state| !matches!(state.tag, Tag::Cluster | Tag::Database(_)))
     }
 
     fn renew(&mut self, place: Place, now: Instant) {

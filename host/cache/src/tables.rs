@@ -263,6 +263,11 @@ impl Tables {
         all.iter().filter(fits).map(|(_, oid)| *oid)
     }
 
+    /// The relation of this very name.
+    pub(crate) fn oid(&self, schema: &str, name: &str) -> Option<u32> {
+        self.named(Some(schema), name).next()
+    }
+
     /// The tables that a read of this name reads.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! One lock around it: a look is some hundred nanoseconds, and what several tables, several workers and an exact order of use
 //! have to agree on is then agreed on by itself.
 
+mod following; // writes that do not pass, as a log tells of them
 mod inspected; // whether what was given was true
 mod leading; // single flight
 mod rules; // how often what is kept has helped
@@ -18,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::config::{Admission, CacheSettings};
 use crate::sharing::{Gates, Sharing};
+pub use following::{FollowState, FollowedCounts, FollowedLogs};
 pub use inspected::Inspected;
 pub use leading::{Followed, Following, Leading, Run};
 pub use rules::RuleCounts;
@@ -62,6 +64,8 @@ pub struct Results {
     /// Answers of at least so many bytes are compressed.
     pack_min: Option<usize>,
     sharing: Option<Arc<Sharing>>,
+    /// Where writes are followed that do not pass.
+    logs: Option<FollowedLogs>,
 }
 
 impl Results {
@@ -74,6 +78,10 @@ impl Results {
         }
         if settings.admission == Admission::Second {
             store.admit_second();
+        }
+        let logs = settings.follow.is_some().then(FollowedLogs::default);
+        if logs.is_some() {
+            store.follow();
         }
         let followers = Followers::new(settings.single_flight.unwrap_or_default());
         Arc::new(Self {
@@ -92,12 +100,18 @@ impl Results {
             pack_min: settings.pack_min,
             seed: (seed >> 64) as u64 ^ seed as u64,
             sharing,
+            logs,
         })
     }
 
     /// Where several processes share what they keep.
     pub fn sharing(&self) -> Option<&Arc<Sharing>> {
         self.sharing.as_ref()
+    }
+
+    /// Where writes are followed that do not pass; `None`: nowhere.
+    pub fn logs(&self) -> Option<&FollowedLogs> {
+        self.logs.as_ref()
     }
 
     /// The number of the round of keeping; 0 while nothing is kept. Whoever has sent statements in an earlier round, or in
@@ -159,6 +173,15 @@ impl Results {
 
     pub fn stamp(&self, database: &Arc<str>) -> Stamp {
         self.with(|store| store.stamp(database, Instant::now()))
+    }
+
+    /// May anything be kept of what was found under this stamp? Where writes are followed that do not pass, not before they are.
+    pub fn is_followed(&self, database: &Arc<str>, stamp: Stamp) -> bool {
+        let now = Instant::now();
+        self.logs.is_none()
+            || self.with(|store| {
+                store.is_followed(database, now) && store.stamp(database, now) == stamp
+            })
     }
 
     /// A number for a reading of a catalogue that no other has, of whatever database and configuration: what was found by one

@@ -9,6 +9,7 @@ mod history; // what readers see while writers write
 mod inspected; // whether what is kept is true
 mod named; // prepared statements, as drivers use them
 mod pages; // an application, while others write
+mod past; // what is written past Tidegate
 mod sessions; // what a session has set, and what it is in the middle of
 mod shared; // several Tidegates and one Redis
 mod through; // answers that are read again: when they are written, before their time is over

@@ -45,6 +45,11 @@ impl Registry {
 }
 
 impl Store {
+    pub(super) fn is_of_rows(&self, place: Place) -> bool {
+        let state = self.states.get(place.0 as usize);
+        state.is_some_and(|state| !matches!(state.tag, Tag::Cluster | Tag::Database(_)))
+    }
+
     /// These have just been taken: what of their answers is to be read again. Each is told once, until it is put anew.
     pub(crate) fn take_due(&mut self, tags: &[Tag], now: Instant) -> Vec<Arc<Again>> {
         let mut due = Vec::new();

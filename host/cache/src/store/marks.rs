@@ -58,6 +58,10 @@ impl Store {
         }
     }
 
+    pub(super) fn is_suspended(&self, database: &Arc<str>) -> bool {
+        !self.suspended.is_empty() && self.suspended.contains_key(database)
+    }
+
     /// Before a commit of these changes is sent.
     pub fn mark(&mut self, tags: &[Tag], now: Instant) -> Mark {
         let token = self.tell_mark(tags);

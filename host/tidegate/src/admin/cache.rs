@@ -94,6 +94,23 @@ pub struct CacheReport {
     pub denied: Vec<DeniedReport>,
     /// What applications put.
     pub entries: EntriesReport,
+    /// Databases whose log is followed for writes that do not pass (`cache.follow_wal`).
+    #[serde(default)]
+    pub logs: Vec<LogReport>,
+}
+
+/// How it stands with the log of one database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogReport {
+    pub database: String,
+    /// `starting`, `following` or `lost`: but for `following`, nothing is kept of it.
+    pub state: String,
+    /// Since the moment up to which everything is known to have been heeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_ms: Option<u64>,
+    /// Why it is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -43,7 +43,7 @@ use crate::view::Ordered;
 pub use alerts::{AlertsTried, ReceiverTried};
 pub use cache::{
     AnswersReport, CacheControl, CacheReport, DeniedReport, EntriesReport, InspectedReport,
-    Invalidated, Invalidation, NotDone, NotWarmed, RuleReport, WarmQuestion, WarmReport,
+    Invalidated, Invalidation, LogReport, NotDone, NotWarmed, RuleReport, WarmQuestion, WarmReport,
 };
 pub use cluster::{
     ClusterReport, ClusterVerb, EventReport, FailoverQuestion, ServerQuestion, ServerReport,

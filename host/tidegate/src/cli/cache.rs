@@ -165,7 +165,7 @@ fn warm(args: WarmArgs) -> Result<String, String> {
 
 /// For people.
 fn told(report: &CacheReport) -> String {
-    let CacheReport { keeping, answers, inspected, rules, denied, entries } = report;
+    let CacheReport { keeping, answers, inspected, rules, denied, entries, logs } = report;
     let mut out = String::new();
     let keeping = if *keeping { "" } else { " (none is kept now)" };
     let rate = |hits: u64, misses: u64| match hits + misses {
@@ -199,6 +199,11 @@ fn told(report: &CacheReport) -> String {
         entries.misses,
         rate(entries.hits, entries.misses)
     );
+    for log in logs {
+        let lag = log.lag_ms.map(|ms| format!(", {ms} ms behind")).unwrap_or_default();
+        let why = log.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+        let _ = writeln!(out, "log of {}: {}{lag}{why}", log.database, log.state);
+    }
     if !rules.is_empty() {
         let _ = writeln!(
             out,

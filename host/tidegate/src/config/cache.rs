@@ -38,10 +38,19 @@ pub struct CacheSettings {
     pub single_flight: Option<Duration>,
     /// So long a writer waits for answers that are read again; `None`: none are.
     pub write_through: Option<Duration>,
+    /// Who follows writes that pass nobody, if they are followed.
+    pub follow: Option<FollowSettings>,
     /// What is asked at start, so that its answers are there.
     pub warm: Vec<WarmSettings>,
     /// What several processes share, if they do.
     pub redis: Option<RedisSettings>,
+}
+
+/// `cache.follow_wal`: as whom; the primary URL's user unless written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FollowSettings {
+    pub user: Option<String>,
+    pub password: Option<Secret>,
 }
 
 /// `[[cache.warm]]`.
@@ -106,6 +115,9 @@ impl Checker {
             inspect_per_second,
             single_flight,
             write_through,
+            follow_wal,
+            follow_user,
+            follow_password,
             warm,
             redis,
         } = written;
@@ -142,6 +154,7 @@ impl Checker {
         let bounds = Bounds { entries, bytes: mib << 20, ttl };
         let single_flight = timeout(&single_flight, Some(FOLLOW_TIME_DEFAULT));
         let write_through = timeout(&write_through, Some(WRITE_THROUGH_TIME_DEFAULT));
+        let follow = self.follow(follow_wal, follow_user, follow_password);
         let warm = warm.into_iter().map(|warm| self.warm(warm)).collect();
         CacheSettings {
             bounds,
@@ -150,9 +163,26 @@ impl Checker {
             inspect_per_second,
             single_flight,
             write_through,
+            follow,
             warm,
             redis,
         }
+    }
+
+    fn follow(
+        &mut self,
+        follow_wal: Option<At<bool>>,
+        user: Option<At<String>>,
+        password: Option<At<Secret>>,
+    ) -> Option<FollowSettings> {
+        if let (Some(password), None) = (&password, &user) {
+            let message = "whose password it is says cache.follow_user, which is missing";
+            self.contradiction(&password.origin, "cache.follow_password", message);
+        }
+        follow_wal.is_some_and(|follow| follow.value).then(|| FollowSettings {
+            user: user.map(|user| user.value),
+            password: password.map(|password| password.value),
+        })
     }
 
     fn warm(&mut self, written: RawWarm) -> WarmSettings {

@@ -325,6 +325,9 @@ pub(super) const KEYS: &[Key] = &[
     key("cache", "inspect_per_second", Value("0"), Restart, "One in a hundred of the answers that are given from memory or Redis, and so many in a second for each worker at most, is read once more on the primary and compared (`docs/cache.md#is-what-is-kept-true`). `0`: none is."),
     key("cache", "single_flight", Value(r#""5s""#), Restart, "Of several reads of the same at the same time one runs, and the others wait this long at most for what it brings. `off`: all run."),
     key("cache", "write_through", Value(r#""250ms""#), Restart, "A writer waits this long at most for answers that a policy has written through: they are read again before it hears that it has committed. `off`: they are but taken."),
+    key("cache", "follow_wal", Value("false"), Restart, "Writes that do not pass Tidegate are followed in the log of each database, and take what they change (`docs/cache.md#writes-past-tidegate`); what is not followed is not kept. Needs `wal_level = logical` on the primary, and a user with REPLICATION."),
+    key("cache", "follow_user", Example(r#""tidegate_follow""#), Restart, "Who follows; the user of the primary's URL unless written."),
+    key("cache", "follow_password", Example(r#""${FOLLOW_PASSWORD}""#), Restart, "Its password."),
 
     key("cache.warm", "database", Example(r#""shop""#), Restart, "Where; the database of the primary's URL unless written."),
     key("cache.warm", "user", Example(r#""app""#), Restart, "As whom: only clients of this user find the answers. The user of the primary's URL unless written."),

@@ -38,7 +38,7 @@ mod version; // of the protocol
 mod tests;
 
 pub use alerts::{AlertChannel, AlertKind, AlertReceiver, MailServer, MailTls, WebUrl};
-pub use cache::{Admission, CacheSettings, Keeping, WarmSettings, statements_of};
+pub use cache::{Admission, CacheSettings, FollowSettings, Keeping, WarmSettings, statements_of};
 pub use checked::*;
 pub use error::{ConfigError, Origin, Problem};
 pub use failover::{FailoverMode, FailoverSettings, FencingWord};

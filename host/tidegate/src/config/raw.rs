@@ -224,6 +224,9 @@ pub struct RawCache {
     pub inspect_per_second: Option<At<usize>>,
     pub single_flight: Option<At<Timeout>>,
     pub write_through: Option<At<Timeout>>,
+    pub follow_wal: Option<At<bool>>,
+    pub follow_user: Option<At<String>>,
+    pub follow_password: Option<At<Secret>>,
     pub warm: Vec<RawWarm>,
     pub redis: RawRedis,
 }

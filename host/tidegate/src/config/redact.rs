@@ -128,6 +128,9 @@ fn cache(cache: &CacheSettings) -> Value {
         "inspect_per_second": cache.inspect_per_second,
         "single_flight": timeout(cache.single_flight),
         "write_through": timeout(cache.write_through),
+        "follow_wal": cache.follow.is_some(),
+        "follow_user": cache.follow.as_ref().and_then(|follow| follow.user.as_ref()),
+        "follow_password": cache.follow.as_ref().and_then(|follow| follow.password.as_ref()).map(|_| "***"),
         "warm": cache.warm.iter().map(warm).collect::<Vec<_>>(),
         "redis": cache.redis.as_ref().map(|redis| json!({
             "url": redis.url.to_string(),

@@ -9,6 +9,7 @@ use tidegate_core::route::ReplicaView;
 use super::cluster::Cluster;
 use super::{Input, Watched, told};
 use crate::alerts::Report;
+use crate::results::FollowState;
 use crate::upstream::pool::{PoolKey, PoolTrouble};
 
 /// What is wrong is told anew to whoever decides about alerts this often, as long as it lasts: its words may be others.
@@ -96,7 +97,18 @@ fn of_redis(input: &Input) -> impl Iterator<Item = Finding> {
     counted.into_iter().chain(kept)
 }
 
-/// What is shared and not now, and what was given that was not true.
+/// Writes that are to be followed, and are not.
+fn of_logs(input: &Input) -> impl Iterator<Item = Finding> {
+    let logs = input.results.logs().map(|logs| logs.all()).unwrap_or_default();
+    logs.into_iter().filter_map(|(database, state)| {
+        let FollowState::Lost(why) = state else { return None };
+        let what = format!("writes past Tidegate to the database {database} are not followed, so nothing is kept of it: {why}");
+        let (condition, server) = (Condition::Log, Some(database.to_string()));
+        Some(Finding { condition, server, what, is_urgent: false })
+    })
+}
+
+/// What is shared and not now, what is to be followed and is not, and what was given that was not true.
 fn of_kept(input: &Input) -> impl Iterator<Item = Finding> {
     let different = input.results.inspected.recent(Instant::now());
     let different = different.map(|what| Finding {
@@ -105,7 +117,7 @@ fn of_kept(input: &Input) -> impl Iterator<Item = Finding> {
         what,
         is_urgent: false,
     });
-    of_redis(input).chain(different)
+    of_redis(input).chain(of_logs(input)).chain(different)
 }
 
 /// What is wrong with what this process alone knows of.

@@ -8,6 +8,7 @@ mod catalogues; // what databases say about names
 mod cluster; // the servers under watch, and what is done about them
 mod done; // what came of it
 mod etcd; // etcd, asked
+mod following; // writes that do not pass, followed in the log of each database
 mod health; // who is gone, left out, or may not do what it takes
 mod hosts; // how busy servers are, and what our user may do
 mod leading; // a lease in etcd
@@ -178,6 +179,7 @@ async fn watch_cluster(
         () = catalogues => {}
         () = watch_roles(input, watched) => {}
         () = caching::watch(input, watched) => {}
+        () = following::watch(input, watched) => {}
     }
 }
 

@@ -124,6 +124,7 @@ fn results() -> Arc<Results> {
             inspect_per_second: 0,
             single_flight: None,
             write_through: None,
+            follow: None,
             warm: Vec::new(),
             redis: None,
         },

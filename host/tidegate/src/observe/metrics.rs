@@ -3,13 +3,15 @@
 //! `docs/metrics.md` is [`markdown`] of the table; a test holds the two together. A scrape fills a
 //! recorder of its own, so that a pool that is gone is gone from `/metrics` too.
 
-use std::{collections::BTreeMap, fmt::Write};
+mod markdown; // the table, for people
+
+pub use markdown::markdown;
+
+use std::collections::BTreeMap;
 
 use metrics::{Key, KeyName, Label, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tidegate_cache::Deny;
-use tidegate_core::policy::canary::Reason;
-use tidegate_core::policy::faults::FaultKind;
 use tidegate_policy::PLAN_TIMES;
 
 use super::served::ServedSnapshot;
@@ -195,6 +197,14 @@ pub const METRICS: &[Metric] = &[
     shared("tidegate_cache_l2_late_total", "Questions that were not answered within the deadline: a server was asked.", |k| k.late),
     shared("tidegate_cache_l2_untold_total", "Times that a commit could not be told the others: it waited until nobody served what it changed.", |k| k.untold),
     shared("tidegate_cache_l2_losses_total", "Times that Redis was lost.", |k| k.losses),
+    gauge("tidegate_cache_log_databases", "Databases whose log is to be followed, for writes that do not pass Tidegate (`cache.follow_wal`).", |s| s.kept.logs.databases as f64),
+    gauge("tidegate_cache_log_followed", "Of these, those that are followed: nothing is kept of the others.", |s| s.kept.logs.followed as f64),
+    gauge("tidegate_cache_log_lag_seconds", "Since the moment up to which everything is known to have been heeded, of the one that is last; beyond 3 s none of its answers are given.", |s| s.kept.logs.lag_ms as f64 / 1000.0),
+    process("tidegate_cache_log_bytes_total", "Bytes of logs that servers have sent.", |s| s.kept.logs.bytes),
+    process("tidegate_cache_log_transactions_total", "Transactions that logs have told of, those through Tidegate included.", |s| s.kept.logs.transactions),
+    process("tidegate_cache_log_taken_total", "Tables and the like that they have taken the answers of.", |s| s.kept.logs.taken),
+    process("tidegate_cache_log_renamed_total", "Changes of schemas or rights that were found so: all answers were taken.", |s| s.kept.logs.renamed),
+    process("tidegate_cache_log_losses_total", "Times that a database could not be followed, or not any more.", |s| s.kept.logs.losses),
     gauge("tidegate_limits_shared", "1 while limits are counted with other Tidegates in the Redis of [rates.redis].", |s| f64::from(u8::from(s.limits.is_shared))),
     gauge("tidegate_limits_members", "Tidegates that count together, as far as this one knows.", |s| f64::from(s.limits.members)),
     process("tidegate_limits_round_trips_total", "Questions to that Redis.", |s| s.limits.round_trips),
@@ -468,33 +478,4 @@ pub fn render(snapshot: &Snapshot) -> String {
         metric.record(snapshot, &recorder);
     }
     recorder.handle().render()
-}
-
-/// The table as `docs/metrics.md`.
-pub fn markdown() -> String {
-    let mut out = String::from(
-        "# Metrics\n\n`GET /metrics` of the admin API, in Prometheus' text format. This page is generated from the table in \
-         `host/tidegate/src/observe/metrics.rs`: `TIDEGATE_BLESS=1 cargo test -p tidegate --lib docs_are_current` writes it.\n\n\
-         | metric | kind | labels | meaning |\n|---|---|---|---|\n",
-    );
-    for metric in METRICS {
-        let labels: Vec<_> = metric.labels().iter().map(|label| format!("`{label}`")).collect();
-        let (name, kind, help) = (metric.name, metric.kind(), metric.help);
-        let _ = writeln!(out, "| `{name}` | {kind} | {} | {help} |", labels.join(", "));
-    }
-    out.push_str("\n## Values of labels\n\n");
-    let faults = FaultKind::ALL.map(FaultKind::name);
-    let reasons = Reason::ALL.map(Reason::name);
-    let labels = [
-        ("`kind`", ErrorKind::LABELS),
-        ("`reason` of `tidegate_pins_total`", PinReason::LABELS),
-        ("`reason` of `tidegate_replays_given_up_total`", GivenUp::LABELS),
-        ("`reason` of `tidegate_plugin_canaries_given_up_total`", &reasons[..]),
-        ("`fault`", &faults[..]),
-        ("`outcome`", HttpOutcome::LABELS),
-    ];
-    for (label, values) in labels {
-        let _ = writeln!(out, "- {label}: `{}`.", values.join("`, `"));
-    }
-    out
 }

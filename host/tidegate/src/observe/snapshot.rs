@@ -114,6 +114,24 @@ pub struct KeptSnapshot {
     pub denied: Vec<u64>,
     /// What several processes share.
     pub shared: SharedSnapshot,
+    /// Writes that do not pass.
+    pub logs: LogsSnapshot,
+}
+
+/// Databases whose log is followed, and what that has brought. All 0 where none is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LogsSnapshot {
+    pub databases: usize,
+    pub followed: usize,
+    /// Of those that are followed, since the oldest moment up to which everything has been heeded.
+    pub lag_ms: u64,
+    pub bytes: u64,
+    pub transactions: u64,
+    /// Tables and the like whose answers were taken.
+    pub taken: u64,
+    /// Changes of names or rights.
+    pub renamed: u64,
+    pub losses: u64,
 }
 
 /// Answers in Redis, and what became of those who asked for one. All 0 where there is none.

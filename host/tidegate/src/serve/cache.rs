@@ -9,10 +9,10 @@ use tidegate_cache::{Deny, Entries, Entry, Glob, Tag, taken_by_name};
 use super::Handle;
 use crate::admin::{
     Answer, AnswersReport, CacheControl, CacheReport, DeniedReport, EntriesReport, InspectedReport,
-    Invalidated, Invalidation, NotDone, RuleReport, WarmQuestion, WarmReport,
+    Invalidated, Invalidation, LogReport, NotDone, RuleReport, WarmQuestion, WarmReport,
 };
 use crate::plugins::Who;
-use crate::results::RuleCounts;
+use crate::results::{FollowState, RuleCounts};
 use crate::sharing::{SharedEntryCounts, Sharing};
 
 impl CacheControl for Handle {
@@ -51,6 +51,10 @@ impl CacheControl for Handle {
                 Some(sharing) => shared_report(&sharing.counts.entries),
                 None => entries_report(&self.entries()),
             },
+            logs: results
+                .logs()
+                .map(|logs| logs.all().iter().map(log_report).collect())
+                .unwrap_or_default(),
         }
     }
 
@@ -210,6 +214,20 @@ fn rule_report(rule: &RuleCounts) -> RuleReport {
         hits,
         misses,
         denied,
+    }
+}
+
+fn log_report((database, state): &(Arc<str>, FollowState)) -> LogReport {
+    let (state, lag, why) = match state {
+        FollowState::Starting => ("starting", None, None),
+        FollowState::Following(as_of) => ("following", Some(as_of.elapsed()), None),
+        FollowState::Lost(why) => ("lost", None, Some(why.to_string())),
+    };
+    LogReport {
+        database: database.to_string(),
+        state: state.to_owned(),
+        lag_ms: lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
+        why,
     }
 }
 

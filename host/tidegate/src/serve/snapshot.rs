@@ -10,12 +10,12 @@ use super::pausing;
 use crate::data::listening::ListenerSnapshot;
 use crate::data::worker::{Message, Settled, Shared, WorkerSnapshot};
 use crate::observe::snapshot::{
-    KeptSnapshot, LimitsSnapshot, MemberSnapshot, PluginSlotSnapshot, PluginSnapshot, PoolSnapshot,
-    RecordedSnapshot, Scope, ServerSnapshot, SharedSnapshot, Snapshot,
+    KeptSnapshot, LimitsSnapshot, LogsSnapshot, MemberSnapshot, PluginSlotSnapshot, PluginSnapshot,
+    PoolSnapshot, RecordedSnapshot, Scope, ServerSnapshot, SharedSnapshot, Snapshot,
 };
 use crate::plugins::{Plugins, VersionReport};
 use crate::rates::{Counters, Standing};
-use crate::results::Results;
+use crate::results::{FollowedLogs, Results};
 use crate::sharing::Sharing;
 use crate::upstream::pool::ServerPlace;
 use crate::view::{MemberView, Topology};
@@ -113,6 +113,21 @@ fn kept(results: &Results) -> KeptSnapshot {
         followed_served: follow.served,
         denied: results.denied(),
         shared: results.sharing().map(|sharing| shared(sharing)).unwrap_or_default(),
+        logs: results.logs().map(logs).unwrap_or_default(),
+    }
+}
+
+fn logs(logs: &FollowedLogs) -> LogsSnapshot {
+    let counts = logs.counts(Instant::now());
+    LogsSnapshot {
+        databases: counts.databases,
+        followed: counts.followed,
+        lag_ms: u64::try_from(counts.lag.as_millis()).unwrap_or(u64::MAX),
+        bytes: counts.bytes,
+        transactions: counts.transactions,
+        taken: counts.taken,
+        renamed: counts.renamed,
+        losses: counts.losses,
     }
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::credentials::Credentials;
 use super::error::{ConnectError, ServerError};
+use super::log_stream::LogStream;
 use super::login::{NewServer, Target, connect, simple_query};
 use super::messages::Messages;
-use crate::config::Config;
+use crate::config::{Config, FollowSettings};
 use tidegate_wire::backend::tag;
 
 /// Nothing a user could have created is found by name with these.
@@ -69,6 +70,26 @@ impl Asker {
             None => Credentials::None,
         };
         Self { user, credentials, ..asker }
+    }
+
+    /// For questions about a database whose log is followed: as whoever follows it.
+    pub fn for_log(config: &Config, target: Arc<Target>, application: &'static str) -> Self {
+        let asker = Self::new(config, 0, target, application);
+        let Some(FollowSettings { user: Some(user), password }) = config.cache.follow.clone()
+        else {
+            return asker;
+        };
+        let credentials = password.map_or(Credentials::None, Credentials::Password);
+        Self { user, credentials, ..asker }
+    }
+
+    /// Has the log of its database streamed, as the same user.
+    ///
+    /// # Errors
+    /// The server can't be reached, or refuses.
+    pub async fn stream_log(&self, slot: &str) -> Result<LogStream, ConnectError> {
+        let whose = (&*self.database, &*self.user);
+        LogStream::open(&self.target, whose, &self.credentials, self.application, slot).await
     }
 
     pub fn user(&self) -> &str {

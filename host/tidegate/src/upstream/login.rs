@@ -157,7 +157,8 @@ async fn run_query(
     collect_rows(server, &query).await
 }
 
-async fn collect_rows(
+/// Sends messages that end with ReadyForQuery, and yields the rows that come.
+pub(super) async fn collect_rows(
     server: &mut NewServer,
     messages: &[u8],
 ) -> Result<Vec<Vec<Option<String>>>, ConnectError> {

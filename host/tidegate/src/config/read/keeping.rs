@@ -14,6 +14,9 @@ impl Reader<'_> {
             inspect_per_second: self.value(table, "inspect_per_second"),
             single_flight: self.value(table, "single_flight"),
             write_through: self.value(table, "write_through"),
+            follow_wal: self.value(table, "follow_wal"),
+            follow_user: self.value(table, "follow_user"),
+            follow_password: self.value(table, "follow_password"),
             warm: self.warm(table),
             redis: self.table_at(table, "redis", "cache.redis", Self::redis),
         }

@@ -293,6 +293,7 @@ fn each_example_of_the_table_can_be_read() {
         ("SMTP_PASSWORD", "p"),
         ("REDIS_PASSWORD", "r"),
         ("APP_PASSWORD", "a"),
+        ("FOLLOW_PASSWORD", "f"),
     ];
     let told = load(&text, &variables).unwrap_err();
     for error in told {
@@ -305,6 +306,24 @@ fn each_example_of_the_table_can_be_read() {
         };
         assert!(expected, "{error}");
     }
+}
+
+#[test]
+fn writes_past_tidegate_are_followed_as_the_user_that_is_named() {
+    let follow = |text: &str| {
+        let loaded = load(&with_primary(&format!("[cache]\n{text}")), &[]);
+        loaded.map(|config| config.cache.follow)
+    };
+    assert_eq!(follow("").unwrap(), None);
+    assert_eq!(follow("follow_wal = false\nfollow_user = \"f\"").unwrap(), None);
+    let followed = follow("follow_wal = true").unwrap().unwrap();
+    assert_eq!((followed.user, followed.password), (None, None));
+    let text = "follow_wal = true\nfollow_user = \"f\"\nfollow_password = \"x\"";
+    let followed = follow(text).unwrap().unwrap();
+    assert_eq!(followed.user.as_deref(), Some("f"));
+    assert_eq!(followed.password, Some(Secret::new("x")));
+    let told = follow("follow_wal = true\nfollow_password = \"x\"").unwrap_err();
+    assert!(told[0].to_string().contains("cache.follow_user, which is missing"), "{}", told[0]);
 }
 
 #[test]

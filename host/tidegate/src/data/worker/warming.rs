@@ -144,12 +144,13 @@ impl Worker {
         self.shared.views.want(database);
         let mut views = self.shared.views.subscribe();
         let known = views.wait_for(|view| {
-            view.catalogues.get(database).is_some_and(|known| known.tables.is_some())
+            let known = view.catalogues.get(database).and_then(|known| known.tables.as_ref());
+            known.is_some_and(|known| self.shared.results.is_followed(database, known.stamp))
         });
         match tokio::time::timeout(WARM_KNOWN_TIME_MAX, known).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Unwarmed::Failed(format!(
-                "the catalogue of {database} could not be read in time"
+                "the catalogue of {database} could not be read in time, or its log not be followed"
             ))),
         }
     }
