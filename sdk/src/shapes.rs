@@ -61,10 +61,15 @@ impl TableUse {
         }
     }
 
+    /// Is it a target of INSERT, UPDATE, …?
+    pub fn is_written(&self) -> bool {
+        self.access != Access::Reads
+    }
+
     /// Tags of the results that a write to this table changes; none for a table that is only read. With the column
     /// known: those of one row, and those of many. Else all.
     pub fn tags_of_write(&self, row: Option<&str>) -> Vec<String> {
-        if self.access == Access::Reads {
+        if !self.is_written() {
             return Vec::new();
         }
         let is_moved = self.columns.iter().any(|used| {

@@ -22,9 +22,8 @@ struct Rule {
     per_end_user: bool,
     write_through: bool,
     warm: bool,
-    /// More tags for its answers, by which they can be taken.
+    /// More tags, for its answers, and for what writes of its table take.
     tags: Vec<String>,
-    /// More tags whose answers go when its table is written.
     takes: Vec<String>,
 }
 
@@ -55,20 +54,18 @@ impl Caching for CacheTables {
         let is_personal = rules.iter().any(|rule| rule.per_end_user);
         plan.key.extend(is_personal.then_some(KeyPart::EndUser));
         for (table, rule) in shape.tables.iter().zip(&rules) {
-            plan.tags.extend(table.tags_of_read(rule.row.as_deref()));
-            plan.tags.extend(rule.tags.iter().cloned());
+            plan.tags.extend([table.tags_of_read(rule.row.as_deref()), rule.tags.clone()].concat());
         }
         plan.store()
     }
 
     fn plan_invalidate(&self, shape: &Shape) -> Vec<String> {
-        let ruled = shape.tables.iter().filter_map(|table| Some((table, self.rule(shape, table)?)));
-        let of = |(table, rule): (&TableUse, &Rule)| {
-            let takes = if table.access == Access::Reads { &[][..] } else { &rule.takes };
-            let own = table.tags_of_write(rule.row.as_deref());
-            own.into_iter().chain(takes.iter().cloned()).collect::<Vec<_>>()
+        let written = shape.tables.iter().filter(|table| table.is_written());
+        let ruled = written.filter_map(|table| Some((table, self.rule(shape, table)?)));
+        let tags = |(table, rule): (&TableUse, &Rule)| {
+            [table.tags_of_write(rule.row.as_deref()), rule.takes.clone()].concat()
         };
-        ruled.flat_map(of).collect()
+        ruled.flat_map(tags).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::tree::File;
 
 /// Lines of a policy that are not blank.
-const PLUGIN_LINES_MAX: usize = 60;
+const PLUGIN_LINES_MAX: usize = 70;
 
 pub fn check(files: &[File]) -> Vec<String> {
     let mut complaints = Vec::new();
