@@ -2,6 +2,7 @@
 
 mod world; // servers, an etcd, and Tidegates
 
+use crate::Status;
 use proptest::prelude::*;
 use world::{Happening, World};
 
@@ -77,6 +78,43 @@ fn who_has_lost_etcd_and_a_replica_writes_no_more() {
     assert_eq!(world.targets(), [Some(0), Some(0)]);
 }
 
+#[test]
+fn who_ends_gives_its_lease_up_and_the_other_leads_at_once() {
+    let mut world = world();
+    let leader = world.leader().unwrap();
+    world.happen(Happening::Leave(leader));
+    world.happen(Happening::Kill(0));
+    // A quarter of what its lease would have stood for.
+    world.run(150);
+    assert_eq!(world.leader(), Some(1 - leader));
+    world.run(150);
+    assert_eq!(world.promotions.len(), 1);
+    assert_eq!(world.targets()[1 - leader], Some(world.promotions[0].server));
+    // Another in its place finds the new primary, whatever its configuration says.
+    world.happen(Happening::Join(leader));
+    world.run(300);
+    assert_eq!(world.targets()[leader], Some(world.promotions[0].server));
+}
+
+#[test]
+fn who_ends_keeps_its_lease_until_its_promotion_is_over() {
+    let mut world = world();
+    let leader = world.leader().unwrap();
+    world.happen(Happening::Kill(0));
+    while world.states()[leader] != Status::Promoting {
+        world.run(1);
+    }
+    world.happen(Happening::Leave(leader));
+    while world.states()[leader] == Status::Promoting {
+        assert!(world.holds_lease(leader));
+        world.run(1);
+    }
+    world.run(300);
+    assert_eq!(world.promotions.len(), 1);
+    assert_eq!((world.leader(), world.promotions[0].gate), (Some(1 - leader), leader));
+    assert_eq!(world.targets()[1 - leader], Some(world.promotions[0].server));
+}
+
 fn happening() -> impl Strategy<Value = Happening> {
     let (gate, server) = (0..2_usize, 0..3_usize);
     prop_oneof![
@@ -86,6 +124,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         server.clone().prop_map(Happening::Resume),
         gate.clone().prop_map(Happening::Pause),
         gate.clone().prop_map(Happening::Wake),
+        gate.clone().prop_map(Happening::Leave),
+        gate.clone().prop_map(Happening::Join),
         gate.clone().prop_map(Happening::CutEtcd),
         gate.clone().prop_map(Happening::MendEtcd),
         (gate.clone(), server.clone())

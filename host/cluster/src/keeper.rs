@@ -6,7 +6,7 @@
 //! before it was asked for.
 //!
 //! ```text
-//!   none ──Grant──▶ kept ──Renew (each third of it), Look (again and again)──▶ kept
+//!   none ──Grant──▶ kept ──Renew (each third of it), Look (again and again)──▶ kept ── this process ends: Revoke ──▶ left
 //!     ▲                │
 //!     └── it is gone ──┘
 //! ```
@@ -31,6 +31,8 @@ pub enum Ask {
     Renew { lease: i64 },
     /// What the others say; `handle_looked`.
     Look(Look),
+    /// That the lease ends now, with all that is on it; `handle_revoked`.
+    Revoke { lease: i64 },
 }
 
 /// One transaction.
@@ -68,8 +70,8 @@ struct Own {
     said: Option<bool>,
 }
 
-/// getters: `view`, `wake_at`, `poll_ask`; what is wanted: `say`, `set_urgent`, `set_campaigns`; answers: `handle_*`, each with
-/// the moment before the question was sent.
+/// getters: `view`, `wake_at`, `poll_ask`, `has_left`; what is wanted: `say`, `set_urgent`, `set_campaigns`, `leave`; answers:
+/// `handle_*`, each with the moment before the question was sent.
 #[derive(Debug)]
 pub struct Keeper {
     ttl: Duration,
@@ -77,6 +79,7 @@ pub struct Keeper {
     says_lost: bool,
     campaigns: bool,
     is_urgent: bool,
+    leaves: bool,
     view: Option<LeaseView>,
     next_at: Instant,
 }
@@ -89,6 +92,7 @@ impl Keeper {
             says_lost: false,
             campaigns: true,
             is_urgent: true,
+            leaves: false,
             view: None,
             next_at: now,
         }
@@ -126,6 +130,29 @@ impl Keeper {
         }
     }
 
+    /// This process ends, and sends nothing to any server from now on: the lease is given up, for good. Whether etcd has done that
+    /// is not known before it says so, so what it has said of the lease counts no more.
+    ///
+    /// Not before [`super::Machine::leave`] allows it.
+    pub fn leave(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.leaves, true) {
+            self.next_at = now;
+            if let Some(view) = &mut self.view {
+                (view.epoch, view.until) = (None, now);
+            }
+        }
+    }
+
+    /// Is nothing to be written any more?
+    pub fn is_leaving(&self) -> bool {
+        self.leaves
+    }
+
+    /// It is given up, or there was none.
+    pub fn has_left(&self) -> bool {
+        self.leaves && self.own.is_none()
+    }
+
     /// Something has been written: look what there is now.
     pub fn look_soon(&mut self, now: Instant) {
         self.next_at = now;
@@ -134,6 +161,9 @@ impl Keeper {
     pub fn poll_ask(&self, now: Instant) -> Option<Ask> {
         if now < self.next_at {
             return None;
+        }
+        if self.leaves {
+            return self.own.map(|own| Ask::Revoke { lease: own.id });
         }
         let Some(own) = self.own else { return Some(Ask::Grant { ttl: self.ttl }) };
         if now.saturating_duration_since(own.renewed_at) >= own.ttl / RENEW_PART {
@@ -186,6 +216,11 @@ impl Keeper {
             false => (own.ttl / LOOK_PART).min(LOOK_INTERVAL_MAX),
         };
         self.next_at = now + pause;
+    }
+
+    /// The lease has been ended.
+    pub fn handle_revoked(&mut self) {
+        self.own = None;
     }
 
     /// The lease is not there any more, though nobody has ended it.
@@ -251,6 +286,29 @@ mod tests {
         assert_eq!(keeper.poll_ask(at(4_300)), Some(Ask::Grant { ttl: TTL }));
     }
 
+    #[test]
+    fn who_leaves_gives_its_lease_up_until_that_is_done_and_believes_in_nothing_meanwhile() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut keeper = Keeper::new(TTL, start);
+        keeper.handle_granted(7, TTL, start);
+        keeper.handle_looked(looked(7), at(1), at(2));
+        assert_eq!(keeper.view().unwrap().epoch, Some(5));
+        keeper.leave(at(10));
+        let view = keeper.view().unwrap();
+        assert_eq!((view.epoch, view.until), (None, at(10)));
+        let revoke = Some(Ask::Revoke { lease: 7 });
+        assert_eq!((keeper.poll_ask(at(10)), keeper.has_left()), (revoke.clone(), false));
+        keeper.handle_failed(at(20));
+        assert_eq!((keeper.poll_ask(at(20)), keeper.poll_ask(at(120))), (None, revoke));
+        keeper.handle_revoked();
+        assert_eq!((keeper.poll_ask(at(9_000)), keeper.has_left()), (None, true));
+        // Who has none asks for none.
+        let mut keeper = Keeper::new(TTL, start);
+        keeper.leave(at(1));
+        assert_eq!((keeper.poll_ask(at(1)), keeper.has_left()), (None, true));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -290,6 +348,7 @@ mod tests {
                         keeper.handle_looked(Looked { said_lost, ..looked(1) }, sent, now);
                     }
                     (Ask::Look(_), _) => keeper.handle_gone(now),
+                    (Ask::Revoke { .. }, _) => unreachable!("nobody leaves"),
                 }
                 if let (Some(view), Some(kept)) = (keeper.view(), kept) {
                     prop_assert!(view.until <= kept);

@@ -132,8 +132,24 @@ impl Machine {
         self.is_foreign
     }
 
+    /// This process is about to end: may it give up its lease? Not while somebody may become primary by its word, for that holds no
+    /// longer than the lease, and who leads next takes it for void. From then on it changes nothing.
+    pub fn leave(&mut self) -> bool {
+        let is_idle =
+            matches!(self.state, State::Unknown { .. } | State::Steady | State::Suspect(_));
+        self.leaves |= is_idle && self.asked.is_none();
+        self.leaves
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.leaves
+    }
+
     /// May this Tidegate change who is primary, and what replicas do?
     pub fn may_act(&self, now: Instant) -> bool {
+        if self.leaves {
+            return false;
+        }
         let leads = || self.lease.is_some_and(|lease| lease.leads && now < lease.until);
         match self.policy.mode {
             Mode::Embedded => !self.is_foreign,
@@ -146,6 +162,9 @@ impl Machine {
     pub(super) fn may_promote(&self, of: Suspicion, now: Instant) -> Result<(), Option<Notice>> {
         if self.is_foreign {
             return Err(Some(Notice::Outside(Outsider::Foreign)));
+        }
+        if self.leaves {
+            return Err(Some(Notice::Outside(Outsider::LeftToOthers)));
         }
         match (self.policy.mode, self.lease) {
             (Mode::Embedded, _) => Ok(()),
@@ -351,6 +370,28 @@ mod tests {
         let done = actions(&mut machine);
         assert!(done.contains(&Action::Unsettle), "{done:?}");
         assert!(!done.iter().any(|action| matches!(action, Action::Promote { .. })));
+    }
+
+    #[test]
+    fn who_ends_leaves_unless_somebody_may_become_primary_by_its_word_and_acts_no_more() {
+        let start = Instant::now();
+        let mut steady = machine(start, lease(start));
+        assert!(steady.may_act(start) && steady.leave() && steady.is_leaving());
+        assert!(!steady.may_act(start));
+        assert!(steady.order(Order::Switchover { to: None }, start).is_err());
+        let mut machine = machine(start, lease(start));
+        machine.order(Order::Switchover { to: None }, start).unwrap();
+        machine.handle_prepared(at(start, 1));
+        machine.handle_announced(true, at(start, 2));
+        machine.handle_lease(lease(at(start, 3)), at(start, 4));
+        machine.handle_drained(at(start, 4));
+        machine.handle_settled(Some(Lsn(50)), at(start, 5));
+        assert!(actions(&mut machine).contains(&Action::Promote { member: 1 }));
+        assert!(!machine.leave());
+        // It is given up, and the word may arrive yet.
+        machine.tick(at(start, 40_000));
+        assert_eq!((machine.status(), machine.asked()), (Status::Steady, Some(1)));
+        assert!(!machine.leave() && !machine.is_leaving());
     }
 
     /// What is done when the primary dies, and what is told.

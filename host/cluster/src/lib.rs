@@ -53,7 +53,7 @@ pub use load::{CpuTime, Load, LoadMeter, LoadReading, read_exporter, read_proc};
 pub use losses::{Fate, LOG_SAMPLES_MAX, Losses, WrittenLog};
 pub use machine::Machine;
 pub use observation::{Fault, Observation, Receiver, Role};
-pub use outliers::{Change, Ejection, OutlierPolicy, Outliers, Reads, log_of};
+pub use outliers::{Change, Ejection, OutlierPolicy, Outliers, Reads, Standings, log_of};
 pub use policy::{Fencing, Memory, Mode, Policy};
 pub use resync::{Follower, Remedy, ResyncPolicy};
 pub use slow_start::SlowStart;

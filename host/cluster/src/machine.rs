@@ -65,6 +65,8 @@ pub struct Machine {
     pub(super) managed: Option<Managed>,
     /// Somebody else manages these servers.
     pub(super) is_foreign: bool,
+    /// Our lease is being given up.
+    pub(super) leaves: bool,
     /// Who was seen to be a primary on a newer timeline, and since when.
     pub(super) rising: Option<(usize, u32, Instant)>,
     actions: VecDeque<Action>,
@@ -88,6 +90,7 @@ impl Machine {
             floor: 0,
             managed: None,
             is_foreign: false,
+            leaves: false,
             rising: None,
             actions: VecDeque::new(),
             told: Vec::new(),

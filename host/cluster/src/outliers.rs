@@ -164,18 +164,52 @@ impl Member {
     }
 }
 
-/// The replicas of one cluster. getter: `why_out`; events: `handle_answer`, `handle_reads`; `judge` after each.
+/// How one replica stands, whatever is measured of it from then on: what a change of the configuration leaves as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standings {
+    standing: Standing,
+    times: u32,
+    returned_at: Option<Instant>,
+}
+
+/// The replicas of one cluster. getters: `why_out`, `standings`; events: `handle_answer`, `handle_reads`; `judge` after each.
 #[derive(Debug)]
 pub struct Outliers {
     /// `None`: nobody is ever left out.
     policy: Option<OutlierPolicy>,
     members: Vec<Member>,
     looked_at: Instant,
+    /// Until then not all have been heard: who is good is not known.
+    settled_at: Instant,
 }
 
 impl Outliers {
     pub fn new(policy: Option<OutlierPolicy>, replicas: usize, now: Instant) -> Self {
-        Self { policy, members: vec![Member::default(); replicas], looked_at: now }
+        let members = vec![Member::default(); replicas];
+        Self { policy, members, looked_at: now, settled_at: now }
+    }
+
+    /// For `restore`.
+    pub fn standings(&self, replica: usize) -> Standings {
+        self.members.get(replica).map_or(Standings::default(), |member| Standings {
+            standing: member.standing,
+            times: member.times,
+            returned_at: member.returned_at,
+        })
+    }
+
+    /// It stands as it stood before; out for no longer than the policy of now would have it.
+    pub fn restore(&mut self, replica: usize, before: Standings, now: Instant) {
+        let (Some(policy), Some(member)) = (self.policy, self.members.get_mut(replica)) else {
+            return;
+        };
+        let Standings { mut standing, times, returned_at } = before;
+        if let Standing::Out { until, .. } = &mut standing {
+            let doublings = times.saturating_sub(1).min(DOUBLINGS_MAX);
+            *until = (*until).min(now + policy.time.saturating_mul(1 << doublings));
+        }
+        (member.standing, member.times, member.returned_at) = (standing, times, returned_at);
+        self.settled_at = now + LOOK_INTERVAL;
     }
 
     /// It has answered the question that all are asked.
@@ -219,7 +253,9 @@ impl Outliers {
                 member.failed *= KEPT_PART;
             }
         }
-        self.keep_half(good, now, &mut changes);
+        if now >= self.settled_at {
+            self.keep_half(good, now, &mut changes);
+        }
         changes
     }
 

@@ -224,6 +224,7 @@ impl Machine {
                 self.give_up_switch("the replica is gone", Undo::Yes);
             }
             Stage::Promoting if lasted > PROMOTION_TIME_MAX => {
+                self.asked = Some(switch.to);
                 self.give_up_switch(
                     "the replica did not become primary in time, and may do so yet: the old primary stays read-only",
                     Undo::No,

@@ -281,6 +281,9 @@ impl Server {
             thread::park_timeout(Duration::from_millis(5));
         }
         self.control.stop_http();
+        if self.workers.iter().all(thread::JoinHandle::is_finished) {
+            self.control.leave();
+        }
         self.control.set_phase(Phase::Stopped);
         for listen in &self.control.settled().config.listen {
             if let Listen::Unix(path) = listen

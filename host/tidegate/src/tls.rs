@@ -6,12 +6,12 @@ mod verify; // whose certificates are good
 pub use binding::end_point;
 pub use verify::common_name;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WantsClientCert};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -139,15 +139,9 @@ fn accept_config(files: &AcceptFiles) -> Result<Accepting, TlsError> {
     };
     let chain = read_certificates(&files.certificate)?;
     let end_point = chain.first().and_then(|certificate| end_point(certificate));
-    let mut config =
-        builder.with_single_cert(chain, read_key(&files.key)?).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => TlsError::Rejected(format!(
-                "{} is not the key of the certificate in {}",
-                files.key.display(),
-                files.certificate.display()
-            )),
-            error => rejected(error),
-        })?;
+    let mut config = builder
+        .with_single_cert(chain, read_key(&files.key)?)
+        .map_err(|error| not_its_key(error, &files.key, &files.certificate))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     // No client of PostgreSQL resumes sessions, and PostgreSQL does not offer it: nothing is kept
     // for it.
@@ -308,6 +302,26 @@ impl ServerTls {
 /// # Errors
 /// The file cannot be read.
 pub fn trusting(roots: &RootCertificates) -> Result<ClientConfig, TlsError> {
+    Ok(trusting_alone(roots)?.with_no_client_auth())
+}
+
+/// The same, and they are shown this certificate if they ask.
+///
+/// # Errors
+/// A file cannot be read, or the key is another certificate's.
+pub fn trusting_as(
+    roots: &RootCertificates,
+    own: &OwnCertificate,
+) -> Result<ClientConfig, TlsError> {
+    let (chain, key) = (read_certificates(&own.certificate)?, read_key(&own.key)?);
+    trusting_alone(roots)?
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| not_its_key(error, &own.key, &own.certificate))
+}
+
+fn trusting_alone(
+    roots: &RootCertificates,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
     let store = match roots {
         RootCertificates::File(path) => root_store(&read_certificates(path)?)?,
         RootCertificates::System => {
@@ -319,7 +333,7 @@ pub fn trusting(roots: &RootCertificates) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(rejected)?;
-    Ok(builder.with_root_certificates(store).with_no_client_auth())
+    Ok(builder.with_root_certificates(store))
 }
 
 /// The name to check a certificate against, and to send as SNI.
@@ -339,6 +353,17 @@ fn provider() -> Arc<CryptoProvider> {
 
 fn rejected(error: impl fmt::Display) -> TlsError {
     TlsError::Rejected(error.to_string())
+}
+
+fn not_its_key(error: rustls::Error, key: &Path, certificate: &Path) -> TlsError {
+    match error {
+        rustls::Error::InconsistentKeys(_) => TlsError::Rejected(format!(
+            "{} is not the key of the certificate in {}",
+            key.display(),
+            certificate.display()
+        )),
+        error => rejected(error),
+    }
 }
 
 fn bad_file(path: &Path, reason: impl fmt::Display) -> TlsError {

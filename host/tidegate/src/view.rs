@@ -152,7 +152,7 @@ pub struct LostCommit {
     pub is_certain: bool,
 }
 
-/// What an operator orders about the cluster; servers by name.
+/// What is ordered about the cluster, by operators but for the last; servers by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ordered {
     /// Another primary, without loss; `None`: whoever is best.
@@ -165,6 +165,8 @@ pub enum Ordered {
     Undrain { server: String },
     /// This replica is made a copy of the primary again.
     Resync { server: String },
+    /// This process ends and has no client any more: other Tidegates need not wait for it. The answer is when they know.
+    Leave,
 }
 
 /// Whether an operator takes it upon himself.

@@ -3,9 +3,11 @@
 
 mod alerts; // who is told when something is wrong
 mod auth; // who gets in, and how
+mod cables; // a primary's network, cut without a word
 mod cache; // answers that are kept
 mod chains; // one Tidegate behind another
 mod clients; // applications in other languages, and PostgreSQL's own programs
+mod disks; // a primary's disk, full
 mod failover; // primaries that die, and who takes over
 mod faults; // servers that die, clients that vanish, pools that are full
 mod flow; // one side reads more slowly than the other sends

@@ -61,9 +61,10 @@ fn a_replica_that_is_much_slower_gets_no_reads_for_a_time_and_few_at_first() {
     let mut options = TidegateOptions::for_cluster(cluster, &database);
     options.replicas[0] = relay.url_of(&options.replicas[0]);
     options.toml = Some(
-        "workers = 1\n[pool]\nsize_min = 0\n[routing]\nslow_start = \"2s\"\neject_time = \"2s\"\n"
+        "workers = 1\n[pool]\nsize_min = 0\n[routing]\nslow_start = \"2s\"\neject_time = \"1h\"\n"
             .to_owned(),
     );
+    let toml = options.toml.clone().unwrap();
     let tidegate = Tidegate::start(options);
     let mut client = Client::connect(&tidegate.url(ROLE, &database));
     wait_until_both_serve(&tidegate, &mut client);
@@ -83,7 +84,16 @@ fn a_replica_that_is_much_slower_gets_no_reads_for_a_time_and_few_at_first() {
     // Some may have had to see more than the other shows yet.
     assert_eq!(statements("replica-1"), before.0, "it was to have none");
     assert!(statements("replica-2") > before.1 + 10.0, "{:?}", statements("replica-2"));
+    // A reload does not end it; but it is for no longer than is written now.
+    tidegate.reload();
+    wait_until(LONG, "it is left out still", || {
+        server(&tidegate, "replica-1")["ejected"] == "slow"
+    });
+    assert_eq!(statements("replica-1"), before.0, "it was to have none");
+    assert_eq!(tidegate.log().matches("reads leave \"replica-1\" for").count(), 1);
     relay.set_passing(Passing::On);
+    tidegate.write_config(&toml.replace("1h", "1s"));
+    tidegate.reload();
     wait_until(LONG, "it serves reads again", || {
         server(&tidegate, "replica-1")["serves_reads"] == true
     });

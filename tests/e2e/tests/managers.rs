@@ -4,10 +4,12 @@ use crate::failover::{
     LONG, Writers, cluster, primary_of, promotions, tidegate, topology, url, wait_until_steady,
     wait_until_writable,
 };
+use crate::tls::Authority;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::{Duration, Instant};
 use tidegate_test_support::{
-    Client, Etcd, Patroni, Tidegate, TidegateOptions, patroni, wait_until,
+    Client, Etcd, EtcdTls, Patroni, Tidegate, TidegateOptions, patroni, wait_until,
 };
 
 fn by_lease(etcd: &Etcd) -> String {
@@ -92,6 +94,30 @@ fn of_two_tidegates_the_one_that_holds_the_lease_acts_and_none_that_was_paused()
 }
 
 #[test]
+fn who_ends_in_an_orderly_way_gives_its_lease_up_and_the_other_leads_at_once() {
+    let cluster = cluster(1);
+    let etcd = Etcd::start();
+    let lasting = by_lease(&etcd).replace("lease = \"4s\"", "lease = \"60s\"");
+    let (one, other) = (tidegate(&cluster, &lasting), tidegate(&cluster, &lasting));
+    for tidegate in [&one, &other] {
+        wait_until_steady(tidegate);
+    }
+    wait_until(LONG, "one of them holds the lease", || leads(&one) != leads(&other));
+    let (mut leader, follower) = if leads(&one) { (one, other) } else { (other, one) };
+    let begun = Instant::now();
+    leader.sigterm();
+    assert_eq!(leader.wait(), 0);
+    assert!(leader.log().contains("the lease in etcd is given up"), "{}", leader.log());
+    wait_until(LONG, "the other holds the lease", || leads(&follower));
+    // And waits for nobody else's word.
+    cluster.primary().kill();
+    wait_until_writable(&url(&follower), 1);
+    assert_eq!((promotions(&follower), primary_of(&follower).as_str()), (1, "replica-1"));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(40), "it waited for the lease to run out: {took:?}");
+}
+
+#[test]
 fn without_etcd_writes_go_on_and_nobody_is_promoted_until_it_is_back() {
     let cluster = cluster(1);
     let mut etcd = Etcd::start();
@@ -116,6 +142,32 @@ fn without_etcd_writes_go_on_and_nobody_is_promoted_until_it_is_back() {
     etcd.start_again();
     wait_until_writable(&url(&tidegate), 2);
     assert_eq!((promotions(&tidegate), primary_of(&tidegate).as_str()), (1, "replica-1"));
+}
+
+#[test]
+fn etcd_is_asked_with_a_certificate_and_a_new_one_is_shown_when_it_is_there() {
+    let cluster = cluster(1);
+    let (ours, stranger) = (Authority::new("Ours"), Authority::new("A stranger"));
+    let (cert, key) = ours.sign("127.0.0.1");
+    let etcd = Etcd::start_with(EtcdTls { cert, key, client_ca: ours.own() });
+    let (cert, key) = stranger.sign("tidegate");
+    let with = |toml: &str| tidegate(&cluster, &(by_lease(&etcd) + toml));
+    let trusted = format!("\nroot_ca = \"{}\"", ours.own());
+    let shown = format!("{trusted}\ncert = \"{cert}\"\nkey = \"{key}\"");
+    let (bare, known) = (with(&trusted), with(&shown));
+    for tidegate in [&bare, &known] {
+        wait_until(LONG, "it is said that etcd does not want it", || {
+            tidegate.log().contains("etcd is asked in vain")
+        });
+    }
+    let (new_cert, new_key) = ours.sign("tidegate");
+    std::fs::copy(new_key, key).unwrap();
+    std::fs::copy(new_cert, cert).unwrap();
+    wait_until(LONG, "it holds the lease", || leads(&known));
+    wait_until_steady(&known);
+    cluster.primary().kill();
+    wait_until_writable(&url(&known), 1);
+    assert_eq!((promotions(&known), promotions(&bare)), (1, 0));
 }
 
 fn before_patroni(patroni: &Patroni, failover: &str) -> Tidegate {
@@ -174,9 +226,21 @@ fn patroni_is_followed_gives_orders_and_takes_them_and_has_no_manager_beside_it(
     assert_eq!(primary_of(&tidegate), "primary");
 
     wait_until(LONG, "the old leader follows", || is_back("p2"));
-    patroni.kill_server("p1");
-    wait_until(LONG, "another leads", || is_primary(&tidegate, "replica-1"));
+    wait_until_steady(&tidegate);
+    let (code, said) = tidegate.command(&["failover", "--to", "replica-1"]);
+    assert!(code == 1 && said.contains("the primary answers"), "{said}");
+    let (code, said) = tidegate.command(&["failover", "--to", "replica-1", "--force"]);
+    assert_eq!(code, 0, "{said}\n{}", tidegate.log_tail());
+    assert!(said.contains("replica-1 is the primary now"), "{said}");
+    wait_until(LONG, "it leads as Patroni has it, too", || {
+        patroni.leader().as_deref() == Some("p2")
+    });
     wait_until_writable(&url(&tidegate), 3);
-    assert_eq!(client.value("SELECT count(*) FROM t").as_deref(), Some("3"));
+
+    wait_until(LONG, "the old leader follows", || is_back("p1"));
+    patroni.kill_server("p2");
+    wait_until(LONG, "another leads", || is_primary(&tidegate, "primary"));
+    wait_until_writable(&url(&tidegate), 4);
+    assert_eq!(client.value("SELECT count(*) FROM t").as_deref(), Some("4"));
     assert_eq!(promotions(&tidegate), 0);
 }

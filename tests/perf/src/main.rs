@@ -2,6 +2,7 @@
 
 mod analysis; // what a statement's shape costs
 mod caching; // answers that are kept, beside those that are fetched
+mod causal; // reads of sessions that write, on replicas
 mod failover; // how long clients stand still
 mod flame; // where a query's CPU time goes
 mod json; // the results for machines
@@ -44,6 +45,8 @@ enum What {
     Policies(policies::Options),
     /// Answers from memory and from Redis beside those of servers: hits, dear statements, misses.
     Cache(caching::Options),
+    /// How many reads replicas answer of sessions that also write, and see what they have written.
+    Causal(causal::Options),
     /// How long writes and reads stand still when the primary is killed, hangs, or is replaced by order.
     Failover(failover::Options),
     /// pgbench direct, through PgBouncer and through Tidegate, interleaved in one run.
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         What::Policy => policy::run().map_err(|error| error.to_string()),
         What::Policies(options) => policies::run(&options),
         What::Cache(options) => caching::run(&options),
+        What::Causal(options) => causal::run(&options),
         What::Failover(options) => failover::run(&options),
         What::Proxy(options) => run::run(&options),
         What::Flame(options) => flame::run(&options),

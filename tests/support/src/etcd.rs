@@ -3,7 +3,7 @@
 use crate::tidegate::{leash, new_directory};
 use crate::{free_port, http, wait_until};
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -16,14 +16,35 @@ pub struct Etcd {
     port: u16,
     directory: PathBuf,
     running: Option<(Child, Child)>,
+    tls: Option<EtcdTls>,
+}
+
+/// It is reached over TLS, and by clients alone whose certificates lead to this authority. Files, PEM.
+#[derive(Clone, Debug)]
+pub struct EtcdTls {
+    /// For 127.0.0.1, and good for a client, too: its gateway shows it to itself.
+    pub cert: String,
+    pub key: String,
+    pub client_ca: String,
 }
 
 impl Etcd {
     /// Waits until it answers.
     #[track_caller]
     pub fn start() -> Etcd {
+        Etcd::launch(None)
+    }
+
+    /// Waits until it listens.
+    #[track_caller]
+    pub fn start_with(tls: EtcdTls) -> Etcd {
+        Etcd::launch(Some(tls))
+    }
+
+    #[track_caller]
+    fn launch(tls: Option<EtcdTls>) -> Etcd {
         let (port, directory) = (free_port().unwrap(), new_directory());
-        let mut etcd = Etcd { port, directory, running: None };
+        let mut etcd = Etcd { port, directory, running: None, tls };
         etcd.start_again();
         etcd
     }
@@ -35,7 +56,12 @@ impl Etcd {
         std::fs::create_dir_all(&self.directory).unwrap();
         let log = File::create(self.directory.join("log")).unwrap();
         let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", free_port().unwrap()));
-        let child = Command::new("etcd")
+        let mut command = Command::new("etcd");
+        if let Some(EtcdTls { cert, key, client_ca }) = &self.tls {
+            command.args(["--cert-file", cert, "--key-file", key, "--client-cert-auth"]);
+            command.args(["--trusted-ca-file", client_ca]);
+        }
+        let child = command
             .args(["--data-dir", "data", "--unsafe-no-fsync"])
             // One member is its own leader after a moment; leases may be short.
             .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
@@ -51,6 +77,9 @@ impl Etcd {
         let leash = leash(&child, &self.directory);
         self.running = Some((child, leash));
         wait_until(START_TIME_MAX, "etcd answers", || {
+            if self.tls.is_some() {
+                return TcpStream::connect(self.address()).is_ok();
+            }
             let body = r#"{"key":"YQ=="}"#;
             let answer = http::request(self.address(), "POST", "/v3/kv/range", "", body);
             answer.is_ok_and(|answer| answer.status == 200)
@@ -58,7 +87,8 @@ impl Etcd {
     }
 
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     pub fn address(&self) -> SocketAddr {

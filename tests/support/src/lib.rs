@@ -10,6 +10,7 @@ pub mod etcd; // an etcd, and the trouble that one makes
 mod failure; // what a failing test says last
 pub mod http; // enough HTTP for the admin API
 pub mod message; // what a server sends
+pub mod namespaces; // a network and a disk that one server alone has
 pub mod patroni; // servers that Patroni manages
 pub mod pipeline; // what a client sends
 pub mod redis; // a Redis, and the trouble that one makes
@@ -25,8 +26,9 @@ pub use ::tidegate::demo::{
 pub use client::Client;
 pub use clusters::{shared_cluster, shared_tidegate, target_directory, test_database};
 pub use differential::differential;
-pub use etcd::Etcd;
+pub use etcd::{Etcd, EtcdTls};
 pub use message::Message;
+pub use namespaces::{Link, SmallDisk};
 pub use patroni::Patroni;
 pub use pipeline::{Pipeline, pipeline};
 pub use redis::{Redis, RedisClient, Reply};

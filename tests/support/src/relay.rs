@@ -18,6 +18,8 @@ pub enum Passing {
     RepliesLost,
     /// What is sent to servers is lost.
     RequestsLost,
+    /// Neither arrives: a cable that is pulled.
+    NothingArrives,
     /// What servers send arrives so much later.
     RepliesLate(Duration),
 }
@@ -74,6 +76,10 @@ impl Relay {
     /// A URL of the server, made one of the relay; without TLS, so that it can read what passes.
     pub fn url_of(&self, url: &str) -> String {
         url.replace(&self.server.to_string(), &self.address.to_string()) + "?sslmode=disable"
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn set_passing(&self, passing: Passing) {
@@ -141,7 +147,7 @@ impl Shared {
         while let Ok(count @ 1..) = from.read(&mut chunk) {
             let passing = {
                 let mut state = self.lock();
-                if state.passing == lost {
+                if state.passing == lost || state.passing == Passing::NothingArrives {
                     state.lost += count;
                     continue;
                 }

@@ -12,6 +12,8 @@ const PROBE_STEPS_URGENT: u64 = 2;
 const RECEIVER_STEPS: u64 = 400;
 const PROMOTION_STEPS: u64 = 15;
 const TTL: Duration = Duration::from_secs(6);
+/// Who is to end waits so long for a promotion of its own, and for etcd.
+const LEAVE_STEPS: u64 = 200;
 /// Whom etcd does not answer sees within this that a replica has left the primary: the age of an answer, and a probe.
 const WITNESS_STEPS: u64 = 230;
 
@@ -24,6 +26,10 @@ pub(super) enum Happening {
     /// A Tidegate is stopped, and does not know.
     Pause(usize),
     Wake(usize),
+    /// A Tidegate ends, in an orderly way: its clients have gone.
+    Leave(usize),
+    /// One is started in its place, which knows nothing.
+    Join(usize),
     /// It and etcd do not reach each other.
     CutEtcd(usize),
     MendEtcd(usize),
@@ -84,6 +90,27 @@ struct Gate {
     cut: Vec<bool>,
     /// Server, when it is told, until when it may be, and the epoch.
     telling: Option<(usize, u64, Instant, u64)>,
+    /// Until when it has to be gone.
+    leaves: Option<u64>,
+    is_gone: bool,
+}
+
+impl Gate {
+    fn new(servers: usize, now: Instant) -> Self {
+        Self {
+            machine: Machine::new(policy(), Memory::default(), servers, now),
+            keeper: Keeper::new(TTL, now),
+            view: None,
+            order: (0..servers).collect(),
+            held: false,
+            is_paused: false,
+            is_cut: false,
+            cut: vec![false; servers],
+            telling: None,
+            leaves: None,
+            is_gone: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -116,18 +143,7 @@ impl World {
             promoted_at: 0,
         };
         let servers: Vec<Server> = (0..=replicas).map(server).collect();
-        let gate = |_| Gate {
-            machine: Machine::new(policy(), Memory::default(), servers.len(), start),
-            keeper: Keeper::new(TTL, start),
-            view: None,
-            order: (0..servers.len()).collect(),
-            held: false,
-            is_paused: false,
-            is_cut: false,
-            cut: vec![false; servers.len()],
-            telling: None,
-        };
-        let gates = (0..gates).map(gate).collect();
+        let gates = (0..gates).map(|_| Gate::new(servers.len(), start)).collect();
         let store = Store::default();
         Self { start, now_step: 0, servers, store, gates, rising: vec![], promotions: vec![] }
     }
@@ -137,7 +153,7 @@ impl World {
     }
 
     pub(super) fn happen(&mut self, happening: Happening) {
-        let since = self.now_step;
+        let (since, now) = (self.now_step, self.now());
         let servers = &mut self.servers;
         match happening {
             Happening::Kill(n) => servers[n].life = Life::Dead,
@@ -149,6 +165,13 @@ impl World {
             Happening::Hang(_) | Happening::Resume(_) => {}
             Happening::Pause(n) => self.gates[n].is_paused = true,
             Happening::Wake(n) => self.gates[n].is_paused = false,
+            Happening::Leave(n) => self.gates[n].leaves = Some(since + LEAVE_STEPS),
+            Happening::Join(n) if self.gates[n].is_gone => {
+                // What the one before has sent may arrive yet.
+                let telling = self.gates[n].telling;
+                self.gates[n] = Gate { telling, ..Gate::new(servers.len(), now) };
+            }
+            Happening::Join(_) => {}
             Happening::CutEtcd(n) => self.gates[n].is_cut = true,
             Happening::MendEtcd(n) => self.gates[n].is_cut = false,
             Happening::CutServer(gate, n) => self.gates[gate].cut[n] = true,
@@ -163,9 +186,13 @@ impl World {
         for server in &mut self.servers {
             (server.life, server.is_orphan) = (Life::Up, false);
         }
+        let now = self.now();
         for gate in &mut self.gates {
             (gate.is_paused, gate.is_cut) = (false, false);
             gate.cut.iter_mut().for_each(|cut| *cut = false);
+            if gate.is_gone || gate.leaves.is_some() {
+                *gate = Gate::new(self.servers.len(), now);
+            }
         }
         self.store.is_lost = false;
     }
@@ -195,7 +222,14 @@ impl World {
         let index = gate.order[0];
         let server = &self.servers[index];
         let takes = server.life == Life::Up && server.is_primary && !gate.cut[index];
-        (takes && !gate.held && !gate.is_paused).then_some(index)
+        let serves = !gate.held && !gate.is_paused && !gate.is_gone && gate.leaves.is_none();
+        (takes && serves).then_some(index)
+    }
+
+    /// Does this one lead, as etcd has it, too?
+    pub(super) fn holds_lease(&self, gate: usize) -> bool {
+        let epoch = self.gates[gate].view.as_ref().and_then(|view| view.epoch);
+        epoch.is_some_and(|epoch| self.store.leads(epoch))
     }
 
     fn step(&mut self) {
@@ -203,8 +237,12 @@ impl World {
         self.store.expire(self.start + STEP * u32::try_from(self.now_step).unwrap());
         self.rise();
         for gate in 0..self.gates.len() {
-            if !self.gates[gate].is_paused {
+            if self.gates[gate].is_gone {
+                // What it has sent arrives.
+                self.tell(gate);
+            } else if !self.gates[gate].is_paused {
                 self.live(gate);
+                self.leave(gate);
             }
         }
         self.check_writers();
@@ -257,6 +295,17 @@ impl World {
         self.tell(gate);
     }
 
+    /// As the shell does.
+    fn leave(&mut self, gate: usize) {
+        let now = self.now();
+        let one = &mut self.gates[gate];
+        let Some(until) = one.leaves else { return };
+        if one.machine.leave() {
+            one.keeper.leave(now);
+        }
+        one.is_gone = one.keeper.has_left() || self.now_step >= until;
+    }
+
     fn reaches_etcd(&self, gate: usize) -> bool {
         !self.store.is_lost && !self.gates[gate].is_cut
     }
@@ -281,6 +330,10 @@ impl World {
                     Some(looked) => keeper.handle_looked(looked, now, now),
                     None => keeper.handle_gone(now),
                 },
+                Ask::Revoke { lease } => {
+                    self.store.leases.remove(&lease);
+                    keeper.handle_revoked();
+                }
             }
         }
     }
@@ -382,7 +435,8 @@ impl World {
         let one = &self.gates[gate];
         assert!(one.held, "promoted while statements run");
         let (server, view) = (one.order[member], one.view.clone());
-        let written = view.filter(|_| self.reaches_etcd(gate)).and_then(|view| {
+        let may_ask = self.reaches_etcd(gate) && !one.keeper.is_leaving();
+        let written = view.filter(|_| may_ask).and_then(|view| {
             let (epoch, revision) = (view.epoch?, view.revision);
             let timeline = self.gates[gate].machine.memory().timeline + 1;
             let name = server.to_string();

@@ -136,6 +136,68 @@ fn reads_are_compared_too() {
     assert_eq!(changes, [Change::Ejected { replica: 1, why, time: POLICY.time }]);
 }
 
+/// The same replicas under another configuration: in another order, and each was good a moment ago.
+fn reloaded(before: &Bench, policy: Option<OutlierPolicy>, order: &[usize]) -> Bench {
+    let mut bench = Bench::new(order.len());
+    bench.now = before.now;
+    bench.outliers = Outliers::new(policy, order.len(), before.now);
+    for (now_at, was_at) in order.iter().enumerate() {
+        let standings = before.outliers.standings(*was_at);
+        bench.outliers.restore(now_at, standings, before.now);
+    }
+    bench
+}
+
+#[test]
+fn who_is_left_out_stays_out_through_a_reload_though_it_is_heard_first() {
+    let mut bench = Bench::new(3);
+    for _ in 0..20 {
+        bench.second(&[MS, MS, 300 * MS]);
+    }
+    let mut after = reloaded(&bench, Some(POLICY), &[2, 0, 1]);
+    // For a moment it is the only one of which anything is known.
+    after.good = vec![true, false, false];
+    assert_eq!(after.outliers.judge(&after.good, after.now), []);
+    assert_eq!(after.outliers.why_out(0), Some(Ejection::Slow));
+    after.good = vec![true; 3];
+    let mut seconds = 0;
+    while after.outliers.why_out(0).is_some() {
+        assert_eq!([1, 2].map(|other| after.outliers.why_out(other)), [None; 2]);
+        after.second(&[MS; 3]);
+        seconds += 1;
+    }
+    assert!((5..=30).contains(&seconds), "{seconds}: what was left of the time");
+    // The next time is twice as long, as it would have been.
+    let mut time = None;
+    while time.is_none() {
+        let changes = after.second(&[300 * MS, MS, MS]);
+        time = changes.into_iter().find_map(|change| match change {
+            Change::Ejected { time, .. } => Some(time),
+            Change::Returned { .. } => None,
+        });
+    }
+    assert_eq!(time, Some(2 * POLICY.time));
+    // Of a configuration that leaves nobody out nobody is; a shorter time is all that it has.
+    assert_eq!(reloaded(&after, None, &[0, 1, 2]).outliers.why_out(0), None);
+    let short = OutlierPolicy { time: SECOND, ..POLICY };
+    let mut after = reloaded(&after, Some(short), &[0, 1, 2]);
+    after.second(&[MS; 3]);
+    assert_eq!(after.outliers.why_out(0), Some(Ejection::Slow));
+    after.second(&[MS; 3]);
+    assert_eq!(after.outliers.why_out(0), None);
+}
+
+#[test]
+fn who_is_left_alone_with_it_gets_it_back_once_all_could_be_heard() {
+    let mut bench = Bench::new(2);
+    for _ in 0..20 {
+        bench.second(&[MS, 300 * MS]);
+    }
+    let mut after = reloaded(&bench, Some(POLICY), &[0, 1]);
+    after.good = vec![false, true];
+    assert_eq!(after.second(&[MS; 2]), [Change::Returned { replica: 1 }]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

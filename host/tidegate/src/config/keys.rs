@@ -246,6 +246,8 @@ pub(super) const KEYS: &[Key] = &[
     key("failover.etcd", "user", Example(r#""tidegate""#), Live, "Who logs in to etcd, if it wants that; it reads and writes below `prefix`."),
     key("failover.etcd", "password", Example(r#""${ETCD_PASSWORD}""#), Live, "Its password."),
     key("failover.etcd", "root_ca", Example(r#""/etc/tidegate/etcd-ca.pem""#), Live, "With `https://`, a file of certificates to trust; the system's unless written."),
+    key("failover.etcd", "cert", Example(r#""/etc/tidegate/etcd-client.crt""#), Live, "With `https://`, the certificate that is shown to etcd, PEM: for one that asks for it (`--client-cert-auth`). Read again when etcd does not answer."),
+    key("failover.etcd", "key", Example(r#""/etc/tidegate/etcd-client.key""#), Live, "Its key, PEM, not encrypted."),
     key("failover.etcd", "prefix", Value(r#""/tidegate""#), Live, "What all keys begin with. Those who have the same manage the same servers: give each cluster of servers a prefix of its own."),
     key("failover.etcd", "lease", Value(r#""6s""#), Live, "Whoever is not heard for so long, in whole seconds, leads no more, and is not waited for. The same everywhere."),
 
@@ -253,6 +255,8 @@ pub(super) const KEYS: &[Key] = &[
     key("failover.patroni", "user", Example(r#""patroni""#), Live, "Who orders switchovers and failovers (Patroni's `restapi.authentication`)."),
     key("failover.patroni", "password", Example(r#""${PATRONI_PASSWORD}""#), Live, "Its password."),
     key("failover.patroni", "root_ca", Example(r#""/etc/tidegate/patroni-ca.pem""#), Live, "With `https://`, a file of certificates to trust; the system's unless written."),
+    key("failover.patroni", "cert", Example(r#""/etc/tidegate/patroni-client.crt""#), Live, "With `https://`, the certificate that is shown to Patroni, PEM: for one that asks for it (`restapi.verify_client`). Read again when Patroni does not answer."),
+    key("failover.patroni", "key", Example(r#""/etc/tidegate/patroni-client.key""#), Live, "Its key, PEM, not encrypted."),
 
     key("alerts", "kind", Example(r#""webhook""#), Live, "`webhook`: JSON by POST. `slack`: an incoming webhook of Slack's. `pagerduty`: Events API v2. `email`: by SMTP."),
     key("alerts", "url", Example(r#""${ALERTS_URL}""#), Live, "Where it goes: `https://…`, for e-mail `smtp://HOST:587` (STARTTLS, without which nothing is sent), `smtps://HOST:465`, or `smtp+plain://` to this machine; PagerDuty's own unless written."),

@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+
 use super::alerts::{WebUrl, place};
 use super::check::Checker;
 use super::checked::{ClusterConfig, RootCertificates, Secret, ServerAddress};
 use super::error::Problem;
-use super::raw::{At, RawEtcd, RawPatroni};
+use super::raw::{At, RawApiTls, RawEtcd, RawPatroni};
 use super::value::{Context, FromText};
-use crate::tls::trusting;
+use crate::tls::{OwnCertificate, TlsError, trusting, trusting_as};
 
 const PREFIX: &str = "/tidegate";
 const PREFIX_BYTES_MAX: usize = 200;
@@ -25,7 +27,7 @@ const PATRONI_PORT: u16 = 8008;
 pub struct EtcdSettings {
     /// Of the members of one etcd cluster; never empty.
     pub urls: Vec<WebUrl>,
-    pub roots: RootCertificates,
+    pub tls: ApiTls,
     pub login: Option<(String, Secret)>,
     /// What all keys begin with, without a slash at its end.
     pub prefix: String,
@@ -37,8 +39,26 @@ pub struct EtcdSettings {
 pub struct PatroniSettings {
     /// Of REST APIs of one Patroni cluster; never empty.
     pub urls: Vec<WebUrl>,
-    pub roots: RootCertificates,
+    pub tls: ApiTls,
     pub login: Option<(String, Secret)>,
+}
+
+/// Whose certificates are good, and which is shown, where a URL has `https`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiTls {
+    pub roots: RootCertificates,
+    pub own: Option<OwnCertificate>,
+}
+
+impl ApiTls {
+    /// # Errors
+    /// A file cannot be read, or the key is another certificate's.
+    pub fn client(&self) -> Result<ClientConfig, TlsError> {
+        match &self.own {
+            Some(own) => trusting_as(&self.roots, own),
+            None => trusting(&self.roots),
+        }
+    }
 }
 
 /// For people, and for keys that are shown.
@@ -76,8 +96,8 @@ impl FromText for WebUrl {
 impl Checker {
     /// Without `urls` there is none, whatever else is written.
     pub(super) fn etcd(&mut self, written: RawEtcd) -> Option<EtcdSettings> {
-        let RawEtcd { urls, user, password, root_ca, prefix, lease } = written;
-        let roots = self.api_roots("failover.etcd.root_ca", root_ca);
+        let RawEtcd { urls, user, password, tls, prefix, lease } = written;
+        let tls = self.api_tls("failover.etcd", tls);
         let login = self.api_login("failover.etcd", user, password);
         let lease = match lease {
             None => LEASE,
@@ -106,7 +126,7 @@ impl Checker {
             }
         };
         let urls: Vec<WebUrl> = urls.into_iter().map(|url| url.value).collect();
-        (!urls.is_empty()).then_some(EtcdSettings { urls, roots, login, prefix, lease })
+        (!urls.is_empty()).then_some(EtcdSettings { urls, tls, login, prefix, lease })
     }
 
     /// Without `urls`, the servers' own machines are asked.
@@ -115,8 +135,8 @@ impl Checker {
         written: RawPatroni,
         cluster: Option<&ClusterConfig>,
     ) -> Option<PatroniSettings> {
-        let RawPatroni { urls, user, password, root_ca } = written;
-        let roots = self.api_roots("failover.patroni.root_ca", root_ca);
+        let RawPatroni { urls, user, password, tls } = written;
+        let tls = self.api_tls("failover.patroni", tls);
         let login = self.api_login("failover.patroni", user, password);
         let mut urls: Vec<WebUrl> = urls.into_iter().map(|url| url.value).collect();
         if let (true, Some(cluster)) = (urls.is_empty(), cluster) {
@@ -127,20 +147,41 @@ impl Checker {
             urls.sort_by(|one, other| one.host.cmp(&other.host));
             urls.dedup();
         }
-        (!urls.is_empty()).then_some(PatroniSettings { urls, roots, login })
+        (!urls.is_empty()).then_some(PatroniSettings { urls, tls, login })
     }
 
-    fn api_roots(
-        &mut self,
-        key: &str,
-        root_ca: Option<At<std::path::PathBuf>>,
-    ) -> RootCertificates {
-        let Some(At { value, origin }) = root_ca else { return RootCertificates::System };
-        let roots = RootCertificates::File(value);
-        if let Err(error) = trusting(&roots) {
-            self.fail(Some(&origin), key, Problem::Unreadable(error.to_string()));
-        }
-        roots
+    fn api_tls(&mut self, table: &str, written: RawApiTls) -> ApiTls {
+        let RawApiTls { root_ca, cert, key } = written;
+        let unreadable = |error: TlsError| Problem::Unreadable(error.to_string());
+        let roots = match root_ca {
+            None => RootCertificates::System,
+            Some(At { value, origin }) => {
+                let roots = RootCertificates::File(value);
+                if let Err(error) = trusting(&roots) {
+                    self.fail(Some(&origin), &format!("{table}.root_ca"), unreadable(error));
+                }
+                roots
+            }
+        };
+        let own = match (cert, key) {
+            (Some(cert), Some(key)) => {
+                let own = OwnCertificate { certificate: cert.value, key: key.value };
+                if let Err(error) = trusting_as(&RootCertificates::System, &own) {
+                    self.fail(Some(&cert.origin), &format!("{table}.cert"), unreadable(error));
+                }
+                Some(own)
+            }
+            (None, None) => None,
+            (Some(At { origin, .. }), None) => {
+                self.contradiction(&origin, &format!("{table}.cert"), "has no key");
+                None
+            }
+            (None, Some(At { origin, .. })) => {
+                self.contradiction(&origin, &format!("{table}.key"), "has no cert");
+                None
+            }
+        };
+        ApiTls { roots, own }
     }
 
     fn api_login(

@@ -45,7 +45,7 @@ pub use failover::{FailoverMode, FailoverSettings, FencingWord};
 pub use http::{HttpConfig, Origins, PlainHttp};
 pub use log::{LogConfig, LogFormat};
 pub(crate) use managers::patroni_beside;
-pub use managers::{EtcdSettings, PatroniSettings};
+pub use managers::{ApiTls, EtcdSettings, PatroniSettings};
 pub use peers::{Peer, PeerAddress};
 pub use plugins::{FileHash, Pin, PluginsConfig, PublicKey, Signature, Signatures};
 pub use quotas::{Quota, Quotas, Whose};

@@ -193,7 +193,7 @@ pub struct RawEtcd {
     pub urls: Vec<At<WebUrl>>,
     pub user: Option<At<String>>,
     pub password: Option<At<Secret>>,
-    pub root_ca: Option<At<PathBuf>>,
+    pub tls: RawApiTls,
     pub prefix: Option<At<String>>,
     pub lease: Option<At<Duration>>,
 }
@@ -203,7 +203,15 @@ pub struct RawPatroni {
     pub urls: Vec<At<WebUrl>>,
     pub user: Option<At<String>>,
     pub password: Option<At<Secret>>,
+    pub tls: RawApiTls,
+}
+
+/// How managers are reached over `https://`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawApiTls {
     pub root_ca: Option<At<PathBuf>>,
+    pub cert: Option<At<PathBuf>>,
+    pub key: Option<At<PathBuf>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -195,7 +195,9 @@ fn failover(failover: &FailoverSettings) -> Value {
             "urls": etcd.urls.iter().map(shown).collect::<Vec<_>>(),
             "user": etcd.login.as_ref().map(|(user, _)| user),
             "password": etcd.login.as_ref().map(|_| "***"),
-            "root_ca": root_ca(&etcd.roots),
+            "root_ca": root_ca(&etcd.tls.roots),
+            "cert": etcd.tls.own.as_ref().map(|own| &own.certificate),
+            "key": etcd.tls.own.as_ref().map(|own| &own.key),
             "prefix": etcd.prefix,
             "lease": duration(etcd.lease),
         })),
@@ -203,7 +205,9 @@ fn failover(failover: &FailoverSettings) -> Value {
             "urls": patroni.urls.iter().map(shown).collect::<Vec<_>>(),
             "user": patroni.login.as_ref().map(|(user, _)| user),
             "password": patroni.login.as_ref().map(|_| "***"),
-            "root_ca": root_ca(&patroni.roots),
+            "root_ca": root_ca(&patroni.tls.roots),
+            "cert": patroni.tls.own.as_ref().map(|own| &own.certificate),
+            "key": patroni.tls.own.as_ref().map(|own| &own.key),
         })),
     })
 }

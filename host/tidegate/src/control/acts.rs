@@ -21,6 +21,8 @@ const PROMOTION_LOOK: Duration = Duration::from_millis(5);
 /// A promotion that is asked for in the moment in which the receiver dies is slept over for `wal_retrieve_retry_interval`
 /// (5 s), unless a reload wakes the start-up process.
 const PROMOTION_NUDGE: Duration = Duration::from_millis(30);
+/// Each reload has every session there read the configuration, beside the promotion: twice the pause after each.
+const PROMOTION_NUDGE_MAX: Duration = Duration::from_millis(480);
 const PROMOTION_TIME_MAX: Duration = Duration::from_secs(60);
 /// A server is made a replica again within this: a base backup may be part of it.
 const REJOIN_TIME_MAX: Duration = Duration::from_secs(3600);
@@ -76,7 +78,8 @@ pub(super) async fn promote(mut replica: Asker, until: Option<std::time::Instant
         Err(_) => return Promotion::InDoubt("it did not answer in time".to_owned()),
     }
     let deadline = Instant::now() + PROMOTION_TIME_MAX;
-    let mut nudge_at = Instant::now() + PROMOTION_NUDGE;
+    let mut pause = PROMOTION_NUDGE;
+    let mut nudge_at = Instant::now() + pause;
     while Instant::now() < deadline {
         match observe(&mut replica).await {
             Ok(seen) if seen.is_primary() => return Promotion::Done(seen),
@@ -85,7 +88,8 @@ pub(super) async fn promote(mut replica: Asker, until: Option<std::time::Instant
         if Instant::now() >= nudge_at {
             // Whether it may be nudged or not, it becomes primary.
             let _ = run(&mut replica, "SELECT pg_catalog.pg_reload_conf()").await;
-            nudge_at = Instant::now() + PROMOTION_NUDGE;
+            pause = (pause * 2).min(PROMOTION_NUDGE_MAX);
+            nudge_at = Instant::now() + pause;
         }
         sleep(PROMOTION_LOOK).await;
     }

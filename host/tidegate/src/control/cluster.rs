@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_cluster::{
-    Action, Follower, LeaseView, Machine, Memory, Mode, Role, Status, WrittenLog,
+    Action, Follower, LeaseView, Machine, Memory, Mode, Role, Standings, Status, WrittenLog,
 };
 use tidegate_core::limits::CLUSTER_EVENTS_MAX;
 use tidegate_core::route::{Freshness, LagGate, Lsn};
 use tidegate_pool::Presence;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::Level;
 
@@ -69,8 +69,12 @@ pub(super) struct Standing {
     pub(super) lacks: Option<String>,
     /// Replicas that served reads when another server was made primary: as of when, and how far they had replayed.
     pub(super) carried: Vec<(ServerAddress, Instant, Option<Lsn>)>,
+    /// Who of the replicas is left out, and was before.
+    pub(super) left_out: Vec<(ServerAddress, Standings)>,
     /// A lease in etcd, kept through reloads and changes of roles.
     pub(super) lessee: Option<Lessee>,
+    /// This process ends: who is to be told that the lease is given up.
+    pub(super) leaving: Option<oneshot::Sender<Result<String, String>>>,
     /// Replicas that get no new reads, since an operator wants it so.
     pub(super) drained: HashSet<ServerAddress>,
     /// How far the primary has written when.
@@ -188,7 +192,7 @@ impl<'a> Cluster<'a> {
         let gate = LagGate::new(config.routing.lag_max, config.routing.lag_return);
         let (mut freshness, mut gates) = (Freshness::new(replicas), vec![gate; replicas]);
         let mut usable = vec![false; replicas];
-        let mut weighing = Weighing::new(input, watched, now);
+        let mut weighing = Weighing::new(input, watched, &standing.left_out, now);
         for (address, as_of, replayed) in std::mem::take(&mut standing.carried) {
             let place = targets.iter().skip(1).position(|target| target.address == address);
             if let Some(index) = place {
@@ -300,6 +304,7 @@ impl<'a> Cluster<'a> {
     /// After each event: time has passed.
     fn look(&mut self) {
         let now = Instant::now();
+        self.look_at_leaving();
         self.look_outside(now);
         if self.machine.is_draining() && self.input.pools.in_use(0) == 0 {
             self.machine.handle_drained(now);

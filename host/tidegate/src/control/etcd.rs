@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 use tidegate_cluster::{Look, Looked, Record};
 use tokio::time::timeout;
 
-use crate::config::{EtcdSettings, RootCertificates};
-use crate::tls::trusting;
+use crate::config::{ApiTls, EtcdSettings, WebUrl};
 use crate::web::{self, Answer, Question, Wanted};
 
 /// One question is given this long.
@@ -57,7 +56,7 @@ impl Etcd {
     /// # Errors
     /// The certificates to trust cannot be read.
     pub(super) fn new(settings: EtcdSettings, name: String) -> Result<Self, String> {
-        let tls = client_tls(settings.urls.iter().any(|url| url.tls), &settings.roots)?;
+        let tls = client_tls(&settings.urls, &settings.tls)?;
         Ok(Self { settings, tls, at: 0, token: None, name })
     }
 
@@ -78,6 +77,11 @@ impl Etcd {
             Some(id) if id == lease => Ok(seconds(&answer["result"]["TTL"])),
             _ => Err(odd()),
         }
+    }
+
+    /// The lease ends now, with the keys on it.
+    pub(super) async fn revoke(&mut self, lease: i64) -> Result<(), EtcdError> {
+        self.ask("/v3/lease/revoke", json!({ "ID": lease.to_string() })).await.map(drop)
     }
 
     /// Everything that is shared, after writing what is to be written.
@@ -258,18 +262,17 @@ impl Etcd {
         };
         if matches!(outcome, Err(EtcdError::Failed(_))) {
             self.at = self.at.wrapping_add(1);
+            // Certificates are exchanged before they expire; what cannot be read now stays as it was.
+            self.tls = client_tls(urls, &self.settings.tls).unwrap_or_else(|_| self.tls.take());
         }
         outcome
     }
 }
 
 /// For URLs with `https`.
-pub(super) fn client_tls(
-    is_wanted: bool,
-    roots: &RootCertificates,
-) -> Result<Option<ClientConfig>, String> {
-    match is_wanted {
-        true => trusting(roots).map(Some).map_err(|error| error.to_string()),
+pub(super) fn client_tls(urls: &[WebUrl], tls: &ApiTls) -> Result<Option<ClientConfig>, String> {
+    match urls.iter().any(|url| url.tls) {
+        true => tls.client().map(Some).map_err(|error| error.to_string()),
         false => Ok(None),
     }
 }
@@ -338,13 +341,13 @@ fn read_record(text: &str) -> Option<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Secret, WebUrl};
+    use crate::config::{RootCertificates, Secret};
 
     fn etcd() -> Etcd {
         let url = WebUrl { tls: false, host: "h".to_owned(), port: 1, path: Secret::new("/") };
         let settings = EtcdSettings {
             urls: vec![url],
-            roots: RootCertificates::System,
+            tls: ApiTls { roots: RootCertificates::System, own: None },
             login: None,
             prefix: "/p".to_owned(),
             lease: Duration::from_secs(6),

@@ -80,6 +80,10 @@ impl Cluster<'_> {
                 }
             }
         }
+        // A reload does not end it.
+        let standings = self.weighing.standings();
+        let addresses = self.watched.targets.iter().skip(1).map(|target| target.address.clone());
+        self.standing.left_out = addresses.zip(standings).collect();
         for (index, replica) in replicas.iter_mut().enumerate() {
             replica.usable &= self.weighing.why_out(index).is_none();
         }

@@ -25,6 +25,7 @@ struct Saying {
     lost: bool,
     urgent: bool,
     campaigns: bool,
+    leaves: bool,
 }
 
 /// What came of asking etcd.
@@ -33,6 +34,8 @@ pub(super) struct Heard {
     pub(super) view: Option<LeaseView>,
     /// Why it does not answer.
     pub(super) trouble: Option<String>,
+    /// The lease is given up, and nothing more will be heard.
+    pub(super) has_left: bool,
 }
 
 /// What is written down about whom to promote.
@@ -72,7 +75,8 @@ impl Lessee {
         let name = format!("{}/{}", host.trim(), std::process::id());
         let etcd = Etcd::new(settings.clone(), name)?;
         let keeper = Keeper::new(settings.lease, Instant::now());
-        let saying = watch::Sender::new(Saying { lost: false, urgent: true, campaigns: true });
+        let (lost, leaves) = (false, false);
+        let saying = watch::Sender::new(Saying { lost, urgent: true, campaigns: true, leaves });
         let (orders, taken) = mpsc::channel(ORDERS_MAX);
         let heard_of = watch::Sender::new(Heard::default());
         let heard = heard_of.subscribe();
@@ -101,12 +105,19 @@ impl Keeping {
     async fn run(mut self) {
         loop {
             let now = Instant::now();
-            let Saying { lost, urgent, campaigns } = *self.saying.borrow_and_update();
+            let Saying { lost, urgent, campaigns, leaves } = *self.saying.borrow_and_update();
             self.keeper.say(lost, now);
             self.keeper.set_urgent(urgent, now);
             self.keeper.set_campaigns(campaigns, now);
+            if leaves {
+                self.keeper.leave(now);
+            }
             if let Some(ask) = self.keeper.poll_ask(now) {
                 self.ask(ask).await;
+            }
+            if self.keeper.has_left() {
+                self.heard.send_modify(|heard| heard.has_left = true);
+                return;
             }
             // All branches are cancel safe.
             tokio::select! {
@@ -128,6 +139,10 @@ impl Keeping {
             Ask::Renew { lease } => {
                 let renewed = self.etcd.renew(lease).await;
                 renewed.map(|ttl| self.keeper.handle_renewed(ttl, sent))
+            }
+            Ask::Revoke { lease } => {
+                let revoked = self.etcd.revoke(lease).await;
+                revoked.map(|()| self.keeper.handle_revoked())
             }
             Ask::Look(look) => {
                 let looked = self.etcd.look(look).await;
@@ -161,6 +176,9 @@ impl Keeping {
     }
 
     async fn write(&mut self, write: Write) -> Result<Instant, String> {
+        if self.keeper.is_leaving() {
+            return Err("this Tidegate ends, and leaves it to others".to_owned());
+        }
         let view = self.keeper.view().cloned().ok_or("nothing has been heard of etcd yet")?;
         let written = match write {
             Write::Announce { record } => self.etcd.announce(&record).await,
@@ -256,9 +274,25 @@ impl Cluster<'_> {
         let lost = self.machine.says_lost(self.input.pools.in_use(0));
         let urgent = self.machine.is_urgent();
         if let Some(lessee) = &self.standing.lessee {
-            lessee.say(Saying { lost, urgent, campaigns: !self.watched.yields });
+            let (campaigns, leaves) = (!self.watched.yields, self.machine.is_leaving());
+            lessee.say(Saying { lost, urgent, campaigns, leaves });
         }
         self.settle_record(now);
+    }
+
+    /// This process ends: the lease is given up as soon as nobody may become primary by it any more.
+    pub(super) fn look_at_leaving(&mut self) {
+        if self.standing.leaving.is_none() {
+            return;
+        }
+        let has_left = match &self.standing.lessee {
+            Some(lessee) => self.machine.leave() && lessee.heard.borrow().has_left,
+            None => true,
+        };
+        if let Some(answer) = self.standing.leaving.take_if(|_| has_left) {
+            // Who asked may have gone.
+            let _ = answer.send(Ok(String::new()));
+        }
     }
 
     /// Whoever leads writes down who is the primary, unless that is what is written.

@@ -9,7 +9,7 @@ use tracing::Level;
 use super::cluster::Cluster;
 use crate::view::{Force, Ordered};
 
-/// An operator's order.
+/// An order, and whom to answer.
 #[derive(Debug)]
 pub struct ClusterOrder {
     pub what: Ordered,
@@ -33,6 +33,10 @@ impl Cluster<'_> {
                 self.find(&server).and_then(|member| self.undrain(member))
             }
             Ordered::Resync { server } => self.find(&server).and_then(|member| self.resync(member)),
+            Ordered::Leave => {
+                self.standing.leaving = Some(answer);
+                return;
+            }
         };
         // Whoever asks how far it is, once it is told that it has begun, must not be told of before.
         self.publish(Instant::now());

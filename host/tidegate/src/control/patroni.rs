@@ -68,7 +68,7 @@ impl Patroni {
         settings: PatroniSettings,
         targets: Vec<Arc<Target>>,
     ) -> Result<Self, String> {
-        let tls = client_tls(settings.urls.iter().any(|url| url.tls), &settings.roots)?;
+        let tls = client_tls(&settings.urls, &settings.tls)?;
         Ok(Self { settings, tls, targets, at: 0, places: HashMap::new() })
     }
 
@@ -107,6 +107,9 @@ impl Patroni {
             }
             self.at = self.at.wrapping_add(1);
         }
+        // Certificates are exchanged before they expire; what cannot be read now stays as it was.
+        let tls = client_tls(&self.settings.urls, &self.settings.tls);
+        self.tls = tls.unwrap_or_else(|_| self.tls.take());
         Err(why)
     }
 

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_cluster::{Change, Ejection, Outliers, SlowStart};
+use tidegate_cluster::{Change, Ejection, Outliers, SlowStart, Standings};
 use tidegate_core::policy::ReplicaMetrics;
 use tidegate_core::route::{ReplicaView, shares};
 use tidegate_policy::{Reader, Registry};
 
 use super::hosts::Hosts;
 use super::{Input, Watched};
+use crate::config::ServerAddress;
 use crate::observe::served::ServerStats;
 use crate::upstream::pool::SharedPools;
 
@@ -41,19 +42,31 @@ pub(super) struct Weighing {
 }
 
 impl Weighing {
-    pub(super) fn new(input: &Input, watched: &Watched, now: Instant) -> Self {
+    /// `before`: how replicas stood under another configuration, or another primary.
+    pub(super) fn new(
+        input: &Input,
+        watched: &Watched,
+        before: &[(ServerAddress, Standings)],
+        now: Instant,
+    ) -> Self {
         let mut names = watched.targets.iter().map(|target| target.name.clone());
         let primary = names.next().unwrap_or_else(|| "".into());
         let names: Vec<Arc<str>> = names.collect();
         let (policies, pools) = (input.policies.clone(), input.pools.clone());
         let routing = &watched.config.routing;
+        let mut outliers = Outliers::new(routing.outliers, names.len(), now);
+        for (index, target) in watched.targets.iter().skip(1).enumerate() {
+            if let Some((_, stood)) = before.iter().find(|(known, _)| *known == target.address) {
+                outliers.restore(index, *stood, now);
+            }
+        }
         Self {
             reader: policies.reader(),
             policies,
             primary,
             served: names.iter().map(|name| pools.served.of(name)).collect(),
             pools,
-            outliers: Outliers::new(routing.outliers, names.len(), now),
+            outliers,
             slow_start: SlowStart::new(routing.slow_start, names.len()),
             response_ms: vec![None; names.len()],
             shares: vec![WEIGHT_ORDINARY; names.len()],
@@ -83,6 +96,11 @@ impl Weighing {
             self.outliers.handle_reads(index, served.reads());
         }
         self.outliers.judge(good, now)
+    }
+
+    /// How each stands, for a Weighing after this.
+    pub(super) fn standings(&self) -> impl Iterator<Item = Standings> {
+        (0..self.names.len()).map(|index| self.outliers.standings(index))
     }
 
     pub(super) fn why_out(&self, index: usize) -> Option<Ejection> {

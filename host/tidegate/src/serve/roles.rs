@@ -2,14 +2,22 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tidegate_cluster::Mode;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::Handle;
 use crate::config::{Config, ServerAddress};
-use crate::control::Watched;
+use crate::control::{ClusterOrder, Watched};
 use crate::data::worker::{Message, Settled, Transactions};
 use crate::settle;
+use crate::view::Ordered;
+
+/// A promotion that is under way, and etcd, are given this long at the end; then the lease has to run out by itself.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(3);
+const LEAVE_LOOK: Duration = Duration::from_millis(5);
 
 impl Handle {
     /// The configuration, with the server in the place of the primary that has been adopted, if it has it.
@@ -47,6 +55,30 @@ impl Handle {
     /// Has the control plane go by this from now on.
     pub(super) fn watch(&self, settled: &Settled) {
         self.watched.send_replace(watched(settled, self.yields.load(Ordering::Relaxed)));
+    }
+
+    /// Nothing is sent to servers for clients from here any more: gives up the lease in etcd, which other Tidegates would wait for.
+    pub(super) fn leave(&self) {
+        if self.settled().config.failover.policy.mode != Mode::Etcd {
+            return;
+        }
+        let (answer, mut answered) = oneshot::channel();
+        let deadline = Instant::now() + LEAVE_TIME_MAX;
+        let order = ClusterOrder { what: Ordered::Leave, answer };
+        let mut outcome = match self.orders.try_send(order) {
+            Ok(()) => answered.try_recv(),
+            Err(_) => Err(TryRecvError::Closed),
+        };
+        while outcome == Err(TryRecvError::Empty) && Instant::now() < deadline {
+            thread::park_timeout(LEAVE_LOOK);
+            outcome = answered.try_recv();
+        }
+        match outcome {
+            Ok(Ok(_)) => tracing::info!("the lease in etcd is given up"),
+            Ok(Err(_)) | Err(_) => tracing::warn!(
+                "the lease in etcd is not given up: other Tidegates wait until it has run out"
+            ),
+        }
     }
 
     /// Leaves it to another Tidegate to promote and to tell people, or does so itself again, as far as `failover.mode` wants it.

@@ -1,7 +1,7 @@
 //! `[failover]` and what is below it.
 
 use super::{Reader, Table};
-use crate::config::raw::{RawEtcd, RawFailover, RawPatroni};
+use crate::config::raw::{RawApiTls, RawEtcd, RawFailover, RawPatroni};
 
 impl Reader<'_> {
     pub(super) fn failover(&mut self, table: &mut Table<'_, '_>) -> RawFailover {
@@ -29,9 +29,17 @@ impl Reader<'_> {
             urls: self.list(table, "urls"),
             user: self.value(table, "user"),
             password: self.value(table, "password"),
-            root_ca: self.value(table, "root_ca"),
+            tls: self.api_tls(table),
             prefix: self.value(table, "prefix"),
             lease: self.value(table, "lease"),
+        }
+    }
+
+    fn api_tls(&mut self, table: &mut Table<'_, '_>) -> RawApiTls {
+        RawApiTls {
+            root_ca: self.value(table, "root_ca"),
+            cert: self.value(table, "cert"),
+            key: self.value(table, "key"),
         }
     }
 
@@ -40,7 +48,7 @@ impl Reader<'_> {
             urls: self.list(table, "urls"),
             user: self.value(table, "user"),
             password: self.value(table, "password"),
-            root_ca: self.value(table, "root_ca"),
+            tls: self.api_tls(table),
         }
     }
 }

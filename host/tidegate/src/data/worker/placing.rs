@@ -18,15 +18,48 @@ use crate::data::routing::{Among, Chosen, no_replica};
 use crate::observe::served::LentFor;
 use crate::upstream::pool::{PoolCell, PoolKey, PoolKind};
 
-/// After a wait that was in vain no read waits for this long: the replicas lag by more than is waited for.
-const WAIT_AGAIN: Duration = Duration::from_secs(1);
+/// After a wait that was in vain no read waits for this long: the replicas lag by more than is waited for …
+const WAIT_AGAIN_MIN: Duration = Duration::from_millis(50);
+/// … and for twice as long after each further one, up to this, until a wait is worth it: it may have been a moment's.
+const WAIT_AGAIN_MAX: Duration = Duration::from_secs(1);
 
 /// What one worker keeps in mind between statements.
 #[derive(Debug)]
 pub(super) struct Placing {
     next_replica: Cell<usize>,
-    /// Until then no read waits for a replica.
-    no_wait_until: Cell<Option<Instant>>,
+    patience: Cell<Patience>,
+}
+
+/// Whether reads wait for a replica. getter: `may_wait`; events: `handle_vain`, `handle_shown`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Patience {
+    /// Until then none does.
+    none_until: Option<Instant>,
+    /// Waits in vain one after the other, but for those at the same time.
+    vain: u32,
+}
+
+impl Patience {
+    fn may_wait(self, now: Instant) -> bool {
+        self.none_until.is_none_or(|until| now >= until)
+    }
+
+    /// A read has waited, and no replica shows what it has to see.
+    #[must_use]
+    fn handle_vain(self, now: Instant) -> Self {
+        if !self.may_wait(now) {
+            return self;
+        }
+        let pause = WAIT_AGAIN_MIN.saturating_mul(2_u32.saturating_pow(self.vain));
+        let none_until = Some(now + pause.min(WAIT_AGAIN_MAX));
+        Self { none_until, vain: self.vain.saturating_add(1) }
+    }
+
+    /// A read has waited, and one does.
+    #[must_use]
+    fn handle_shown(self) -> Self {
+        Self { vain: 0, ..self }
+    }
 }
 
 /// Where a statement goes.
@@ -39,7 +72,7 @@ pub enum Located {
 impl Placing {
     /// Workers do not all begin with the same replica.
     pub(super) fn new(worker: usize) -> Self {
-        Self { next_replica: Cell::new(worker), no_wait_until: Cell::new(None) }
+        Self { next_replica: Cell::new(worker), patience: Cell::default() }
     }
 }
 
@@ -66,6 +99,9 @@ impl Worker {
                     && let Some(soon) = self.catch_up(facts, why, has_waited, now)
                 {
                     return Ok(soon);
+                }
+                if has_waited && matches!(choice, Choice::Replica(_)) {
+                    self.placing.patience.set(self.placing.patience.get().handle_shown());
                 }
                 match (choice, otherwise) {
                     // The view may still be of another configuration.
@@ -128,10 +164,10 @@ impl Worker {
         now: Instant,
     ) -> Option<Located> {
         let causal = &self.shared.views.causal;
-        let until = &self.placing.no_wait_until;
+        let patience = &self.placing.patience;
         // A position may be one that nobody ever reaches: that says nothing of the replicas.
         if has_waited && why != WhyPrimary::Position {
-            until.set(Some(now + WAIT_AGAIN));
+            patience.set(patience.get().handle_vain(now));
         }
         let time_max = self.settled.borrow().config.routing.catch_up_max?;
         // What is to come no replica shows.
@@ -139,7 +175,7 @@ impl Worker {
             return None;
         }
         causal.want_freshness();
-        if has_waited || until.get().is_some_and(|until| now < until) {
+        if has_waited || !patience.get().may_wait(now) {
             return None;
         }
         self.stats.reads_waited.increment();
@@ -210,5 +246,31 @@ impl Worker {
         drop(settled);
         let critical = self.pools.pool(&key, &client.credentials, now);
         if critical.is_used_up() { pool } else { critical }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_in_vain_again_and_again_waits_less_and_less_until_it_is_worth_it() {
+        let mut now = Instant::now();
+        let mut patience = Patience::default();
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            assert!(patience.may_wait(now));
+            patience = patience.handle_vain(now);
+            let until = patience.none_until.unwrap();
+            assert!(!patience.may_wait(now) && patience.may_wait(until));
+            // Others that waited at the same time.
+            assert_eq!(patience.handle_vain(now), patience);
+            pauses.push((until - now).as_millis());
+            now = until;
+        }
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1_000, 1_000]);
+        patience = patience.handle_shown();
+        assert!(patience.may_wait(now));
+        assert_eq!(patience.handle_vain(now).none_until, Some(now + WAIT_AGAIN_MIN));
     }
 }
