@@ -55,6 +55,6 @@ mod tests {
         ];
         let complaints = check(&files);
         assert_eq!(complaints.len(), 2, "{complaints:?}");
-        assert!(complaints[0].contains("61 lines") && complaints[1].contains("without"));
+        assert!(complaints[0].contains("71 lines") && complaints[1].contains("without"));
     }
 }
