@@ -30,7 +30,7 @@ fn browse(url: &str, how: &[&str]) -> String {
 }
 
 /// No page shows what is older than what had been acknowledged before it was asked for, nor half of a transaction.
-fn pages_are_never_old(name: &str, with: With) {
+fn pages_are_never_old(name: &str, with: With, hits_min: u64) {
     let cluster = shared_cluster();
     let database = test_database(name);
     browse(&cluster.primary().url(ROLE, &database), &["--fill"]);
@@ -46,21 +46,27 @@ fn pages_are_never_old(name: &str, with: With) {
     let settings = format!(r#"{{"rules": [{}]}}"#, rules.join(", "));
     let answer = tidegate.admin_put("/api/v1/plugins/caching/config", &settings);
     assert_eq!(answer.status, 200, "{answer:?}");
+    let mut client = Client::connect(&tidegate.url(ROLE, &database));
+    wait_until(SOON, "answers are kept", || {
+        client.query("SELECT count(*) FROM shop_tag");
+        client.value("SHOW tidegate.cache").as_deref() == Some("hit")
+    });
     let said = browse(&tidegate.url(ROLE, &database), &["4", "--filled"]);
     assert!(said.contains("old {}"), "{said}");
     let metrics = tidegate.admin_get("/metrics").body;
     let hits = metrics.lines().find_map(|line| {
         line.strip_prefix("tidegate_cache_hits_total{layer=\"memory\"} ")?.parse::<u64>().ok()
     });
-    assert!(hits.is_some_and(|hits| hits > 50), "{hits:?} hits: {said}");
+    assert!(hits.is_some_and(|hits| hits > hits_min), "{hits:?} hits: {said}");
 }
 
 #[test]
 fn pages_of_django_are_never_old() {
-    pages_are_never_old("cache_pages", With::ThePrimary);
+    pages_are_never_old("cache_pages", With::ThePrimary, 50);
 }
 
 #[test]
 fn nor_where_replicas_answer() {
-    pages_are_never_old("cache_pages_replicas", With::Replicas);
+    // What a replica says that is behind is not kept: on a busy machine that is most of it.
+    pages_are_never_old("cache_pages_replicas", With::Replicas, 0);
 }
