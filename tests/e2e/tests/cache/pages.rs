@@ -51,13 +51,19 @@ fn pages_are_never_old(name: &str, with: With, hits_min: u64) {
         client.query("SELECT count(*) FROM shop_tag");
         client.value("SHOW tidegate.cache").as_deref() == Some("hit")
     });
+    let before = hits(&tidegate);
     let said = browse(&tidegate.url(ROLE, &database), &["4", "--filled"]);
     assert!(said.contains("old {}"), "{said}");
+    let hits = hits(&tidegate) - before;
+    assert!(hits > hits_min, "{hits} hits: {said}");
+}
+
+fn hits(tidegate: &Tidegate) -> u64 {
     let metrics = tidegate.admin_get("/metrics").body;
-    let hits = metrics.lines().find_map(|line| {
-        line.strip_prefix("tidegate_cache_hits_total{layer=\"memory\"} ")?.parse::<u64>().ok()
+    let count = metrics.lines().find_map(|line| {
+        line.strip_prefix("tidegate_cache_hits_total{layer=\"memory\"} ")?.parse().ok()
     });
-    assert!(hits.is_some_and(|hits| hits > hits_min), "{hits:?} hits: {said}");
+    count.unwrap_or_else(|| panic!("no hits are counted in\n{metrics}"))
 }
 
 #[test]
