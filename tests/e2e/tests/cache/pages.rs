@@ -4,7 +4,9 @@ use super::{CONFIG, With};
 use crate::clients;
 use crate::own::{SOON, policies_answer};
 use tidegate_test_support::clusters::ROLE;
-use tidegate_test_support::{Tidegate, TidegateOptions, shared_cluster, test_database, wait_until};
+use tidegate_test_support::{
+    Client, Tidegate, TidegateOptions, shared_cluster, test_database, wait_until,
+};
 
 /// What Django and the shop read.
 const TABLES: [&str; 13] = [
