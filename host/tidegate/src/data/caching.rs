@@ -47,8 +47,8 @@ pub struct Caching {
     plans: Plans<u128, Planned>,
     verdicts: Plans<u128, Verdict>,
     writes: Plans<u128, Written>,
-    /// What the policy says that writes take, and of which database.
-    taken: Plans<u128, (Arc<str>, Arc<[Tag]>)>,
+    /// What the policy says that writes take, by the reading of their database's catalogue, too.
+    taken: Plans<(u128, u64), Arc<[Tag]>>,
     /// What the unit that was looked for last is to be kept under, if a server answers it now.
     filling: Option<Filling>,
     /// What the unit that was looked for last waits for.

@@ -47,36 +47,35 @@ pub(super) fn with_named(
 }
 
 impl Routing {
-    /// What a statement changes, and what the policy says that it takes besides. What takes all rows takes that too.
+    /// What a statement changes, which is as of a reading of the catalogue, and what the policy says that it takes besides. What
+    /// takes all rows takes that too.
     pub(super) fn with_taken(
         &mut self,
-        written: Written,
+        (written, serial): (Written, u64),
         shape: &Shape,
         client: &Client,
     ) -> Written {
         let Written::Tags(tags) = &written else { return written };
-        let taken = self.taken(shape, client);
+        let taken = self.taken(serial, shape, client);
         if taken.is_empty() {
             return written;
         }
         Written::Tags(tags.iter().chain(&*taken).cloned().collect())
     }
 
-    fn taken(&mut self, shape: &Shape, client: &Client) -> Arc<[Tag]> {
-        let (view, session, key) = (self.reader.view(), client.id.0, shape.fingerprint.0);
+    fn taken(&mut self, serial: u64, shape: &Shape, client: &Client) -> Arc<[Tag]> {
+        let (view, session) = (self.reader.view(), client.id.0);
+        let key = (shape.fingerprint.0, serial);
         let stamp = view.slot(Slot::Caching).stamp(session);
         let is_whole = shape.incomplete.is_none();
-        if is_whole
-            && let Some((database, taken)) = self.caching.taken.get(key, stamp)
-            && *database == client.database
-        {
+        if is_whole && let Some(taken) = self.caching.taken.get(key, stamp) {
             return taken.clone();
         }
         let asker = Asker { view, session };
         let answer = self.policies.plan_invalidate(asker, Question { shape, tags: &[] });
         let taken: Arc<[Tag]> = taken_by_write(answer.plan.as_deref(), &client.database).into();
         if is_whole && answer.source != AnswerSource::StandIn {
-            self.caching.taken.put(key, stamp, (client.database.clone(), taken.clone()));
+            self.caching.taken.put(key, stamp, taken.clone());
         }
         taken
     }

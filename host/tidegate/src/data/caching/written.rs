@@ -134,13 +134,13 @@ impl Routing {
         let is_whole = shape.incomplete.is_none();
         if is_whole && let Some(written) = self.caching.writes.get(key, serial) {
             let written = written.clone();
-            return (self.with_taken(written, &shape, client), stamp);
+            return (self.with_taken((written, serial), &shape, client), stamp);
         }
         let analysis = analyse_with(text.sql, strings);
         let written = written(&shape, &analysis, &client.database, tables);
         if is_whole {
             self.caching.writes.put(key, serial, written.clone());
         }
-        (self.with_taken(written, &shape, client), stamp)
+        (self.with_taken((written, serial), &shape, client), stamp)
     }
 }
