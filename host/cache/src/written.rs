@@ -115,18 +115,8 @@ fn makes(shape: &Shape, analysis: &Analysis, tables: Option<&Tables>) -> bool {
 
 /// Texts that were not understood as a whole: those that may be DDL reach beyond rows.
 fn unread(analysis: &Analysis, tables: Option<&Tables>) -> Written {
-    match analysis.kind {
-        Kind::Select
-        | Kind::With
-        | Kind::Values
-        | Kind::Table
-        | Kind::Insert
-        | Kind::Update
-        | Kind::Delete
-        | Kind::Merge
-        | Kind::Copy => by_call(tables),
-        _ => Written::Cluster,
-    }
+    let is_about_rows = analysis.is_one_preparable() || analysis.kind == Kind::Copy;
+    if is_about_rows { by_call(tables) } else { Written::Cluster }
 }
 
 /// What a function of the users' own may change.
