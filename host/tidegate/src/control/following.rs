@@ -93,7 +93,7 @@ async fn follow(needs: Needs, database: Arc<str>) {
     let Some(logs) = needs.results.logs() else { return };
     let mut pause = RETRY_TIME_MIN;
     loop {
-        if !matches!(state_of(logs, &database), Some(FollowState::Lost(_))) {
+        if !matches!(logs.state(&database), Some(FollowState::Lost(_))) {
             logs.note(&database, FollowState::Starting);
         }
         let Err(ended) = follow_once(&needs, &database, logs).await;
@@ -120,10 +120,6 @@ async fn follow(needs: Needs, database: Arc<str>) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_TIME_MAX);
     }
-}
-
-fn state_of(logs: &FollowedLogs, database: &str) -> Option<FollowState> {
-    logs.all().into_iter().find(|(name, _)| **name == *database).map(|(_, state)| state)
 }
 
 /// Both connections, until something is wrong with either.

@@ -67,6 +67,11 @@ impl FollowedLogs {
         self.states().clear();
     }
 
+    /// How it stands with one.
+    pub fn state(&self, database: &str) -> Option<FollowState> {
+        self.states().get(database).cloned()
+    }
+
     /// How it stands with each.
     pub fn all(&self) -> Vec<(Arc<str>, FollowState)> {
         self.states().iter().map(|(name, state)| (name.clone(), state.clone())).collect()

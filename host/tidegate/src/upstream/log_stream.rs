@@ -85,7 +85,7 @@ impl LogStream {
             "START_REPLICATION SLOT {slot} LOGICAL 0/0 (\"include-xids\" '1', \"include-timestamp\" '0', \"skip-empty-xacts\" '0')"
         );
         frontend::query(&mut query, sql.as_bytes());
-        send(&mut server.stream, &query).await?;
+        send_in_time(&mut server, &query).await?;
         // As the names of files of the log begin.
         let timeline = format!("{timeline:08X}").into();
         Ok(Self { server, beginnings: Beginnings::new(BEGINNING_BYTES), timeline })
@@ -158,9 +158,13 @@ impl LogStream {
         let micros = i64::try_from(clock.as_micros()).unwrap_or(i64::MAX);
         let mut out = Vec::new();
         status_update(&mut out, position, micros, answer);
-        let sent = send(&mut self.server.stream, &out);
-        Ok(timeout(CONNECT_TIME_MAX, sent).await.map_err(|_| ConnectError::Timeout)??)
+        send_in_time(&mut self.server, &out).await
     }
+}
+
+async fn send_in_time(server: &mut NewServer, bytes: &[u8]) -> Result<(), ConnectError> {
+    let sent = send(&mut server.stream, bytes);
+    Ok(timeout(CONNECT_TIME_MAX, sent).await.map_err(|_| ConnectError::Timeout)??)
 }
 
 fn unexpected() -> ConnectError {
