@@ -1,10 +1,9 @@
 //! PgBouncer as a process of its own, set up as its documentation recommends for many short transactions.
 
-use crate::process::Tree;
+use crate::process::{Tree, end_with_us};
 use crate::targets::{DATABASE, Door, POOL_SIZE, ROLE, START_TIME_MAX, TRUSTED_ROLE};
 use std::fs;
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use tidegate_test_support::{Cluster, free_port, wait_until};
@@ -89,16 +88,7 @@ pub fn start(cluster: &Cluster, users: &Path) -> Result<PgBouncer, String> {
     }
     let mut command = cluster.installation().server(&program);
     command.arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| {
-            // Ends with us, however we end.
-            match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        });
-    }
+    end_with_us(&mut command, libc::SIGKILL);
     let child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
     let running = PgBouncer { child, port, version };
     let door = running.door();

@@ -1,10 +1,9 @@
 //! Pgpool-II as a process of its own, with its cache of answers in shared memory.
 
-use crate::process::Tree;
+use crate::process::{Tree, end_with_us};
 use crate::targets::{DATABASE, Door, ROLE, START_TIME_MAX};
 use std::fs;
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use tidegate_test_support::{Cluster, free_port, wait_until};
@@ -44,8 +43,7 @@ fn program() -> Option<String> {
 /// Starts it in front of the primary, whose `pg_hba.conf` must trust [`ROLE`].
 pub fn start(cluster: &Cluster) -> Result<Pgpool, String> {
     let program = program().ok_or("it is not installed (apt-get install pgpool2)")?;
-    let (port, control_port) = (free(), free());
-    let (port, control_port) = (port?, control_port?);
+    let (port, control_port) = (free()?, free()?);
     let folder = cluster.directory().join("pgpool");
     let config = folder.join("pgpool.conf");
     let write = || -> io::Result<()> {
@@ -65,16 +63,7 @@ pub fn start(cluster: &Cluster) -> Result<Pgpool, String> {
     command.args(["-n", "-f"]).arg(&config).args(["-F"]).arg(folder.join("pcp.conf"));
     command.arg("-a").arg(folder.join("pool_hba.conf"));
     command.stdout(Stdio::null()).stderr(log);
-    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| {
-            // Ends with us, however we end.
-            match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGINT) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        });
-    }
+    end_with_us(&mut command, libc::SIGINT);
     let child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
     let running = Pgpool { child, port };
     let door = running.door();

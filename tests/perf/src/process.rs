@@ -2,7 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+/// The process will get this signal when ours ends, however it does.
+pub fn end_with_us(command: &mut Command, signal: libc::c_int) {
+    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, signal) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+}
 
 /// A process and everything below it.
 #[derive(Clone, Copy, Debug)]
