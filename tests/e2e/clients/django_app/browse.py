@@ -139,35 +139,29 @@ def telling(execute, sql, params, many, context):
     return result
 
 
-def reader(seed, until):
-    choose = random.Random(seed)
-    kinds = [detail, detail, detail, listing, pair, totals, history, visitor]
-    try:
-        while time.monotonic() < until:
-            page = choose.choice(kinds)
-            if TABLE:
-                with connection.execute_wrapper(telling):
-                    page(choose.randrange(PAIRS))
-            else:
-                page(choose.randrange(PAIRS))
-            with lock:
-                pages[page.__name__] += 1
-    except Exception as error:
-        with lock:
-            old["error"] += 1
-            print(f"ERROR {error!r}", flush=True)
-    finally:
-        connections.close_all()
+def look(choose):
+    page = choose.choice([detail, detail, detail, listing, pair, totals, history, visitor])
+    if TABLE:
+        with connection.execute_wrapper(telling):
+            page(choose.randrange(PAIRS))
+    else:
+        page(choose.randrange(PAIRS))
+    return page.__name__
 
 
-def writer(seed, until):
+def buy(choose):
+    write(choose.randrange(PAIRS))
+    time.sleep(choose.random() / 10)  # people look more often than they buy
+    return "write"
+
+
+def visit(act, seed, until):
     choose = random.Random(seed)
     try:
         while time.monotonic() < until:
-            write(choose.randrange(PAIRS))
+            name = act(choose)
             with lock:
-                pages["write"] += 1
-            time.sleep(choose.random() / 10)  # people look more often than they buy
+                pages[name] += 1
     except Exception as error:
         with lock:
             old["error"] += 1
@@ -182,8 +176,8 @@ if "--fill" in sys.argv:
     sys.exit(0)
 USER, SESSION = User.objects.get().pk, Session.objects.get().pk
 end = time.monotonic() + SECONDS
-threads = [threading.Thread(target=reader, args=(n, end)) for n in range(READERS)]
-threads += [threading.Thread(target=writer, args=(100 + n, end)) for n in range(WRITERS)]
+threads = [threading.Thread(target=visit, args=(look, n, end)) for n in range(READERS)]
+threads += [threading.Thread(target=visit, args=(buy, 100 + n, end)) for n in range(WRITERS)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 for sql, words in sorted(told.items(), key=lambda entry: -sum(entry[1].values())):
